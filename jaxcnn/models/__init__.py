@@ -1,0 +1,12 @@
+"""One file per paper family, and the registry that finds them."""
+
+from jaxcnn.models.registry import (
+    ModelInfo,
+    create_model,
+    endpoints,
+    list_aliases,
+    list_models,
+    model_info,
+)
+
+__all__ = ["ModelInfo", "create_model", "endpoints", "list_aliases", "list_models", "model_info"]
