@@ -1,0 +1,56 @@
+# make train   the main job: LeNet-5 on real handwritten digits (no download of data)
+# make test    the tests
+# Both make an environment in .venv first. `make help` lists the rest.
+
+VENV ?= .venv
+LOCK ?= requirements.lock
+PYTHON_VERSION ?= >=3.11,<3.14
+BIN := $(VENV)/bin
+UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test test-slow test-oldest lint lock bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.installed  ## make the environment
+
+.tools/bin/uv:
+	@echo "uv is not installed: getting it into .tools"
+	@python3 -m venv .tools
+	@.tools/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.installed: $(LOCK) pyproject.toml | $(filter .tools/%,$(UV))
+	@echo "making the environment in $(VENV)"
+	@$(UV) venv --quiet --clear --python '$(PYTHON_VERSION)' $(VENV)
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r $(LOCK)
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps -e .
+	@touch $@
+
+train: install  ## train LeNet-5 on handwritten digits; ARGS="--config=... " for anything else
+	@$(BIN)/python train.py $(ARGS)
+
+test: install  ## run the tests (minutes)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+test-slow: install  ## run the long tests as well
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow or not slow" $(ARGS)
+
+test-oldest:  ## run the tests with the oldest versions that are supported
+	@$(MAKE) --no-print-directory test VENV=.venv-oldest LOCK=requirements-oldest.lock PYTHON_VERSION=3.11
+
+lint: install  ## check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+lock: | $(filter .tools/%,$(UV))  ## resolve the dependencies anew
+	@$(UV) pip compile pyproject.toml --extra test --universal --python-version 3.11 --upgrade \
+	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
+	@$(UV) pip compile pyproject.toml --extra test --resolution lowest-direct --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements-oldest.lock
+
+clean:  ## remove environments and caches
+	@rm -rf .venv .venv-oldest .tools .cache .pytest_cache .mypy_cache .ruff_cache dist build
