@@ -1,0 +1,66 @@
+"""The command `jaxcnn`. Each subcommand is a file in `jaxcnn.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+import jaxcnn.commands
+
+USER_MISTAKES = (ValueError, FileNotFoundError, PermissionError)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser with all subcommands. Imports neither JAX nor a network."""
+    parser = argparse.ArgumentParser(
+        prog="jaxcnn",
+        description="The convolutional networks that made computer vision, in JAX and Flax.",
+        epilog="`jaxcnn COMMAND --help` explains a command and gives an example.",
+    )
+    debug = dict(action="store_true", help="show the traceback of a mistake (or JAXCNN_DEBUG=1)")
+    parser.add_argument("--debug", **debug)
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for found in pkgutil.iter_modules(jaxcnn.commands.__path__):
+        command = importlib.import_module(f"jaxcnn.commands.{found.name}")
+        known = set(subparsers.choices)
+        command.register(subparsers)
+        for name in set(subparsers.choices) - known:
+            added = subparsers.choices[name]
+            added.formatter_class = argparse.RawDescriptionHelpFormatter
+            added.add_argument("--debug", default=argparse.SUPPRESS, **debug)
+            added.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0, or 2 where the user made a mistake."""
+    args = make_parser().parse_args(argv)
+    try:
+        code = args.run(args) or 0
+        sys.stdout.flush()
+        return code
+    except USER_MISTAKES as error:
+        if args.debug or os.environ.get("JAXCNN_DEBUG", "0") not in ("", "0"):
+            raise
+        print(f"jaxcnn: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("jaxcnn: interrupted", file=sys.stderr)
+        return 130
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
