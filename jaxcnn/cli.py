@@ -21,8 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="The convolutional networks that made computer vision, in JAX and Flax.",
         epilog="`jaxcnn COMMAND --help` explains a command and gives an example.",
     )
-    debug = dict(action="store_true", help="show the traceback of a mistake (or JAXCNN_DEBUG=1)")
-    parser.add_argument("--debug", **debug)
+    _add_debug(parser, False)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for found in pkgutil.iter_modules(jaxcnn.commands.__path__):
         command = importlib.import_module(f"jaxcnn.commands.{found.name}")
@@ -31,9 +30,14 @@ def make_parser() -> argparse.ArgumentParser:
         for name in set(subparsers.choices) - known:
             added = subparsers.choices[name]
             added.formatter_class = argparse.RawDescriptionHelpFormatter
-            added.add_argument("--debug", default=argparse.SUPPRESS, **debug)
+            _add_debug(added, argparse.SUPPRESS)
             added.set_defaults(run=command.run)
     return parser
+
+
+def _add_debug(parser: argparse.ArgumentParser, default: bool | str) -> None:
+    text = "show the traceback of a mistake (or set JAXCNN_DEBUG=1)"
+    parser.add_argument("--debug", action="store_true", default=default, help=text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
