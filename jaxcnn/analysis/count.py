@@ -20,13 +20,14 @@ def count_macs(function: Callable, *args: Any) -> int:
     Traced, not run: arguments may be `jax.ShapeDtypeStruct`s. A choice between formulations
     (`lax.platform_dependent`) counts as its largest branch.
     """
-    return _jaxpr_macs(jax.make_jaxpr(function)(*args).jaxpr)
+    return jaxpr_macs(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _jaxpr_macs(jaxpr) -> int:
+def jaxpr_macs(jaxpr) -> int:
+    """Multiply-adds of a jaxpr and of the jaxprs in it."""
     total = 0
     for eqn in jaxpr.eqns:
-        inner = [_jaxpr_macs(sub) for sub in sub_jaxprs(eqn)]
+        inner = [jaxpr_macs(sub) for sub in sub_jaxprs(eqn)]
         if eqn.primitive.name == "cond":
             total += max(inner)
         elif eqn.primitive.name == "scan":
