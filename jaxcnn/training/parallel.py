@@ -1,0 +1,176 @@
+"""One step on one device or on many: `jit`, `jit(shard_map)` over a mesh, or `pmap`.
+
+All three mean the same: the batch is split evenly by example over the mesh's axis "data", the state
+and the resident set are held by every device in full, and the metrics are of the whole batch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxcnn.training import compiling
+from jaxcnn.training.step import RESIDENT, multi_step
+
+AXIS = "data"
+MODES = ("jit", "shard_map", "pmap")
+BN_SYNC = ("local", "global")
+
+
+def make_mesh(devices: int | None = None) -> Mesh:
+    """A mesh with the one axis "data" over the first `devices` devices, by default all.
+
+    Raises:
+      ValueError: there are not so many.
+    """
+    present = jax.device_count()
+    devices = present if devices is None else devices
+    if not 1 <= devices <= present:
+        raise ValueError(f"devices is {devices}; this machine has {present}")
+    return jax.make_mesh(
+        (devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+    )
+
+
+def axis_name(mode: str) -> str | None:
+    """The `axis_name` of a step for this mode. Raises ValueError for an unknown mode."""
+    if mode not in MODES:
+        raise ValueError(f"parallel is {mode!r}; it must be one of {', '.join(MODES)}")
+    return None if mode == "jit" else AXIS
+
+
+def batch_norm_axis(mode: str, bn_sync: str) -> str | None:
+    """The `axis_name` of a model: BatchNorm over the whole batch, or over each device's share.
+
+    Raises ValueError for an unknown mode or `bn_sync`.
+    """
+    if bn_sync not in BN_SYNC:
+        raise ValueError(f"bn_sync is {bn_sync!r}; it must be {' or '.join(BN_SYNC)}")
+    return axis_name(mode) if bn_sync == "global" else None
+
+
+def parallelise(
+    step: Callable, mode: str, mesh: Mesh, *, donate: bool = False, steps: int = 1
+) -> Callable:
+    """Compiles a train or evaluation step for the devices of a mesh.
+
+    Args:
+      step: (state, batch, key) to (state, metrics) or (state, batch) to metrics, made with
+        `axis_name(mode)`.
+      mode: "jit" (one device), "shard_map", or "pmap" (one process).
+      mesh: of `make_mesh`.
+      donate: let the new state take the memory of the old, which is then gone.
+      steps: train steps in one call, over stacked batches; see `step.multi_step`.
+
+    Returns:
+      A function of the same arguments, placed by `place_state` and `place_batch`; it has
+      `.lower(...).compile()`.
+
+    Raises:
+      ValueError: the mode is unknown, or "jit" is asked for on several devices.
+    """
+    if axis_name(mode) is None and mesh.size > 1:
+        raise ValueError(f"parallel is 'jit' on {mesh.size} devices; it must be 'shard_map' there")
+    if steps > 1:
+        step = multi_step(step, steps)
+    donated = (0,) if donate else ()
+    if mode == "pmap":
+        return _pmap(step, mesh, donated, stacked=steps > 1)
+    if mode == "jit":
+        return compiling.jit(step, donate_argnums=donated)
+
+    def sharded(state, batch, *key):
+        specs = {name: _spec(name, steps > 1) for name in batch}
+        # With check_vma=True gradients of replicated parameters arrive summed over the devices
+        # already, and the step's own mean would make them too long by their number.
+        return jax.shard_map(
+            step,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), specs, *(PartitionSpec() for _ in key)),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )(state, batch, *key)
+
+    return compiling.jit(sharded, donate_argnums=donated)
+
+
+def place_state(state: Any, mesh: Mesh) -> Any:
+    """The state on every device of the mesh, as a step takes it and gives it back.
+
+    A copy: a step that is given it to keep does not take the original's memory.
+    """
+    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()), may_alias=False)
+
+
+def place_batch(batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False) -> dict[str, Any]:
+    """The batch on the mesh: split by example, the resident set in full on every device.
+
+    `stacked` batches have a leading axis of steps.
+
+    Raises:
+      ValueError: the examples cannot be split evenly.
+    """
+    for name, value in batch.items():
+        if name not in RESIDENT:
+            check_batch_size(np.shape(value)[int(stacked)], mesh.size)
+    return {
+        name: jax.device_put(value, NamedSharding(mesh, _spec(name, stacked)))
+        for name, value in batch.items()
+    }
+
+
+def check_batch_size(batch_size: int, devices: int) -> None:
+    """Raises ValueError unless the examples can be split evenly over the devices."""
+    if batch_size < 1 or batch_size % devices:
+        below = batch_size // devices * devices
+        sizes = [str(n) for n in (below, below + devices) if n > 0]
+        raise ValueError(
+            f"batch size {batch_size} cannot be split evenly over {devices} devices; the nearest "
+            f"that can: {' and '.join(sizes)}"
+        )
+
+
+def _spec(name: str, stacked: bool) -> PartitionSpec:
+    if name in RESIDENT:
+        return PartitionSpec()
+    return PartitionSpec(None, AXIS) if stacked else PartitionSpec(AXIS)
+
+
+def _pmap(step: Callable, mesh: Mesh, donated: tuple[int, ...], *, stacked: bool) -> Callable:
+    axis = int(stacked)
+
+    @functools.cache
+    def program(names, keys):
+        in_axes = (None, {n: None if n in RESIDENT else axis for n in names}, *(None,) * keys)
+        return jax.pmap(
+            step,
+            AXIS,
+            in_axes=in_axes,
+            out_axes=None,
+            devices=list(mesh.devices.flat),
+            donate_argnums=donated,
+        )
+
+    def split(name, value):
+        if name in RESIDENT:
+            return value
+        shape = np.shape(value)
+        check_batch_size(shape[axis], mesh.size)
+        return value.reshape(*shape[:axis], mesh.size, -1, *shape[axis + 1 :])
+
+    def arguments(state, batch, *key):
+        return state, {name: split(name, value) for name, value in batch.items()}, *key
+
+    def call(state, batch, *key):
+        return program(tuple(batch), len(key))(*arguments(state, batch, *key))
+
+    def lower(state, batch, *key):
+        return program(tuple(batch), len(key)).lower(*arguments(state, batch, *key))
+
+    call.lower = lower  # type: ignore[attr-defined]
+    return call

@@ -1,0 +1,183 @@
+"""The pure steps: (state, batch, key) to (state, metrics).
+
+A step is written for one device's share of the batch. Where several devices work together,
+`axis_name` names the axis over which gradients, running statistics and metrics are averaged; the
+convention throughout is a mean loss per device and an explicit mean of its gradients.
+
+A batch is a dictionary. Per example: `image`, `label`, or `index` into a set that lives on the
+device as `images` u8[size,H,W,C] and `labels` i32[size]; `slot`, the position in the whole batch;
+`mask`, 0 for padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from jaxcnn.evaluation import metrics
+from jaxcnn.training import losses
+from jaxcnn.training.state import TrainState
+
+Array = jax.Array
+Batch = Mapping[str, Array]
+Loss = Callable[[Array, Array], Array]
+Prepare = Callable[[Batch, Array | None], Batch]
+
+# Entries that every device holds in full; all others are split among the devices by example.
+RESIDENT = ("images", "labels")
+# A slot of a batch never has this number, so the key of dropout is nobody's augmentation key.
+_DROPOUT = np.uint32(0xFFFFFFFF)
+
+
+def gather(batch: Batch, keys: Array | None = None) -> dict[str, Array]:
+    """{"image", "label"} of a batch, picked from the resident set where it holds indices."""
+    del keys
+    if "index" not in batch:
+        return {"image": batch["image"], "label": batch["label"]}
+    index = batch["index"]
+    return {"image": batch["images"][index], "label": batch["labels"][index]}
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    loss: Loss = losses.cross_entropy,
+    *,
+    prepare: Prepare = gather,
+    aux_weight: float = 0.0,
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, tuple[Array, Array]]]]:
+    """Makes `step(state, batch, key) -> (state, metrics)`.
+
+    Args:
+      model: `model.apply(variables, images, train=True)` gives logits f32[N,K].
+      optimizer: optax transform.
+      loss: (logits f32[N,K], labels) to f32[N].
+      prepare: (batch, keys [N]) to {"image": f32[N,H,W,C], "label": i32[N]}: looks up, augments,
+        normalises. An example's key depends on the run's key, the step and its slot only, so that
+        the number of devices does not matter.
+      aux_weight: weight of each auxiliary head's loss; with 0 the heads are not computed.
+      axis_name: axis of the devices that share the batch; None on one device.
+
+    Returns:
+      A pure function. `key` is the key of the run: the step folds its number in. The metrics are
+      pairs (sum, count) over the whole batch: `loss` (the auxiliary heads' not included),
+      `top1_error`, `top5_error`, and, counted once a step, `grad_norm` and `finite`: 1 unless the
+      loss or a gradient was not finite.
+
+    Raises:
+      ValueError: when traced, with aux_weight for a model without auxiliary heads.
+    """
+
+    def step(state, batch, key):
+        key = jax.random.fold_in(key, state.step)
+        batch = prepare(batch, _example_keys(key, batch, axis_name))
+        dropout = jax.random.fold_in(key, _DROPOUT)
+        if axis_name:
+            dropout = jax.random.fold_in(dropout, lax.axis_index(axis_name))
+
+        def objective(params):
+            logits, changed = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                batch["image"],
+                train=True,
+                mutable=["batch_stats", *(["endpoints"] if aux_weight else [])],
+                rngs={"dropout": dropout},
+            )
+            per_example = loss(logits, batch["label"])
+            total = per_example.mean()
+            if aux_weight:
+                for head in _aux_heads(model, changed):
+                    total += aux_weight * loss(head, batch["label"]).mean()
+            return total, (logits, per_example, changed.get("batch_stats", {}))
+
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        (total, (logits, per_example, batch_stats)), grads = gradient(state.params)
+        # Needed even where BatchNorm averages over the devices: a gradient is of one device's loss.
+        total, grads, batch_stats = _mean((total, grads, batch_stats), axis_name)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        counted = metrics.classification(logits, batch["label"], per_example)
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+        finite = (jnp.isfinite(total) & jnp.isfinite(norm)).astype(jnp.float32)
+        once = {"grad_norm": (norm, jnp.float32(1)), "finite": (finite, jnp.float32(1))}
+        return state, _sum(counted, axis_name) | once
+
+    return step
+
+
+def make_eval_step(
+    model: nn.Module,
+    loss: Loss = losses.cross_entropy,
+    *,
+    prepare: Prepare = gather,
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Batch], dict[str, tuple[Array, Array]]]:
+    """Makes `eval_step(state, batch)`, the pairs `loss`, `top1_error`, `top5_error`.
+
+    As `make_train_step`; `prepare` is given None for keys, and where the batch has a `mask`
+    f32[N], only its examples with 1 are counted.
+    """
+
+    def eval_step(state, batch):
+        ready = prepare(batch, None)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        logits = model.apply(variables, ready["image"], train=False)
+        per_example = loss(logits, ready["label"])
+        counted = metrics.classification(logits, ready["label"], per_example, batch.get("mask"))
+        return _sum(counted, axis_name)
+
+    return eval_step
+
+
+def multi_step(step: Callable, steps: int) -> Callable:
+    """`steps` train steps in one call, for accelerators: the batch's entries are stacked.
+
+    Per-example entries are [steps, N, ...], resident ones as ever, the metrics [steps]. On a CPU a
+    convolution inside a loop loses its fast kernel: do not use it there.
+    """
+
+    def many(state, batch, key):
+        resident = {k: v for k, v in batch.items() if k in RESIDENT}
+        stacked = {k: v for k, v in batch.items() if k not in RESIDENT}
+        return lax.scan(
+            lambda state, one: step(state, resident | one, key), state, stacked, length=steps
+        )
+
+    return many
+
+
+def _example_keys(key: Array, batch: Batch, axis_name: str | None) -> Array:
+    slot = batch.get("slot")
+    if slot is None:
+        size = next(len(v) for k, v in batch.items() if k not in RESIDENT)
+        slot = jnp.arange(size) + (size * lax.axis_index(axis_name) if axis_name else 0)
+    return jax.vmap(lambda slot: jax.random.fold_in(key, slot))(slot)
+
+
+def _aux_heads(model: nn.Module, changed: Mapping[str, Any]) -> list[Array]:
+    endpoints = changed.get("endpoints", {})
+    heads = [endpoints[name] for name in sorted(endpoints) if name.startswith("aux")]
+    if not heads:
+        raise ValueError(f"aux_weight is set, but {type(model).__name__} has no auxiliary heads")
+    return heads
+
+
+def _mean(tree, axis_name):
+    return lax.pmean(tree, axis_name) if axis_name else tree
+
+
+def _sum(tree, axis_name):
+    return lax.psum(tree, axis_name) if axis_name else tree
