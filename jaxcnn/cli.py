@@ -29,7 +29,6 @@ def make_parser() -> argparse.ArgumentParser:
         command.register(subparsers)
         for name in set(subparsers.choices) - known:
             added = subparsers.choices[name]
-            added.formatter_class = argparse.RawDescriptionHelpFormatter
             _add_debug(added, argparse.SUPPRESS)
             added.set_defaults(run=command.run)
     return parser

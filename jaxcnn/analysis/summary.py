@@ -122,19 +122,22 @@ class Summary:
         return text
 
 
-def summarize(model: str | nn.Module, input_size: int | tuple[int, ...] | None = None) -> Summary:
+def summarize(
+    model: str | nn.Module, input_size: int | tuple[int, ...] | None = None, **options: Any
+) -> Summary:
     """Lists what each layer of a network costs, for one image and in evaluation.
 
     Args:
-      model: id or alias, or a network: `create_model("vgg16", num_classes=10)`.
+      model: id or alias, or a network of this package.
       input_size: height and width in one number, (height, width) or (height, width, channels).
         Left out: the size that the published counts are for; a network given as a module needs it.
+      **options: of `create_model`, where the model is a name.
 
     Returns:
       Summary: `print(summary)`, `summary.rows`, `summary.to_dict()`.
 
     Raises:
-      ValueError: the name is unknown, the input too small, or the size missing.
+      ValueError: the name or an option is unknown, the input too small, or the size missing.
     """
     channels = 3
     network: Any
@@ -142,9 +145,9 @@ def summarize(model: str | nn.Module, input_size: int | tuple[int, ...] | None =
         name, info = resolve(model), model_info(model)
         channels = info.input_size[2]
         input_size = info.input_size if input_size is None else input_size
-        network = create_model(name)
+        network = create_model(name, **options)
     else:
-        name, network = type(model).__name__, model
+        name, network = type(model).__name__, model.clone(**options)
     size = _full_size(input_size, channels)
     images = jax.ShapeDtypeStruct((1, *size), jnp.float32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), images)

@@ -1,0 +1,39 @@
+"""`jaxcnn list`: the networks, filtered and sorted."""
+
+from __future__ import annotations
+
+import argparse
+
+SORTS = ("params", "macs", "year", "top1", "top5", "name")
+
+
+def register(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "list",
+        help="list the networks",
+        description="Lists the networks: aliases, year of the paper, parameters, multiply-adds of "
+        "one image, and the published errors in percent.",
+        epilog="example: jaxcnn list '*resnet50*' --sort top1",
+    )
+    parser.add_argument(
+        "pattern", metavar="PATTERN", nargs="?", default="*", help="shell pattern of ids or aliases"
+    )
+    parser.add_argument("--family", help="only the networks of one family, such as vgg")
+    parser.add_argument(
+        "--sort", choices=SORTS, help="ascending, unknown last (default: families by age)"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--markdown", action="store_true", help="print the table of the README")
+
+
+def run(args: argparse.Namespace) -> None:
+    from jaxcnn.analysis import networks
+
+    chosen = networks.select(args.pattern, family=args.family, sort=args.sort)
+    if args.json:
+        print(networks.to_json(chosen))
+    elif args.markdown:
+        print(networks.to_markdown(chosen))
+    else:
+        print(networks.to_text(chosen))

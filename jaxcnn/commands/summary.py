@@ -1,0 +1,38 @@
+"""`jaxcnn summary MODEL`: what each layer of a network costs."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def register(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "summary",
+        help="list what each layer of a network costs",
+        description="Lists each layer of a network: output shape, activation memory, parameters "
+        "and multiply-adds for one image. Nothing is computed, so any network takes a second.",
+        epilog="example: jaxcnn summary vgg16 --input 224",
+    )
+    parser.add_argument("model", metavar="MODEL", help="id or alias, as `jaxcnn list` prints them")
+    parser.add_argument(
+        "--input", type=int, metavar="SIZE", help="height and width of the image (default: native)"
+    )
+    parser.add_argument(
+        "--num-classes", type=int, metavar="N", help="width of the classifier; 0 for none"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--markdown", action="store_true", help="print Markdown")
+
+
+def run(args: argparse.Namespace) -> None:
+    from jaxcnn.analysis.summary import summarize
+
+    options = {} if args.num_classes is None else {"num_classes": args.num_classes}
+    summary = summarize(args.model, args.input, **options)
+    if args.json:
+        print(summary.to_json())
+    elif args.markdown:
+        print(summary.to_markdown())
+    else:
+        print(summary)
