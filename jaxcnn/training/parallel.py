@@ -102,9 +102,10 @@ def parallelise(
 def place_state(state: Any, mesh: Mesh) -> Any:
     """The state on every device of the mesh, as a step takes it and gives it back.
 
-    A copy: a step that is given it to keep does not take the original's memory.
+    A copy: a step that takes its memory leaves the original alone.
     """
-    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()), may_alias=False)
+    state = jax.tree.map(lambda leaf: leaf.copy(), state)
+    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
 
 
 def place_batch(batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False) -> dict[str, Any]:

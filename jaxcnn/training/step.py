@@ -134,7 +134,7 @@ def make_eval_step(
     def eval_step(state, batch):
         ready = prepare(batch, None)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits = model.apply(variables, ready["image"], train=False)
+        logits: Any = model.apply(variables, ready["image"], train=False)
         per_example = loss(logits, ready["label"])
         counted = metrics.classification(logits, ready["label"], per_example, batch.get("mask"))
         return _sum(counted, axis_name)
