@@ -1,5 +1,12 @@
 """LeNet-5. LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document
-recognition", Proceedings of the IEEE 86(11).
+recognition", Proceedings of the IEEE 86(11), section II-B, figure 2 and table I.
+
+`lenet5_1998` is the paper's network, `lenet5_modern` what is usually drawn under its name, and
+`lenet_caffe` the 20-50-500 network of Caffe's example, which shares the name only.
+
+The paper shows the 7x12 bitmaps of its output units in a figure and prints no table of them.
+`DIGITS` is our own drawing of the ten digits on that grid. The logits of `lenet5_1998` are the
+negated outputs of the paper's radial units, so that the largest wins, as in every other network.
 """
 
 from __future__ import annotations
@@ -7,21 +14,211 @@ from __future__ import annotations
 import functools
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxcnn import layers
+from jaxcnn.models.classic import choose
 
 PAPER = (
     "LeCun, Bottou, Bengio, Haffner 1998, Gradient-based learning applied to document recognition"
 )
 YEAR = 1998
 
+# Table I: the maps of S2 that each map of C3 sees, by their number; the order is the table's.
+C3_TRIPLES = ((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5))
+C3_QUADS = (
+    (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
+    (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
+)  # fmt: skip
+C3_ALL = ((0, 1, 2, 3, 4, 5),)
+
+DIGITS = """
+.......  .......  .......  .......  .......
+..###..  ...#...  .#####.  .#####.  .....#.
+.#...#.  ..##...  #.....#  #.....#  ....##.
+#.....#  .#.#...  ......#  ......#  ...#.#.
+#.....#  ...#...  ......#  ......#  ..#..#.
+#.....#  ...#...  .....#.  ..####.  .#...#.
+#.....#  ...#...  ....#..  ......#  #....#.
+#.....#  ...#...  ...#...  ......#  #######
+#.....#  ...#...  ..#....  ......#  .....#.
+.#...#.  ...#...  .#.....  #.....#  .....#.
+..###..  .#####.  #######  .#####.  .....#.
+.......  .......  .......  .......  .......
+
+.......  .......  .......  .......  .......
+#######  ..####.  #######  .#####.  .#####.
+#......  .#.....  ......#  #.....#  #.....#
+#......  #......  .....#.  #.....#  #.....#
+#......  #......  .....#.  #.....#  #.....#
+######.  #.####.  ....#..  .#####.  .######
+......#  ##....#  ....#..  #.....#  ......#
+......#  #.....#  ...#...  #.....#  ......#
+......#  #.....#  ...#...  #.....#  ......#
+#.....#  #.....#  ..#....  #.....#  .....#.
+.#####.  .#####.  ..#....  .#####.  .####..
+.......  .......  .......  .......  .......
+"""
+
+
+def digit_bitmaps() -> np.ndarray:
+    """The fixed weights of the radial units: f32[10, 84], +1 where `DIGITS` has ink, else -1."""
+    bands = [[line.split() for line in band.splitlines()] for band in DIGITS.strip().split("\n\n")]
+    digits = ["".join(rows) for band in bands for rows in zip(*band)]
+    return np.array([[1.0 if dot == "#" else -1.0 for dot in d] for d in digits], np.float32)
+
+
+def squash(x: Array) -> Array:
+    """1.7159 tanh(2x/3): f(1) = 1 and f(-1) = -1 (the paper's appendix A)."""
+    return 1.7159 * jnp.tanh(2 / 3 * x)
+
+
+def _uniform(fan_in: int) -> nn.initializers.Initializer:
+    """U(-2.4/fan_in, 2.4/fan_in), for the kernel and the bias of a unit."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -2.4 / fan_in, 2.4 / fan_in)
+
+    return init
+
+
+class Subsample(nn.Module):
+    """Sum over 2x2 windows, times a coefficient and plus a bias per map: [N,H,W,C] to half size.
+
+    Parameters `scale` and `bias`, f32[C]. Not squashed yet.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        maps = x.shape[-1]
+        scale = self.param("scale", _uniform(4), (maps,)).astype(self.dtype)
+        bias = self.param("bias", _uniform(4), (maps,)).astype(self.dtype)
+        total = 4 * layers.avg_pool(x, 2, 2)
+        return total * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
+
+
+class LeNet5(layers.Network):
+    """The paper's network: C1 - S2 - C3 - S4 - C5 - F6 - radial units, all squashed up to F6.
+
+    Takes f32[N,32,32,1], or f32[N,28,28,1], which C1 then pads by 2. The paper's images have
+    background -0.1 and ink 1.175.
+
+    Fields (besides those of `Network`):
+      head: "rbf", the paper's radial units with fixed digits as centres: logits are minus the
+        squared distances, and `num_classes` is 10; or "softmax", a trained dense layer.
+      dense_c3: every map of C3 sees every map of S2 (60,900 parameters instead of 60,000).
+    """
+
+    num_classes: int = 10
+    min_size: int = 28
+    head: str = "rbf"
+    dense_c3: bool = False
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        x = self.check_images(images, channels=1)
+        padding = _lenet5_padding(x)
+        choose("head", self.head, {"rbf": None, "softmax": None})
+        if self.head == "rbf" and self.num_classes not in (0, 10):
+            raise ValueError(
+                f"num_classes is {self.num_classes}; LeNet-5's radial units are the 10 digits; "
+                "head='softmax' takes any number"
+            )
+
+        def init(fan_in):
+            return {"kernel_init": _uniform(fan_in), "bias_init": _uniform(fan_in)}
+
+        conv = self.conv(bias=True)
+        subsample = functools.partial(Subsample, dtype=self.dtype)
+        x = squash(conv(6, 5, 1, padding, name="c1", **init(25))(x))  # 28x28x6
+        x = self.endpoint("stage1", squash(subsample(name="s2")(x)))  # 14x14x6
+        if self.dense_c3:
+            x = conv(16, 5, name="c3", **init(150))(x)  # 10x10x16
+        else:
+            parts = []
+            for name, table in (("triples", C3_TRIPLES), ("quads", C3_QUADS), ("all", C3_ALL)):
+                seen = jnp.concatenate([x[..., m : m + 1] for maps in table for m in maps], axis=-1)
+                fan_in = 25 * len(table[0])
+                part = conv(len(table), 5, groups=len(table), name=f"c3_{name}", **init(fan_in))
+                parts.append(part(seen))
+            x = jnp.concatenate(parts, axis=-1)  # 10x10x16
+        x = squash(subsample(name="s4")(squash(x)))  # 5x5x16
+        x = self.endpoint("stage2", x)
+        x = squash(conv(120, 5, name="c5", **init(400))(x))  # 1x1x120
+        x = self.endpoint("stage3", x[:, 0, 0])
+        x = squash(nn.Dense(84, dtype=self.dtype, name="f6", **init(120))(x))
+        if self.head == "softmax" or not self.num_classes:
+            return self.logits(x, name="output", **init(84))
+        x = layers.as_output(self.endpoint("pre_logits", x))
+        centres = jnp.asarray(digit_bitmaps(), x.dtype)
+        return -jnp.sum((x[:, None] - centres[None]) ** 2, axis=-1)
+
+
+def mse_loss(logits: Array, labels: Array) -> Array:
+    """The paper's maximum likelihood loss (section II-C): the true class's radial output.
+
+    f32[N,10] logits and i32[N] labels to f32[N]; the mean over N is what is minimised.
+    """
+    return -jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+
+
+def map_loss(logits: Array, labels: Array, *, j: float = 0.1) -> Array:
+    """The paper's MAP loss (section II-C): `mse_loss` + log(exp(-j) + sum_i exp(-y_i)), f32[N].
+
+    It pushes the wrong classes' centres away; exp(-j) is a class for rubbish, which keeps that push
+    bounded. The paper asks for j > 0 only; 0.1 is ours. Raises ValueError for j <= 0.
+    """
+    if j <= 0:
+        raise ValueError(f"j is {j}; it has to be positive")
+    rubbish = jnp.full_like(logits[:, :1], -j)
+    others = jax.nn.logsumexp(jnp.concatenate([logits, rubbish], axis=-1), axis=-1)
+    return mse_loss(logits, labels) + others
+
+
+_ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
+_POOLS = {"max": layers.max_pool, "avg": layers.avg_pool}
+
 
 class LeNet5Modern(layers.Network):
-    """Conv - pool - conv - pool - fc - fc - fc, with ReLU and max pooling.
+    """Conv - pool - conv - pool - fc - fc - fc.
 
     Takes f32[N,32,32,1], or f32[N,28,28,1], which the first convolution then pads by 2.
+
+    Fields (besides those of `Network`):
+      act: "relu" or "tanh".
+      pool: "max" or "avg".
     """
+
+    num_classes: int = 10
+    min_size: int = 28
+    act: str = "relu"
+    pool: str = "max"
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        x = self.check_images(images, channels=1)
+        padding = _lenet5_padding(x)
+        act = choose("act", self.act, _ACTIVATIONS)
+        pool = choose("pool", self.pool, _POOLS)
+        conv = self.conv(bias=True, kernel_init=layers.he_fan_in)
+        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=layers.he_fan_in)
+        x = act(conv(6, 5, padding=padding, name="conv1")(x))  # 28x28x6
+        x = self.endpoint("stage1", pool(x, 2, 2))  # 14x14x6
+        x = act(conv(16, 5, name="conv2")(x))  # 10x10x16
+        x = self.endpoint("stage2", pool(x, 2, 2))  # 5x5x16
+        x = x.reshape(x.shape[0], -1)  # 400
+        x = act(dense(120, name="fc1")(x))
+        x = act(dense(84, name="fc2")(x))
+        return self.logits(x, name="fc3")
+
+
+class LeNetCaffe(layers.Network):
+    """Conv 20 - pool - conv 50 - pool - fc 500 - fc, with one ReLU, after fc1. f32[N,28,28,1]."""
 
     num_classes: int = 10
     min_size: int = 28
@@ -29,20 +226,33 @@ class LeNet5Modern(layers.Network):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images, channels=1)
-        if x.shape[1:3] not in ((28, 28), (32, 32)):
-            raise ValueError(f"images are {x.shape[1]}x{x.shape[2]}; LeNet-5 takes 32x32 or 28x28")
-        conv = self.conv(bias=True, kernel_init=layers.he_fan_in)
-        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=layers.he_fan_in)
-        padding = 2 if x.shape[1] == 28 else 0
-        x = nn.relu(conv(6, 5, padding=padding, name="conv1")(x))  # 28x28x6
-        x = self.endpoint("stage1", layers.max_pool(x, 2, 2))  # 14x14x6
-        x = nn.relu(conv(16, 5, name="conv2")(x))  # 10x10x16
-        x = self.endpoint("stage2", layers.max_pool(x, 2, 2))  # 5x5x16
-        x = x.reshape(x.shape[0], -1)  # 400
-        x = nn.relu(dense(120, name="fc1")(x))
-        x = nn.relu(dense(84, name="fc2")(x))
-        return self.logits(x, name="fc3")
+        if x.shape[1:3] != (28, 28):
+            raise ValueError(f"images are {x.shape[1]}x{x.shape[2]}; Caffe's LeNet takes 28x28")
+        # Caffe's "xavier": U(-a, a) with a = sqrt(3 / fan_in).
+        xavier = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+        conv = self.conv(bias=True, kernel_init=xavier)
+        x = conv(20, 5, name="conv1")(x)  # 24x24x20
+        x = self.endpoint("stage1", layers.max_pool(x, 2, 2))  # 12x12x20
+        x = conv(50, 5, name="conv2")(x)  # 8x8x50
+        x = self.endpoint("stage2", layers.max_pool(x, 2, 2))  # 4x4x50
+        x = x.reshape(x.shape[0], -1)  # 800
+        x = nn.relu(nn.Dense(500, dtype=self.dtype, kernel_init=xavier, name="fc1")(x))
+        return self.logits(x, name="fc2", kernel_init=xavier)
 
 
-VARIANTS = {"lenet5_modern": LeNet5Modern}
+def _lenet5_padding(images: Array) -> int:
+    """Zeros around the image on its way into the first convolution: digits of 28x28 get 2."""
+    sizes = {(32, 32): 0, (28, 28): 2}
+    if images.shape[1:3] not in sizes:
+        raise ValueError(
+            f"images are {images.shape[1]}x{images.shape[2]}; LeNet-5 takes 32x32 or 28x28"
+        )
+    return sizes[images.shape[1:3]]
+
+
+VARIANTS = {
+    "lenet5_modern": LeNet5Modern,
+    "lenet5_1998": LeNet5,
+    "lenet_caffe": LeNetCaffe,
+}
 ALIASES = {"lenet5": "lenet5_modern"}

@@ -21,7 +21,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-FAMILIES = ("lenet",)
+FAMILIES = ("lenet", "alexnet", "zfnet", "vgg", "dpn")
 
 # Channel mean and standard deviation of RGB in [0, 1] that a network's images are normalised with
 # unless its weights say otherwise.

@@ -1,0 +1,150 @@
+"""AlexNet. Krizhevsky, Sutskever, Hinton 2012, "ImageNet classification with deep convolutional
+neural networks", NeurIPS 25, section 3 and figure 2; and Krizhevsky 2014, "One weird trick for
+parallelizing convolutional neural networks" (arXiv 1404.5997), the one-tower form.
+
+Two GPUs are two groups: conv2, conv4 and conv5 see the maps of their own tower only. Deviations:
+response normalisation spans both towers unless `lrn_per_tower` (on two GPUs it ran within each;
+Caffe's spans), and initial values are Caffe's unless `initialiser="paper"`, whose biases of 1 did
+not train in Caffe. `alexnet_caffenet` pools before it normalises and is otherwise the same; Caffe's
+constants of normalisation are `lrn="caffe"`. `alexnet_owt` is torchvision's: widths of the released
+configuration, no normalisation, dropout before fc6 and fc7; its biases start at 0, where
+torchvision draws them. `alexnet_owt_paper` has the widths that the footnote prints.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcnn import layers
+from jaxcnn.models import classic
+
+PAPER = (
+    "Krizhevsky, Sutskever, Hinton 2012, ImageNet classification with deep convolutional neural "
+    "networks"
+)
+YEAR = 2012
+
+
+class Init(NamedTuple):
+    """Initial kernels of the convolutions, of fc6 and fc7, of fc8, and the one-biases' value.
+
+    The biases of conv2, conv4, conv5, fc6 and fc7 start at `one`, so that their ReLUs are active;
+    the others at 0.
+    """
+
+    conv: nn.initializers.Initializer
+    fc: nn.initializers.Initializer
+    fc8: nn.initializers.Initializer
+    one: float
+
+
+_normal = nn.initializers.normal
+# Torch's layers draw from U(-b, b) with b = fan_in ** -0.5.
+_torch = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+INITS = {
+    "paper": Init(_normal(0.01), _normal(0.01), _normal(0.01), 1.0),
+    "caffe": Init(_normal(0.01), _normal(0.005), _normal(0.01), 0.1),
+    "torch": Init(_torch, _torch, _torch, 0.0),
+}
+
+
+class AlexNet(classic.FullyConnectedNetwork):
+    """Five convolutions and three fully connected layers.
+
+    Takes f32[N,227,227,3], or f32[N,224,224,3], to which conv1 then adds three rows and columns of
+    zeros below and to the right, as cuda-convnet's windows hang over the border. With
+    `conv1_padding=2` (torchvision) it takes 224x224 only. Larger images need `dense=True`.
+
+    Fields (besides those of `FullyConnectedNetwork`):
+      widths, groups: of the five convolutions.
+      conv1_padding: zeros on each side of the image.
+      lrn: constants of the response normalisation after conv1 and conv2: "paper", "caffe",
+        "cuda_convnet", or None for no normalisation.
+      lrn_per_tower: normalise each half of the channels by itself.
+      pool_first: pool before normalising (CaffeNet).
+      dropout_first: dropout before fc6 and fc7 instead of after them.
+      initialiser: initial values: "caffe", "paper" or "torch".
+    """
+
+    min_size: int = 224
+    widths: tuple[int, ...] = (96, 256, 384, 384, 256)
+    groups: tuple[int, ...] = (1, 2, 1, 2, 2)
+    conv1_padding: int = 0
+    lrn: str | None = "paper"
+    lrn_per_tower: bool = False
+    pool_first: bool = False
+    dropout_first: bool = False
+    initialiser: str = "caffe"
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        x = self.check_images(images)
+        self.check_native(x, *((224,) if self.conv1_padding else (227, 224)))
+        padding = layers.padding_pairs(self.conv1_padding)
+        if not self.conv1_padding and x.shape[1:3] == (224, 224):
+            padding = ((0, 3), (0, 3))
+        init = classic.choose("initialiser", self.initialiser, INITS)
+        one = nn.initializers.constant(init.one)
+        stage = self.block(classic.Stage)
+
+        def conv(index: int, *geometry, **options):
+            return functools.partial(
+                self.conv(bias=True, kernel_init=init.conv, groups=self.groups[index - 1]),
+                self.widths[index - 1],
+                *geometry,
+                **options,
+            )
+
+        pool = functools.partial(layers.max_pool, window=3, stride=2)
+        norm = classic.response_norm(self.lrn)
+        if self.lrn_per_tower:
+            norm = functools.partial(_per_tower, norm)
+        both = (pool, norm) if self.pool_first else (norm, pool)
+        x = stage(conv(1, 11, 4, padding), both, name="conv1")(x)  # 27x27x96
+        x = self.endpoint("stage1", x)
+        x = stage(conv(2, 5, 1, 2, bias_init=one), both, name="conv2")(x)  # 13x13x256
+        x = self.endpoint("stage2", x)
+        x = stage(conv(3, 3, 1, 1), name="conv3")(x)  # 13x13x384
+        x = self.endpoint("stage3", x)
+        x = stage(conv(4, 3, 1, 1, bias_init=one), name="conv4")(x)  # 13x13x384
+        x = self.endpoint("stage4", x)
+        x = stage(conv(5, 3, 1, 1, bias_init=one), (pool,), name="conv5")(x)  # 6x6x256
+        x = self.endpoint("stage5", x)
+        return self.classify(
+            x,
+            6,
+            train=train,
+            fc_init=init.fc,
+            fc_bias=one,
+            fc8_init=init.fc8,
+            dropout_first=self.dropout_first,
+        )
+
+
+def _per_tower(norm, x: Array) -> Array:
+    return jnp.concatenate([norm(half) for half in jnp.split(x, 2, axis=-1)], axis=-1)
+
+
+_OWT = functools.partial(
+    AlexNet,
+    groups=(1, 1, 1, 1, 1),
+    conv1_padding=2,
+    lrn=None,
+    dropout_first=True,
+    initialiser="torch",
+)
+
+VARIANTS = {
+    "alexnet_2gpu": AlexNet,
+    "alexnet_caffenet": functools.partial(AlexNet, pool_first=True),
+    "alexnet_ungrouped": functools.partial(AlexNet, groups=(1, 1, 1, 1, 1)),
+    "alexnet_owt": functools.partial(_OWT, widths=(64, 192, 384, 256, 256)),
+    "alexnet_owt_paper": functools.partial(_OWT, widths=(64, 192, 384, 384, 256)),
+}
+ALIASES = {"alexnet": "alexnet_2gpu"}

@@ -1,0 +1,134 @@
+"""DPN. Chen, Li, Xiao, Jin, Yan, Feng 2017, "Dual path networks" (arXiv 1707.01629), table 1, with
+the authors' release for DPN-68, 107 and 131.
+
+Each block reads one tensor made of two paths: a residual path of fixed width, to which it adds,
+and a dense path, to which it appends. `dpn68b` is the release's form of DPN-68 whose last
+convolution is two, one per path. BatchNorm's epsilon is 1e-3 throughout. The release's mean-max
+pooling over larger test images is an evaluation protocol and not part of the network.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcnn import layers
+
+PAPER = "Chen, Li, Xiao, Jin, Yan, Feng 2017, Dual path networks"
+YEAR = 2017
+
+
+class DualPathBlock(nn.Module):
+    """One block on (residual [N,H,W,width], dense [N,H,W,D]), pre-activated.
+
+    `project` starts a stage: a 1x1 convolution makes both paths anew, `width` and 2 * `growth`
+    wide, at `stride`. The branch 1x1 - 3x3 in groups - 1x1 then adds `width` channels to the
+    residual path and appends `growth` to the dense one. `split` makes its last convolution two.
+    """
+
+    width: int
+    mid: int
+    growth: int
+    groups: int
+    stride: int
+    project: bool
+    split: bool
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, residual: Array, dense: Array) -> tuple[Array, Array]:
+        x = jnp.concatenate([residual, dense], axis=-1)
+        if self.project:
+            y = nn.relu(self.norm(name="proj_bn")(x))
+            y = self.conv(self.width + 2 * self.growth, 1, self.stride, name="proj_conv")(y)
+            residual, dense = jnp.split(y, [self.width], axis=-1)
+        x = nn.relu(self.norm(name="bn1")(x))
+        x = self.conv(self.mid, 1, name="conv1")(x)
+        x = nn.relu(self.norm(name="bn2")(x))
+        x = self.conv(self.mid, 3, self.stride, 1, groups=self.groups, name="conv2")(x)
+        x = nn.relu(self.norm(name="bn3")(x))
+        if self.split:
+            added = self.conv(self.width, 1, name="conv3_residual")(x)
+            appended = self.conv(self.growth, 1, name="conv3_dense")(x)
+        else:
+            x = self.conv(self.width + self.growth, 1, name="conv3")(x)
+            added, appended = jnp.split(x, [self.width], axis=-1)
+        return residual + added, jnp.concatenate([dense, appended], axis=-1)
+
+
+class DPN(layers.Network):
+    """Stem, four stages of dual path blocks, global average, classifier. f32[N,H,W,3].
+
+    Fields (besides those of `Network`; defaults are DPN-92):
+      stem: (channels, kernel) of the first convolution.
+      blocks: per stage.
+      width: of the residual path in stage 1; doubles with each stage.
+      mid: channels of the 3x3 convolution in stage 1; doubles with each stage.
+      groups: of the 3x3 convolutions.
+      growth: channels that a block appends to the dense path, per stage.
+      split: two last convolutions per block.
+      mean, std: normalisation of the release's weights, RGB in [0, 1].
+    """
+
+    stem: tuple[int, int] = (64, 7)
+    blocks: tuple[int, ...] = (3, 4, 20, 3)
+    width: int = 256
+    mid: int = 96
+    groups: int = 32
+    growth: tuple[int, ...] = (16, 32, 24, 128)
+    split: bool = False
+    mean: tuple[float, ...] = (124 / 255, 117 / 255, 104 / 255)
+    std: tuple[float, ...] = (1 / (0.0167 * 255),) * 3
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        x = self.check_images(images)
+        conv, norm = self.conv(), self.norm(train, epsilon=1e-3)
+        block = functools.partial(
+            self.block(DualPathBlock), groups=self.groups, split=self.split, conv=conv, norm=norm
+        )
+        channels, kernel = self.stem
+        x = conv(channels, kernel, 2, kernel // 2, name="stem_conv")(x)  # 112x112x64
+        x = nn.relu(norm(name="stem_bn")(x))
+        x = self.endpoint("stem", layers.max_pool(x, 3, 2, 1))  # 56x56x64
+        residual, dense = x, x[..., :0]
+        for i, (count, growth) in enumerate(zip(self.blocks, self.growth)):
+            # 56x56x336, 28x28x704, 14x14x1552, 7x7x2688
+            for j in range(count):
+                residual, dense = block(
+                    width=self.width * 2**i,
+                    mid=self.mid * 2**i,
+                    growth=growth,
+                    stride=2 if i and not j else 1,
+                    project=not j,
+                    name=f"stage{i + 1}_block{j + 1}",
+                )(residual, dense)
+            self.endpoint(f"stage{i + 1}", jnp.concatenate([residual, dense], axis=-1))
+        x = jnp.concatenate([residual, dense], axis=-1)
+        x = nn.relu(norm(name="final_bn")(x))
+        return self.logits(layers.global_avg_pool(x), name="fc")
+
+
+_DPN68 = functools.partial(
+    DPN, stem=(10, 3), blocks=(3, 4, 12, 3), width=64, mid=128, growth=(16, 32, 32, 64)
+)
+
+VARIANTS = {
+    "dpn68": _DPN68,
+    "dpn68b": functools.partial(_DPN68, split=True),
+    "dpn92": DPN,
+    "dpn98": functools.partial(
+        DPN, stem=(96, 7), blocks=(3, 6, 20, 3), mid=160, groups=40, growth=(16, 32, 32, 128)
+    ),
+    "dpn107": functools.partial(
+        DPN, stem=(128, 7), blocks=(4, 8, 20, 3), mid=200, groups=50, growth=(20, 64, 64, 128)
+    ),
+    "dpn131": functools.partial(
+        DPN, stem=(128, 7), blocks=(4, 8, 28, 3), mid=160, groups=40, growth=(16, 32, 32, 128)
+    ),
+}

@@ -1,0 +1,133 @@
+"""VGG. Simonyan, Zisserman 2015, "Very deep convolutional networks for large-scale image
+recognition" (arXiv 1409.1556), table 1.
+
+Deviations: kernels start as He's (fan-out; dense layers N(0, 0.01^2)) instead of N(0, 0.1^2) with
+deeper nets grown from net A; `initialiser="glorot"` is what the authors later found to do without
+that. The `_bn` variants are not in the paper: BatchNorm after each convolution, whose bias stays,
+as in torchvision. `se_vgg_d_bn` is the SE-VGG-16 of Hu et al. 2018 (arXiv 1709.01507), table 2:
+squeeze-and-excitation after the non-linearity that follows each convolution (their section 3.3),
+reduction 16, biases in the gates.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+from jax import Array
+
+from jaxcnn import layers
+from jaxcnn.models import classic
+
+PAPER = (
+    "Simonyan, Zisserman 2014, Very deep convolutional networks for large-scale image recognition"
+)
+YEAR = 2014
+
+_glorot = nn.initializers.glorot_uniform()
+# Initial kernels of (convolutions, dense layers).
+INITS = {
+    "he": (layers.he_fan_out, nn.initializers.normal(0.01)),
+    "glorot": (_glorot, _glorot),
+}
+
+
+class Stage(nn.Module):
+    """Convolutions with ReLU, then 2x2 max pooling: `conv1`, `bn1`, `se1`, `conv2`, ...
+
+    [N,H,W,C] to [N,H/2,W/2,width]. `lrn` is applied after the first convolution.
+    """
+
+    width: int
+    kernels: tuple[int, ...]
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module] | None = None
+    se: Callable[..., nn.Module] | None = None
+    lrn: Callable[[Array], Array] | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for i, kernel in enumerate(self.kernels, 1):
+            x = self.conv(self.width, kernel, 1, kernel // 2, name=f"conv{i}")(x)
+            if self.norm is not None:
+                x = self.norm(name=f"bn{i}")(x)
+            x = nn.relu(x)
+            if self.se is not None:
+                x = self.se(name=f"se{i}")(x)
+            if self.lrn is not None and i == 1:
+                x = self.lrn(x)
+        return layers.max_pool(x, 2, 2)
+
+
+class VGG(classic.FullyConnectedNetwork):
+    """Five stages of 3x3 convolutions and three fully connected layers.
+
+    Takes f32[N,224,224,3], with `dense=True` larger images too.
+
+    Fields (besides those of `FullyConnectedNetwork`):
+      min_size: size of the images that the fully connected layers are made for, a multiple of 32:
+        `create_model("vgg16", min_size=32, num_classes=10)` is a net for CIFAR.
+      convs: convolutions per stage.
+      widths: channels per stage.
+      last_kernel: 1 makes the third convolution of the last three stages 1x1 (net C).
+      batch_norm: BatchNorm after each convolution.
+      se: squeeze-and-excitation after each ReLU of a convolution.
+      lrn: constants of a response normalisation after the first convolution (A-LRN): "paper",
+        "caffe", "cuda_convnet" or None.
+      initialiser: initial values: "he" or "glorot".
+    """
+
+    min_size: int = 224
+    convs: tuple[int, ...] = (2, 2, 3, 3, 3)
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+    last_kernel: int = 3
+    batch_norm: bool = False
+    se: bool = False
+    lrn: str | None = None
+    initialiser: str = "he"
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        if self.min_size % 32:
+            raise ValueError(f"min_size is {self.min_size}; VGG needs a multiple of 32")
+        x = self.check_images(images)
+        self.check_native(x, self.min_size)
+        conv_init, fc_init = classic.choose("initialiser", self.initialiser, INITS)
+        stage = functools.partial(
+            self.block(Stage),
+            conv=self.conv(bias=True, kernel_init=conv_init),
+            norm=self.norm(train) if self.batch_norm else None,
+            se=functools.partial(layers.SqueezeExcite, dtype=self.dtype) if self.se else None,
+        )
+        for i, (count, width) in enumerate(zip(self.convs, self.widths), 1):
+            # 112x112x64, 56x56x128, 28x28x256, 14x14x512, 7x7x512
+            kernels = (3, 3, self.last_kernel, 3)[:count] if i > 2 else (3, 3)[:count]
+            lrn = classic.response_norm(self.lrn) if self.lrn and i == 1 else None
+            x = stage(width, kernels, lrn=lrn, name=f"block{i}")(x)
+            x = self.endpoint(f"stage{i}", x)
+        return self.classify(x, self.min_size // 32, train=train, fc_init=fc_init)
+
+
+_NETS = {
+    "a": {"convs": (1, 1, 2, 2, 2)},
+    "b": {"convs": (2, 2, 2, 2, 2)},
+    "c": {"convs": (2, 2, 3, 3, 3), "last_kernel": 1},
+    "d": {"convs": (2, 2, 3, 3, 3)},
+    "e": {"convs": (2, 2, 4, 4, 4)},
+}
+
+VARIANTS = {
+    **{f"vgg_{net}": functools.partial(VGG, **data) for net, data in _NETS.items()},
+    **{
+        f"vgg_{net}_bn": functools.partial(VGG, batch_norm=True, **data)
+        for net, data in _NETS.items()
+    },
+    "vgg_a_lrn": functools.partial(VGG, lrn="paper", **_NETS["a"]),
+    "se_vgg_d_bn": functools.partial(VGG, batch_norm=True, se=True, **_NETS["d"]),
+}
+ALIASES = {
+    f"vgg{depth}{suffix}": f"vgg_{net}{suffix}"
+    for depth, net in ((11, "a"), (13, "b"), (16, "d"), (19, "e"))
+    for suffix in ("", "_bn")
+}
