@@ -153,14 +153,24 @@ def summarize(
     shapes = jax.eval_shape(network.init, jax.random.key(0), images)
     variables = {k: v for k, v in shapes.items() if k != "endpoints"}
     closed = jax.make_jaxpr(lambda v, x: network.apply(v, x, train=False))(variables, images)
-    layers = _Layers(variables["params"])
-    layers.read(closed.jaxpr, None)
-    width = jnp.dtype(getattr(network, "dtype", None) or jnp.float32).itemsize
     values = math.prod(size)
-    first = Row("input", "input", size, values, values * width, 0, 0, 0)
-    rows = (first, *layers.rows())
+    width = jnp.dtype(network.dtype).itemsize
+    rows = (
+        Row("input", "input", size, values, values * width, 0, 0, 0),
+        *layer_rows(closed.jaxpr, variables["params"]),
+    )
     used = sum(row.params for row in rows)
     return Summary(name, size, rows, count_params(variables["params"]) - used)
+
+
+def layer_rows(jaxpr: Any, params: Any) -> list[Row]:
+    """The layers of a traced `model.apply(variables, images)`, given its tree of parameters.
+
+    Values are those of one image: the first axis of every output is taken as the batch's.
+    """
+    layers = _Layers(params)
+    layers.read(jaxpr, None)
+    return list(layers.rows())
 
 
 def _full_size(size: int | tuple[int, ...] | None, channels: int) -> tuple[int, int, int]:

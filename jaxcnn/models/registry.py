@@ -180,7 +180,7 @@ def model_info(name: str) -> ModelInfo:
         mean=getattr(build(), "mean", mean),
         std=getattr(build(), "std", std),
         aliases=tuple(a for a, n in list_aliases().items() if n == name),
-        notes=facts["notes"],
+        notes=facts.get("notes"),
     )
 
 

@@ -1,0 +1,78 @@
+"""Parameters and multiply-adds of every network, from shapes and jaxprs: nothing is computed."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxcnn
+from jaxcnn.analysis.count import count_params, jaxpr_macs
+from jaxcnn.analysis.summary import layer_rows
+from jaxcnn.models import registry
+
+# Published results of several networks together, and networks that no publication describes fully.
+NOT_BUILT = {
+    "inception_v2_table1",  # its table prints no filter counts
+    "se_inception_resnet_v2",  # a re-implementation that was never released
+}
+
+
+@pytest.mark.parametrize("name", jaxcnn.list_models())
+def test_counts(name):
+    facts = registry.published()[name]
+    model = jaxcnn.create_model(name)
+    images = jax.ShapeDtypeStruct((1, *facts["input_size"]), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    params = shapes["params"]
+    with_aux = count_params(params)
+    aux = count_params([child for key, child in params.items() if key.startswith("aux")])
+    assert with_aux - aux == facts["params"]
+    assert facts.get("params_with_aux") == (with_aux if aux else None)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+
+    variables = {k: v for k, v in shapes.items() if k in ("params", "batch_stats", "constants")}
+    closed = jax.make_jaxpr(model.apply)(variables, images)
+    assert jaxpr_macs(closed.jaxpr) == facts["macs"]
+    (logits,) = closed.out_avals
+    assert logits.shape == (1, facts["num_classes"])
+    assert logits.dtype == jnp.float32
+
+    # The summary's rows cover the same and nothing twice.
+    rows = layer_rows(closed.jaxpr, params)
+    assert sum(row.macs for row in rows) == facts["macs"]
+    assert sum(row.params for row in rows) == facts["params"]
+    assert len({row.name for row in rows}) == len(rows)
+
+
+def test_every_published_network_can_be_built():
+    ensembles = {name for name in registry.published() if "ensemble" in name}
+    assert set(registry.published()) - ensembles - NOT_BUILT == set(jaxcnn.list_models())
+
+
+def test_info_of_every_network():
+    for name in jaxcnn.list_models():
+        info = jaxcnn.model_info(name)
+        assert info.min_size <= info.input_size[0]
+        assert info.year > 1980 and info.paper
+        assert len(info.mean) == len(info.std) == info.input_size[2]
+
+
+def test_aliases_resolve_and_collide_with_nothing():
+    names = set(jaxcnn.list_models())
+    aliases = registry.list_aliases()
+    assert not names & set(aliases)
+    for alias, name in aliases.items():
+        assert registry.resolve(alias) == name
+        assert alias in jaxcnn.model_info(alias).aliases
+        assert name in jaxcnn.list_models(alias)
+
+
+def test_no_two_families_share_an_id():
+    ids = [name for module in registry._families().values() for name in module.VARIANTS]
+    assert len(ids) == len(set(ids))
+
+
+def test_unknown_names_and_options_suggest_near_ones():
+    with pytest.raises(ValueError, match="unknown model 'lenet6'; did you mean 'lenet5'"):
+        jaxcnn.create_model("lenet6")
+    with pytest.raises(ValueError, match=r"'num_class'.*did you mean 'num_classes'"):
+        jaxcnn.create_model("lenet5", num_class=3)
