@@ -217,7 +217,7 @@ class _Layers:
             layer["out"] = out
             if not is_call:
                 layer["macs"] += equation_macs(eqn)
-                layer["kind"] = layer["kind"] or _product_kind(eqn)
+                layer["kind"] = layer["kind"] or _product_kind(eqn) or _pool_kind(eqn)
         elif kind := _pool_kind(eqn):
             path = (*path, "norm" if kind == "LRN" else "pool")
             self.unnamed[path] = number = self.unnamed.get(path, 0) + 1

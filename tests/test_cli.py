@@ -1,0 +1,145 @@
+"""The command line: its manners, `list` and `summary`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxcnn import cli
+from jaxcnn.analysis import networks
+from jaxcnn.models import registry
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(capsys, *argv):
+    code = cli.main(argv)
+    out, err = capsys.readouterr()
+    assert code == 0 and err == ""
+    return out
+
+
+def error(capsys, *argv):
+    assert cli.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("jaxcnn: error: ") and err.count("\n") == 1
+    return err
+
+
+def test_help_of_every_command_gives_an_example_and_needs_no_jax():
+    script = (
+        "import sys; from jaxcnn import cli; parser = cli.make_parser()\n"
+        "actions = [a for a in parser._actions if a.choices and hasattr(a.choices, 'items')]\n"
+        "for name, command in actions[0].choices.items():\n"
+        "    text = command.format_help()\n"
+        "    assert f'example: jaxcnn {name}' in ' '.join(text.split()), text\n"
+        "assert parser.format_help()\n"
+        "heavy = {'jax', 'flax', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "print(len(actions[0].choices))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 2
+
+
+def test_a_mistake_is_one_line_and_debug_shows_where(capsys, monkeypatch):
+    assert "did you mean 'lenet5'" in error(capsys, "summary", "lenet6")
+    for argv in (["--debug", "summary", "lenet6"], ["summary", "lenet6", "--debug"]):
+        with pytest.raises(ValueError, match="unknown model"):
+            cli.main(argv)
+    monkeypatch.setenv("JAXCNN_DEBUG", "1")
+    with pytest.raises(ValueError, match="unknown model"):
+        cli.main(["summary", "lenet6"])
+
+
+def test_missing_file_names_the_file(capsys, monkeypatch):
+    from jaxcnn.commands import summary
+
+    monkeypatch.setattr(summary, "run", lambda args: Path("/nowhere/weights.npz").read_bytes())
+    assert "/nowhere/weights.npz: No such file" in error(capsys, "summary", "vgg16")
+
+
+def test_a_closed_pipe_is_no_mistake():
+    command = f"{sys.executable} -m jaxcnn.cli list | head -1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert done.stdout.startswith("id") and done.stderr == "" and done.returncode == 0
+
+
+def test_usage_errors_exit_with_2(capsys):
+    for argv in ([], ["lst"], ["list", "--sort", "age"], ["list", "--json", "--markdown"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(argv)
+        assert stop.value.code == 2
+    capsys.readouterr()
+
+
+def test_list_shows_every_network_once(capsys):
+    lines = run(capsys, "list").splitlines()
+    names = [line.split()[0] for line in lines[2:-2]]
+    assert names == registry.list_models()
+    assert lines[-1].startswith(f"{len(names)} networks")
+
+
+def test_list_filters_by_id_alias_and_family(capsys):
+    def ids(*argv):
+        return [info["name"] for info in json.loads(run(capsys, "list", "--json", *argv))]
+
+    assert ids("vgg16") == ids("vgg_d") == ["vgg_d"]
+    assert set(ids("lenet5*")) == {"lenet5_modern", "lenet5_1998"}
+    assert set(ids("--family", "zfnet")) == {"zfnet_384", "zfnet_512"}
+    assert set(ids("vgg_d*", "--family", "vgg")) == {"vgg_d", "vgg_d_bn"}
+    assert "no network matches 'vgg17'; did you mean" in error(capsys, "list", "vgg17")
+    assert "in family 'lenet'" in error(capsys, "list", "vgg16", "--family", "lenet")
+    assert "did you mean 'vgg'" in error(capsys, "list", "--family", "vggs")
+    assert "known are lenet, alexnet" in error(capsys, "list", "--family", "transformer")
+
+
+@pytest.mark.parametrize("sort, field", networks._SORT_FIELDS.items())
+def test_list_sorts_with_the_unknown_last(capsys, sort, field):
+    values = [info[field] for info in json.loads(run(capsys, "list", "--json", "--sort", sort))]
+    known = [value for value in values if value is not None]
+    assert known == sorted(known) and len(known) > 3
+    assert values[len(known) :] == [None] * (len(values) - len(known))
+
+
+def test_list_gives_the_published_figures(capsys):
+    row = next(line for line in run(capsys, "list").splitlines() if line.startswith("vgg_d "))
+    assert row.split() == ["vgg_d", "vgg16", "2014", "138,357,544", "15,470,264,320"] + [
+        f"{registry.published()['vgg_d'][key]:g}" for key in ("top1_error", "top5_error")
+    ]
+
+
+def test_summary_command(capsys):
+    assert "60,856" in run(capsys, "summary", "lenet5", "--num-classes", "0")
+    data = json.loads(run(capsys, "summary", "vgg16", "--json", "--num-classes", "10"))
+    assert data["totals"]["params"] == 138_357_544 - 990 * 4097
+    assert "| fc8 | dense | 1000 |" in run(capsys, "summary", "vgg16", "--markdown")
+    assert "28x28x6" in run(capsys, "summary", "lenet5", "--input", "28")
+    assert "needs at least 28x28" in error(capsys, "summary", "lenet5", "--input", "20")
+
+
+def test_the_readme_lists_every_network(capsys):
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert networks.update_readme(text) == text, (
+        "out of date: run python -m jaxcnn.analysis.networks README.md"
+    )
+    assert run(capsys, "list", "--markdown").strip() in text
+
+
+def test_updating_a_readme_leaves_the_rest_alone():
+    before, after = "# title\n\n<!-- networks -->", "<!-- /networks -->\n\nend\n"
+    text = networks.update_readme(f"{before}old{after}")
+    assert text.startswith(f"{before}\n| id |") and text.endswith(f"|\n{after}")
+    assert networks.update_readme(text) == text
+    with pytest.raises(ValueError, match="once each"):
+        networks.update_readme(after + before)
