@@ -27,7 +27,7 @@ class Tiny(layers.Network):
         conv, norm = self.conv(), self.norm(train)
         x = nn.relu(norm(name="bn1")(conv(8, 3, padding=1, name="conv1")(x)))
         if self.aux_heads and self.wants_endpoints():
-            aux = nn.Dense(self.num_classes, name="aux1")(layers.global_avg_pool(x))
+            aux = nn.Dense(self.num_classes, name="aux1_fc")(layers.global_avg_pool(x))
             self.endpoint("aux1", layers.as_output(aux))
         x = conv(8, 3, 2, 1, groups=self.groups, name="conv2")(x)
         x = nn.relu(norm(name="bn2")(x))
