@@ -102,12 +102,24 @@ class FullyConnectedNetwork(layers.Network):
     fc_width: int = 4096
 
     def check_native(self, images: Array, *sizes: int) -> None:
-        """Raises ValueError for images of another size, unless `dense` is set."""
-        if not self.dense and tuple(images.shape[1:3]) not in [(n, n) for n in sizes]:
+        """Raises ValueError for images of none of these sizes, largest first; `dense` takes more.
+
+        With `dense` any image passes that is at least sizes[0] high and wide.
+        """
+        height, width = images.shape[1:3]
+        if (height, width) in [(n, n) for n in sizes]:
+            return
+        name = type(self).__name__
+        if not self.dense:
             native = " or ".join(f"{n}x{n}" for n in sizes)
             raise ValueError(
-                f"images are {images.shape[1]}x{images.shape[2]}; the fully connected layers of "
-                f"{type(self).__name__} take {native}; dense=True takes larger ones"
+                f"images are {height}x{width}; the fully connected layers of {name} take {native}; "
+                "dense=True takes larger ones"
+            )
+        if min(height, width) < sizes[0]:
+            raise ValueError(
+                f"images are {height}x{width}; {name} with dense=True needs at least "
+                f"{sizes[0]}x{sizes[0]}"
             )
 
     def classify(

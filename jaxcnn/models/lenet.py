@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from jaxcnn import layers
 from jaxcnn.models.classic import choose
@@ -27,13 +27,13 @@ PAPER = (
 )
 YEAR = 1998
 
-# Table I: the maps of S2 that each map of C3 sees, by their number; the order is the table's.
-C3_TRIPLES = ((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5))
-C3_QUADS = (
+# Table I: the maps of S2 that each map of C3 sees.
+C3_TABLE = (
+    (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
     (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
+    (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
-C3_ALL = ((0, 1, 2, 3, 4, 5),)
 
 DIGITS = """
 .......  .......  .......  .......  .......
@@ -76,11 +76,13 @@ def squash(x: Array) -> Array:
     return 1.7159 * jnp.tanh(2 / 3 * x)
 
 
-def _uniform(fan_in: int) -> nn.initializers.Initializer:
-    """U(-2.4/fan_in, 2.4/fan_in), for the kernel and the bias of a unit."""
+def _uniform(fan_in: int | np.ndarray) -> nn.initializers.Initializer:
+    """U(-2.4/fan_in, 2.4/fan_in), for kernels and biases; an array gives the last axis's own."""
+    bound = 2.4 / np.asarray(fan_in, np.float32)
 
     def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -2.4 / fan_in, 2.4 / fan_in)
+        bounds = jnp.broadcast_to(bound, shape).astype(dtype)
+        return jax.random.uniform(key, shape, dtype, -1, 1) * bounds
 
     return init
 
@@ -100,6 +102,59 @@ class Subsample(nn.Module):
         bias = self.param("bias", _uniform(4), (maps,)).astype(self.dtype)
         total = 4 * layers.avg_pool(x, 2, 2)
         return total * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
+
+
+# The 60 connections of the table by their S2 map, ten to each.
+_S2, _C3 = np.array(sorted((s2, c3) for c3, seen in enumerate(C3_TABLE) for s2 in seen)).T
+_BY_C3 = np.argsort(_C3, kind="stable")
+
+
+class TableConv(nn.Module):
+    """C3: 5x5 kernels for the connections of table I only. [N,H,W,6] to [N,H-4,W-4,16].
+
+    Parameters `kernel` f32[5,5,60], by S2 map and then C3 map, and `bias` f32[16].
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        fan_in = np.array([25 * len(seen) for seen in C3_TABLE])
+        kernel = self.param("kernel", _uniform(fan_in[_C3]), (5, 5, 60)).astype(self.dtype)
+        bias = self.param("bias", _uniform(fan_in), (16,)).astype(self.dtype)
+        return _table_conv(x, kernel) + bias.reshape(1, 1, 1, -1)
+
+
+@jax.custom_vjp
+def _table_conv(x: Array, kernel: Array) -> Array:
+    """One convolution per connection, summed by C3 map. Reverse-mode only.
+
+    The gradient is that of a dense convolution whose kernel is zero where the table has no
+    connection, which XLA computes much faster on CPU.
+    """
+    y = _conv(x, kernel[:, :, None], groups=6)[..., _BY_C3]
+    parts = []
+    for maps, seen in ((6, 3), (9, 4), (1, 6)):
+        part, y = y[..., : maps * seen], y[..., maps * seen :]
+        parts.append(part.reshape(*part.shape[:-1], maps, seen).sum(-1))
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _conv(x: Array, kernel: Array, groups: int = 1) -> Array:
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "VALID", dimension_numbers=dimensions, feature_group_count=groups
+    )
+
+
+def _table_conv_bwd(residuals, g):
+    x, kernel = residuals
+    dense = jnp.zeros((5, 5, 6, 16), kernel.dtype).at[:, :, _S2, _C3].set(kernel)
+    dx, d_dense = jax.vjp(_conv, x, dense)[1](g)
+    return dx, d_dense[:, :, _S2, _C3]
+
+
+_table_conv.defvjp(lambda x, kernel: (_table_conv(x, kernel), (x, kernel)), _table_conv_bwd)
 
 
 class LeNet5(layers.Network):
@@ -140,13 +195,7 @@ class LeNet5(layers.Network):
         if self.dense_c3:
             x = conv(16, 5, name="c3", **init(150))(x)  # 10x10x16
         else:
-            parts = []
-            for name, table in (("triples", C3_TRIPLES), ("quads", C3_QUADS), ("all", C3_ALL)):
-                seen = jnp.concatenate([x[..., m : m + 1] for maps in table for m in maps], axis=-1)
-                fan_in = 25 * len(table[0])
-                part = conv(len(table), 5, groups=len(table), name=f"c3_{name}", **init(fan_in))
-                parts.append(part(seen))
-            x = jnp.concatenate(parts, axis=-1)  # 10x10x16
+            x = TableConv(self.dtype, name="c3")(x)  # 10x10x16
         x = squash(subsample(name="s4")(squash(x)))  # 5x5x16
         x = self.endpoint("stage2", x)
         x = squash(conv(120, 5, name="c5", **init(400))(x))  # 1x1x120
