@@ -1,0 +1,130 @@
+"""Checkpoints of a run: the newest few to resume from, and in a directory of its own the best one.
+
+Orbax writes them in the background. What resuming needs beside the state are a few numbers, which
+lie in the same checkpoint: both are there or neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+UNREADABLE = "unreadable"
+
+
+class Checkpoints:
+    """The newest `keep` checkpoints in a directory, by step.
+
+    Close it, or use it in a `with` statement: a checkpoint is written in the background and the
+    last one is lost if the process ends before.
+    """
+
+    def __init__(self, directory: str | Path, keep: int):
+        import orbax.checkpoint as ocp
+
+        self.directory = Path(directory).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._args = ocp.args
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: Any, step: int, meta: Mapping[str, Any]) -> bool:
+        """Begins to write the state and plain numbers; False if this step is there already.
+
+        Raises what went wrong with the checkpoint before, if anything did.
+        """
+        self._manager.check_for_errors()
+        if step in self._manager.all_steps():
+            return False
+        args = self._args
+        item = args.Composite(state=args.StandardSave(state), meta=args.JsonSave(dict(meta)))
+        self._manager.save(step, args=item, force=True)
+        return True
+
+    def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        """(state, meta) of a step; `like` is a tree of `jax.ShapeDtypeStruct`, see `abstract`."""
+        args = self._args
+        item = args.Composite(state=args.StandardRestore(like), meta=args.JsonRestore())
+        restored = self._manager.restore(step, args=item)
+        return restored.state, restored.meta
+
+    def restore_newest(self, like: Any) -> tuple[int, Any, dict[str, Any], list[str]] | None:
+        """(step, state, meta, notices) of the newest checkpoint that can be read.
+
+        A newer one that cannot be read is moved to "unreadable" beside the directory, and a notice
+        says so. None if there are no checkpoints at all.
+
+        Raises:
+          ValueError: there are checkpoints, and none can be read. All stay where they are.
+        """
+        failed: dict[int, str] = {}
+        for step in reversed(self.steps()):
+            try:
+                state, meta = self.restore(step, like)
+            except Exception as error:  # Orbax raises whatever its parts raise
+                failed[step] = _first_line(error)
+                continue
+            return step, state, meta, [self._set_aside(s, step, why) for s, why in failed.items()]
+        if failed:
+            step, why = next(iter(failed.items()))
+            raise ValueError(
+                f"none of the {len(failed)} checkpoints in {self.directory} can be read; the "
+                f"newest, of step {step}: {why}"
+            )
+        return None
+
+    def delete_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
+
+    def wait(self) -> None:
+        """Waits until all is written. Raises what went wrong in the background."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+
+    def close(self) -> None:
+        """Waits until all is written."""
+        self._manager.close()
+
+    def _set_aside(self, step: int, good: int, why: str) -> str:
+        folder = self.directory.parent / UNREADABLE
+        folder.mkdir(exist_ok=True)
+        target = _unused(folder / f"step_{step}")
+        (self.directory / str(step)).rename(target)
+        self._manager.reload()
+        return (
+            f"the checkpoint of step {step} cannot be read ({why}) and is now {target}; going on "
+            f"from step {good}"
+        )
+
+
+def abstract(shapes: Any, mesh: Mesh) -> Any:
+    """The tree of shapes that `restore` takes, for a state that every device holds in full."""
+    held = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=held), shapes)
+
+
+def _unused(path: Path) -> Path:
+    candidates: Iterable[Path] = (path.with_name(f"{path.name}_{n}") for n in range(2, 1000))
+    return path if not path.exists() else next(p for p in candidates if not p.exists())
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    text = f"{type(error).__name__}: {lines[0]}"
+    return text if len(text) <= 160 else text[:157] + "..."

@@ -1,0 +1,294 @@
+"""Configurations of a run: the fields there are, reading them from a file, and checks.
+
+A configuration is a `ConfigDict` of sections. Durations are named by unit, `length_epochs` or
+`length_steps`; one of the two is set and the other is None.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from jaxcnn.models.registry import near, resolve
+
+DTYPES = ("float32", "bfloat16")
+PARALLEL = ("auto", "jit", "shard_map", "pmap")
+# Sections whose fields depend on the name in them; whoever reads them checks them.
+FREE = ("model.options", "optimizer", "schedule")
+# Fields that change how a run is carried out, and not what comes out of it.
+HOW = ("data.dir", "train.parallel", "train.devices", "checkpoint", "log")
+
+
+def default_config() -> ConfigDict:
+    """All fields with their defaults, locked: a field that is not there cannot be set.
+
+    model: `name` (id or alias), `dtype` of the computation ("float32" or "bfloat16"), `options`
+      (further fields of the network).
+    data: `source` and `dir` (see `jaxcnn.data.sources`), `train_split`, `test_split`, `augment`
+      (see `jaxcnn.training.inputs`).
+    train: `batch_size` over all devices; `length_epochs` or `length_steps`; `seed` of everything
+      random; `parallel` ("auto" is "jit" on one device and "shard_map" on several); `devices`,
+      how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's "local"
+      share; `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere.
+    loss: `label_smoothing`.
+    optimizer, schedule: see `jaxcnn.training.optimizers`.
+    eval: `batch_size`, `every_epochs` or `every_steps`.
+    checkpoint: `every_epochs` or `every_steps`, `keep` (the newest so many).
+    log: `every_steps`.
+    """
+    config = ConfigDict()
+    config.model = ConfigDict({"name": "lenet5_modern", "dtype": "float32", "options": {}})
+    config.data = ConfigDict(
+        {
+            "source": "digits",
+            "dir": config_dict.placeholder(str),
+            "train_split": "train",
+            "test_split": "test",
+            "augment": (),
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "batch_size": 128,
+            **_duration("length", epochs=10.0),
+            "seed": 0,
+            "parallel": "auto",
+            "devices": 0,
+            "bn_sync": "global",
+            "steps_per_call": 0,
+        }
+    )
+    config.loss = ConfigDict({"label_smoothing": 0.0})
+    config.optimizer = ConfigDict(
+        {"name": "sgd", "momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
+    )
+    config.schedule = ConfigDict({"name": "cosine", "learning_rate": 0.1})
+    config.eval = ConfigDict({"batch_size": 256, **_duration("every", epochs=1.0)})
+    config.checkpoint = ConfigDict({**_duration("every", epochs=1.0), "keep": 3})
+    config.log = ConfigDict({"every_steps": 10})
+    return config.lock()
+
+
+def _duration(name: str, *, epochs: float) -> dict[str, Any]:
+    fields = ConfigDict(
+        {f"{name}_epochs": config_dict.placeholder(float)}
+        | {f"{name}_steps": config_dict.placeholder(int)}
+    )
+    fields[f"{name}_epochs"] = epochs
+    return {key: fields.get_ref(key) for key in fields}
+
+
+def set_duration(section: ConfigDict, name: str, *, steps: int | None = None, epochs=None) -> None:
+    """Sets a duration in one unit and clears the other: `set_duration(c.train, "length", steps=5)`.
+
+    Raises:
+      ValueError: not exactly one unit is given.
+    """
+    if (steps is None) == (epochs is None):
+        raise ValueError(f"{name}: give either steps or epochs")
+    section[f"{name}_steps"], section[f"{name}_epochs"] = steps, epochs
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) -> ConfigDict:
+    """Reads "path/to/file.py" or "path/to/file.py:argument" and applies overrides.
+
+    The file has `get_config(arg=None) -> ConfigDict`; it may import files beside it.
+
+    Args:
+      spec: path, and what `get_config` is called with.
+      overrides: {"train.batch_size": "64"}, or "train.batch_size=64" strings. A value is read as
+        the field's own type; "none" clears a field that may be None.
+
+    Raises:
+      ValueError: no such file or `get_config`, an unknown field, or a value of another type.
+    """
+    path, suffix, argument = spec.partition(".py:")
+    get_config = _load_get_config(Path(path + suffix.removesuffix(":")))
+    config = get_config(argument) if argument else get_config()
+    if not isinstance(overrides, Mapping):
+        for override in overrides:
+            if "=" not in override:
+                raise ValueError(f"{override!r} does not say field=value")
+        overrides = dict(override.split("=", 1) for override in overrides)
+    for field, text in overrides.items():
+        _override(config, field, text)
+        _clear_other_unit(config, field, overrides)
+    return config
+
+
+def _load_get_config(path: Path) -> Callable[..., ConfigDict]:
+    if path.suffix != ".py" or not path.is_file():
+        beside = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise ValueError(f"no configuration file {str(path)!r}{near(str(path), beside)}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    folder = str(path.parent.resolve())
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
+    finally:
+        sys.path.remove(folder)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} has no get_config()")
+    return module.get_config
+
+
+def _override(config: ConfigDict, field: str, text: str) -> None:
+    *parents, last = field.split(".")
+    section: Any = config
+    for name in parents:
+        section = section[name] if isinstance(section, ConfigDict) and name in section else None
+    if not isinstance(section, ConfigDict) or last not in section:
+        raise ValueError(f"unknown field config.{field}{near(field, leaves(config))}")
+    if isinstance(section[last], ConfigDict):
+        inner = ", ".join(f"config.{field}.{name}" for name in section[last])
+        raise ValueError(f"config.{field} is a section; set one of its fields: {inner}")
+    try:
+        section[last] = _parse(text, section.get_type(last))
+    except (ValueError, TypeError, KeyError, SyntaxError) as error:
+        kind = section.get_type(last).__name__
+        raise ValueError(f"config.{field} is {text!r}; it must be of type {kind}") from error
+
+
+def _clear_other_unit(config: ConfigDict, field: str, overrides: Mapping[str, str]) -> None:
+    """A duration that is set in steps is no longer one in epochs."""
+    for unit, other in (("_steps", "_epochs"), ("_epochs", "_steps")):
+        name = field.removesuffix(unit) + other
+        if field.endswith(unit) and name not in overrides and name in leaves(config):
+            _override(config, name, "none")
+
+
+def _parse(text: str, kind: type) -> Any:
+    if text.lower() == "none":
+        return None
+    if kind is str:
+        return text
+    if kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    if kind in (int, float):
+        return kind(text)
+    value = ast.literal_eval(text)
+    return tuple(value) if kind is tuple else value
+
+
+def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train.batch_size": 128, ...}: every value by its path; empty sections are left out."""
+    found = {}
+    for name in config:
+        value = config[name]
+        if isinstance(value, (ConfigDict, Mapping)):
+            found |= leaves(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+# --- checks -------------------------------------------------------------------------------------
+
+
+def validate(config: Mapping[str, Any]) -> None:
+    """Checks what can be checked without data and devices; the rest is checked where it is used.
+
+    Raises:
+      ValueError: an unknown or missing field, or a value that cannot be, named.
+    """
+    known, given = leaves(default_config()), leaves(config)
+    for field in given:
+        if field not in known and not _within(field, FREE):
+            raise ValueError(f"unknown field config.{field}{near(field, known)}")
+    for field in known:
+        if field not in given and not _within(field, FREE):
+            raise ValueError(f"config.{field} is missing")
+    for section in ("optimizer", "schedule"):
+        if section not in config:
+            raise ValueError(f"config.{section} is missing")
+    resolve(given["model.name"])
+    _one_of("model.dtype", given["model.dtype"], DTYPES)
+    _one_of("train.parallel", given["train.parallel"], PARALLEL)
+    for field in ("train.batch_size", "eval.batch_size", "checkpoint.keep", "log.every_steps"):
+        _at_least(field, given[field], 1)
+    for field in ("train.seed", "train.devices", "train.steps_per_call"):
+        _at_least(field, given[field], 0)
+    for section, name in (("train", "length"), ("eval", "every"), ("checkpoint", "every")):
+        both = [f"{section}.{name}_{unit}" for unit in ("epochs", "steps")]
+        values = [given[field] for field in both if given[field] is not None]
+        if len(values) != 1:
+            raise ValueError(f"set one of config.{both[0]} and config.{both[1]}, not {len(values)}")
+        if not values[0] > 0:
+            raise ValueError(f"config.{section}.{name} is {values[0]}; it must be above 0")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Fields in which a resumed run's configuration would change what comes out, in words."""
+    before, after = leaves(old), leaves(new)
+    found = []
+    for field in sorted(before.keys() | after.keys()):
+        was, now = (_plain(values.get(field)) for values in (before, after))
+        if was != now and not _within(field, HOW):
+            found.append(f"config.{field} was {was!r} and is {now!r}")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def _within(field: str, sections: Sequence[str]) -> bool:
+    return any(field == section or field.startswith(f"{section}.") for section in sections)
+
+
+def _one_of(field: str, value: Any, known: Sequence[str]) -> None:
+    if value not in known:
+        hint = near(str(value), known) or f"; it must be one of {', '.join(known)}"
+        raise ValueError(f"config.{field} is {value!r}{hint}")
+
+
+def _at_least(field: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"config.{field} is {value!r}; it must be an integer, {least} or more")
+
+
+class Recorded(Mapping):
+    """A configuration that remembers which fields were read, to find those that nothing reads."""
+
+    def __init__(self, config: Mapping[str, Any], prefix: str = "", read: set | None = None):
+        self._config, self._prefix = config, prefix
+        self._read: set[str] = set() if read is None else read
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._config[name]
+        path = self._prefix + name
+        if isinstance(value, (ConfigDict, Mapping)):
+            return Recorded(value, f"{path}.", self._read)
+        self._read.add(path)
+        return value
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(f"unknown field config.{self._prefix}{name}") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._config)
+
+    def __len__(self) -> int:
+        return len(self._config)
+
+    def unread(self) -> list[str]:
+        """Paths of the fields that have a value and were not read."""
+        paths = leaves(self._config, self._prefix)
+        return sorted(p for p, value in paths.items() if value is not None and p not in self._read)

@@ -1,0 +1,154 @@
+"""Shows a run in a terminal: the one renderer of its reports, for `train.py` and `jaxcnn train`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxcnn.training.reports import Report
+
+DONE, NOT_FINITE, MISTAKE = 0, 1, 2
+_SPEED = "images_per_second"
+
+
+def run(
+    config: Any,
+    workdir: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    program: str = "train.py",
+) -> int:
+    """Trains and shows what happens; returns the exit code.
+
+    0: done. 1: the loss or a gradient was not finite. 2: a mistake in what was asked for, or a file
+    that cannot be read or written; one line on stderr names it (JAXCNN_DEBUG=1 shows where). 143
+    and 130: stopped by SIGTERM or Ctrl-C, with a checkpoint to resume from.
+    """
+    from jaxcnn.training.loop import train
+
+    try:
+        return show(train(config, workdir, resume=resume, overwrite=overwrite), workdir)
+    except FloatingPointError as error:
+        print(f"{program}: stopped: {error}; the last checkpoint is good", file=sys.stderr)
+        return NOT_FINITE
+    except (ValueError, OSError) as error:
+        if os.environ.get("JAXCNN_DEBUG", "0") not in ("", "0"):
+            raise
+        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted before a checkpoint was written", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = None) -> int:
+    """Renders reports, live in a terminal and as lines elsewhere; returns the exit code."""
+    console = Console(file=out, highlight=False, soft_wrap=True)
+    progress = _progress(console)
+    task = progress.add_task("", total=None, epoch="", loss="", speed="", test="", start=False)
+    code, start, shown = DONE, {}, {}
+    with progress:
+        for report in reports:
+            if report.kind == "start":
+                start = report.values
+                console.print(_start_text(start))
+                progress.update(task, total=start["total_steps"], completed=report.step)
+            elif report.kind == "notice":
+                console.print(f"note: {report.values['text']}", markup=False)
+            elif report.kind == "compiled":
+                console.print(_compiled_text(report.values))
+                progress.start_task(task)
+            elif report.kind == "step":
+                epoch = f"epoch {report.epoch:.1f}/{start['total_epochs']:.4g}"
+                loss = f"loss {report.values['loss']:.4f}"
+                progress.update(task, completed=report.step, epoch=epoch, loss=loss)
+            elif report.kind == "train":
+                shown = report.values
+                progress.update(task, speed=f"{shown[_SPEED]:,.0f} images/s")
+            elif report.kind == "eval":
+                test = f"test error {_percent(report.values['top1_error'])}"
+                progress.update(task, test=test)
+                if not console.is_terminal:
+                    console.print(_eval_text(report, start, shown))
+            elif report.kind == "stopped":
+                code = _stopped(console, report, workdir)
+            elif report.kind == "end":
+                progress.update(task, visible=False)
+                console.print(_end_text(report, start, workdir), markup=False)
+    return code
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, without line breaks."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _progress(console: Console) -> Progress:
+    fields = ("epoch", "loss", "speed", "test")
+    epoch, loss, speed, test = (TextColumn(f"{{task.fields[{name}]}}") for name in fields)
+    bar, steps = BarColumn(bar_width=24), MofNCompleteColumn()
+    return Progress(
+        *(epoch, bar, steps, loss, test, speed, TimeRemainingColumn()),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def _start_text(start: Mapping[str, Any]) -> str:
+    devices = f"{start['device_count']} {start['platform']} device"
+    devices += "s" if start["device_count"] > 1 else ""
+    return (
+        f"{start['model']} ({start['params']:,} parameters) on {start['source']} "
+        f"({start['train_examples']:,} to train on, {start['test_examples']:,} to test on): "
+        f"{start['total_steps']:,} steps of {start['batch_size']}, {devices}, {start['parallel']}"
+    )
+
+
+def _compiled_text(values: Mapping[str, Any]) -> str:
+    memory = values.get("memory_bytes")
+    taken = f", it takes {memory / 2**20:,.1f} MiB" if memory is not None else ""
+    return f"compiled the step in {values['seconds']:.1f} s{taken}"
+
+
+def _eval_text(report: Report, start: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
+    values = report.values
+    speed = f", {shown[_SPEED]:,.0f} images/s" if shown else ""
+    return (
+        f"epoch {report.epoch:6.2f}/{start['total_epochs']:.4g}  "
+        f"step {report.step:>{len(str(start['total_steps']))}}/{start['total_steps']}  "
+        f"loss {values['train_loss']:.4f}  train error {_percent(values['train_top1_error'])}  "
+        f"test error {_percent(values['top1_error'])}{speed}"
+    )
+
+
+def _stopped(console: Console, report: Report, workdir: str | Path) -> int:
+    name = report.values["signal"]
+    console.print(
+        f"stopped by {name} at step {report.step}; the checkpoint is written: go on with "
+        f"--resume --workdir={workdir}",
+        markup=False,
+    )
+    return 128 + signal.Signals[name]
+
+
+def _end_text(report: Report, start: Mapping[str, Any], workdir: str | Path) -> str:
+    error, examples = report.values["top1_error"], start["test_examples"]
+    return (
+        f"done in {report.values['seconds']:.1f} s: test error {_percent(error)} "
+        f"({round(error * examples)} of {examples:,} wrong) after {report.epoch:.4g} epochs; "
+        f"curves.png, predictions.png and metrics are in {workdir}"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

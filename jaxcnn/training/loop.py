@@ -1,0 +1,222 @@
+"""The loop: everything with a side effect, around the pure step."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.evaluation import metrics
+from jaxcnn.training import checkpoints, parallel, plots, programs, schedules, workdir
+from jaxcnn.training.checkpoints import Checkpoints
+from jaxcnn.training.config import Recorded, validate
+from jaxcnn.training.reports import MetricsFiles, Report, read_rows
+from jaxcnn.training.setup import Setup, make_setup
+from jaxcnn.training.signals import StopSignals
+from jaxcnn.training.state import TrainState, create_state
+
+_PREDICTED = 1000  # held-out examples that `predictions.png` is drawn from
+
+
+def train(
+    config: Mapping[str, Any],
+    directory: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Iterator[Report]:
+    """Trains as the configuration says, and yields a report of each thing that happens.
+
+    Everything is checked before the directory is touched. SIGTERM or Ctrl-C ends the run at the
+    next step with a checkpoint; `resume` goes on from there, or from the newest checkpoint after a
+    kill, and ends in the same bits as an undisturbed run.
+
+    Args:
+      config: see `jaxcnn.training.config.default_config`.
+      directory: for checkpoints, metrics and figures.
+      resume: go on with the run that the directory holds; begin if it holds none.
+      overwrite: delete the run that the directory holds.
+
+    Yields:
+      `Report`s; the last is "end" or "stopped".
+
+    Raises:
+      ValueError: the configuration, the data or the directory cannot be used, or an evaluation did
+        not count every example once.
+      FloatingPointError: the loss or a gradient was not finite; the text names the steps.
+    """
+    began = time.perf_counter()
+    validate(config)
+    fields = Recorded(config)
+    setup = make_setup(fields)
+    init_key, key = jax.random.split(jax.random.key(fields.train.seed))
+    keep, seed = fields.checkpoint.keep, fields.train.seed
+    facts = _facts(setup, fields)
+    directory = workdir.claim(directory, config, resume=resume, overwrite=overwrite)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopSignals())
+        newest = stack.enter_context(Checkpoints(directory / workdir.CHECKPOINTS, keep))
+        best = stack.enter_context(Checkpoints(directory / workdir.BEST, 1))
+
+        # Where the run stands.
+        found = newest.restore_newest(checkpoints.abstract(setup.shapes, setup.mesh))
+        if found is None:
+            step, sums, notices = 0, {"log": {}, "eval": {}}, []
+            state = create_state(setup.model, setup.optimizer, init_key, setup.image_shape)
+        else:
+            step, state, sums, notices = found
+        state = parallel.place_state(state, setup.mesh)
+        best.delete_after(step)
+        files = MetricsFiles(directory, after=step if resume else None)
+        stack.callback(files.close)
+        workdir.write_manifest(directory, config, facts)
+        yield Report("start", step, setup.epoch(step), facts)
+        for text in notices:
+            yield Report("notice", step, setup.epoch(step), {"text": text})
+
+        # Compile first: what does not fit in memory is found now.
+        run_steps, compiled = programs.compile_train(setup, state, step, key, seed)
+        evaluate = programs.make_evaluate(setup)
+        yield Report("compiled", step, setup.epoch(step), compiled)
+
+        speed = _Speed()
+
+        def settle(first: int, last: int, fetched_later: Any) -> Iterator[Report]:
+            """Fetches and sums the metrics of the steps first+1..last, and writes a row if due."""
+            with speed.running():
+                fetched = jax.device_get(fetched_later)
+            _check_finite(fetched, first)
+            for name, so_far in sums.items():
+                sums[name] = metrics.combine([so_far, fetched])
+            values = metrics.finalise(metrics.combine([fetched]))
+            yield Report("step", last, setup.epoch(last), _without_finite(values))
+            if last // setup.every_log > first // setup.every_log:
+                rate = schedules.learning_rate(setup.rate, state.opt_state, last - 1)
+                row = _without_finite(metrics.finalise(sums["log"]))
+                row |= {"learning_rate": float(rate), "images_per_second": speed.take()}
+                sums["log"] = {}
+                files.write("train", last, setup.epoch(last), row)
+                yield Report("train", last, setup.epoch(last), row)
+
+        late = None  # metrics are fetched one call late, so that the device never waits for them
+        while step < setup.total_steps and not stop.received:
+            count, boundary = setup.steps_at_once(step), setup.next_boundary(step)
+            with speed.running(count * setup.batch_size):
+                state, out = run_steps(state, step, count)
+            if late:
+                yield from settle(*late)
+            late = step, step + count, out
+            step += count
+            if step < boundary:
+                continue
+            yield from settle(*late)
+            late = None
+            if setup.is_due(setup.every_eval, step):
+                row = evaluate(state) | _training_means(sums)
+                improved = files.best is None or row["top1_error"] < files.best
+                files.write("eval", step, setup.epoch(step), row)
+                yield Report("eval", step, setup.epoch(step), row)
+                state = _observe(setup, fields, state, row["top1_error"])
+                if improved:
+                    best.save(state, step, {})
+                    yield Report("checkpoint", step, setup.epoch(step), {"best": True})
+            if setup.is_due(setup.every_checkpoint, step):
+                newest.save(state, step, sums)
+                yield Report("checkpoint", step, setup.epoch(step), {"best": False})
+
+        if late:
+            yield from settle(*late)
+        newest.save(state, step, sums)
+        newest.wait()
+        best.wait()
+        if step < setup.total_steps:
+            yield Report("stopped", step, setup.epoch(step), {"signal": stop.received})
+            return
+        rows = read_rows(directory)
+        plots.plot_curves(rows, directory / plots.CURVES, facts["model"])
+        _plot_predictions(setup, state, directory / plots.PREDICTIONS)
+        if fields.unread():
+            text = f"nothing read config.{', config.'.join(fields.unread())}"
+            yield Report("notice", step, setup.epoch(step), {"text": text})
+        values = {k: v for k, v in rows[-1].items() if k not in ("kind", "step", "epoch")}
+        yield Report(
+            "end", step, setup.epoch(step), values | {"seconds": time.perf_counter() - began}
+        )
+
+
+def _check_finite(fetched: Mapping[str, Any], first: int) -> None:
+    finite = np.atleast_1d(fetched["finite"][0]) > 0
+    bad = first + 1 + np.flatnonzero(~finite)
+    if len(bad):
+        which = f"step {bad[0]}" if len(bad) == 1 else f"steps {bad[0]} to {bad[-1]}"
+        raise FloatingPointError(f"the loss or a gradient is not finite at {which}")
+
+
+def _without_finite(means: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in means.items() if name != "finite"}
+
+
+def _training_means(sums: dict[str, Any]) -> dict[str, float]:
+    """Takes the means of the steps since the last evaluation, as `train_...`."""
+    means = metrics.finalise(sums["eval"])
+    sums["eval"] = {}
+    return {f"train_{name}": means[name] for name in ("loss", "top1_error", "top5_error")}
+
+
+def _observe(setup: Setup, fields: Recorded, state: TrainState, error: float) -> TrainState:
+    """Tells a plateau schedule the error."""
+    opt_state = schedules.observe(fields.schedule, state.opt_state, jnp.float32(error))
+    if fields.schedule["name"] != "plateau":
+        return state
+    return parallel.place_state(state.replace(opt_state=opt_state), setup.mesh)
+
+
+def _plot_predictions(setup: Setup, state: TrainState, path: Path) -> None:
+    test_set = setup.test_set
+    predicted = programs.predict(setup, state, _PREDICTED)
+    images, labels = test_set.images[:_PREDICTED], test_set.labels[:_PREDICTED]
+    plots.plot_predictions(images, labels, predicted, test_set.class_names, path)
+
+
+def _facts(setup: Setup, fields: Recorded) -> dict[str, Any]:
+    sizes = jax.tree.map(lambda leaf: int(np.prod(leaf.shape)), setup.shapes.params)
+    return {
+        "model": fields.model.name,
+        "params": sum(jax.tree.leaves(sizes)),
+        "source": fields.data.source,
+        "train_examples": len(setup.train_set.labels),
+        "test_examples": len(setup.test_set.labels),
+        "batch_size": setup.batch_size,
+        "total_steps": setup.total_steps,
+        "total_epochs": setup.epoch(setup.total_steps),
+        "seed": fields.train.seed,
+        "device_count": setup.mesh.size,
+        "platform": setup.mesh.devices.flat[0].platform,
+        "parallel": setup.mode,
+        "bn_sync": fields.train.bn_sync,
+    }
+
+
+class _Speed:
+    """Images a second, of the time spent in steps and in waiting for them."""
+
+    def __init__(self) -> None:
+        self._images, self._seconds = 0, 0.0
+
+    @contextlib.contextmanager
+    def running(self, images: int = 0) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._seconds += time.perf_counter() - began
+        self._images += images
+
+    def take(self) -> float:
+        images, seconds = self._images, self._seconds
+        self._images, self._seconds = 0, 0.0
+        return images / seconds if seconds else 0.0

@@ -1,0 +1,90 @@
+"""The two figures of a run: `curves.png` and `predictions.png`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CURVES = "curves.png"
+PREDICTIONS = "predictions.png"
+
+_COLUMNS, _ROWS = 10, 6
+
+
+def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str = "") -> None:
+    """Draws train and test error in percent against epochs, from the rows of `metrics.jsonl`."""
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    epochs = [row["epoch"] for row in evaluations]
+    figure = _figure(7, 4.5)
+    axes = figure.subplots()
+    train = [100 * row.get("train_top1_error", np.nan) for row in evaluations]
+    test = [100 * row["top1_error"] for row in evaluations]
+    axes.plot(epochs, train, "--", marker=".", color="tab:blue", label="train (as augmented)")
+    label = f"test (last {test[-1]:.2f} %)" if test else "test"
+    axes.plot(epochs, test, marker=".", color="tab:orange", label=label)
+    axes.set(xlabel="epoch", ylabel="error (%)", title=title)
+    shown = [v for v in train + test if np.isfinite(v) and v > 0]
+    if shown and max(shown) > 20 * min(shown):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(path)
+
+
+def plot_predictions(
+    images: np.ndarray,
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    class_names: Sequence[str],
+    path: str | Path,
+) -> None:
+    """Draws held-out images with what was predicted; a mistake is red and names the truth.
+
+    All mistakes come first, as far as half the room; then the others in their order.
+
+    Args:
+      images: u8[N,H,W,C], C 1 or 3.
+      labels, predicted: i32[N].
+      class_names: a name for each class.
+      path: of the PNG file.
+    """
+    order = prediction_order(labels, predicted, _COLUMNS * _ROWS)
+    rows = max(1, -(-len(order) // _COLUMNS))
+    figure = _figure(_COLUMNS, 1.25 * rows + 0.5)
+    wrong = int((labels != predicted).sum())
+    figure.suptitle(f"{wrong} of {len(labels)} wrong ({100 * wrong / len(labels):.2f} %)")
+    for axes in figure.subplots(rows, _COLUMNS, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, i in zip(figure.axes, order):
+        axes.imshow(images[i].squeeze(), cmap="gray", vmin=0, vmax=255)
+        text, color = class_names[predicted[i]], "black"
+        if labels[i] != predicted[i]:
+            text, color = f"{text}, not {class_names[labels[i]]}", "red"
+            side = axes.patch
+            axes.add_patch(
+                type(side)((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=color, lw=3)
+            )
+        axes.set_title(text, color=color, fontsize=9)
+    figure.savefig(path)
+
+
+def prediction_order(labels: np.ndarray, predicted: np.ndarray, room: int) -> np.ndarray:
+    """Which examples are drawn, in order: mistakes up to half the room, then correct ones."""
+    mistakes = np.flatnonzero(labels != predicted)[: room // 2]
+    correct = np.flatnonzero(labels == predicted)[: room - len(mistakes)]
+    return np.concatenate([mistakes, correct])
+
+
+def _figure(width: float, height: float):
+    """A figure apart from pyplot: no window system, nothing global."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

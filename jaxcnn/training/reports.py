@@ -1,0 +1,119 @@
+"""What a run reports: `Report` objects, and the files that its rows of metrics go to."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+JSONL = "metrics.jsonl"
+CSV = "metrics.csv"
+TENSORBOARD = "tensorboard"
+
+# The columns of both files. A row has those that its kind has.
+COLUMNS = (
+    *("kind", "step", "epoch", "loss", "top1_error", "top5_error"),
+    *("train_loss", "train_top1_error", "train_top5_error"),
+    *("learning_rate", "grad_norm", "images_per_second"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One thing that happened in a run.
+
+    Fields:
+      kind: "start", "notice", "compiled", "step", "train", "eval", "checkpoint", "stopped", "end".
+      step: updates made so far.
+      epoch: passes over the training set so far.
+      values: by kind.
+        start: model, params, source, train_examples, test_examples, batch_size, total_steps,
+          total_epochs, devices, platform, parallel.
+        notice: text.
+        compiled: seconds, and memory_bytes where the backend tells it.
+        step: loss, learning_rate, images_per_second of the newest step that was fetched.
+        train: means over the steps since the last such row; see `COLUMNS`.
+        eval: means over the test split, and with `train_` before them those over the training
+          steps since the last evaluation. Errors are shares between 0 and 1.
+        checkpoint: best (True where it is the best so far too).
+        stopped: signal.
+        end: the last evaluation's values, and seconds.
+    """
+
+    kind: str
+    step: int
+    epoch: float
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class MetricsFiles:
+    """`metrics.jsonl`, `metrics.csv` and TensorBoard events of a run.
+
+    Args:
+      workdir: where the files lie.
+      after: None for a new run. For a resumed one its step: later rows of the files, and a last
+        line that was cut short, are dropped, so that the files become those of an undisturbed run.
+    """
+
+    def __init__(self, workdir: Path, after: int | None = None):
+        from tensorboardX import SummaryWriter
+
+        kept = [] if after is None else [r for r in read_rows(workdir) if r["step"] <= after]
+        _replace(workdir / JSONL, (json.dumps(row) + "\n" for row in kept))
+        _replace(workdir / CSV, [",".join(COLUMNS) + "\n"])
+        self._jsonl = open(workdir / JSONL, "a", encoding="utf-8")  # noqa: SIM115
+        self._csv_file = open(workdir / CSV, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        self._csv = csv.DictWriter(self._csv_file, COLUMNS, lineterminator="\n")
+        self._csv.writerows(kept)
+        self._csv_file.flush()
+        self.best = min((r["top1_error"] for r in kept if r["kind"] == "eval"), default=None)
+        self._events = SummaryWriter(
+            str(workdir / TENSORBOARD), purge_step=None if after is None else after + 1
+        )
+
+    def write(self, kind: str, step: int, epoch: float, values: Mapping[str, Any]) -> None:
+        """Adds a row to all three."""
+        row = {"kind": kind, "step": step, "epoch": epoch, **values}
+        unknown = set(row) - set(COLUMNS)
+        if unknown:
+            raise ValueError(f"no column for {', '.join(sorted(unknown))}")
+        self._jsonl.write(json.dumps(row) + "\n")
+        self._jsonl.flush()
+        self._csv.writerow(row)
+        self._csv_file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(f"{kind}/{name}", value, step)
+        if kind == "eval":
+            self.best = (
+                values["top1_error"] if self.best is None else min(self.best, values["top1_error"])
+            )
+
+    def close(self) -> None:
+        self._jsonl.close()
+        self._csv_file.close()
+        self._events.close()
+
+
+def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
+    """The rows of a run's `metrics.jsonl`; [] if there is none. A line cut short is left out."""
+    path = Path(workdir) / JSONL
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def _replace(path: Path, lines: Iterable[str]) -> None:
+    """Writes the file anew; who reads it meanwhile sees the old one or the new one."""
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text("".join(lines), "utf-8")
+    os.replace(draft, path)

@@ -1,0 +1,170 @@
+"""From a configuration to the parts of a run: data, network, optimizer, devices, durations."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from jaxcnn.data import sources
+from jaxcnn.data.sources import Dataset
+from jaxcnn.models.registry import create_model
+from jaxcnn.training import inputs, losses, optimizers, parallel, schedules
+from jaxcnn.training.config import Recorded
+from jaxcnn.training.state import TrainState, abstract_state, abstract_variables
+
+_STEPS_PER_CALL = 25  # on accelerators; a convolution in a loop is several times slower on a CPU
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The parts of a run.
+
+    `shapes` is the abstract state. Intervals are in steps and need not be whole: something that is
+    due every 11.2 steps happens after 11, 22, 34, ...
+    """
+
+    train_set: Dataset
+    test_set: Dataset
+    model: nn.Module
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    optimizer: optax.GradientTransformation
+    rate: schedules.Schedule
+    prepare_train: Callable
+    prepare_eval: Callable
+    image_shape: tuple[int, ...]
+    shapes: TrainState
+    mesh: Mesh
+    mode: str
+    batch_size: int
+    eval_batch_size: int
+    total_steps: int
+    every_eval: float
+    every_checkpoint: float
+    every_log: int
+    steps_per_call: int
+
+    def epoch(self, step: int) -> float:
+        """Passes over the training set after so many steps."""
+        return step * self.batch_size / len(self.train_set.labels)
+
+    def is_due(self, every: float, step: int) -> bool:
+        """Whether something that happens every so many steps happens after this one."""
+        return step == self.total_steps or round(round(step / every) * every) == step
+
+    def next_boundary(self, step: int) -> int:
+        """The next step after which something other than training happens."""
+        return min(
+            self.total_steps,
+            *(_next(every, step) for every in (self.every_eval, self.every_checkpoint)),
+        )
+
+    def steps_at_once(self, step: int) -> int:
+        """How many steps the call after this step makes: full calls, then single steps.
+
+        A function of the step alone, so that a resumed run makes the same calls.
+        """
+        return self.steps_per_call if step + self.steps_per_call <= self.next_boundary(step) else 1
+
+
+def make_setup(config: Recorded) -> Setup:
+    """Loads the data, builds everything, and checks that it fits, without computing a step.
+
+    Raises:
+      ValueError: a field, the data, the devices or the network do not fit, named.
+    """
+    mesh = parallel.make_mesh(config.train.devices or None)
+    mode = config.train.parallel
+    if mode == "auto":
+        mode = "jit" if mesh.size == 1 else "shard_map"
+    batch_size = config.train.batch_size
+    for examples in (batch_size, config.eval.batch_size):
+        parallel.check_batch_size(examples, mesh.size)
+    data = config.data
+    train_set = _load(data, data.train_split)
+    test_set = _load(data, data.test_split)
+    _check_alike(train_set, test_set)
+    model = create_model(
+        config.model.name,
+        num_classes=train_set.num_classes,
+        dtype={"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.model.dtype],
+        axis_name=parallel.batch_norm_axis(mode, config.train.bn_sync),
+        **dict(config.model.options),
+    )
+    prepare_train, prepare_eval = inputs.make_prepare(train_set, data.augment)
+    image_shape = (1, *train_set.images.shape[1:])
+    steps_per_epoch = len(train_set.labels) / batch_size
+    length = schedules.duration(config.train, "length", steps_per_epoch=steps_per_epoch)
+    total_steps = max(1, length)
+    params = abstract_variables(model, image_shape)["params"]
+    optimizer, rate = optimizers.make_optimizer(
+        config.optimizer,
+        config.schedule,
+        total_steps,
+        steps_per_epoch,
+        params,
+        batch_size=batch_size,
+    )
+    return Setup(
+        train_set=train_set,
+        test_set=test_set,
+        model=model,
+        loss=functools.partial(losses.cross_entropy, label_smoothing=config.loss.label_smoothing),
+        optimizer=optimizer,
+        rate=rate,
+        prepare_train=prepare_train,
+        prepare_eval=prepare_eval,
+        image_shape=image_shape,
+        shapes=abstract_state(model, optimizer, image_shape),
+        mesh=mesh,
+        mode=mode,
+        batch_size=batch_size,
+        eval_batch_size=config.eval.batch_size,
+        total_steps=total_steps,
+        every_eval=_interval(config.eval, steps_per_epoch),
+        every_checkpoint=_interval(config.checkpoint, steps_per_epoch),
+        every_log=config.log.every_steps,
+        steps_per_call=config.train.steps_per_call
+        or (1 if mesh.devices.flat[0].platform == "cpu" else _STEPS_PER_CALL),
+    )
+
+
+def _next(every: float, step: int) -> int:
+    times = int(step / every) + 1
+    return next(s for k in range(max(0, times - 1), times + 2) if (s := round(k * every)) > step)
+
+
+def _interval(section: Recorded, steps_per_epoch: float) -> float:
+    if section.every_steps is not None:
+        return section.every_steps
+    return max(1.0, section.every_epochs * steps_per_epoch)
+
+
+def _load(data: Recorded, split: str) -> Dataset:
+    dataset = sources.load(data.source, split, data_dir=data.dir)
+    labels = dataset.labels
+    if not len(labels):
+        raise ValueError(f"split {split!r} of {data.source!r} is empty")
+    outside = np.flatnonzero((labels < 0) | (labels >= dataset.num_classes))
+    if len(outside):
+        raise ValueError(
+            f"label {labels[outside[0]]} of example {outside[0]} in split {split!r} of "
+            f"{data.source!r} is out of range; the classes are 0 to {dataset.num_classes - 1}"
+        )
+    return dataset
+
+
+def _check_alike(train_set: Dataset, test_set: Dataset) -> None:
+    for what, a, b in (
+        ("classes", train_set.num_classes, test_set.num_classes),
+        ("images of shape", train_set.images.shape[1:], test_set.images.shape[1:]),
+    ):
+        if a != b:
+            raise ValueError(f"the training split has {what} {a}, the test split {b}")

@@ -1,0 +1,65 @@
+"""Trains a network: `python train.py --config=configs/cifar_resnet.py --workdir=runs/resnet20`.
+
+Without arguments: LeNet-5 on handwritten digits, into runs/lenet_digits. A field of the
+configuration is set by `--config.train.seed=1`; `--config=configs/lenet_digits.py:smoke` is a run
+of seconds.
+
+Exit codes: 0 done, 1 the loss was not finite, 2 a mistake in what was asked for, 143 or 130 stopped
+by SIGTERM or Ctrl-C with a checkpoint; go on with --resume.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+
+CONFIG = flags.DEFINE_string(
+    "config",
+    str(Path(__file__).parent / "configs" / "lenet_digits.py"),
+    "Configuration file, with ':smoke' after it for a short run. --config.a.b=value sets a field.",
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where checkpoints, metrics and figures go; by default runs/<config's name>."
+)
+RESUME = flags.DEFINE_bool("resume", False, "Go on with the run that workdir holds.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run that workdir holds.")
+
+_OVERRIDES: list[str] = []
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Takes --config.a.b=value aside and leaves the rest to absl; a mistake is one line."""
+    _OVERRIDES[:] = [a.lstrip("-")[len("config.") :] for a in argv[1:] if _is_override(a)]
+    try:
+        rest = flags.FLAGS([a for a in argv if not _is_override(a)])
+        if rest[1:]:
+            raise flags.Error(f"unexpected argument {rest[1]!r}")
+    except flags.Error as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    return rest
+
+
+def _is_override(argument: str) -> bool:
+    return argument.startswith(("--config.", "-config."))
+
+
+def main(argv: Sequence[str]) -> int:
+    del argv
+    logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
+    from jaxcnn.training import config, console
+
+    try:
+        fields = config.read_config(CONFIG.value, _OVERRIDES)
+    except ValueError as error:
+        print(f"train.py: error: {console.one_line(error)}", file=sys.stderr)
+        return console.MISTAKE
+    workdir = WORKDIR.value or Path("runs") / Path(CONFIG.value.partition(":")[0]).stem
+    return console.run(fields, workdir, resume=RESUME.value, overwrite=OVERWRITE.value)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
