@@ -139,7 +139,7 @@ def conv(
 
 
 class ConvNormAct(nn.Module):
-    """Convolution without bias, BatchNorm, activation (None for none): `conv`, `bn`."""
+    """Convolution, BatchNorm, activation (None for none of either): `conv`, `bn`."""
 
     features: int
     kernel: Pair
@@ -147,7 +147,7 @@ class ConvNormAct(nn.Module):
     padding: Any = 0
     groups: int = 1
     conv: Callable[..., nn.Module] = conv
-    norm: Callable[..., nn.Module] = nn.BatchNorm
+    norm: Callable[..., nn.Module] | None = nn.BatchNorm
     act: Callable[[Array], Array] | None = nn.relu
 
     @nn.compact
@@ -155,7 +155,8 @@ class ConvNormAct(nn.Module):
         x = self.conv(
             self.features, self.kernel, self.stride, self.padding, groups=self.groups, name="conv"
         )(x)
-        x = self.norm(name="bn")(x)
+        if self.norm is not None:
+            x = self.norm(name="bn")(x)
         return x if self.act is None else self.act(x)
 
 

@@ -21,7 +21,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-FAMILIES = ("lenet", "alexnet", "zfnet", "vgg", "dpn")
+FAMILIES = (
+    "lenet",
+    "alexnet",
+    "zfnet",
+    "vgg",
+    "googlenet",
+    "bn_inception",
+    "inception_v3",
+    "inception_v4",
+    "inception_resnet",
+    "dpn",
+)
 
 # Channel mean and standard deviation of RGB in [0, 1] that a network's images are normalised with
 # unless its weights say otherwise.

@@ -19,7 +19,9 @@ NOT_BUILT = {
 @pytest.mark.parametrize("name", jaxcnn.list_models())
 def test_counts(name):
     facts = registry.published()[name]
-    model = jaxcnn.create_model(name)
+    # Auxiliary heads that are published are counted, also where they are off by default.
+    options = {"aux_heads": True} if "params_with_aux" in facts else {}
+    model = jaxcnn.create_model(name, **options)
     images = jax.ShapeDtypeStruct((1, *facts["input_size"]), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     params = shapes["params"]

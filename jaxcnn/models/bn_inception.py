@@ -1,0 +1,117 @@
+"""BN-Inception, also called Inception-v2. Ioffe, Szegedy 2015, "Batch normalization: accelerating
+deep network training by reducing internal covariate shift" (arXiv 1502.03167), figure 5; and
+SE-BN-Inception, Hu, Shen, Sun 2018, "Squeeze-and-excitation networks" (arXiv 1709.01507).
+
+The figure prints 4c and 4d with a projection of 128 channels and an output of 576, which exclude
+each other. `bn_inception` has the output, hence a projection of 96 (as TF-Slim); `bn_inception_608`
+has the projection, hence 608 and 1056 channels (as the authors of SENet). Strided 3x3 convolutions
+pad evenly, as Caffe's do and TensorFlow's do not.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+from jax import Array
+
+from jaxcnn import layers
+from jaxcnn.models.inception import Conv, InceptionNetwork, Pool, SeparableStem
+
+PAPER = (
+    "Ioffe, Szegedy 2015, Batch normalization: accelerating deep network training by reducing "
+    "internal covariate shift"
+)
+YEAR = 2015
+
+
+class Row(NamedTuple):
+    """A row of the table: 1x1, 3x3 reduce, 3x3, double 3x3 reduce, double 3x3, pool, projection."""
+
+    one: int
+    reduce3: int
+    three: int
+    reduce_double: int
+    double: int
+    pool: str
+    projection: int
+
+    def branches(self):
+        """Without 1x1 and projection the module halves the size."""
+        stride = 1 if self.one else 2
+        one = ((Conv(self.one),),) if self.one else ()
+        projection = (Conv(self.projection),) if self.projection else ()
+        return (
+            *one,
+            (Conv(self.reduce3), Conv(self.three, 3, stride)),
+            (Conv(self.reduce_double), Conv(self.double, 3), Conv(self.double, 3, stride)),
+            (Pool(self.pool, stride), *projection),
+        )
+
+
+ROWS = {
+    "3a": Row(64, 64, 64, 64, 96, "avg", 32),  # 28x28x256
+    "3b": Row(64, 64, 96, 64, 96, "avg", 64),  # 28x28x320
+    "3c": Row(0, 128, 160, 64, 96, "max", 0),  # 14x14x576
+    "4a": Row(224, 64, 96, 96, 128, "avg", 128),  # 14x14x576
+    "4b": Row(192, 96, 128, 96, 128, "avg", 128),  # 14x14x576
+    "4c": Row(160, 128, 160, 128, 160, "avg", 96),  # 14x14x576
+    "4d": Row(96, 128, 192, 160, 192, "avg", 96),  # 14x14x576
+    "4e": Row(0, 128, 192, 192, 256, "max", 0),  # 7x7x1024
+    "5a": Row(352, 192, 320, 160, 224, "avg", 128),  # 7x7x1024
+    "5b": Row(352, 192, 320, 192, 224, "max", 128),  # 7x7x1024
+}
+
+STAGES = {"3b": "stage1", "4d": "stage2", "5b": "stage3"}
+
+
+class BNInception(InceptionNetwork):
+    """Stem, ten modules, global average, classifier. f32[N,H,W,3], from 32x32.
+
+    Fields (besides those of `InceptionNetwork`; there are no auxiliary heads here):
+      separable_stem: the first convolution is separable, with depth multiplier 8.
+      wide_projection: 128 instead of 96 channels of projection in 4c and 4d.
+      squeeze_excite: gate the output of each module (`inception3a_se`), reduction 16.
+    """
+
+    min_size: int = 32
+    dropout: float = 0.0
+    separable_stem: bool = True
+    wide_projection: bool = False
+    squeeze_excite: bool = False
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        x = self.check_images(images)
+        if self.aux_heads:
+            raise ValueError("aux_heads is True; BN-Inception has no auxiliary heads")
+        unit, mixed, shrink = self.unit(train), self.mixed(train), Pool("max", 2)
+        if self.separable_stem:
+            conv = self.conv(kernel_init=layers.he_fan_in)
+            x = SeparableStem(unit, conv, name="conv1")(x)  # 112x112x64
+        else:
+            x = unit(64, 7, 2, 3, name="conv1")(x)  # 112x112x64
+        x = shrink(x)  # 56x56x64
+        x = unit(64, 1, name="conv2")(x)
+        x = unit(192, 3, 1, 1, name="conv3")(x)  # 56x56x192
+        x = self.endpoint("stem", shrink(x))  # 28x28x192
+        for name, row in ROWS.items():
+            if self.wide_projection and name in ("4c", "4d"):
+                row = row._replace(projection=128)
+            x = mixed(row.branches(), name=f"inception{name}")(x)
+            if self.squeeze_excite:
+                x = layers.SqueezeExcite(dtype=self.dtype, name=f"inception{name}_se")(x)
+            if name in STAGES:
+                self.endpoint(STAGES[name], x)
+        return self.classify(x, train)
+
+
+_WIDE = functools.partial(BNInception, wide_projection=True, separable_stem=False)
+
+VARIANTS = {
+    "bn_inception": BNInception,
+    "bn_inception_dense_stem": functools.partial(BNInception, separable_stem=False),
+    "bn_inception_608": _WIDE,
+    "se_bn_inception": functools.partial(_WIDE, squeeze_excite=True),
+}

@@ -1,0 +1,218 @@
+"""GoogLeNet. Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2014, "Going
+deeper with convolutions" (arXiv 1409.4842), table 1.
+
+`googlenet` is the paper's: 5x5 convolutions, local response normalisation, no BatchNorm, two
+auxiliary classifiers. Initial values, which the paper does not give, are those of Caffe's
+replication: Glorot uniform, biases 0.2 and 0 in the classifiers. The table's first row counts a
+separable 7x7 convolution, which `googlenet_separable_stem` has (inferred from its figures).
+`googlenet_naive` leaves out the 1x1 reductions (figure 2a of the paper) at the same widths.
+
+`googlenet_bn` is torchvision's, which descends from TF-Slim: BatchNorm after every convolution,
+3x3 in place of 5x5, last max pool 2x2, auxiliary pooling to 4x4 by adaptive windows, dropout 0.2.
+`googlenet_bn_5x5` is the same with 5x5. On images other than 224x224 the auxiliary classifiers of
+all variants pool adaptively, since their first dense layer takes a 4x4 map.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+from jax import Array
+
+from jaxcnn import layers
+from jaxcnn.models.classic import response_norm
+from jaxcnn.models.inception import Conv, Mixed, Pool, SeparableStem
+
+PAPER = (
+    "Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2014, Going deeper "
+    "with convolutions"
+)
+YEAR = 2014
+
+caffe_glorot = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+class Row(NamedTuple):
+    """Widths of a module: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, projection after the pool."""
+
+    one: int
+    reduce3: int
+    three: int
+    reduce5: int
+    five: int
+    projection: int
+
+    def branches(self, kernel5: int = 5):
+        """With reductions: one + three + five + projection channels."""
+        return (
+            (Conv(self.one),),
+            (Conv(self.reduce3), Conv(self.three, 3)),
+            (Conv(self.reduce5), Conv(self.five, kernel5)),
+            (Pool("max"), Conv(self.projection)),
+        )
+
+    def naive_branches(self, kernel5: int = 5):
+        """Without: one + three + five + input channels."""
+        return (
+            (Conv(self.one),),
+            (Conv(self.three, 3),),
+            (Conv(self.five, kernel5),),
+            (Pool("max"),),
+        )
+
+
+ROWS = {
+    "3a": Row(64, 96, 128, 16, 32, 32),  # 28x28x256
+    "3b": Row(128, 128, 192, 32, 96, 64),  # 28x28x480
+    "4a": Row(192, 96, 208, 16, 48, 64),  # 14x14x512
+    "4b": Row(160, 112, 224, 24, 64, 64),  # 14x14x512
+    "4c": Row(128, 128, 256, 24, 64, 64),  # 14x14x512
+    "4d": Row(112, 144, 288, 32, 64, 64),  # 14x14x528
+    "4e": Row(256, 160, 320, 32, 128, 128),  # 14x14x832
+    "5a": Row(256, 160, 320, 32, 128, 128),  # 7x7x832
+    "5b": Row(384, 192, 384, 48, 128, 128),  # 7x7x1024
+}
+
+
+class AuxHead(nn.Module):
+    """Auxiliary classifier: [N,14,14,C] to f32[N,num_classes].
+
+    Average pool to 4x4, 1x1 128, dense 1024, ReLU, dropout 0.7, dense. The pool is 5x5/3 on a
+    14x14 map unless `adaptive`, and adaptive on any other.
+    """
+
+    num_classes: int
+    adaptive: bool
+    unit: Callable[..., nn.Module]
+    dense: Callable[..., nn.Module]
+    bias_init: nn.initializers.Initializer
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        if self.adaptive or x.shape[1:3] != (14, 14):
+            x = layers.adaptive_avg_pool(x, 4)
+        else:
+            x = layers.avg_pool(x, 5, 3)  # 4x4
+        x = self.unit(128, 1, name="conv")(x)
+        x = x.reshape(x.shape[0], -1)  # 2048
+        x = nn.relu(self.dense(1024, bias_init=self.bias_init, name="fc1")(x))
+        x = nn.Dropout(0.7, deterministic=not self.train, name="dropout")(x)
+        return layers.as_output(self.dense(self.num_classes, name="fc2")(x))
+
+
+class GoogLeNet(layers.Network):
+    """Stem, nine Inception modules, global average, classifier. f32[N,H,W,3], from 32x32.
+
+    Fields (besides those of `Network`):
+      aux_heads: have the auxiliary classifiers after 4a and 4d (endpoints `aux1`, `aux2`), which
+        are computed at initialisation and where endpoints are asked for.
+      batch_norm: BatchNorm (epsilon 1e-3) after every convolution, which then has no bias.
+      gamma, bn_momentum: learn BatchNorm's scale; share of the statistics kept at a step.
+      kernel5: size of the "5x5" convolutions.
+      separable_stem: the first convolution is separable, with depth multiplier 8.
+      naive: modules without 1x1 reductions and projection.
+      lrn: constants of the response normalisation ("paper", "caffe", "cuda_convnet"), or None.
+      last_pool: window of the last max pool.
+      adaptive_aux: auxiliary classifiers pool adaptively on 14x14 maps too.
+      dropout: before the classifier while training.
+      mean, std: normalisation of RGB in [0, 1].
+    """
+
+    aux_heads: bool = True
+    batch_norm: bool = False
+    gamma: bool = True
+    bn_momentum: float = 0.9
+    kernel5: int = 5
+    separable_stem: bool = False
+    naive: bool = False
+    lrn: str | None = "paper"
+    last_pool: int = 3
+    adaptive_aux: bool = False
+    dropout: float = 0.4
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        x = self.check_images(images)
+        response = response_norm(self.lrn)
+        kernel_init, bias_init = self.initialisers()
+        unit = self.unit(train)
+        mixed = functools.partial(self.block(Mixed), unit=unit)
+        shrink = functools.partial(layers.max_pool, stride=2, ceil_mode=True)
+        head = functools.partial(
+            AuxHead,
+            num_classes=self.num_classes,
+            adaptive=self.adaptive_aux,
+            unit=unit,
+            dense=functools.partial(nn.Dense, dtype=self.dtype, kernel_init=kernel_init),
+            bias_init=bias_init,
+            train=train,
+        )
+        wants_aux = self.aux_heads and self.num_classes and self.wants_endpoints()
+
+        if self.separable_stem:
+            conv = self.conv(kernel_init=kernel_init)
+            x = SeparableStem(unit, conv, name="conv1")(x)  # 112x112x64
+        else:
+            x = unit(64, 7, 2, 3, name="conv1")(x)  # 112x112x64
+        x = response(shrink(x, 3))  # 56x56x64
+        x = unit(64, 1, name="conv2")(x)
+        x = response(unit(192, 3, 1, 1, name="conv3")(x))  # 56x56x192
+        x = self.endpoint("stem", shrink(x, 3))  # 28x28x192
+        for name, row in ROWS.items():
+            branches = row.naive_branches if self.naive else row.branches
+            x = mixed(branches(self.kernel5), name=f"inception{name}")(x)
+            if name == "3b":
+                x = shrink(self.endpoint("stage1", x), 3)  # 14x14x480
+            elif name == "4a" and wants_aux:
+                self.endpoint("aux1", head(name="aux1_head")(x))
+            elif name == "4d" and wants_aux:
+                self.endpoint("aux2", head(name="aux2_head")(x))
+            elif name == "4e":
+                x = shrink(self.endpoint("stage2", x), self.last_pool)  # 7x7x832
+        x = layers.global_avg_pool(self.endpoint("stage3", x))  # 1024
+        x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
+        return self.logits(x, kernel_init=kernel_init)
+
+    def initialisers(self) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
+        """Of kernels, and of the biases outside the classifiers."""
+        if self.batch_norm:
+            return nn.initializers.truncated_normal(0.01), nn.initializers.zeros
+        return caffe_glorot, nn.initializers.constant(0.2)
+
+    def unit(self, train: bool) -> Callable[..., nn.Module]:
+        """Convolution (- BatchNorm) - ReLU: `unit(features, kernel, stride, padding, name=...)`."""
+        kernel_init, bias_init = self.initialisers()
+        options: dict[str, Any] = {"norm": None}
+        if self.batch_norm:
+            norm = self.norm(train, epsilon=1e-3, momentum=self.bn_momentum)
+            options["norm"] = functools.partial(norm, use_scale=self.gamma)
+        conv = self.conv(kernel_init=kernel_init, bias=not self.batch_norm, bias_init=bias_init)
+        return functools.partial(layers.ConvNormAct, conv=conv, **options)
+
+
+_BN = functools.partial(
+    GoogLeNet,
+    batch_norm=True,
+    kernel5=3,
+    lrn=None,
+    last_pool=2,
+    adaptive_aux=True,
+    dropout=0.2,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
+
+VARIANTS = {
+    "googlenet": GoogLeNet,
+    "googlenet_separable_stem": functools.partial(GoogLeNet, separable_stem=True),
+    "googlenet_bn": _BN,
+    "googlenet_bn_5x5": functools.partial(_BN, kernel5=5),
+    "googlenet_naive": functools.partial(GoogLeNet, naive=True),
+}
+ALIASES = {"inception_v1": "googlenet"}

@@ -1,0 +1,155 @@
+"""Inception-ResNet. Szegedy, Ioffe, Vanhoucke, Alemi 2016, "Inception-v4, Inception-ResNet and the
+impact of residual connections on learning" (arXiv 1602.07261).
+
+`inception_resnet_v1` is the paper's network (5 A, 10 B, 5 C). `inception_resnet_v2` is the one that
+was released in TF-Slim: stem of Inception-v3 and one mixed block, 10 A, 20 B, 9 + 1 C of which the
+last has scale 1 and no ReLU, and a 1x1 convolution before the classifier. The figures of the paper
+draw another v2: `inception_resnet_v2_paper`, with expansions of 1152 and 2144 channels where they
+print 1154 and 2048, which could not be added.
+
+The paper scales residuals by "0.1 to 0.3"; all variants take the release's 0.17, 0.10 and 0.20.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+from jax import Array
+
+from jaxcnn import layers
+from jaxcnn.models import inception_v3, inception_v4
+from jaxcnn.models.inception import Chain, Conv, InceptionNetwork, Pool, ResidualMixed
+
+PAPER = inception_v4.PAPER
+YEAR = 2016
+
+_MAX = Pool("max", 2, valid=True)
+
+
+def block_a(width: int, last: int):
+    """Figures 10 and 16."""
+    return (
+        (Conv(32),),
+        (Conv(32), Conv(32, 3)),
+        (Conv(32), Conv(width, 3), Conv(last, 3)),
+    )
+
+
+def block_b(first: int, width: int, last: int):
+    """Figures 11 and 17."""
+    return ((Conv(first),), (Conv(128), Conv(width, (1, 7)), Conv(last, (7, 1))))
+
+
+def block_c(width: int, last: int):
+    """Figures 13 and 19."""
+    return ((Conv(192),), (Conv(192), Conv(width, (1, 3)), Conv(last, (3, 1))))
+
+
+def reduction_b(second: int, middle: int, last: int):
+    """Figures 12 and 18: 17x17 to 8x8, adding 384 + second + last channels."""
+    return (
+        (Conv(256), Conv(384, 3, 2, valid=True)),
+        (Conv(256), Conv(second, 3, 2, valid=True)),
+        (Conv(256), Conv(middle, 3), Conv(last, 3, 2, valid=True)),
+        (_MAX,),
+    )
+
+
+V1_STEM = (
+    Conv(32, 3, 2, valid=True),  # 149x149x32
+    Conv(32, 3, valid=True),  # 147x147x32
+    Conv(64, 3),  # 147x147x64
+    _MAX,  # 73x73x64
+    Conv(80),  # 73x73x80
+    Conv(192, 3, valid=True),  # 71x71x192
+    Conv(256, 3, 2, valid=True),  # 35x35x256
+)
+
+V2_STEM = (
+    *inception_v3.STEM,  # 35x35x192
+    (
+        (Conv(96),),
+        (Conv(48), Conv(64, 5)),
+        (Conv(64), Conv(96, 3), Conv(96, 3)),
+        (Pool("avg"), Conv(64)),
+    ),  # 35x35x320
+)
+
+
+class InceptionResNet(InceptionNetwork):
+    """Stem, three stages of residual blocks, global average, classifier. f32[N,H,W,3], from 75x75.
+
+    Fields (besides those of `InceptionNetwork`; defaults are the released v2):
+      stem: its chain.
+      block_a, block_b, block_c: branches of the blocks, before the expansion.
+      reduction_a, reduction_b: branches of the reductions.
+      blocks: how many of A, B and C.
+      scales: factors of the residuals of A, B and C.
+      linear_end: one more block C, with scale 1 and without ReLU.
+      last_features: width of the 1x1 convolution before the classifier; 0 for none.
+    """
+
+    stem: tuple[Any, ...] = V2_STEM
+    block_a: tuple[Any, ...] = block_a(48, 64)
+    reduction_a: tuple[Any, ...] = inception_v4.reduction_a(256, 256, 384, 384)
+    block_b: tuple[Any, ...] = block_b(192, 160, 192)
+    reduction_b: tuple[Any, ...] = reduction_b(288, 288, 320)
+    block_c: tuple[Any, ...] = block_c(224, 256)
+    blocks: tuple[int, int, int] = (10, 20, 9)
+    scales: tuple[float, float, float] = (0.17, 0.10, 0.20)
+    linear_end: bool = True
+    last_features: int = 1536
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        x = self.check_images(images)
+        unit, mixed = self.unit(train), self.mixed(train)
+        residual = functools.partial(
+            self.block(ResidualMixed), unit=unit, conv=self.conv(kernel_init=layers.he_fan_in)
+        )
+        (a, b, c), (scale_a, scale_b, scale_c) = self.blocks, self.scales
+        x = Chain(self.stem, unit, self.count_include_pad, name="entry")(x)
+        self.endpoint("stem", x)  # 35x35x320
+        for i in range(a):
+            x = residual(self.block_a, scale_a, name=f"stage1_block{i + 1}")(x)
+        self.endpoint("stage1", x)  # 35x35x320
+        x = mixed(self.reduction_a, name="reduction_a")(x)  # 17x17x1088
+        for i in range(b):
+            x = residual(self.block_b, scale_b, name=f"stage2_block{i + 1}")(x)
+        self.endpoint("stage2", x)  # 17x17x1088
+        self.auxiliary(x, train)
+        x = mixed(self.reduction_b, name="reduction_b")(x)  # 8x8x2080
+        for i in range(c):
+            x = residual(self.block_c, scale_c, name=f"stage3_block{i + 1}")(x)
+        if self.linear_end:
+            x = residual(self.block_c, 1.0, act=False, name=f"stage3_block{c + 1}")(x)
+        self.endpoint("stage3", x)  # 8x8x2080
+        if self.last_features:
+            x = unit(self.last_features, 1, name="last")(x)  # 8x8x1536
+        return self.classify(x, train)
+
+
+VARIANTS = {
+    "inception_resnet_v1": functools.partial(
+        InceptionResNet,
+        stem=V1_STEM,
+        block_a=block_a(32, 32),
+        reduction_a=inception_v4.reduction_a(192, 192, 256, 384),  # 17x17x896
+        block_b=block_b(128, 128, 128),
+        reduction_b=reduction_b(256, 256, 256),  # 8x8x1792
+        block_c=block_c(192, 192),
+        blocks=(5, 10, 5),
+        linear_end=False,
+        last_features=0,
+    ),
+    "inception_resnet_v2": InceptionResNet,
+    "inception_resnet_v2_paper": functools.partial(
+        InceptionResNet,
+        stem=inception_v4.STEM,  # 35x35x384; reductions give 17x17x1152 and 8x8x2144
+        blocks=(5, 10, 5),
+        linear_end=False,
+        last_features=0,
+    ),
+}
