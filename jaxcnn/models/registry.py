@@ -31,6 +31,7 @@ FAMILIES = (
     "inception_v3",
     "inception_v4",
     "inception_resnet",
+    "resnet",
     "dpn",
 )
 
