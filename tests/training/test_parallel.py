@@ -2,6 +2,7 @@ import re
 import warnings
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -233,3 +234,18 @@ def test_bad_requests():
         parallel.parallelise(lambda *a: a, "jit", mesh)
     with pytest.raises(ValueError, match="devices is 9; this machine has 8"):
         parallel.make_mesh(9)
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_devices_draw_different_dropout(mode):
+    class Dropped(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train=False):
+            x = images.reshape(images.shape[0], -1)
+            x = nn.Dropout(0.5, deterministic=not train)(x)
+            return nn.Dense(CLASSES, name="fc")(x)
+
+    batch = {"image": np.ones((2, *SHAPE), np.float32), "label": np.int32([3, 3])}
+    start, now = one_step(Dropped(), mode, 2, batch)
+    reached = np.any(now.params["fc"]["kernel"] != start.params["fc"]["kernel"], axis=-1)
+    assert 0.65 < reached.mean() < 0.85  # 1/2 if both devices dropped the same
