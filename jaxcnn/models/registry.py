@@ -32,6 +32,10 @@ FAMILIES = (
     "inception_v4",
     "inception_resnet",
     "resnet",
+    "resnet_v2",
+    "wide_resnet",
+    "resnext",
+    "senet",
     "dpn",
 )
 

@@ -49,17 +49,23 @@ SHORTCUTS = {
 fc_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def basic(width: int, stride: int) -> tuple[Conv, ...]:
-    """The convolutions of the two-layer block of the 18- and 34-layer nets."""
-    return (width, 3, stride, 1), (width, 3, 1, 1)
-
-
-def bottleneck(
-    width: int, stride: int, *, mid: int, groups: int = 1, stride_on: str = "3x3"
+def block_convs(
+    block_type: str,
+    width: int,
+    stride: int,
+    *,
+    groups: int = 1,
+    base_width: int = 64,
+    stride_on: str = "3x3",
 ) -> tuple[Conv, ...]:
-    """1x1 - 3x3 - 1x1: `mid` channels, then four times `width`."""
+    """The convolutions of a block in a stage of `width` channels; fields as in `ResNet`."""
     first, second = choose("stride_on", stride_on, {"1x1": (stride, 1), "3x3": (1, stride)})
-    return (mid, 1, first, 1), (mid, 3, second, groups), (4 * width, 1, 1, 1)
+    mid = width * base_width // 64 * groups
+    kinds = {
+        "basic": ((width, 3, stride, 1), (width, 3, 1, 1)),
+        "bottleneck": ((mid, 1, first, 1), (mid, 3, second, groups), (4 * width, 1, 1, 1)),
+    }
+    return choose("block_type", block_type, kinds)
 
 
 def shortcut(
@@ -229,16 +235,17 @@ class ResNet(layers.Network):
         return self.logits(x, name="fc", kernel_init=fc_init)
 
     def _convs(self, width: int, stride: int) -> tuple[Conv, ...]:
-        if self.block_type == "basic":
-            return basic(width, stride)
-        mid = width * self.base_width // 64 * self.groups
-        first, *rest = bottleneck(
-            width, stride, mid=mid, groups=self.groups, stride_on=self.stride_on
+        (first, *shape), *rest = block_convs(
+            self.block_type,
+            width,
+            stride,
+            groups=self.groups,
+            base_width=self.base_width,
+            stride_on=self.stride_on,
         )
-        return (first[0] // 2 if self.halve_first else first[0], *first[1:]), *rest
+        return (first // 2 if self.halve_first else first, *shape), *rest
 
     def _check_options(self) -> None:
-        choose("block_type", self.block_type, {"basic": None, "bottleneck": None})
         choose("shortcut", self.shortcut, SHORTCUTS)
         if self.shortcut == "none" and (self.zero_gamma or self.drop_path):
             option = "zero_gamma" if self.zero_gamma else "drop_path"

@@ -24,7 +24,7 @@ def torch_name(model: str, path: str) -> str:
         # In the "d" nets the average pooling is entry 0 of the shortcut's sequence.
         first = 1 if re.fullmatch(r"resnet\d+d", model) else 0
         layer = f"downsample.{first + (layer == 'proj_bn')}"
-    return f"layer{stage}.{block}.{layer}"
+    return f"layer{stage}.{block}.{layer}".replace("/", ".")
 
 
 def dense_layout(model: str, path: str) -> None:

@@ -1,0 +1,46 @@
+"""SENet. Hu, Shen, Albanie, Sun, Wu 2017, "Squeeze-and-excitation networks" (arXiv 1709.01507),
+table 1 and the appendix on SENet-154.
+
+Each residual branch ends in a gate per channel, made from the channels' global averages by two
+dense layers: reduction 16, with biases as in the released nets (`se_bias=False` leaves them out, as
+the paper's ablations do). The stem's pooling rounds up. SE-ResNets have a bottleneck's stride on
+its first 1x1 convolution, SE-ResNeXts and SENet-154 on the 3x3. `se_resnet50_v1_5`, `101` and `152`
+are the widespread form on top of `resnet50` ...: stride on the 3x3, pooling padded by 1.
+`se_resnet18` and `34` are not in the paper.
+
+SE-BN-Inception and SE-VGG are in the files of their base networks.
+"""
+
+import functools
+from typing import Any
+
+from jaxcnn.models import resnet
+
+PAPER = "Hu, Shen, Albanie, Sun, Wu 2017, Squeeze-and-excitation networks"
+YEAR = 2017
+
+
+def senet(depth: int, **options: Any) -> functools.partial:
+    """A ResNet with gates and a pooling that rounds up."""
+    return resnet.imagenet(depth, **{"se_reduction": 16, "ceil_pool": True, **options})
+
+
+_RESNEXT = {"groups": 32, "base_width": 4}
+
+VARIANTS = {
+    "se_resnet18": senet(18),
+    "se_resnet34": senet(34),
+    **{f"se_resnet{n}": senet(n, stride_on="1x1") for n in (50, 101, 152)},
+    **{f"se_resnet{n}_v1_5": senet(n, ceil_pool=False) for n in (50, 101, 152)},
+    "se_resnext50_32x4d": senet(50, **_RESNEXT),
+    "se_resnext101_32x4d": senet(101, **_RESNEXT),
+    "senet154": senet(
+        152,
+        groups=64,
+        base_width=4,
+        stem=(64, 64, 128),
+        proj_kernel=3,
+        halve_first=True,
+        dropout=0.2,
+    ),
+}

@@ -1,0 +1,30 @@
+"""Wide ResNet. Zagoruyko, Komodakis 2016, "Wide residual networks" (arXiv 1605.07146), table 1.
+
+WRN-d-k for CIFAR has d = 6n+4: three stages of n pre-activated basic blocks, k times as wide as
+those of the ResNets; the paper's dropout (0.3) is the option `dropout`, off by default.
+WRN-50-2-bottleneck for ImageNet is ResNet-50 with twice the channels inside the bottlenecks;
+`wide_resnet101_2` is torchvision's.
+"""
+
+import functools
+
+from jaxcnn.models import resnet, resnet_v2
+
+PAPER = "Zagoruyko, Komodakis 2016, Wide residual networks"
+YEAR = 2016
+
+
+def cifar(depth: int, widening: int) -> functools.partial:
+    """WRN-depth-widening."""
+    blocks = (depth - 4) // 6
+    return resnet_v2.cifar(blocks, block_type="basic", width=16 * widening, fan="in")
+
+
+VARIANTS = {
+    "wrn16_8_cifar": cifar(16, 8),
+    "wrn28_10_cifar": cifar(28, 10),
+    "wrn40_4_cifar": cifar(40, 4),
+    "wrn40_10_cifar": cifar(40, 10),
+    "wide_resnet50_2": resnet.imagenet(50, base_width=128),
+    "wide_resnet101_2": resnet.imagenet(101, base_width=128),
+}
