@@ -221,6 +221,9 @@ def validate(config: Mapping[str, Any]) -> None:
         _at_least(field, given[field], 1)
     for field in ("train.seed", "train.devices", "train.steps_per_call"):
         _at_least(field, given[field], 0)
+    smoothing = given["loss.label_smoothing"]
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"config.loss.label_smoothing is {smoothing}; it must be in [0, 1)")
     for section, name in (("train", "length"), ("eval", "every"), ("checkpoint", "every")):
         both = [f"{section}.{name}_{unit}" for unit in ("epochs", "steps")]
         values = [given[field] for field in both if given[field] is not None]

@@ -68,6 +68,8 @@ def train(
         found = newest.restore_newest(checkpoints.abstract(setup.shapes, setup.mesh))
         if found is None:
             step, sums, notices = 0, {"log": {}, "eval": {}}, []
+            if resume:
+                notices = ["there is no checkpoint to go on from: the run begins"]
             state = create_state(setup.model, setup.optimizer, init_key, setup.image_shape)
         else:
             step, state, sums, notices = found
@@ -77,6 +79,8 @@ def train(
         stack.callback(files.close)
         workdir.write_manifest(directory, config, facts)
         yield Report("start", step, setup.epoch(step), facts)
+        if setup.steps_per_call > 1 and facts["platform"] == "cpu":
+            notices.append("several steps in a call are several times slower on a CPU than one")
         for text in notices:
             yield Report("notice", step, setup.epoch(step), {"text": text})
 

@@ -115,10 +115,12 @@ def _check_writable(workdir: Path) -> None:
 def _delete_run(workdir: Path) -> None:
     """Deletes what a run writes, the manifest last: a half-deleted run is still known as one."""
     read_manifest(workdir)
+    folders = [workdir / name for name in _FOLDERS if (workdir / name).exists()]
+    for folder in folders:
+        if folder.is_symlink():
+            raise ValueError(f"{folder} is a link; nothing was deleted")
     for name in _FILES:
         (workdir / name).unlink(missing_ok=True)
-    for name in _FOLDERS:
-        if (workdir / name).is_symlink():
-            raise ValueError(f"{workdir / name} is a link; it was not followed")
-        shutil.rmtree(workdir / name, ignore_errors=not (workdir / name).exists())
+    for folder in folders:
+        shutil.rmtree(folder)
     (workdir / MANIFEST).unlink()

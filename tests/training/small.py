@@ -1,0 +1,70 @@
+"""Configurations of runs of a second: the tiny network of `tiny.py` on synthetic images."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn.models import registry
+from jaxcnn.training import checkpoints
+from jaxcnn.training.config import default_config, set_duration
+from jaxcnn.training.loop import train
+from tiny import Tiny
+
+
+@pytest.fixture
+def tiny_network(monkeypatch):
+    """Makes `model.name = "tiny"` known."""
+    monkeypatch.setitem(registry._variants(), "tiny", ("tiny", Tiny))
+
+
+def small_config(*, steps=12, batch_size=48, model="tiny"):
+    config = default_config()
+    config.model.name = model
+    config.data.source = "synthetic"
+    config.data.train_split, config.data.test_split = "train[:200]", "test[:70]"
+    config.train.batch_size, config.train.devices = batch_size, 1
+    config.eval.batch_size = 32
+    config.log.every_steps = 3
+    set_duration(config.train, "length", steps=steps)
+    set_duration(config.eval, "every", steps=4)
+    set_duration(config.checkpoint, "every", steps=4)
+    return config
+
+
+def run(config, directory, **options):
+    """All reports of a run."""
+    return list(train(config, directory, **options))
+
+
+def last_checkpoint(directory):
+    """(step, {path: array}, numbers) of the newest checkpoint, as it was saved."""
+    store = checkpoints.Checkpoints(directory / "checkpoints", 3)
+    with store:
+        step = store.steps()[-1]
+        args = store._args
+        item = args.Composite(state=args.StandardRestore(), meta=args.JsonRestore())
+        restored = store._manager.restore(step, args=item)
+    leaves = jax.tree_util.tree_leaves_with_path(restored.state)
+    return step, {jax.tree_util.keystr(p): np.asarray(v) for p, v in leaves}, restored.meta
+
+
+def assert_same_run(one, other):
+    """The newest checkpoints are equal bit for bit, and the files but for the speed."""
+    (step, state, meta), (other_step, other_state, other_meta) = map(last_checkpoint, (one, other))
+    assert step == other_step and meta == other_meta and state.keys() == other_state.keys()
+    for path, value in state.items():
+        np.testing.assert_array_equal(value, other_state[path], err_msg=path)
+    assert without_speed(one) == without_speed(other)
+
+
+def without_speed(directory):
+    import csv
+
+    from jaxcnn.training.reports import CSV, read_rows
+
+    rows = [{k: v for k, v in r.items() if k != "images_per_second"} for r in read_rows(directory)]
+    with open(directory / CSV, newline="") as file:
+        table = [
+            {k: v for k, v in r.items() if k != "images_per_second"} for r in csv.DictReader(file)
+        ]
+    return rows, table

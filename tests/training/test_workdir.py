@@ -1,0 +1,111 @@
+"""Whose a directory is, and what may be deleted there."""
+
+import json
+
+import pytest
+
+from jaxcnn.training import workdir
+from jaxcnn.training.config import default_config
+
+
+def make_run(path, config=None):
+    """A directory as a run leaves it, with two things of somebody else's."""
+    (path / "checkpoints" / "10").mkdir(parents=True)
+    (path / "best" / "10").mkdir(parents=True)
+    (path / "metrics.jsonl").write_text("{}")
+    (path / "notes.txt").write_text("mine")
+    (path / "data").mkdir()
+    workdir.write_manifest(path, config or default_config(), {"seed": 0})
+    return path
+
+
+def names(path):
+    return sorted(p.name for p in path.iterdir())
+
+
+def test_a_new_or_empty_directory_is_taken(tmp_path):
+    for path in (tmp_path / "a" / "b", tmp_path):
+        assert workdir.claim(path, default_config()) == path
+        assert path.is_dir()
+    assert names(tmp_path / "a" / "b") == []
+
+
+def test_another_run_is_refused(tmp_path):
+    before = names(make_run(tmp_path))
+    with pytest.raises(ValueError, match=r"already holds a run; resume it \(--resume\), overwrite"):
+        workdir.claim(tmp_path, default_config())
+    with pytest.raises(ValueError, match="exclude each other"):
+        workdir.claim(tmp_path, default_config(), resume=True, overwrite=True)
+    assert names(tmp_path) == before
+
+
+def test_overwriting_deletes_only_what_a_run_writes(tmp_path):
+    make_run(tmp_path)
+    workdir.claim(tmp_path, default_config(), overwrite=True)
+    assert names(tmp_path) == ["data", "notes.txt"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_of_unknown_origin_are_left_alone(tmp_path, overwrite):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds 'checkpoints' but no config.json of a run"):
+        workdir.claim(tmp_path, default_config(), overwrite=overwrite)
+    (tmp_path / "config.json").write_text(json.dumps({"name": "something else"}))
+    with pytest.raises(ValueError, match=r"not the manifest of a run|already holds"):
+        workdir.claim(tmp_path, default_config(), overwrite=overwrite)
+    assert (tmp_path / "checkpoints" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    run = make_run(tmp_path / "run")
+    (run / "tensorboard").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="is a link"):
+        workdir.claim(run, default_config(), overwrite=True)
+    assert (tmp_path / "elsewhere").is_dir()
+    assert (run / "config.json").exists()
+
+
+def test_resuming_with_another_configuration_names_the_fields(tmp_path):
+    make_run(tmp_path)
+    config = default_config()
+    workdir.claim(tmp_path, config, resume=True)
+    config.log.every_steps = 3
+    workdir.claim(tmp_path, config, resume=True)
+    config.train.batch_size = 64
+    config.schedule.learning_rate = 0.5
+    message = (
+        r"config.schedule.learning_rate was 0.1 and is 0.5; "
+        r"config.train.batch_size was 128 and is 64"
+    )
+    with pytest.raises(ValueError, match=message):
+        workdir.claim(tmp_path, config, resume=True)
+
+
+def test_resuming_where_there_is_nothing_begins(tmp_path):
+    assert workdir.claim(tmp_path / "new", default_config(), resume=True) == tmp_path / "new"
+
+
+def test_a_broken_manifest_is_named(tmp_path):
+    make_run(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json is not JSON"):
+        workdir.claim(tmp_path, default_config(), resume=True)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"file is not a directory"):
+        workdir.claim(tmp_path / "file", default_config())
+    with pytest.raises(OSError, match="cannot write to workdir") as caught:
+        workdir.claim(tmp_path / "file" / "below", default_config())
+    assert caught.value.filename == str(tmp_path / "file" / "below")
+
+
+def test_the_manifest_says_what_ran(tmp_path):
+    make_run(tmp_path)
+    content = workdir.read_manifest(tmp_path)
+    assert content["config"]["train"]["batch_size"] == 128
+    assert content["seed"] == 0
+    assert set(content["versions"]) >= {"jax", "flax", "optax"}
