@@ -1,0 +1,1 @@
+"""Data: `sources` reads small sets into memory, `resident` orders them, `augment` prepares them."""

@@ -1,0 +1,86 @@
+"""Augmentation in pure JAX, on the device: u8 images in, normalised f32 images out.
+
+Each random function takes the key of one example, so that what happens to an example does not
+depend on the batch around it or on how the batch is split among devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxcnn.models.registry import near
+
+
+def normalise(images: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
+    """(images / 255 - mean) / std, f32[...,C].
+
+    Args:
+      images: u8[...,C] or f32[...,C] in 0..255.
+      mean, std: one number per channel, for pixels in [0,1].
+    """
+    scale = 1 / (255 * np.asarray(std, np.float64))
+    shift = np.asarray(mean, np.float64) * 255 * scale
+    ones = (1,) * (images.ndim - 1)
+    scale, shift = (v.astype(np.float32).reshape(*ones, -1) for v in (scale, shift))
+    return images.astype(jnp.float32) * scale - shift
+
+
+def pad_crop(key: Array, image: Array, pad: int = 4) -> Array:
+    """A crop of the image's own size, from the image with `pad` rows of zeros around it.
+
+    Args:
+      key: of this example.
+      image: [H,W,C].
+      pad: pixels of padding on each side; all (2 pad + 1)^2 offsets are equally likely.
+    """
+    offset = jax.random.randint(key, (2,), 0, 2 * pad + 1)
+    padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+    return jax.lax.dynamic_slice(padded, (*offset, 0), image.shape)
+
+
+def flip(key: Array, image: Array, probability: float = 0.5) -> Array:
+    """The image [H,W,C], mirrored left to right with this probability."""
+    return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
+
+
+STEPS: dict[str, Callable[..., Array]] = {"pad_crop": pad_crop, "flip": flip}
+
+
+def make_prepare(
+    augment: Sequence[tuple[str, Any]], mean: Sequence[float], std: Sequence[float]
+) -> Callable[..., Array]:
+    """Makes `prepare(images u8[N,H,W,C], keys=None) -> f32[N,H,W,C]`.
+
+    With keys [N], one per example, the images are augmented and normalised, without keys only
+    normalised.
+
+    Args:
+      augment: pairs of name and amount, carried out in this order: (("pad_crop", 4), ("flip", 0.5)).
+      mean, std: one number per channel, for pixels in [0,1].
+
+    Raises:
+      ValueError: a name is unknown.
+    """
+    steps = []
+    for name, amount in augment:
+        if name not in STEPS:
+            raise ValueError(f"unknown augmentation {name!r}{near(name, STEPS)}")
+        steps.append((STEPS[name], amount))
+
+    def one(key: Array, image: Array) -> Array:
+        for i, (function, amount) in enumerate(steps):
+            image = function(jax.random.fold_in(key, i), image, amount)
+        return image
+
+    def prepare(images: Array, keys: Array | None = None) -> Array:
+        if keys is not None and steps:
+            images = jax.vmap(one)(keys, images)
+        return normalise(images, mean, std)
+
+    return prepare

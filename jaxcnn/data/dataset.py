@@ -1,0 +1,69 @@
+"""What a set of images is once it is in memory, and what a source of one has to offer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Labelled images in memory.
+
+    Attributes:
+      images: u8[N,H,W,C].
+      labels: i32[N], each in [0, num_classes).
+      num_classes, class_names: the classes, by label.
+      mean, std: of each channel over the whole training split, pixels in [0,1].
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    num_classes: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A set that can be read in part.
+
+    Attributes:
+      class_names: the classes, by label.
+      sizes: {part: number of examples}; "train" and "test", and whatever else there is.
+      read: (part, start, stop) to images u8[N,H,W,C] and labels i32[N].
+      normalisation: mean and std of the training split, or None where they are to be computed.
+    """
+
+    class_names: tuple[str, ...]
+    sizes: Mapping[str, int]
+    read: Callable[[str, int, int], Arrays]
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+
+def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
+    """Raises ValueError naming the first label that is not in [0, num_classes)."""
+    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(outside):
+        raise ValueError(
+            f"label {labels[outside[0]]} of example {outside[0]} in {where} is out of range; "
+            f"the classes are 0 to {num_classes - 1}"
+        )
+
+
+def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of images u8[N,H,W,C], pixels in [0,1]."""
+    counts = np.stack([np.bincount(c.ravel(), minlength=256) for c in np.moveaxis(images, -1, 0)])
+    share = counts / counts.sum(1, keepdims=True)
+    level = np.arange(256) / 255
+    mean = share @ level
+    std = np.sqrt(share @ level**2 - mean**2)
+    return tuple(mean.tolist()), tuple(std.tolist())

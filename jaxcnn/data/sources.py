@@ -1,0 +1,81 @@
+"""Small sets by name, read into memory."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import numpy as np
+
+from jaxcnn.data.dataset import Dataset, Source, channel_statistics, check_labels
+from jaxcnn.data.splits import parse_split
+from jaxcnn.models.registry import near
+
+__all__ = ["SOURCES", "Dataset", "load", "open_source"]
+
+_TFDS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
+_FILES = ("mnist", "fashion_mnist", "cifar10", "cifar100")
+SOURCES = (
+    "digits",
+    "synthetic",
+    *(f"tfds:{name}" for name in _TFDS),
+    *(f"files:{name}" for name in _FILES),
+)
+
+
+def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
+    """Reads a split of a set into memory.
+
+    Args:
+      name: "digits" (inside scikit-learn), "synthetic", "tfds:cifar10" (what TFDS has built) or
+        "files:cifar10" (the official files); `SOURCES` lists them.
+      split: "train", "test", "all" (train, then test), or a slice: "train[:45000]", "test[10%:]".
+      data_dir: where the data lie. For "tfds:..." by default TFDS's own folder; "files:..." needs
+        it: the folder with the files or the one above.
+
+    Raises:
+      ValueError: the name, the split, a label or the content of a file is wrong.
+      FileNotFoundError: the set or one of its files is not there.
+    """
+    source = open_source(name, data_dir)
+    sizes = {**source.sizes, "all": source.sizes["train"] + source.sizes["test"]}
+    try:
+        part, start, stop = parse_split(split, sizes)
+    except ValueError as error:
+        raise ValueError(f"{error} ({name!r})") from None
+    if part == "all":
+        both = [source.read(p, 0, source.sizes[p]) for p in ("train", "test")]
+        images, labels = (np.concatenate(arrays)[start:stop] for arrays in zip(*both))
+    else:
+        images, labels = source.read(part, start, stop)
+    check_labels(labels, len(source.class_names), f"{part!r} of {name!r}")
+    mean, std = source.normalisation or _train_statistics(name, data_dir)
+    return Dataset(
+        images=np.ascontiguousarray(images),
+        labels=labels,
+        num_classes=len(source.class_names),
+        class_names=source.class_names,
+        mean=mean,
+        std=std,
+    )
+
+
+def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
+    """Finds a set by name, without reading its images. Raises as `load` does."""
+    kind, _, rest = name.partition(":")
+    if name == "digits":
+        from jaxcnn.data import digits
+
+        return digits.open_digits()
+    if name == "synthetic":
+        from jaxcnn.data import synthetic
+
+        return synthetic.open_synthetic()
+    raise ValueError(f"unknown data source {name!r}{near(name, SOURCES)}")
+
+
+@functools.lru_cache(maxsize=8)
+def _train_statistics(name: str, data_dir: str | os.PathLike | None):
+    source = open_source(name, data_dir)
+    images, _ = source.read("train", 0, source.sizes["train"])
+    return channel_statistics(images)
