@@ -77,11 +77,17 @@ ROWS = {
 }
 
 
-class AuxHead(nn.Module):
-    """Auxiliary classifier: [N,14,14,C] to f32[N,num_classes].
+def aux_pool(x: Array, adaptive: bool) -> Array:
+    """[N,H,W,C] to [N,4,4,C]: 5x5/3 averages of a 14x14 map, adaptive ones of any other."""
+    if adaptive or x.shape[1:3] != (14, 14):
+        return layers.adaptive_avg_pool(x, 4)
+    return layers.avg_pool(x, 5, 3)
 
-    Average pool to 4x4, 1x1 128, dense 1024, ReLU, dropout 0.7, dense. The pool is 5x5/3 on a
-    14x14 map unless `adaptive`, and adaptive on any other.
+
+class AuxHead(nn.Module):
+    """Auxiliary classifier: [N,H,W,C] to f32[N,num_classes].
+
+    Average pool to 4x4, 1x1 128, dense 1024, ReLU, dropout 0.7, dense.
     """
 
     num_classes: int
@@ -93,11 +99,7 @@ class AuxHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        if self.adaptive or x.shape[1:3] != (14, 14):
-            x = layers.adaptive_avg_pool(x, 4)
-        else:
-            x = layers.avg_pool(x, 5, 3)  # 4x4
-        x = self.unit(128, 1, name="conv")(x)
+        x = self.unit(128, 1, name="conv")(aux_pool(x, self.adaptive))  # 4x4x128
         x = x.reshape(x.shape[0], -1)  # 2048
         x = nn.relu(self.dense(1024, bias_init=self.bias_init, name="fc1")(x))
         x = nn.Dropout(0.7, deterministic=not self.train, name="dropout")(x)
