@@ -102,6 +102,7 @@ class ResidualBlock(nn.Module):
       kind: of the shortcut, a key of `SHORTCUTS`.
       proj_kernel: kernel of a projecting shortcut.
       se_reduction, se_bias: squeeze-and-excitation on the branch; 0 for none.
+      branch_relu: ReLU also after the last convolution's BatchNorm.
       zero_gamma: the last BatchNorm's scale starts at zero.
       drop_path: chance that an example's branch is left out while training.
     """
@@ -113,6 +114,7 @@ class ResidualBlock(nn.Module):
     proj_kernel: int = 1
     se_reduction: int = 0
     se_bias: bool = True
+    branch_relu: bool = False
     zero_gamma: bool = False
     drop_path: float = 0.0
     train: bool = False
@@ -127,7 +129,7 @@ class ResidualBlock(nn.Module):
             zero = last and self.zero_gamma
             init = nn.initializers.zeros if zero else nn.initializers.ones
             y = self.norm(scale_init=init, name=f"bn{i}")(y)
-            if not last:
+            if not last or self.branch_relu:
                 y = nn.relu(y)
         if self.se_reduction:
             y = layers.SqueezeExcite(self.se_reduction, self.se_bias, self.dtype, name="se")(y)
@@ -174,9 +176,11 @@ class ResNet(layers.Network):
       proj_kernel: kernel of projecting shortcuts from stage 2 on.
       halve_first: a bottleneck's first convolution has half of the channels of its second.
       se_reduction, se_bias: squeeze-and-excitation on each branch; 0 for none.
+      branch_relu: each branch ends in a ReLU, before squeeze-and-excitation.
       dropout: share of the features that is dropped before the classifier while training.
       zero_gamma: the scale of each block's last BatchNorm starts at zero, so that blocks start as
-        identities (Goyal et al. 2017).
+        identities (Goyal et al. 2017). Not with option A, whose new channels would stay zero for
+        ever: there the gradient of ReLU is zero, too.
       drop_path: chance that the last block's branch is left out for an example while training; it
         grows linearly from 0 before the first block (Huang et al. 2016).
     """
@@ -195,6 +199,7 @@ class ResNet(layers.Network):
     halve_first: bool = False
     se_reduction: int = 0
     se_bias: bool = True
+    branch_relu: bool = False
     dropout: float = 0.0
     zero_gamma: bool = False
     drop_path: float = 0.0
@@ -211,6 +216,7 @@ class ResNet(layers.Network):
             norm=norm,
             se_reduction=self.se_reduction,
             se_bias=self.se_bias,
+            branch_relu=self.branch_relu,
             zero_gamma=self.zero_gamma,
             train=train,
             dtype=self.dtype,
@@ -247,11 +253,14 @@ class ResNet(layers.Network):
 
     def _check_options(self) -> None:
         choose("shortcut", self.shortcut, SHORTCUTS)
-        if self.shortcut == "none" and (self.zero_gamma or self.drop_path):
-            option = "zero_gamma" if self.zero_gamma else "drop_path"
+        if self.zero_gamma and self.shortcut not in ("B", "C", "D"):
             raise ValueError(
-                f"{option} is {getattr(self, option)}; it needs shortcuts, and shortcut is 'none'"
+                f"zero_gamma needs projecting shortcuts (B, C or D); shortcut is {self.shortcut!r}"
             )
+        if self.zero_gamma and self.branch_relu:
+            raise ValueError("zero_gamma with branch_relu would keep every branch at zero")
+        if self.drop_path and self.shortcut == "none":
+            raise ValueError(f"drop_path is {self.drop_path}; a plain net has no branch to drop")
 
 
 def stem(x: Array, channels: tuple[int, ...], small_images: bool, conv, norm) -> Array:

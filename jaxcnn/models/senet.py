@@ -6,7 +6,8 @@ dense layers: reduction 16, with biases as in the released nets (`se_bias=False`
 the paper's ablations do). The stem's pooling rounds up. SE-ResNets have a bottleneck's stride on
 its first 1x1 convolution, SE-ResNeXts and SENet-154 on the 3x3. `se_resnet50_v1_5`, `101` and `152`
 are the widespread form on top of `resnet50` ...: stride on the 3x3, pooling padded by 1.
-`se_resnet18` and `34` are not in the paper.
+`se_resnet18` and `34` are not in the paper but timm's; their branches end in a ReLU before the
+gate.
 
 SE-BN-Inception and SE-VGG are in the files of their base networks.
 """
@@ -28,8 +29,8 @@ def senet(depth: int, **options: Any) -> functools.partial:
 _RESNEXT = {"groups": 32, "base_width": 4}
 
 VARIANTS = {
-    "se_resnet18": senet(18),
-    "se_resnet34": senet(34),
+    "se_resnet18": senet(18, branch_relu=True),
+    "se_resnet34": senet(34, branch_relu=True),
     **{f"se_resnet{n}": senet(n, stride_on="1x1") for n in (50, 101, 152)},
     **{f"se_resnet{n}_v1_5": senet(n, ceil_pool=False) for n in (50, 101, 152)},
     "se_resnext50_32x4d": senet(50, **_RESNEXT),
