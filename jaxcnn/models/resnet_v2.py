@@ -28,7 +28,7 @@ from jax import Array
 
 from jaxcnn import layers
 from jaxcnn.models.classic import choose
-from jaxcnn.models.resnet import (
+from jaxcnn.models.residual import (
     DEPTHS,
     SHORTCUTS,
     Conv,

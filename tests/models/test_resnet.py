@@ -13,7 +13,7 @@ from slow_resnet import slow_resnet
 
 import jaxcnn
 from jaxcnn import layers
-from jaxcnn.models import resnet
+from jaxcnn.models import residual, resnet
 from jaxcnn.training.compiling import compile_init
 
 SMALL = {"blocks": (2, 1), "width": 8, "stem": (8,), "num_classes": 5}
@@ -62,15 +62,15 @@ def test_network_equals_the_slow_one(case):
 
 def test_shortcut_a_takes_every_second_pixel_and_appends_zeros():
     x = jnp.arange(1 * 3 * 4 * 2, dtype=jnp.float32).reshape(1, 3, 4, 2)
-    y = resnet.shortcut(x, 5, 2, kind="A", conv=None, norm=None)
+    y = residual.shortcut(x, 5, 2, kind="A", conv=None, norm=None)
     assert y.shape == (1, 2, 2, 5)
     np.testing.assert_array_equal(y[0, :, :, 0], [[0, 4], [16, 20]])
     np.testing.assert_array_equal(y[0, :, :, 1], [[1, 5], [17, 21]])
     np.testing.assert_array_equal(y[..., 2:], 0)
-    centred = resnet.shortcut(x, 5, 2, kind="A_symmetric", conv=None, norm=None)
+    centred = residual.shortcut(x, 5, 2, kind="A_symmetric", conv=None, norm=None)
     np.testing.assert_array_equal(centred[..., 1:3], y[..., :2])
     assert float(jnp.sum(jnp.abs(centred))) == float(jnp.sum(jnp.abs(y)))
-    assert resnet.shortcut(x, 2, 1, kind="A", conv=None, norm=None) is x
+    assert residual.shortcut(x, 2, 1, kind="A", conv=None, norm=None) is x
 
 
 @pytest.mark.parametrize("depth", [20, 110])
@@ -150,7 +150,7 @@ def test_zero_gamma_makes_blocks_identities_that_can_learn():
 def test_drop_path_leaves_branches_out_of_examples_and_keeps_the_mean():
     rate, copies = 0.3, 2000
     block = resnet.ResidualBlock(
-        convs=resnet.block_convs("basic", 4, 1),
+        convs=residual.block_convs("basic", 4, 1),
         kind="A",
         conv=layers.conv,
         norm=functools.partial(nn.BatchNorm, use_running_average=True, epsilon=1e-5),

@@ -13,7 +13,7 @@ from slow_resnet import slow_resnet_v2
 
 import jaxcnn
 from jaxcnn import layers
-from jaxcnn.models import resnet, resnet_v2
+from jaxcnn.models import residual, resnet_v2
 
 SMALL = {"blocks": (2, 1), "width": 8, "stem": 8, "num_classes": 5}
 CASES = {
@@ -81,7 +81,7 @@ def test_blocks_are_identities_where_their_last_convolution_is_zero():
 
     # No ReLU on the way: a negative input comes out as it went in.
     block = resnet_v2.PreActBlock(
-        resnet.block_convs("basic", 4, 1),
+        residual.block_convs("basic", 4, 1),
         "B",
         layers.conv,
         functools.partial(nn.BatchNorm, use_running_average=True),

@@ -13,7 +13,7 @@ from slow_resnet import Slow, slow_resnet
 
 import jaxcnn
 from jaxcnn import layers
-from jaxcnn.models import resnet
+from jaxcnn.models import residual, resnet
 
 CARDINALITY, PATH_WIDTH = 4, 3
 
@@ -36,7 +36,7 @@ def paths(net, x):
 
 def test_block_equals_the_sum_of_paths_and_their_concatenation():
     block = resnet.ResidualBlock(
-        convs=resnet.block_convs(
+        convs=residual.block_convs(
             "bottleneck", 4, 1, groups=CARDINALITY, base_width=PATH_WIDTH * 64 // 4
         ),
         kind="B",
