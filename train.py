@@ -57,8 +57,13 @@ def main(argv: Sequence[str]) -> int:
     except ValueError as error:
         print(f"train.py: error: {console.one_line(error)}", file=sys.stderr)
         return console.MISTAKE
-    workdir = WORKDIR.value or Path("runs") / Path(CONFIG.value.partition(":")[0]).stem
+    workdir = WORKDIR.value or Path("runs") / _run_name(CONFIG.value)
     return console.run(fields, workdir, resume=RESUME.value, overwrite=OVERWRITE.value)
+
+
+def _run_name(config: str) -> str:
+    """ "configs/cifar_resnet.py:56,split" -> "cifar_resnet_56_split"."""
+    return Path(config).name.replace(".py", "").replace(":", "_").replace(",", "_")
 
 
 if __name__ == "__main__":

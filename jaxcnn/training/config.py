@@ -95,6 +95,18 @@ def set_duration(section: ConfigDict, name: str, *, steps: int | None = None, ep
     section[f"{name}_steps"], section[f"{name}_epochs"] = steps, epochs
 
 
+def smoke(config: ConfigDict, *, source: str = "synthetic") -> ConfigDict:
+    """Makes a configuration a run of five steps of 16 images, for trying it out in seconds."""
+    config.data.source = source
+    config.data.train_split, config.data.test_split = "train[:128]", "test[:64]"
+    config.train.batch_size = config.eval.batch_size = 16
+    set_duration(config.train, "length", steps=5)
+    for section in (config.eval, config.checkpoint):
+        set_duration(section, "every", steps=5)
+    config.log.every_steps = 1
+    return config
+
+
 # --- reading ------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ def compile_train(
         setup.model,
         setup.optimizer,
         setup.loss,
-        prepare=setup.prepare_train,
+        prepare=setup.prepare,
         axis_name=parallel.axis_name(setup.mode),
     )
     programs: dict[int, Callable] = {}
@@ -81,7 +81,7 @@ def make_evaluate(setup: Setup) -> Callable[[TrainState], dict[str, float]]:
     whole = {"images": setup.test_set.images, "labels": setup.test_set.labels}
     whole = parallel.place_batch(whole, setup.mesh)
     axis_name = parallel.axis_name(setup.mode)
-    pure = make_eval_step(setup.model, prepare=setup.prepare_eval, axis_name=axis_name)
+    pure = make_eval_step(setup.model, prepare=setup.prepare, axis_name=axis_name)
     step = parallel.parallelise(pure, setup.mode, setup.mesh)
 
     def evaluate(state: TrainState) -> dict[str, float]:
@@ -101,7 +101,7 @@ def predict(setup: Setup, state: TrainState, limit: int) -> np.ndarray:
     @compiling.jit
     def classes(state, batch):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        ready = setup.prepare_eval(batch, None)
+        ready = setup.prepare(batch, None)
         return setup.model.apply(variables, ready["image"], train=False).argmax(-1)
 
     predicted = []

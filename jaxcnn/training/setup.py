@@ -9,16 +9,16 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from jaxcnn.data import sources
-from jaxcnn.data.sources import Dataset
+from jaxcnn.data.dataset import Dataset
 from jaxcnn.models.registry import create_model
 from jaxcnn.training import inputs, losses, optimizers, parallel, schedules
 from jaxcnn.training.config import Recorded
 from jaxcnn.training.state import TrainState, abstract_state, abstract_variables
+from jaxcnn.training.step import Prepare
 
 _STEPS_PER_CALL = 25  # on accelerators; a convolution in a loop is several times slower on a CPU
 
@@ -37,8 +37,7 @@ class Setup:
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     optimizer: optax.GradientTransformation
     rate: schedules.Schedule
-    prepare_train: Callable
-    prepare_eval: Callable
+    prepare: Prepare
     image_shape: tuple[int, ...]
     shapes: TrainState
     mesh: Mesh
@@ -88,8 +87,10 @@ def make_setup(config: Recorded) -> Setup:
     for examples in (batch_size, config.eval.batch_size):
         parallel.check_batch_size(examples, mesh.size)
     data = config.data
-    train_set = _load(data, data.train_split)
-    test_set = _load(data, data.test_split)
+    train_set, test_set = (
+        sources.load(data.source, split, data_dir=data.dir)
+        for split in (data.train_split, data.test_split)
+    )
     _check_alike(train_set, test_set)
     model = create_model(
         config.model.name,
@@ -98,7 +99,7 @@ def make_setup(config: Recorded) -> Setup:
         axis_name=parallel.batch_norm_axis(mode, config.train.bn_sync),
         **dict(config.model.options),
     )
-    prepare_train, prepare_eval = inputs.make_prepare(train_set, data.augment)
+    prepare = inputs.make_prepare(train_set, data.augment)
     image_shape = (1, *train_set.images.shape[1:])
     steps_per_epoch = len(train_set.labels) / batch_size
     length = schedules.duration(config.train, "length", steps_per_epoch=steps_per_epoch)
@@ -119,8 +120,7 @@ def make_setup(config: Recorded) -> Setup:
         loss=functools.partial(losses.cross_entropy, label_smoothing=config.loss.label_smoothing),
         optimizer=optimizer,
         rate=rate,
-        prepare_train=prepare_train,
-        prepare_eval=prepare_eval,
+        prepare=prepare,
         image_shape=image_shape,
         shapes=abstract_state(model, optimizer, image_shape),
         mesh=mesh,
@@ -145,20 +145,6 @@ def _interval(section: Recorded, steps_per_epoch: float) -> float:
     if section.every_steps is not None:
         return section.every_steps
     return max(1.0, section.every_epochs * steps_per_epoch)
-
-
-def _load(data: Recorded, split: str) -> Dataset:
-    dataset = sources.load(data.source, split, data_dir=data.dir)
-    labels = dataset.labels
-    if not len(labels):
-        raise ValueError(f"split {split!r} of {data.source!r} is empty")
-    outside = np.flatnonzero((labels < 0) | (labels >= dataset.num_classes))
-    if len(outside):
-        raise ValueError(
-            f"label {labels[outside[0]]} of example {outside[0]} in split {split!r} of "
-            f"{data.source!r} is out of range; the classes are 0 to {dataset.num_classes - 1}"
-        )
-    return dataset
 
 
 def _check_alike(train_set: Dataset, test_set: Dataset) -> None:

@@ -147,15 +147,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 def test_a_label_out_of_range_is_named(tmp_path, monkeypatch):
-    whole = sources.load
+    whole = sources.open_source
 
-    def planted(name, split, **options):
-        dataset = whole(name, split, **options)
-        labels = dataset.labels.copy()
-        labels[17] = 10
-        return dataclasses.replace(dataset, labels=labels)
+    def planted(name, data_dir=None):
+        source = whole(name, data_dir)
 
-    monkeypatch.setattr(sources, "load", planted)
+        def read(part, start, stop):
+            images, labels = source.read(part, start, stop)
+            labels[17] = 10
+            return images, labels
+
+        return dataclasses.replace(source, read=read)
+
+    monkeypatch.setattr(sources, "open_source", planted)
     with pytest.raises(ValueError, match=r"label 10 of example 17 .*classes are 0 to 9"):
         run(small_config(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
