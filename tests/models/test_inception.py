@@ -169,14 +169,16 @@ def test_auxiliary_head_costs_only_where_it_is_asked_for():
     assert macs(["batch_stats", "endpoints"]) == published + head
 
 
-@pytest.mark.parametrize("size", [75, (139, 82), (331, 363)])
-@pytest.mark.parametrize("name", ["inception_v3", "inception_resnet_v1"])
+@pytest.mark.parametrize(
+    "name, size",
+    [("inception_v3", 75), ("inception_v3", (331, 363)), ("inception_resnet_v1", (139, 82))],
+)
 def test_any_size_has_the_same_parameters(name, size):
     model = jaxcnn.create_model(name, aux_heads=True)
     assert shapes_of(model, size) == shapes_of(model, 299)
 
 
-@pytest.mark.parametrize("size", [32, (33, 47), (299, 260)])
+@pytest.mark.parametrize("size", [32, (299, 260)])
 def test_bn_inception_takes_any_size(size):
     model = jaxcnn.create_model("bn_inception")
     assert shapes_of(model, size) == shapes_of(model, 224)
@@ -337,7 +339,6 @@ def test_initial_values_of_the_auxiliary_head():
     "name",
     [
         "googlenet",
-        "googlenet_naive",
         "inception_v3",
         "inception_v4",
         "inception_resnet_v1",
