@@ -291,12 +291,11 @@ class LeNetCaffe(layers.Network):
 
 def _lenet5_padding(images: Array) -> int:
     """Zeros around the image on its way into the first convolution: digits of 28x28 get 2."""
+    height, width = images.shape[1:3]
     sizes = {(32, 32): 0, (28, 28): 2}
-    if images.shape[1:3] not in sizes:
-        raise ValueError(
-            f"images are {images.shape[1]}x{images.shape[2]}; LeNet-5 takes 32x32 or 28x28"
-        )
-    return sizes[images.shape[1:3]]
+    if (height, width) not in sizes:
+        raise ValueError(f"images are {height}x{width}; LeNet-5 takes 32x32 or 28x28")
+    return sizes[height, width]
 
 
 VARIANTS = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 from jax import Array
@@ -109,7 +110,7 @@ class VGG(classic.FullyConnectedNetwork):
         return self.classify(x, self.min_size // 32, train=train, fc_init=fc_init)
 
 
-_NETS = {
+_NETS: dict[str, dict[str, Any]] = {
     "a": {"convs": (1, 1, 2, 2, 2)},
     "b": {"convs": (2, 2, 2, 2, 2)},
     "c": {"convs": (2, 2, 3, 3, 3), "last_kernel": 1},
