@@ -193,8 +193,8 @@ def test_what_cannot_be_is_refused():
 
 
 def test_rematerialised_and_bfloat16_networks_have_the_same_float32_parameters():
-    plain = jaxcnn.create_model("inception_resnet_v1")
-    other = jaxcnn.create_model("inception_resnet_v1", remat=True, dtype=jnp.bfloat16)
+    create = functools.partial(jaxcnn.create_model, "inception_resnet_v2", blocks=(1, 1, 1))
+    plain, other = create(), create(remat=True, dtype=jnp.bfloat16)
     variables = shapes_of(other, 75)
     assert variables == shapes_of(plain, 75)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -241,11 +241,16 @@ def unreached(model, size, endpoints):
 
 
 @pytest.mark.parametrize(
-    "name, size",
-    [("googlenet", 32), ("se_bn_inception", 32), ("inception_v3", 75), ("inception_resnet_v1", 75)],
+    "name, size, options",
+    [
+        ("googlenet", 32, {}),
+        ("se_bn_inception", 32, {}),
+        ("inception_v3", 75, {}),
+        ("inception_resnet_v2", 75, {"blocks": (1, 1, 1), "aux_heads": True}),
+    ],
 )
-def test_gradient_reaches_every_parameter(name, size):
-    model = jaxcnn.create_model(name)
+def test_gradient_reaches_every_parameter(name, size, options):
+    model = jaxcnn.create_model(name, **options)
     assert not unreached(model, size, endpoints=True)
     if model.aux_heads:
         without = unreached(model, size, endpoints=False)

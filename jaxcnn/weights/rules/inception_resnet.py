@@ -31,7 +31,7 @@ def torch_name(model: str, path: str) -> str:
 
 
 def _block_name(owner: str) -> str:
-    stage, block = re.fullmatch(r"stage(\d)_block(\d+)", owner).groups()
+    stage, block = owner.removeprefix("stage").split("_block")
     return "block8" if (stage, block) == ("3", "10") else f"{_STAGES[stage]}.{int(block) - 1}"
 
 

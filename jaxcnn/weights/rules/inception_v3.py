@@ -22,13 +22,14 @@ def torch_name(model: str, path: str) -> str:
         conv, _, leaf = rest.removeprefix("conv").partition("/")
         return f"Conv2d_{_ENTRY[conv]}.{leaf}"
     if head == "aux1_head":
-        layer, *leaf = rest.split("/")
-        return ".".join(("AuxLogits", _AUX[layer], *leaf))
+        layer, *leaves = rest.split("/")
+        return ".".join(("AuxLogits", _AUX[layer], *leaves))
     if head == "fc":
         return head
     grid = head.removeprefix("mixed_")
-    names = _BRANCHES.get(grid, _BRANCHES.get(grid[0]))
+    names = _BRANCHES[grid if grid in _BRANCHES else grid[0]]
     match = re.fullmatch(r"branch(\d)_(conv|mixed)(\d)(?:/branch(\d)_conv1)?/(\w+)", rest)
+    assert match, path
     branch = names[int(match[1]) - 1]
     if branch.endswith("_"):
         if match[2] == "conv":

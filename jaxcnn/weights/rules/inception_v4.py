@@ -15,14 +15,15 @@ def torch_name(model: str, path: str) -> str:
     if head == "entry":
         return _entry_name(rest)
     if head.startswith("stage"):
-        stage, block = re.fullmatch(r"stage(\d)_block(\d)", head).groups()
+        stage, block = head.removeprefix("stage").split("_block")
         index = _BEFORE[stage] + int(block) - 1
+    elif head in _REDUCTIONS:
+        stage, index = head, _REDUCTIONS[head]
     else:
-        stage, index = head, _REDUCTIONS.get(head)
-    if index is None:
         return path.replace("/", ".")  # the auxiliary head, which timm does not have
-    pattern = r"branch(\d)_(conv|mixed)(\d)(?:/branch(\d)_conv1)?/(\w+)"
-    branch, kind, conv, side, leaf = re.fullmatch(pattern, rest).groups()
+    match = re.fullmatch(r"branch(\d)_(conv|mixed)(\d)(?:/branch(\d)_conv1)?/(\w+)", rest)
+    assert match, path
+    branch, kind, conv, side, leaf = match.groups()
     position = int(conv) - 1
     if stage == "3" and branch in "23":
         # No sequences here: branch1_0, branch1_1a, branch1_1b; the sides follow 1 or 3 layers.
@@ -39,11 +40,11 @@ def torch_name(model: str, path: str) -> str:
 
 
 def _entry_name(path: str) -> str:
-    match = re.fullmatch(r"conv(\d)/(\w+)", path)
-    if match:
+    if match := re.fullmatch(r"conv(\d)/(\w+)", path):
         return f"features.{int(match[1]) - 1}.{match[2]}"
-    pattern = r"mixed(\d)/branch(\d)_conv(\d)/(\w+)"
-    mixed, branch, conv, leaf = re.fullmatch(pattern, path).groups()
+    match = re.fullmatch(r"mixed(\d)/branch(\d)_conv(\d)/(\w+)", path)
+    assert match, path
+    mixed, branch, conv, leaf = match.groups()
     if mixed == "2":
         return f"features.4.branch{int(branch) - 1}.{int(conv) - 1}.{leaf}"
     return f"features.{int(mixed) + 2}.conv.{leaf}"  # beside a pool
