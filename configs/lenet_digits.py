@@ -1,6 +1,6 @@
 """LeNet-5 on the 1,797 handwritten digits that ship inside scikit-learn: the default run.
 
-    python train.py                                                     # 48 epochs, under a minute
+    python train.py                                                     # 40 epochs, under a minute
     python train.py --config.train.seed=1 --workdir=runs/lenet_digits_1
     python train.py --config=configs/lenet_digits.py:smoke              # five steps
     python train.py --config.data.source=tfds:mnist --workdir=runs/lenet_mnist
@@ -21,9 +21,9 @@ def get_config(arg=None):
     config.data.source = "digits"
     config.data.augment = (("pad_crop", 2),)
     config.train.batch_size = 64
-    set_duration(config.train, "length", epochs=48.0)
+    set_duration(config.train, "length", epochs=40.0)
     config.optimizer = {"name": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-    config.schedule = {"name": "cosine", "learning_rate": 0.05, "warmup_epochs": 1.0}
+    config.schedule = {"name": "cosine", "learning_rate": 0.05, "warmup_percent": 3.0}
     set_duration(config.checkpoint, "every", epochs=8.0)
     if arg == "smoke":
         smoke(config, source="digits")

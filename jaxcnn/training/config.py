@@ -139,8 +139,8 @@ def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) ->
 
 def _load_get_config(path: Path) -> Callable[..., ConfigDict]:
     if path.suffix != ".py" or not path.is_file():
-        beside = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise ValueError(f"no configuration file {str(path)!r}{near(str(path), beside)}")
+        beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise ValueError(f"no configuration file {str(path)!r}{near(path.name, beside)}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

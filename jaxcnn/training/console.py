@@ -25,12 +25,13 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     program: str = "train.py",
+    debug: bool = False,
 ) -> int:
     """Trains and shows what happens; returns the exit code.
 
     0: done. 1: the loss or a gradient was not finite. 2: a mistake in what was asked for, or a file
-    that cannot be read or written; one line on stderr names it (JAXCNN_DEBUG=1 shows where). 143
-    and 130: stopped by SIGTERM or Ctrl-C, with a checkpoint to resume from.
+    that cannot be read or written; one line on stderr names it (`debug` or JAXCNN_DEBUG=1 raises
+    it instead). 143 and 130: stopped by SIGTERM or Ctrl-C, with a checkpoint to resume from.
     """
     from jaxcnn.training.loop import train
 
@@ -40,7 +41,7 @@ def run(
         print(f"{program}: stopped: {error}; the last checkpoint is good", file=sys.stderr)
         return NOT_FINITE
     except (ValueError, OSError) as error:
-        if os.environ.get("JAXCNN_DEBUG", "0") not in ("", "0"):
+        if debug or os.environ.get("JAXCNN_DEBUG", "0") not in ("", "0"):
             raise
         print(f"{program}: error: {one_line(error)}", file=sys.stderr)
         return MISTAKE

@@ -1,0 +1,43 @@
+"""`jaxcnn train`: what `train.py` does, for a configuration file anywhere."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def register(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "train",
+        help="train a network by a configuration file",
+        description="Trains as a configuration file says, and writes checkpoints, metrics and "
+        "figures. Exit codes: 0 done, 1 the loss was not finite, 2 a mistake in what was asked "
+        "for, 143 or 130 stopped by SIGTERM or Ctrl-C with a checkpoint.",
+        epilog="example: jaxcnn train configs/cifar_resnet.py:56 train.seed=1 --workdir runs/r56",
+    )
+    parser.add_argument(
+        "config", metavar="CONFIG", help="path of the file, with ':argument' if it takes one"
+    )
+    parser.add_argument(
+        "overrides", metavar="FIELD=VALUE", nargs="*", help="a field of the configuration to set"
+    )
+    parser.add_argument("--workdir", required=True, help="where everything is written")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--resume", action="store_true", help="go on with the run in workdir")
+    how.add_argument("--overwrite", action="store_true", help="delete the run in workdir")
+
+
+def run(args: argparse.Namespace) -> int:
+    from absl import logging
+
+    from jaxcnn.training import config, console
+
+    logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
+    fields = config.read_config(args.config, args.overrides)
+    return console.run(
+        fields,
+        args.workdir,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        program="jaxcnn train",
+        debug=args.debug,
+    )

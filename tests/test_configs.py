@@ -1,0 +1,47 @@
+"""Every configuration runs for a few steps, and nothing in it is left unread."""
+
+from pathlib import Path
+
+import pytest
+
+from jaxcnn.training.config import read_config, validate
+from jaxcnn.training.loop import train
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_smoke_form_runs(path, tmp_path):
+    config = read_config(f"{path}:smoke")
+    config.train.devices = 1
+    reports = list(train(config, tmp_path))
+    assert [r.step for r in reports if r.kind == "step"] == [1, 2, 3, 4, 5]
+    assert reports[-1].kind == "end"
+    assert [r.values["text"] for r in reports if r.kind == "notice"] == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_is_valid_locked_and_explained(path):
+    config = read_config(str(path))
+    validate(config)
+    with pytest.raises(AttributeError):
+        config.train.bach_size = 1
+    docstring = path.read_text("utf-8").split('"""')[1]
+    assert "python train.py" in docstring and f"{path.name}:smoke" in docstring
+    assert "error" in docstring
+    with pytest.raises(ValueError, match="'smok' is unknown"):
+        read_config(f"{path}:smok")
+
+
+def test_cifar_recipe_is_the_papers():
+    config = read_config(str(ROOT / "configs" / "cifar_resnet.py"))
+    assert config.model.name == "resnet20_cifar"
+    assert (config.train.batch_size, config.train.length_steps) == (128, 64_000)
+    assert config.schedule.boundaries_steps == (32_000, 48_000)
+    assert "warmup_steps" not in config.schedule
+    config = read_config(str(ROOT / "configs" / "cifar_resnet.py:110,split"))
+    assert (config.schedule.warmup_from, config.schedule.warmup_steps) == (0.01, 400)
+    assert (config.data.train_split, config.data.test_split) == ("train[:45000]", "train[45000:]")
+    config = read_config(str(ROOT / "configs" / "cifar_plain.py:56"))
+    assert (config.model.name, config.data.train_split) == ("plain56_cifar", "train")
