@@ -27,8 +27,8 @@ def normalise(images: Array, mean: Sequence[float], std: Sequence[float]) -> Arr
     scale = 1 / (255 * np.asarray(std, np.float64))
     shift = np.asarray(mean, np.float64) * 255 * scale
     ones = (1,) * (images.ndim - 1)
-    scale, shift = (v.astype(np.float32).reshape(*ones, -1) for v in (scale, shift))
-    return images.astype(jnp.float32) * scale - shift
+    scale, shift = scale.reshape(*ones, -1), shift.reshape(*ones, -1)
+    return images.astype(jnp.float32) * jnp.float32(scale) - jnp.float32(shift)
 
 
 def pad_crop(key: Array, image: Array, pad: int = 4) -> Array:
@@ -61,7 +61,8 @@ def make_prepare(
     normalised.
 
     Args:
-      augment: pairs of name and amount, carried out in this order: (("pad_crop", 4), ("flip", 0.5)).
+      augment: pairs of name and amount, carried out in this order, for example
+        (("pad_crop", 4), ("flip", 0.5)).
       mean, std: one number per channel, for pixels in [0,1].
 
     Raises:

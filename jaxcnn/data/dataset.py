@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 Arrays = tuple[np.ndarray, np.ndarray]
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +41,11 @@ class Source:
       class_names: the classes, by label.
       sizes: {part: number of examples}; "train" and "test", and whatever else there is.
       read: (part, start, stop) to images u8[N,H,W,C] and labels i32[N].
-      normalisation: mean and std of the training split, or None where they are to be computed.
     """
 
     class_names: tuple[str, ...]
     sizes: Mapping[str, int]
     read: Callable[[str, int, int], Arrays]
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
@@ -59,7 +58,7 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
         )
 
 
-def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: np.ndarray) -> Normalisation:
     """Mean and standard deviation of each channel of images u8[N,H,W,C], pixels in [0,1]."""
     counts = np.stack([np.bincount(c.ravel(), minlength=256) for c in np.moveaxis(images, -1, 0)])
     share = counts / counts.sum(1, keepdims=True)

@@ -7,7 +7,8 @@ import os
 
 import numpy as np
 
-from jaxcnn.data.dataset import Dataset, Source, channel_statistics, check_labels
+from jaxcnn.data import cifar_files, idx_files
+from jaxcnn.data.dataset import Dataset, Normalisation, Source, channel_statistics, check_labels
 from jaxcnn.data.splits import parse_split
 from jaxcnn.models.registry import near
 
@@ -21,6 +22,15 @@ SOURCES = (
     *(f"tfds:{name}" for name in _TFDS),
     *(f"files:{name}" for name in _FILES),
 )
+
+# Mean and standard deviation of each channel over the training split, pixels in [0,1]; those of
+# other sets are computed.
+_NORMALISATION: dict[str, Normalisation] = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
 
 
 def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
@@ -38,18 +48,19 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
       FileNotFoundError: the set or one of its files is not there.
     """
     source = open_source(name, data_dir)
-    sizes = {**source.sizes, "all": source.sizes["train"] + source.sizes["test"]}
+    sizes = {**source.sizes, "all": sum(source.sizes.get(p, 0) for p in ("train", "test"))}
     try:
         part, start, stop = parse_split(split, sizes)
     except ValueError as error:
         raise ValueError(f"{error} ({name!r})") from None
     if part == "all":
-        both = [source.read(p, 0, source.sizes[p]) for p in ("train", "test")]
+        both = [source.read(p, 0, source.sizes[p]) for p in ("train", "test") if p in sizes]
         images, labels = (np.concatenate(arrays)[start:stop] for arrays in zip(*both))
     else:
         images, labels = source.read(part, start, stop)
     check_labels(labels, len(source.class_names), f"{part!r} of {name!r}")
-    mean, std = source.normalisation or _train_statistics(name, data_dir)
+    known = _NORMALISATION.get(name.partition(":")[2])
+    mean, std = known or _train_statistics(name, os.fspath(data_dir) if data_dir else None)
     return Dataset(
         images=np.ascontiguousarray(images),
         labels=labels,
@@ -62,6 +73,7 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
 
 def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     """Finds a set by name, without reading its images. Raises as `load` does."""
+    # A reader is imported when it is asked for: scikit-learn and TFDS take a second each.
     kind, _, rest = name.partition(":")
     if name == "digits":
         from jaxcnn.data import digits
@@ -71,11 +83,21 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
         from jaxcnn.data import synthetic
 
         return synthetic.open_synthetic()
-    raise ValueError(f"unknown data source {name!r}{near(name, SOURCES)}")
+    if kind == "tfds" and rest:
+        from jaxcnn.data import tfds
+
+        return tfds.open_tfds(rest, data_dir)
+    if name not in SOURCES:
+        raise ValueError(f"unknown data source {name!r}{near(name, SOURCES)}")
+    if data_dir is None:
+        raise ValueError(f"{name!r} needs data_dir, the folder that has the files")
+    if rest in cifar_files.LAYOUTS:
+        return cifar_files.open_cifar(cifar_files.LAYOUTS[rest], data_dir)
+    return idx_files.open_idx(rest, data_dir)
 
 
 @functools.lru_cache(maxsize=8)
-def _train_statistics(name: str, data_dir: str | os.PathLike | None):
+def _train_statistics(name: str, data_dir: str | None) -> Normalisation:
     source = open_source(name, data_dir)
     images, _ = source.read("train", 0, source.sizes["train"])
     return channel_statistics(images)

@@ -1,0 +1,174 @@
+"""Sets that TFDS has built, read without TensorFlow: array_record files and TFRecord files.
+
+TFDS tells what a set is (splits, shards, features) and takes examples apart; this file finds the
+records and decodes the images.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxcnn.data import tfrecord
+from jaxcnn.data.dataset import Arrays, Source
+from jaxcnn.models.registry import near
+
+NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
+# In the order of preference; TFDS can also write riegeli and parquet.
+FORMATS = ("array_record", "tfrecord")
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+# (path, rows, number of records there should be) to the serialised examples of these rows.
+_Read = Callable[[Path, Sequence[int], int], list[bytes]]
+
+
+def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
+    """Finds a set that TFDS has built, by its name ("cifar10", "emnist/letters").
+
+    Args:
+      name: TFDS's name. The set has an `image` u8 of one fixed shape and a `label`.
+      data_dir: the folder that has the sets, or the folder of this set's version; by default
+        $TFDS_DATA_DIR or ~/tensorflow_datasets, as in TFDS.
+
+    Raises:
+      FileNotFoundError: the set is not there.
+      ValueError: it is there in formats or with features that cannot be read.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = _find(name, data_dir)
+    info = tfds.builder_from_directory(folder).info
+    stored = [f.value for f in (info.file_format, *info.alternative_file_formats) if f]
+    formats = [f for f in FORMATS if f in stored]
+    if not formats:
+        raise ValueError(
+            f"{folder} holds {', '.join(stored)} files; {' and '.join(FORMATS)} can be read"
+        )
+    if formats[0] != info.file_format.value:
+        info = tfds.builder_from_directory(folder, file_format=formats[0]).info
+    _check_features(name, info.features)
+    label = info.features["label"]
+    shape = tuple(info.features["image"].shape)
+
+    def read(part: str, start: int, stop: int) -> Arrays:
+        images = np.empty((stop - start, *shape), np.uint8)
+        labels = np.empty(stop - start, np.int32)
+        records = _records(info.splits[part], _READERS[formats[0]], start, stop)
+        for i, (where, record) in enumerate(records):
+            example = info.features.deserialize_example_np(record, decoders=skip)
+            images[i] = _decode(example["image"], shape, where)
+            labels[i] = example["label"]
+        return images, labels
+
+    skip = {"image": tfds.decode.SkipDecoding()}
+    return Source(
+        class_names=tuple(map(str, label.names or range(label.num_classes))),
+        sizes={part: split.num_examples for part, split in info.splits.items()},
+        read=read,
+    )
+
+
+def _find(name: str, data_dir: str | os.PathLike | None) -> Path:
+    """The folder of the set's newest version."""
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    root = Path(root).expanduser()
+    if (root / "dataset_info.json").is_file():
+        return root
+    versions = [
+        p.parent
+        for p in (root / name).glob("*/dataset_info.json")
+        if _VERSION.fullmatch(p.parent.name)
+    ]
+    if versions:
+        return max(versions, key=lambda p: tuple(map(int, p.name.split("."))))
+    here = f"--data_dir={root} " if data_dir else ""
+    raise FileNotFoundError(
+        f"tfds:{name} is not in {root / name}{near(name, NAMES) if name not in NAMES else ''}; "
+        f"either build it: pip install 'jaxcnn[build]' && tfds build {name} {here}"
+        f"--file_format=array_record; or name the folder that has it in data_dir, or that of the "
+        f"official files with files:{name.partition('/')[0]}"
+    )
+
+
+def _check_features(name: str, features: Any) -> None:
+    for wanted in ("image", "label"):
+        if wanted not in features:
+            has = ", ".join(map(repr, features))
+            raise ValueError(f"tfds:{name} has no feature {wanted!r}; it has {has}")
+    image = features["image"]
+    if None in image.shape or np.dtype(image.np_dtype) != np.uint8:
+        raise ValueError(
+            f"tfds:{name} has images {np.dtype(image.np_dtype)}{list(image.shape)}; only u8 images "
+            "of one fixed shape can be read into memory"
+        )
+
+
+def _records(split: Any, read: _Read, start: int, stop: int):
+    """Yields ("<file>, record <number>", serialised example) of examples start to stop."""
+    first = 0
+    for path, length in zip(split.filepaths, split.shard_lengths):
+        rows = range(max(start - first, 0), min(stop - first, length))
+        if rows:
+            path = Path(path)
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} is missing: {length} examples of {split.name!r}")
+            for row, record in zip(rows, read(path, rows, length)):
+                yield f"{path}, record {row}", record
+        first += length
+
+
+def _decode(encoded: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """The image u8[H,W,C] in a PNG or JPEG file."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            pixels = np.asarray(image)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{where}: the image cannot be decoded: {error}") from None
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.shape != shape or pixels.dtype != np.uint8:
+        raise ValueError(
+            f"{where}: the image is {pixels.dtype}{list(pixels.shape)}; uint8{list(shape)} expected"
+        )
+    return pixels
+
+
+def _read_array_record(path: Path, rows: Sequence[int], expected: int) -> list[bytes]:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    # Reading ahead would read whole chunks for single records.
+    options = "readahead_buffer_size:0"
+    reader = ArrayRecordReader(str(path), options=options, file_reader_buffer_size=32768)
+    try:
+        found = reader.num_records()
+        records = reader.read(list(rows)) if found == expected else []
+        if not found:
+            reader.read([0])  # says why the file could not be opened
+    except RuntimeError as error:
+        raise ValueError(f"{path} ({path.stat().st_size} bytes) is damaged: {error}") from None
+    finally:
+        reader.close()
+    _check_count(path, found, expected)
+    return records
+
+
+def _read_tfrecord(path: Path, rows: Sequence[int], expected: int) -> list[bytes]:
+    records = tfrecord.index_records(path)
+    _check_count(path, len(records), expected)
+    return records.read(rows)
+
+
+def _check_count(path: Path, found: int, expected: int) -> None:
+    if found != expected:
+        raise ValueError(f"{path} holds {found} examples; {expected} expected")
+
+
+_READERS: dict[str, _Read] = {"array_record": _read_array_record, "tfrecord": _read_tfrecord}
