@@ -197,7 +197,7 @@ def _parse(text: str, kind: type) -> Any:
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"train.batch_size": 128, ...}: every value by its path; empty sections are left out."""
-    found = {}
+    found: dict[str, Any] = {}
     for name in config:
         value = config[name]
         if isinstance(value, (ConfigDict, Mapping)):

@@ -55,7 +55,9 @@ def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = No
     console = Console(file=out, highlight=False, soft_wrap=True)
     progress = _progress(console)
     task = progress.add_task("", total=None, epoch="", loss="", speed="", test="", start=False)
-    code, start, shown = DONE, {}, {}
+    code = DONE
+    start: Mapping[str, Any] = {}
+    shown: Mapping[str, Any] = {}
     with progress:
         for report in reports:
             if report.kind == "start":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,35 +14,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.evaluation import metrics
-from jaxcnn.training import checkpoints, parallel, plots, programs, schedules, workdir
+from jaxcnn.training import checkpoints, parallel, plots, programs, schedules
 from jaxcnn.training.checkpoints import Checkpoints
 from jaxcnn.training.config import Recorded, validate
 from jaxcnn.training.reports import MetricsFiles, Report, read_rows
 from jaxcnn.training.setup import Setup, make_setup
 from jaxcnn.training.signals import StopSignals
 from jaxcnn.training.state import TrainState, create_state
+from jaxcnn.training.workdir import BEST, CHECKPOINTS, claim, write_manifest
 
 _PREDICTED = 1000  # held-out examples that `predictions.png` is drawn from
 
 
 def train(
     config: Mapping[str, Any],
-    directory: str | Path,
+    workdir: str | Path,
     *,
     resume: bool = False,
     overwrite: bool = False,
 ) -> Iterator[Report]:
     """Trains as the configuration says, and yields a report of each thing that happens.
 
-    Everything is checked before the directory is touched. SIGTERM or Ctrl-C ends the run at the
+    Everything is checked before workdir is touched. SIGTERM or Ctrl-C ends the run at the
     next step with a checkpoint; `resume` goes on from there, or from the newest checkpoint after a
     kill, and ends in the same bits as an undisturbed run.
 
     Args:
       config: see `jaxcnn.training.config.default_config`.
-      directory: for checkpoints, metrics and figures.
-      resume: go on with the run that the directory holds; begin if it holds none.
-      overwrite: delete the run that the directory holds.
+      workdir: directory for checkpoints, metrics and figures.
+      resume: go on with the run that it holds; begin if it holds none.
+      overwrite: delete the run that it holds.
 
     Yields:
       `Report`s; the last is "end" or "stopped".
@@ -58,18 +60,18 @@ def train(
     init_key, key = jax.random.split(jax.random.key(fields.train.seed))
     keep, seed = fields.checkpoint.keep, fields.train.seed
     facts = _facts(setup, fields)
-    directory = workdir.claim(directory, config, resume=resume, overwrite=overwrite)
+    directory = claim(workdir, config, resume=resume, overwrite=overwrite)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
-        newest = stack.enter_context(Checkpoints(directory / workdir.CHECKPOINTS, keep))
-        best = stack.enter_context(Checkpoints(directory / workdir.BEST, 1))
+        newest = stack.enter_context(Checkpoints(directory / CHECKPOINTS, keep))
+        best = stack.enter_context(Checkpoints(directory / BEST, 1))
 
         # Where the run stands.
         found = newest.restore_newest(checkpoints.abstract(setup.shapes, setup.mesh))
+        sums: dict[str, Any] = {"log": {}, "eval": {}}
         if found is None:
-            step, sums, notices = 0, {"log": {}, "eval": {}}, []
-            if resume:
-                notices = ["there is no checkpoint to go on from: the run begins"]
+            step = 0
+            notices = ["there is no checkpoint to go on from: the run begins"] if resume else []
             state = create_state(setup.model, setup.optimizer, init_key, setup.image_shape)
         else:
             step, state, sums, notices = found
@@ -77,7 +79,7 @@ def train(
         best.delete_after(step)
         files = MetricsFiles(directory, after=step if resume else None)
         stack.callback(files.close)
-        workdir.write_manifest(directory, config, facts)
+        write_manifest(directory, config, facts)
         yield Report("start", step, setup.epoch(step), facts)
         if setup.steps_per_call > 1 and facts["platform"] == "cpu":
             notices.append("several steps in a call are several times slower on a CPU than one")
@@ -93,7 +95,7 @@ def train(
 
         def settle(first: int, last: int, fetched_later: Any) -> Iterator[Report]:
             """Fetches and sums the metrics of the steps first+1..last, and writes a row if due."""
-            with speed.running():
+            with speed.running((last - first) * setup.batch_size):
                 fetched = jax.device_get(fetched_later)
             _check_finite(fetched, first)
             for name, so_far in sums.items():
@@ -111,7 +113,7 @@ def train(
         late = None  # metrics are fetched one call late, so that the device never waits for them
         while step < setup.total_steps and not stop.received:
             count, boundary = setup.steps_at_once(step), setup.next_boundary(step)
-            with speed.running(count * setup.batch_size):
+            with speed.running():
                 state, out = run_steps(state, step, count)
             if late:
                 yield from settle(*late)
@@ -123,6 +125,8 @@ def train(
             late = None
             if setup.is_due(setup.every_eval, step):
                 row = evaluate(state) | _training_means(sums)
+                if not np.isfinite(row["loss"]):
+                    raise FloatingPointError(f"the test loss is not finite after step {step}")
                 improved = files.best is None or row["top1_error"] < files.best
                 files.write("eval", step, setup.epoch(step), row)
                 yield Report("eval", step, setup.epoch(step), row)
@@ -178,7 +182,7 @@ def _observe(setup: Setup, fields: Recorded, state: TrainState, error: float) ->
     opt_state = schedules.observe(fields.schedule, state.opt_state, jnp.float32(error))
     if fields.schedule["name"] != "plateau":
         return state
-    return parallel.place_state(state.replace(opt_state=opt_state), setup.mesh)
+    return parallel.place_state(dataclasses.replace(state, opt_state=opt_state), setup.mesh)
 
 
 def _plot_predictions(setup: Setup, state: TrainState, path: Path) -> None:

@@ -102,7 +102,8 @@ def predict(setup: Setup, state: TrainState, limit: int) -> np.ndarray:
     def classes(state, batch):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         ready = setup.prepare(batch, None)
-        return setup.model.apply(variables, ready["image"], train=False).argmax(-1)
+        logits: Any = setup.model.apply(variables, ready["image"], train=False)
+        return logits.argmax(-1)
 
     predicted = []
     for batch in resident.eval_batches(len(labels), setup.eval_batch_size):

@@ -49,6 +49,7 @@ def test_reports_come_in_order(finished):
     assert (start["train_examples"], start["test_examples"], start["total_steps"]) == (200, 70, 10)
     assert reports[-1].epoch == 10 * 48 / 200
     assert reports[1].values["memory_bytes"] > 1000
+    assert all(r.values["images_per_second"] > 1 for r in of_kind(reports, "train"))
 
 
 def test_rows_are_means_over_the_steps_between(finished):
@@ -172,7 +173,7 @@ def test_a_label_out_of_range_is_named(tmp_path, monkeypatch):
         ("model.options.widht", 3, "unknown option 'widht'"),
         ("data.source", "digit", "'digit'.*did you mean 'digits'"),
         ("data.train_split", "trian", "'trian'"),
-        ("data.source", "files:cifar10", "dir"),
+        ("data.source", "files:cifar10", "'files:cifar10' needs data_dir"),
         ("data.augment", (("flop", 1),), "'flop'"),
         ("train.batch_size", 20, "batch size 20 cannot be split evenly over 8 devices"),
         ("train.devices", 9, "devices is 9; this machine has 8"),
