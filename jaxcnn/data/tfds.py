@@ -128,7 +128,7 @@ def _records(split: Any, read: _Read, start: int, stop: int):
 def _decode(encoded: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
     """The image u8[H,W,C] in a PNG or JPEG file."""
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
             pixels = np.asarray(image)
     except (OSError, ValueError) as error:
         raise ValueError(f"{where}: the image cannot be decoded: {error}") from None
