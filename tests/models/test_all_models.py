@@ -12,6 +12,7 @@ from drawing import draw_images, draw_variables
 
 import jaxcnn
 from jaxcnn.analysis.count import sub_jaxprs
+from jaxcnn.training.compiling import compile_init as quick_jit
 
 RESNET = {"blocks": (2, 1, 1, 1), "width": 8, "stem": (8,)}
 ENDS_IN_FC = {"fc_width": 16, "num_classes": 5}
@@ -220,7 +221,7 @@ def _products(jaxpr):
 
 
 # Full width cannot be avoided in these: their compilation alone takes many seconds.
-SLOW = {"inception_v3", "inception_v4", "bn_inception", "inception_resnet_v2"}
+SLOW = {"googlenet", "inception_v3", "inception_v4", "bn_inception", "inception_resnet_v2"}
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_gradient_reaches_every_parameter(name):
     variables = draw_variables(model, images.shape)
     params = variables.pop("params")
 
-    @jax.jit
+    @quick_jit
     def gradient(params):
         def loss(params):
             logits, state = model.apply(
@@ -274,7 +275,7 @@ def test_remat_changes_no_gradient(name):
     forgetful = model.clone(remat=True)
     assert shapes_of(forgetful, images) == shapes_of(model, images)
     assert "remat" in str(jax.make_jaxpr(train(forgetful))(variables["params"]))
-    expected, actual = (jax.jit(train(m))(variables["params"]) for m in (model, forgetful))
+    expected, actual = (quick_jit(train(m))(variables["params"]) for m in (model, forgetful))
     chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -286,20 +287,19 @@ def test_checkpoint_around_a_whole_network():
         return jnp.sum(apply(variables, images) ** 2)
 
     grads = [
-        jax.jit(jax.grad(functools.partial(loss, apply)))(variables)["params"]
+        quick_jit(jax.grad(functools.partial(loss, apply)))(variables)["params"]
         for apply in (model.apply, jax.checkpoint(model.apply))
     ]
     chex.assert_trees_all_close(*grads, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["lenet5_1998", "se_resnet50", "resnext50_32x4d", "dpn92"])
+@pytest.mark.parametrize("name", ["lenet5_1998", "resnext50_32x4d", "dpn92"])
 def test_vmap_over_variables_is_an_ensemble(name):
     """Also the gradient, which goes through the networks' own derivative rules."""
     model, images = build(name)
     members = [draw_variables(model, images.shape, seed=seed) for seed in range(2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
-    @jax.jit
     def value_and_grad(variables):
         def loss(params):
             logits = model.apply({**variables, "params": params}, images)
@@ -307,9 +307,10 @@ def test_vmap_over_variables_is_an_ensemble(name):
 
         return jax.grad(loss, has_aux=True)(variables["params"])
 
-    grads, logits = jax.jit(jax.vmap(value_and_grad))(stacked)
+    single = quick_jit(value_and_grad)
+    grads, logits = quick_jit(jax.vmap(value_and_grad))(stacked)
     for i, member in enumerate(members):
-        expected, expected_logits = value_and_grad(member)
+        expected, expected_logits = single(member)
         np.testing.assert_allclose(logits[i], expected_logits, rtol=1e-4, atol=1e-5)
         for actual, wanted in zip(jax.tree.leaves(grads), jax.tree.leaves(expected)):
             atol = 1e-4 * float(jnp.abs(wanted).max()) + 1e-7
@@ -342,7 +343,7 @@ class VariantsTest(chex.TestCase):
 
     @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
     def test_forward(self):
-        for name in ("lenet5_1998", "resnet20_cifar", "alexnet_2gpu"):
+        for name in ("lenet5_1998", "resnet20_cifar"):
             model, images = build(name)
             variables = draw_variables(model, images.shape)
             logits = self.variant(model.apply)(variables, images)
@@ -362,7 +363,7 @@ def test_as_an_nnx_module():
     from flax import nnx
     from flax.nnx import bridge
 
-    model, images = build("resnet20_cifar", batch=4)
+    model, images = build("resnet20_cifar", batch=4, blocks=(1,))
     module = bridge.ToNNX(model, rngs=nnx.Rngs(0)).lazy_init(images)
     logits = module(images)
     assert logits.shape == (4, 10) and logits.dtype == jnp.float32
