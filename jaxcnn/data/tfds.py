@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,6 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
         raise ValueError(
             f"{folder} holds {', '.join(stored)} files; {' and '.join(FORMATS)} can be read"
         )
-    if formats[0] != info.file_format.value:
-        info = tfds.builder_from_directory(folder, file_format=formats[0]).info
     _check_features(name, info.features)
     label = info.features["label"]
     shape = tuple(info.features["image"].shape)
@@ -61,7 +59,7 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     def read(part: str, start: int, stop: int) -> Arrays:
         images = np.empty((stop - start, *shape), np.uint8)
         labels = np.empty(stop - start, np.int32)
-        records = _records(info.splits[part], _READERS[formats[0]], start, stop)
+        records = _records(info.splits[part], formats[0], start, stop)
         for i, (where, record) in enumerate(records):
             example = info.features.deserialize_example_np(record, decoders=skip)
             images[i] = _decode(example["image"], shape, where)
@@ -111,16 +109,18 @@ def _check_features(name: str, features: Any) -> None:
         )
 
 
-def _records(split: Any, read: _Read, start: int, stop: int):
+def _records(split: Any, form: str, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
     """Yields ("<file>, record <number>", serialised example) of examples start to stop."""
+    # TFDS itself opens a set in its main format only; the others have the same shards.
+    template = split.filename_template.replace(filetype_suffix=form)
     first = 0
-    for path, length in zip(split.filepaths, split.shard_lengths):
+    for path, length in zip(template.sharded_filepaths(split.num_shards), split.shard_lengths):
         rows = range(max(start - first, 0), min(stop - first, length))
         if rows:
             path = Path(path)
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing: {length} examples of {split.name!r}")
-            for row, record in zip(rows, read(path, rows, length)):
+            for row, record in zip(rows, _READERS[form](path, rows, length)):
                 yield f"{path}, record {row}", record
         first += length
 
@@ -152,10 +152,9 @@ def _read_array_record(path: Path, rows: Sequence[int], expected: int) -> list[b
         records = reader.read(list(rows)) if found == expected else []
         if not found:
             reader.read([0])  # says why the file could not be opened
+        reader.close()
     except RuntimeError as error:
         raise ValueError(f"{path} ({path.stat().st_size} bytes) is damaged: {error}") from None
-    finally:
-        reader.close()
     _check_count(path, found, expected)
     return records
 

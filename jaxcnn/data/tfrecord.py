@@ -33,7 +33,7 @@ class Records:
 
     def read(self, rows: Sequence[int]) -> list[bytes]:
         """The records of these numbers. Raises ValueError if one does not pass its check."""
-        starts, lengths = self.starts[np.asarray(rows)], self.lengths[np.asarray(rows)]
+        starts, lengths = (v[np.asarray(rows, int)] for v in (self.starts, self.lengths))
         wrong = np.flatnonzero(_fails(self.content, starts, lengths))
         if len(wrong):
             raise ValueError(f"{self.path}: record {rows[wrong[0]]} is damaged (wrong checksum)")
