@@ -73,6 +73,7 @@ class Checkpoints:
         failed: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
+                _check_arrays(self.directory / str(step) / "state")
                 state, meta = self.restore(step, like)
             except Exception as error:  # Orbax raises whatever its parts raise
                 failed[step] = _first_line(error)
@@ -117,6 +118,20 @@ def abstract(shapes: Any, mesh: Mesh) -> Any:
     """The tree of shapes that `restore` takes, for a state that every device holds in full."""
     held = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=held), shapes)
+
+
+def _check_arrays(folder: Path) -> None:
+    """Reads every stored chunk once, one after the other; raises at the first that is broken.
+
+    Orbax reads all at once, and when one fails those under way fill stderr with tracebacks.
+    """
+    import tensorstore
+
+    if not (folder / "manifest.ocdbt").is_file():
+        raise ValueError(f"{folder / 'manifest.ocdbt'} is missing")
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
+    for key in store.list().result():
+        store.read(key).result()
 
 
 def _unused(path: Path) -> Path:

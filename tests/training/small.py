@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from tiny import Tiny
 
 from jaxcnn.models import registry
 from jaxcnn.training import checkpoints
 from jaxcnn.training.config import default_config, set_duration
 from jaxcnn.training.loop import train
-from tiny import Tiny
 
 
 @pytest.fixture

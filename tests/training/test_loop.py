@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from small import run, small_config, tiny_network  # noqa: F401
 
 from jaxcnn.data import resident, sources
 from jaxcnn.training import console, programs
@@ -15,7 +16,6 @@ from jaxcnn.training.loop import train
 from jaxcnn.training.reports import read_rows
 from jaxcnn.training.setup import make_setup
 from jaxcnn.training.state import create_state
-from small import run, small_config, tiny_network  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
@@ -24,8 +24,9 @@ pytestmark = pytest.mark.usefixtures("tiny_network")
 def finished(tmp_path_factory):
     """One run to the end: (directory, reports)."""
     with pytest.MonkeyPatch.context() as patch:
-        from jaxcnn.models import registry
         from tiny import Tiny
+
+        from jaxcnn.models import registry
 
         patch.setitem(registry._variants(), "tiny", ("tiny", Tiny))
         directory = tmp_path_factory.mktemp("finished")

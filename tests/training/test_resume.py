@@ -10,9 +10,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-
-from jaxcnn.training.loop import train
-from jaxcnn.training.reports import read_rows
 from small import (  # noqa: F401
     assert_same_run,
     last_checkpoint,
@@ -21,14 +18,18 @@ from small import (  # noqa: F401
     tiny_network,
 )
 
+from jaxcnn.training.loop import train
+from jaxcnn.training.reports import read_rows
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        from jaxcnn.models import registry
         from tiny import Tiny
+
+        from jaxcnn.models import registry
 
         patch.setitem(registry._variants(), "tiny", ("tiny", Tiny))
         directory = tmp_path_factory.mktemp("undisturbed")
@@ -148,7 +149,7 @@ def wait_for_step(process, directory, step):
 
 
 def test_a_killed_process_goes_on(tmp_path):
-    """kill -9, SIGTERM, and then to the end, against one process that nobody disturbed."""
+    """kill -9, SIGTERM, a broken checkpoint, then to the end; against an undisturbed process."""
     whole = start(tmp_path / "whole")
     out, error = whole.communicate(timeout=300)
     assert whole.returncode == 0, error
@@ -164,8 +165,12 @@ def test_a_killed_process_goes_on(tmp_path):
     out, error = process.communicate(timeout=300)
     assert process.returncode == 143 and "Traceback" not in error
     assert "stopped by SIGTERM at step" in out and "--resume" in out
+    newest = last_checkpoint(broken)[0]
+    for file in (broken / "checkpoints" / str(newest)).rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:10])
     process = start(broken, "--resume")
     out, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
+    assert process.returncode == 0 and "Traceback" not in error, error
+    assert f"note: the checkpoint of step {newest} cannot be read" in out
     assert "done in" in out
     assert_same_run(broken, tmp_path / "whole")
