@@ -1,0 +1,200 @@
+"""Weights that others have published: where they are and how their images are prepared.
+
+A name is timm's: an architecture and a tag that says who trained it on what. Sizes, crops,
+interpolations and normalisations are those of timm's `default_cfgs`; where it gives a size for
+testing that is larger than the one trained on, it is the one for testing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from jaxcnn.models import registry
+
+Channels = tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes a network's input.
+
+    Attributes:
+      size: height and width of the input.
+      crop: share of the shorter side that the input shows: the image is resized to a shorter side
+        of floor(size / crop), and its centre is cut out.
+      interpolation: "bilinear" or "bicubic", of the resizing.
+      mean, std: of each channel, of pixels in [0,1].
+    """
+
+    size: int
+    crop: float
+    interpolation: str
+    mean: Channels
+    std: Channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Published weights.
+
+    Attributes:
+      name: architecture and tag, as timm calls them.
+      model: id of the network here.
+      preprocessing: what their images go through.
+    """
+
+    name: str
+    model: str
+    preprocessing: Preprocessing
+
+    @property
+    def repository(self) -> str:
+        """On the Hugging Face hub."""
+        return f"timm/{self.name}"
+
+    @property
+    def file(self) -> str:
+        return "model.safetensors"
+
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_INCEPTION = ((0.5,) * 3, (0.5,) * 3)
+_DPN = ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3)
+
+_TORCHVISION = Preprocessing(224, 0.875, "bilinear", *_IMAGENET)
+_TORCHVISION_2 = Preprocessing(224, 0.965, "bilinear", *_IMAGENET)
+_BICUBIC = Preprocessing(224, 0.875, "bicubic", *_IMAGENET)
+_TIMM = Preprocessing(288, 0.95, "bicubic", *_IMAGENET)
+_TIMM_320 = Preprocessing(320, 1.0, "bicubic", *_IMAGENET)
+# Wightman, Touvron, Jegou 2021, "ResNet strikes back" (arXiv 2110.00476), procedures A1 to D.
+_STRIKES_BACK = Preprocessing(288, 1.0, "bicubic", *_IMAGENET)
+_STRIKES_BACK_A3 = Preprocessing(224, 0.95, "bicubic", *_IMAGENET)
+_RESNET_V2 = Preprocessing(288, 1.0, "bicubic", *_INCEPTION)
+_INCEPTION_299 = Preprocessing(299, 0.875, "bicubic", *_INCEPTION)
+_INCEPTION_RESNET = Preprocessing(299, 0.8975, "bicubic", *_INCEPTION)
+_DPN_224 = Preprocessing(224, 0.875, "bicubic", *_DPN)
+
+_TAGS = {
+    "tv_in1k": _TORCHVISION,
+    "tv2_in1k": _TORCHVISION_2,
+    "gluon_in1k": _BICUBIC,
+    "am_in1k": _BICUBIC,
+    **{f"{tag}_in1k": _STRIKES_BACK for tag in ("a1h", "a1", "a2", "b1k", "b2k", "c1", "c2", "d")},
+    "a3_in1k": _STRIKES_BACK_A3,
+    **{f"{tag}_in1k": _TIMM for tag in ("bt", "ra", "ra2", "ram", "racm")},
+    "mx_in1k": _DPN_224,
+}
+
+# Architecture in timm, id here where it is another, and tags. A tag's preprocessing is in `_TAGS`
+# unless `_EXCEPTIONS` has it by the full name.
+_LISTED = """
+resnet18            -                   a1 a2 a3 gluon tv
+resnet34            -                   a1 a2 a3 bt gluon tv
+resnet50            -                   a1 a1h a2 a3 am b1k b2k bt c1 c2 d gluon ra ram tv tv2
+resnet101           -                   a1 a1h a2 a3 gluon tv tv2
+resnet152           -                   a1 a1h a2 a3 gluon tv tv2
+resnet50c           -                   gluon
+resnet101c          -                   gluon
+resnet152c          -                   gluon
+resnet18d           -                   ra2
+resnet34d           -                   ra2
+resnet50d           -                   a1 a2 a3 gluon ra2 ra4_e3600_r224
+resnet101d          -                   gluon ra2
+resnet152d          -                   gluon ra2
+resnet50s           -                   gluon
+resnet101s          -                   gluon
+resnet152s          -                   gluon
+resnetv2_18         resnet18_v2         ra4_e3600_r224
+resnetv2_34         resnet34_v2         ra4_e3600_r224
+resnetv2_50         resnet50_v2         a1h
+resnetv2_101        resnet101_v2        a1h
+wide_resnet50_2     -                   racm tv tv2
+wide_resnet101_2    -                   tv tv2
+resnext50_32x4d     -                   a1 a1h a2 a3 gluon ra tv tv2
+resnext101_32x4d    -                   gluon
+resnext101_32x8d    -                   tv tv2
+resnext101_64x4d    -                   c1 gluon tv
+seresnet50          se_resnet50_v1_5    a1 a2 a3 ra2
+vgg11               vgg_a               tv
+vgg13               vgg_b               tv
+vgg16               vgg_d               tv
+vgg19               vgg_e               tv
+vgg11_bn            vgg_a_bn            tv
+vgg13_bn            vgg_b_bn            tv
+vgg16_bn            vgg_d_bn            tv
+vgg19_bn            vgg_e_bn            tv
+inception_v3        -                   gluon tf tf_adv tv
+inception_v4        -                   tf
+inception_resnet_v2 -                   tf tf_ens_adv
+dpn68               -                   mx
+dpn68b              -                   mx ra
+dpn92               -                   mx
+dpn98               -                   mx
+dpn107              -                   mx
+dpn131              -                   mx
+"""
+
+_EXCEPTIONS = {
+    "resnet50.a1h_in1k": dataclasses.replace(_STRIKES_BACK, size=224),
+    "resnet101d.ra2_in1k": _TIMM_320,
+    "resnet152d.ra2_in1k": _TIMM_320,
+    "resnet50d.ra4_e3600_r224_in1k": _RESNET_V2,
+    "resnetv2_18.ra4_e3600_r224_in1k": _RESNET_V2,
+    "resnetv2_34.ra4_e3600_r224_in1k": _RESNET_V2,
+    "resnetv2_50.a1h_in1k": _RESNET_V2,
+    "resnetv2_101.a1h_in1k": _RESNET_V2,
+    "inception_v3.gluon_in1k": Preprocessing(299, 0.875, "bicubic", *_IMAGENET),
+    **{f"inception_v3.{tag}_in1k": _INCEPTION_299 for tag in ("tf", "tf_adv", "tv")},
+    "inception_v4.tf_in1k": _INCEPTION_299,
+    "inception_resnet_v2.tf_in1k": _INCEPTION_RESNET,
+    "inception_resnet_v2.tf_ens_adv_in1k": _INCEPTION_RESNET,
+    "dpn68b.ra_in1k": _STRIKES_BACK,
+}
+
+# The release's own SENets, under the tag "in1k".
+_LEGACY = {
+    "legacy_seresnet18": "se_resnet18",
+    "legacy_seresnet34": "se_resnet34",
+    "legacy_seresnet50": "se_resnet50",
+    "legacy_seresnet101": "se_resnet101",
+    "legacy_seresnet152": "se_resnet152",
+    "legacy_seresnext50_32x4d": "se_resnext50_32x4d",
+    "legacy_seresnext101_32x4d": "se_resnext101_32x4d",
+    "legacy_senet154": "senet154",
+}
+
+
+def _rows() -> Iterator[Weights]:
+    for line in _LISTED.strip().splitlines():
+        architecture, model, *tags = line.split()
+        for tag in tags:
+            name = f"{architecture}.{tag}_in1k"
+            preprocessing = _EXCEPTIONS.get(name) or _TAGS[f"{tag}_in1k"]
+            yield Weights(name, architecture if model == "-" else model, preprocessing)
+    for architecture, model in _LEGACY.items():
+        preprocessing = _BICUBIC if model == "se_resnet18" else _TORCHVISION
+        yield Weights(f"{architecture}.in1k", model, preprocessing)
+
+
+WEIGHTS = {weights.name: weights for weights in _rows()}
+
+
+def find(name: str) -> Weights:
+    """Published weights by name. Raises ValueError, with those that exist, for another name."""
+    if name in WEIGHTS:
+        return WEIGHTS[name]
+    of_model = [w.name for w in WEIGHTS.values() if name in (w.model, w.name.partition(".")[0])]
+    if of_model:
+        raise ValueError(f"{name!r} has several weights; say which: {', '.join(of_model)}")
+    raise ValueError(f"unknown weights {name!r}{registry.near(name, WEIGHTS)}")
+
+
+def default_preprocessing(model: str) -> Preprocessing:
+    """For weights that say nothing: a network's own size and normalisation, crop 0.875, bilinear.
+
+    Where the input is of 64 pixels or less, the whole image is taken.
+    """
+    info = registry.model_info(model)
+    size = info.input_size[0]
+    return Preprocessing(size, 0.875 if size > 64 else 1.0, "bilinear", info.mean, info.std)
