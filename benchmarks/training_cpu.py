@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcnn import create_model, layers
+from jaxcnn import create_model, layers, operations
 from jaxcnn.data import resident, sources
 from jaxcnn.training import inputs
 from jaxcnn.training.compiling import jit
@@ -35,7 +35,7 @@ AUGMENT = {"lenet5": (), "resnet20_cifar": (("pad_crop", 4), ("flip", 0.5))}
 
 def native_max_pool(x, window, stride, padding=0, *, ceil_mode=False):
     """XLA's own max pooling, whose gradient is a select-and-scatter."""
-    pads = layers._pool_padding(x.shape[1:3], window, stride, padding, ceil_mode)
+    pads = operations.pool_padding(x.shape[1:3], window, stride, padding, ceil_mode)
     return nn.max_pool(x, layers.pair(window), layers.pair(stride), pads)
 
 

@@ -1,27 +1,50 @@
-"""The blocks that two or more families share.
-
-Three operations are written in more than one way, because XLA's own form is far too slow on CPU
-(the gradient of a grouped convolution is up to 160 times too slow, that of max pooling up to 8
-times): `grouped_conv`, `max_pool` and `local_response_norm`. Each picks its formulation while it is
-lowered for a platform, so that a program compiled for a GPU or TPU holds the native operation only.
-All forms compute the same function.
+"""What two or more families share: the base of every network, convolution with normalisation,
+squeeze-and-excitation. The operations below them are in `jaxcnn.operations`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
+
+from jaxcnn.operations import (
+    Padding,
+    Pair,
+    adaptive_avg_pool,
+    avg_pool,
+    conv_general_dilated,
+    global_avg_pool,
+    grouped_conv,
+    local_response_norm,
+    max_pool,
+    padding_pairs,
+    pair,
+)
+
+__all__ = [
+    "ConvNormAct",
+    "Network",
+    "SqueezeExcite",
+    "adaptive_avg_pool",
+    "as_output",
+    "avg_pool",
+    "conv",
+    "global_avg_pool",
+    "grouped_conv",
+    "he_fan_in",
+    "he_fan_out",
+    "local_response_norm",
+    "max_pool",
+    "padding_pairs",
+    "pair",
+]
 
 Array = jax.Array
-Pair = int | tuple[int, int]
-Padding = int | tuple[tuple[int, int], tuple[int, int]]
 
 # He et al. 2015 (arXiv 1502.01852): N(0, 2 / fan). Torch's ResNet recipe takes the fan-out.
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -81,7 +104,7 @@ class Network(nn.Module):
 
     def block(self, block: type[nn.Module]) -> type[nn.Module]:
         """The block itself, or its rematerialised form when `remat` is set."""
-        return nn.remat(block) if self.remat else block  # type: ignore[return-value]
+        return nn.remat(block) if self.remat else block
 
     def endpoint(self, name: str, value: Array) -> Array:
         """Names an activation for `jaxcnn.endpoints`; costs nothing unless it is asked for."""
@@ -133,7 +156,7 @@ def conv(
         use_bias=bias,
         dtype=dtype,
         kernel_init=kernel_init,
-        conv_general_dilated=_conv_general_dilated if groups > 1 else None,
+        conv_general_dilated=conv_general_dilated if groups > 1 else None,
         **options,
     )
 
@@ -177,235 +200,3 @@ class SqueezeExcite(nn.Module):
         gate = nn.relu(dense(channels // self.reduction, name="fc1")(global_avg_pool(x)))
         gate = nn.sigmoid(dense(channels, name="fc2")(gate))
         return x * gate[:, None, None, :]
-
-
-def pair(value: Pair) -> tuple[int, int]:
-    """3 -> (3, 3); (1, 7) stays."""
-    return (value, value) if isinstance(value, int) else value
-
-
-def padding_pairs(padding: Padding | tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """1 -> ((1, 1), (1, 1)); (0, 3) -> ((0, 0), (3, 3)); pairs stay."""
-    height, width = pair(padding)  # type: ignore[arg-type]
-    return pair(height), pair(width)
-
-
-# --- grouped convolution ------------------------------------------------------------------------
-
-_NHWC = ("NHWC", "HWIO", "NHWC")
-
-
-def _native_conv(x: Array, w: Array, stride, padding, groups) -> Array:
-    return lax.conv_general_dilated(
-        x, w, stride, padding, dimension_numbers=_NHWC, feature_group_count=groups
-    )
-
-
-def _split_conv(x: Array, w: Array, stride, padding, groups) -> Array:
-    parts = zip(jnp.split(x, groups, -1), jnp.split(w, groups, -1))
-    return jnp.concatenate([_native_conv(a, b, stride, padding, 1) for a, b in parts], -1)
-
-
-def _kernel_gradient_by_taps(x: Array, w: Array, g: Array, stride, padding, groups) -> Array:
-    """Gradient of a grouped convolution's kernel: one batched product per kernel position."""
-    kh, kw, cin, cout = w.shape
-    n, oh, ow, _ = g.shape
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    g = g.reshape(n * oh * ow, groups, cout // groups)
-    taps = []
-    for i in range(kh):
-        for j in range(kw):
-            tap = _window_slice(x, i, j, (oh, ow), stride).reshape(n * oh * ow, groups, cin)
-            taps.append(jnp.einsum("ngi,ngo->igo", tap, g).reshape(cin, cout))
-    return jnp.stack(taps).reshape(kh, kw, cin, cout)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def grouped_conv(
-    x: Array,
-    w: Array,
-    stride: tuple[int, int],
-    padding: tuple[tuple[int, int], tuple[int, int]],
-    groups: int,
-) -> Array:
-    """Grouped convolution, [N,H,W,C] by [kh,kw,C/groups,F], in the form that suits the platform.
-
-    On CPU: few groups as separate convolutions, many with the kernel's gradient as batched
-    products. Elsewhere: XLA's own. Reverse-mode only.
-    """
-    return _grouped_forward(x, w, stride, padding, groups)
-
-
-_FEW_GROUPS = 4
-
-
-def _grouped_forward(x, w, stride, padding, groups):
-    native = functools.partial(_native_conv, stride=stride, padding=padding, groups=groups)
-    if groups > _FEW_GROUPS:
-        return native(x, w)
-    split = functools.partial(_split_conv, stride=stride, padding=padding, groups=groups)
-    return lax.platform_dependent(x, w, cpu=split, default=native)
-
-
-def _grouped_conv_fwd(x, w, stride, padding, groups):
-    return _grouped_forward(x, w, stride, padding, groups), (x, w)
-
-
-def _grouped_conv_bwd(stride, padding, groups, residuals, g):
-    options = dict(stride=stride, padding=padding, groups=groups)
-
-    def native(x, w, g):
-        return jax.vjp(functools.partial(_native_conv, **options), x, w)[1](g)
-
-    def on_cpu(x, w, g):
-        if groups <= _FEW_GROUPS:
-            return jax.vjp(functools.partial(_split_conv, **options), x, w)[1](g)
-        (dx,) = jax.vjp(lambda x: _native_conv(x, w, **options), x)[1](g)
-        return dx, _kernel_gradient_by_taps(x, w, g, **options)
-
-    return lax.platform_dependent(*residuals, g, cpu=on_cpu, default=native)
-
-
-grouped_conv.defvjp(_grouped_conv_fwd, _grouped_conv_bwd)
-
-
-def _conv_general_dilated(x, w, strides, padding, *, feature_group_count, **options):
-    """What nn.Conv calls in place of lax.conv_general_dilated for groups > 1."""
-    if any(d != 1 for k in ("lhs_dilation", "rhs_dilation") for d in options.get(k) or ()):
-        raise ValueError("grouped_conv does not take dilation")
-    return grouped_conv(x, w, tuple(strides), tuple(map(tuple, padding)), feature_group_count)
-
-
-# --- pooling ------------------------------------------------------------------------------------
-
-
-def _pool_padding(size, window: Pair, stride: Pair, padding, ceil_mode: bool):
-    """Explicit pairs; `ceil_mode` adds what Caffe and Torch add below and to the right.
-
-    A last window that would start in the padding is dropped, as in both.
-    """
-    pairs = []
-    for n, k, s, (low, high) in zip(size, pair(window), pair(stride), padding_pairs(padding)):
-        if ceil_mode:
-            out = -(-(n + low + high - k) // s) + 1
-            if (out - 1) * s >= n + low:
-                out -= 1
-            high = max(high, (out - 1) * s + k - n - low)
-        pairs.append((low, high))
-    return tuple(pairs)
-
-
-def _window_slice(x: Array, i: int, j: int, out: Sequence[int], stride: tuple[int, int]) -> Array:
-    """Every window's element (i, j): [N, out_h, out_w, C]."""
-    n, _, _, c = x.shape
-    end = (i + stride[0] * (out[0] - 1) + 1, j + stride[1] * (out[1] - 1) + 1)
-    return lax.slice(x, (0, i, j, 0), (n, *end, c), (1, *stride, 1))
-
-
-def max_pool(
-    x: Array, window: Pair, stride: Pair, padding: Padding = 0, *, ceil_mode: bool = False
-) -> Array:
-    """Max pooling, [N,H,W,C] to [N,h,w,C]. A tie gives the whole gradient to the first maximum.
-
-    `ceil_mode` rounds the output size up as Caffe does. Reverse-mode only.
-    """
-    pads = _pool_padding(x.shape[1:3], window, stride, padding, ceil_mode)
-    return _max_pool(x, pair(window), pair(stride), pads)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(x, window, stride, padding):
-    return nn.max_pool(x, window, stride, padding)
-
-
-def _max_pool_fwd(x, window, stride, padding):
-    y = nn.max_pool(x, window, stride, padding)
-    return y, (x, y)
-
-
-def _max_pool_bwd(window, stride, padding, residuals, g):
-    def native(x, y, g):
-        return jax.vjp(lambda x: nn.max_pool(x, window, stride, padding), x)[1](g)[0]
-
-    def first_maximum(x, y, g):
-        (top, bottom), (left, right) = padding
-        height, width = x.shape[1:3]
-        x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
-        out = y.shape[1:3]
-        taken = jnp.zeros(y.shape, bool)
-        dx = jnp.zeros(x.shape, g.dtype)
-        for i in range(window[0]):
-            for j in range(window[1]):
-                hit = (_window_slice(x, i, j, out, stride) == y) & ~taken
-                taken |= hit
-                spread = [(0, 0, 0)]
-                for start, n, o, s in zip((i, j), x.shape[1:3], out, stride):
-                    spread.append((start, n - start - s * (o - 1) - 1, s - 1))
-                dx += lax.pad(jnp.where(hit, g, 0), jnp.zeros((), g.dtype), [*spread, (0, 0, 0)])
-        return dx[:, top : top + height, left : left + width]
-
-    return (lax.platform_dependent(*residuals, g, cpu=first_maximum, default=native),)
-
-
-_max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
-
-
-def avg_pool(
-    x: Array,
-    window: Pair,
-    stride: Pair,
-    padding: Padding = 0,
-    *,
-    count_include_pad: bool = False,
-    ceil_mode: bool = False,
-) -> Array:
-    """Average pooling, [N,H,W,C] to [N,h,w,C].
-
-    Padding is not counted by default (TensorFlow); `count_include_pad=True` divides by the whole
-    window (Caffe, torchvision's inception_v3).
-    """
-    pads = _pool_padding(x.shape[1:3], window, stride, padding, ceil_mode)
-    if not any(map(any, pads)):
-        count_include_pad = True  # nothing to leave out: spares the division by counts
-    return nn.avg_pool(x, pair(window), pair(stride), pads, count_include_pad=count_include_pad)
-
-
-def global_avg_pool(x: Array) -> Array:
-    """[N,H,W,C] to [N,C]."""
-    return jnp.mean(x, axis=(1, 2))
-
-
-def adaptive_avg_pool(x: Array, size: int) -> Array:
-    """Torch's adaptive average: [N,H,W,C] to [N,size,size,C]; windows may overlap."""
-    for axis in (1, 2):
-        n = x.shape[axis]
-        bounds = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
-        parts = [jnp.mean(lax.slice_in_dim(x, a, b, axis=axis), axis) for a, b in bounds]
-        x = jnp.stack(parts, axis)
-    return x
-
-
-def local_response_norm(
-    x: Array,
-    *,
-    n: int = 5,
-    k: float = 2.0,
-    alpha: float = 1e-4,
-    beta: float = 0.75,
-    alpha_div_n: bool = False,
-) -> Array:
-    """x / (k + alpha * sum of squares over n adjacent channels) ** beta, [N,H,W,C].
-
-    Krizhevsky et al. 2012, section 3.3, as printed. `alpha_div_n=True` divides alpha by n, as
-    Caffe (with k=1) and the authors' own code (k=2) do.
-    """
-    half = n // 2
-    squares = lax.reduce_window(
-        x * x, np.zeros((), x.dtype)[()], lax.add, (1, 1, 1, n), (1, 1, 1, 1),
-        ((0, 0), (0, 0), (0, 0), (half, n - 1 - half)),
-    )  # fmt: skip
-    scale = k + (alpha / n if alpha_div_n else alpha) * squares
-    if beta == 0.75:
-        root = lax.rsqrt(scale)
-        return x * root * jnp.sqrt(root)
-    return x * scale**-beta

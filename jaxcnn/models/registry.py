@@ -161,7 +161,7 @@ def create_model(name: str, **options: Any) -> Any:
       ValueError: the name or an option is unknown.
     """
     build = _variants()[resolve(name)][1]
-    cls = build.func if isinstance(build, functools.partial) else build
+    cls: Any = build.func if isinstance(build, functools.partial) else build
     fields = {f.name for f in dataclasses.fields(cls) if f.name not in ("parent", "name")}
     for option in options:
         if option not in fields:

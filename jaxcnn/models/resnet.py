@@ -190,7 +190,7 @@ class ResNet(layers.Network):
         return self.logits(x, name="fc", kernel_init=fc_init)
 
     def _convs(self, width: int, stride: int) -> tuple[Conv, ...]:
-        (first, *shape), *rest = block_convs(
+        (first, kernel, first_stride, groups), *rest = block_convs(
             self.block_type,
             width,
             stride,
@@ -198,7 +198,8 @@ class ResNet(layers.Network):
             base_width=self.base_width,
             stride_on=self.stride_on,
         )
-        return (first // 2 if self.halve_first else first, *shape), *rest
+        first = first // 2 if self.halve_first else first
+        return (first, kernel, first_stride, groups), *rest
 
     def _check_options(self) -> None:
         choose("shortcut", self.shortcut, SHORTCUTS)
