@@ -39,9 +39,12 @@ def pad_crop(key: Array, image: Array, pad: int = 4) -> Array:
       image: [H,W,C].
       pad: pixels of padding on each side; all (2 pad + 1)^2 offsets are equally likely.
     """
-    offset = jax.random.randint(key, (2,), 0, 2 * pad + 1)
-    padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
-    return jax.lax.dynamic_slice(padded, (*offset, 0), image.shape)
+    return _crop(key, image, pad, "constant")
+
+
+def reflect_crop(key: Array, image: Array, pad: int = 4) -> Array:
+    """As `pad_crop`, with the image mirrored at its edges (without repeating them) for padding."""
+    return _crop(key, image, pad, "reflect")
 
 
 def flip(key: Array, image: Array, probability: float = 0.5) -> Array:
@@ -49,7 +52,28 @@ def flip(key: Array, image: Array, probability: float = 0.5) -> Array:
     return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
 
 
-STEPS: dict[str, Callable[..., Array]] = {"pad_crop": pad_crop, "flip": flip}
+def _crop(key: Array, image: Array, pad: int, mode: str) -> Array:
+    offset = jax.random.randint(key, (2,), 0, 2 * pad + 1)
+    padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode=mode)
+    return jax.lax.dynamic_slice(padded, (*offset, 0), image.shape)
+
+
+def _check_pixels(name: str, amount: Any) -> None:
+    if not isinstance(amount, int) or isinstance(amount, bool) or amount < 0:
+        raise ValueError(f"{name} is {amount!r}; it must be a number of pixels, 0 or more")
+
+
+def _check_probability(name: str, amount: Any) -> None:
+    if not isinstance(amount, (int, float)) or not 0 <= amount <= 1:
+        raise ValueError(f"{name} is {amount!r}; it must be a probability, 0 to 1")
+
+
+# Name: (function of key, image and amount; check of the amount).
+STEPS: dict[str, tuple[Callable[..., Array], Callable[[str, Any], None]]] = {
+    "pad_crop": (pad_crop, _check_pixels),
+    "reflect_crop": (reflect_crop, _check_pixels),
+    "flip": (flip, _check_probability),
+}
 
 
 def make_prepare(
@@ -66,13 +90,15 @@ def make_prepare(
       mean, std: one number per channel, for pixels in [0,1].
 
     Raises:
-      ValueError: a name is unknown.
+      ValueError: a name is unknown or an amount impossible.
     """
     steps = []
     for name, amount in augment:
         if name not in STEPS:
             raise ValueError(f"unknown augmentation {name!r}{near(name, STEPS)}")
-        steps.append((STEPS[name], amount))
+        function, check = STEPS[name]
+        check(name, amount)
+        steps.append((function, amount))
 
     def one(key: Array, image: Array) -> Array:
         for i, (function, amount) in enumerate(steps):
