@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxcnn.analysis.summary import Summary, summarize
     from jaxcnn.models.registry import ModelInfo, create_model, endpoints, list_models, model_info
+    from jaxcnn.weights.loading import load_pretrained
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,7 @@ _EXPORTS = {
     "endpoints": "jaxcnn.models.registry",
     "list_models": "jaxcnn.models.registry",
     "model_info": "jaxcnn.models.registry",
+    "load_pretrained": "jaxcnn.weights.loading",
     "Summary": "jaxcnn.analysis.summary",
     "summarize": "jaxcnn.analysis.summary",
 }
@@ -30,6 +32,7 @@ __all__ = [
     "create_model",
     "endpoints",
     "list_models",
+    "load_pretrained",
     "model_info",
     "summarize",
 ]

@@ -14,32 +14,29 @@ def fetch(weights: Weights) -> Path:
     HF_HUB_CACHE (where the cache is), HF_HUB_OFFLINE (no network).
 
     Raises:
-      ValueError: they are not in the cache and cannot be had; says what to download and where it
-        belongs.
+      ValueError: they are not in the cache and cannot be had; says what to download.
     """
     import huggingface_hub
     from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     where = {"repo_id": weights.repository, "filename": weights.file}
+    offline = constants.HF_HUB_OFFLINE
     try:
         return Path(huggingface_hub.hf_hub_download(**where, local_files_only=True))
-    except OSError:  # not in the cache
-        pass
-    if not constants.HF_HUB_OFFLINE:
+    except LocalEntryNotFoundError as error:
+        failure: Exception = error
+    if not offline:
         try:
             return Path(huggingface_hub.hf_hub_download(**where))
-        except Exception as error:  # of the client or of whatever it uses for HTTP
-            reason = f"the hub did not give them ({_first_line(error)})"
-            cause: Exception | None = error
+        except Exception as error:  # of the client, or of whatever it uses for HTTP
+            failure = error
+    if isinstance(failure, LocalEntryNotFoundError):
+        reason = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
     else:
-        reason, cause = "HF_HUB_OFFLINE is set", None
-    folder = Path(constants.HF_HUB_CACHE) / f"models--{weights.repository.replace('/', '--')}"
+        reason = f"the hub refused ({type(failure).__name__})"
     raise ValueError(
-        f"the weights {weights.name!r} are not in the cache {folder}, and {reason}: download "
-        f"{huggingface_hub.hf_hub_url(**where)} elsewhere and give the path of the file"
-    ) from cause
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:160]
+        f"the weights {weights.name!r} are not in the cache {constants.HF_HUB_CACHE}, and "
+        f"{reason}: download {huggingface_hub.hf_hub_url(**where)} where you can, and give the "
+        "file's path"
+    ) from failure

@@ -127,20 +127,16 @@ def to_torch(name: str, variables: Mapping[str, Any], **options: Any) -> dict[st
 def describe(name: str, **options: Any) -> Layout:
     """The torch layout of a network. Traces it and computes nothing."""
     name = registry.resolve(name)
-    info = registry.model_info(name)
     options.pop("num_classes", None)
     auxiliary = options.get("aux_heads", True)
     if hasattr(registry.create_model(name, **options), "aux_heads"):
         options["aux_heads"] = True
-    height, width, channels = info.input_size
-    if "min_size" in options:  # the size that fully connected layers are made for
-        height = width = options["min_size"]
-    images = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, *image_shape(name, options)), jnp.float32)
     try:
         shapes = _trace(registry.create_model(name, num_classes=_CLASSES, **options), images)
     except ValueError:  # a network for one number of classes
         shapes = _trace(registry.create_model(name, **options), images)
-    torch_name, dense_layout = _rules(info.family)
+    torch_name, dense_layout = _rules(registry.model_info(name).family)
     leaves = []
     for collection, path, value in _flatten(shapes):
         module, _, leaf = path.rpartition("/")
@@ -150,6 +146,14 @@ def describe(name: str, **options: Any) -> Layout:
         key = f"{torch_name(name, module)}.{_LEAVES.get(leaf, leaf)}"
         leaves.append(Leaf(collection, path, key, value.shape, how, value.dtype))
     return Layout(name, tuple(leaves), auxiliary)
+
+
+def image_shape(name: str, options: Mapping[str, Any]) -> Shape:
+    """(height, width, channels) of an image that a network with these options takes."""
+    height, width, channels = registry.model_info(name).input_size
+    if "min_size" in options:  # the size that fully connected layers are made for
+        height = width = options["min_size"]
+    return height, width, channels
 
 
 def in_own_names(layout: Layout) -> Layout:
@@ -219,6 +223,13 @@ def without_heads(layout: Layout, mapping: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping without the arrays whose shapes depend on the number of classes."""
     heads = {leaf.key for leaf in layout.leaves if leaf.is_head}
     return {k: v for k, v in _respell(layout, mapping).items() if k not in heads}
+
+
+def look_up(variables: Mapping[str, Any], leaf: Leaf) -> Any:
+    """The leaf's array in variables."""
+    return functools.reduce(
+        lambda tree, name: tree[name], leaf.path.split("/"), variables[leaf.collection]
+    )
 
 
 def _trace(model: Any, images: jax.ShapeDtypeStruct) -> Mapping[str, Any]:

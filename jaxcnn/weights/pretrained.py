@@ -8,7 +8,8 @@ testing that is larger than the one trained on, it is the one for testing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from jaxcnn.models import registry
 
@@ -32,6 +33,16 @@ class Preprocessing:
     interpolation: str
     mean: Channels
     std: Channels
+
+
+def to_dict(preprocessing: Preprocessing) -> dict[str, Any]:
+    """For JSON; `from_dict` is the inverse."""
+    return dataclasses.asdict(preprocessing)
+
+
+def from_dict(fields: Mapping[str, Any]) -> Preprocessing:
+    """Of a JSON object that `to_dict` made."""
+    return Preprocessing(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,8 +197,11 @@ def find(name: str) -> Weights:
         return WEIGHTS[name]
     of_model = [w.name for w in WEIGHTS.values() if name in (w.model, w.name.partition(".")[0])]
     if of_model:
-        raise ValueError(f"{name!r} has several weights; say which: {', '.join(of_model)}")
-    raise ValueError(f"unknown weights {name!r}{registry.near(name, WEIGHTS)}")
+        raise ValueError(f"{name!r} is a network; its weights are {', '.join(of_model)}")
+    raise ValueError(
+        f"unknown weights {name!r}{registry.near(name, WEIGHTS)}; a name is an architecture and a "
+        "tag, as in resnet50.tv_in1k, and a path ends in .safetensors, .npz or .pth"
+    )
 
 
 def default_preprocessing(model: str) -> Preprocessing:
