@@ -1,0 +1,87 @@
+"""How much quicker `layers.grouped_conv` is than XLA's grouped convolution, by layer.
+
+    python benchmarks/grouped_conv.py
+
+Forward and both gradients at a small batch, XLA's form and ours in turn in one process. A row's
+ratio is XLA's time over ours. Raw figures go to `results/grouped_conv.json`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import harness
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcnn import layers
+from jaxcnn.analysis.tables import text_table
+
+BATCH = 4
+
+# name, size, input channels, output channels, kernel, stride, padding, groups
+LAYERS = [
+    ("AlexNet conv2", 27, 96, 256, 5, 1, 2, 2),
+    ("AlexNet conv4", 13, 384, 384, 3, 1, 1, 2),
+    ("ResNeXt-50 32x4d, stage 1", 56, 128, 128, 3, 1, 1, 32),
+    ("ResNeXt-50 32x4d, stage 2, first", 56, 256, 256, 3, 2, 1, 32),
+    ("ResNeXt-50 32x4d, stage 3", 14, 512, 512, 3, 1, 1, 32),
+    ("ResNeXt-50 32x4d, stage 4", 7, 1024, 1024, 3, 1, 1, 32),
+    ("DPN-92, stage 3", 14, 384, 384, 3, 1, 1, 32),
+]
+
+
+def native(x, w, stride, padding, groups):
+    return lax.conv_general_dilated(
+        x,
+        w,
+        stride,
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def measure(layer) -> dict:
+    name, size, cin, cout, kernel, stride, padding, groups = layer
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((BATCH, size, size, cin)), jnp.float32)
+    w = jnp.asarray(rng.standard_normal((kernel, kernel, cin // groups, cout)), jnp.float32)
+    options = {"stride": (stride,) * 2, "padding": ((padding,) * 2,) * 2, "groups": groups}
+    row: dict = {"layer": name, "groups": groups, "batch": BATCH}
+    for part in ("forward", "gradients"):
+        contenders = {}
+        for form, function in (("ours", layers.grouped_conv), ("native", native)):
+            run = functools.partial(function, **options)
+            if part == "gradients":
+                g = jnp.ones_like(run(x, w))
+                compiled = jax.jit(lambda x, w, g, run=run: jax.vjp(run, x, w)[1](g))
+                contenders[form] = functools.partial(compiled, x, w, g)
+            else:
+                contenders[form] = functools.partial(jax.jit(run), x, w)
+        row[part] = harness.ratios(harness.alternate(contenders, rounds=3, seconds=0.2), "ours")
+    return row
+
+
+def main() -> None:
+    rows = []
+    for layer in LAYERS:
+        rows.append(measure(layer))
+        harness.save("grouped_conv", rows)
+    header = ["layer", "groups"]
+    for part in ("forward", "gradients"):
+        header += [f"{part}: XLA ms", "ours ms", "ratio"]
+    table = []
+    for row in rows:
+        cells = [row["layer"], str(row["groups"])]
+        for part in (row["forward"], row["gradients"]):
+            cells += [f"{1e3 * part[form]['seconds']:.1f}" for form in ("native", "ours")]
+            cells += [f"{part['native']['ratio']:.1f}"]
+        table.append(cells)
+    print(text_table(header, table))
+
+
+if __name__ == "__main__":
+    main()
