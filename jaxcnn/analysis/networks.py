@@ -63,13 +63,13 @@ def to_text(networks: Sequence[ModelInfo]) -> str:
     """Aligned table, with a line that counts the networks."""
     rows = [_cells(info) for info in networks]
     count = f"{len(networks)} network{'s' if len(networks) != 1 else ''}"
-    return f"{text_table(_header(), rows, left=2)}\n\n{count}; errors in percent, as published"
+    return f"{text_table(_header(), rows, left=3)}\n\n{count}; errors in percent, as published"
 
 
 def to_markdown(networks: Sequence[ModelInfo]) -> str:
     """Markdown table."""
     rows = [_cells(info) for info in networks]
-    return markdown_table(_header(), [[f"`{name}`", *rest] for name, *rest in rows], left=2)
+    return markdown_table(_header(), [[f"`{name}`", *rest] for name, *rest in rows], left=3)
 
 
 def to_json(networks: Sequence[ModelInfo]) -> str:
@@ -90,13 +90,14 @@ def update_readme(text: str) -> str:
 
 
 def _header() -> list[str]:
-    return ["id", "aliases", "year", "parameters", "multiply-adds", "top-1", "top-5"]
+    return ["id", "aliases", "data", "year", "parameters", "multiply-adds", "top-1", "top-5"]
 
 
 def _cells(info: ModelInfo) -> list[str]:
-    errors = ("" if error is None else f"{error:g}" for error in (info.top1_error, info.top5_error))
+    errors = ("" if error is None else str(error) for error in (info.top1_error, info.top5_error))
     counts = (f"{count:,}" for count in (info.params, info.macs))
-    return [info.name, ", ".join(info.aliases), str(info.year), *counts, *errors]
+    words = [info.name, ", ".join(info.aliases), info.dataset]
+    return [*words, str(info.year), *counts, *errors]
 
 
 def _known(words) -> str:

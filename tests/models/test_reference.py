@@ -232,3 +232,29 @@ def test_the_reference_convolution_by_scipy():
     for f in range(3):
         planes = [signal.correlate2d(x[0, :, :, c], w[:, :, c, f], "valid") for c in range(2)]
         close(reference.conv(x, w)[0, :, :, f], sum(planes))
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_accelerators_get_native_operations_only(platform):
+    """Lowered for them, no other form of an operation is left in the program."""
+
+    def program(function, *args):
+        def both(*args):
+            y, pull = jax.vjp(function, *args)
+            return pull(y)
+
+        lowered = jax.jit(both).trace(*args).lower(lowering_platforms=(platform,))
+        return lowered.as_text()
+
+    for groups in (2, 32):
+        options = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "groups": groups}
+        text = program(
+            functools.partial(layers.grouped_conv, **options),
+            jnp.zeros((1, 6, 6, 64)),
+            jnp.zeros((3, 3, 64 // groups, 64)),
+        )
+        assert text.count("stablehlo.convolution") == 3
+        assert "dot_general" not in text and "concatenate" not in text
+    pool = functools.partial(layers.max_pool, window=3, stride=2)
+    text = program(pool, jnp.zeros((1, 7, 7, 2)))
+    assert text.count("stablehlo.select_and_scatter") == 1
