@@ -1,11 +1,17 @@
-"""Optimizers and learning-rate schedules from plain configurations.
+"""Optimizers from plain configurations.
 
-`optimizer`: {name: "sgd", momentum: 0.9, nesterov: False, weight_decay: 0.0, decay: "all"}
+`optimizer`: {name: "sgd", weight_decay: 0.0, decay: "all", ...}
 
+  name: "sgd", "rmsprop", "adam", "adamw", "lars", "lamb", "lion" or "muon"; what each computes and
+  its own fields are in `update_rules`.
   `decay` says which parameters the weight decay reaches: "all", "kernels" (no biases, no
   BatchNorm), or pairs (regular expression, multiplier). An expression is matched against the whole
   path of a parameter, such as "stage1_block1/conv1/kernel", and exactly one must match each.
-  Decay is coupled: it is added to the gradient before the momentum, as in the papers.
+  `rates`: pairs of the same kind, multipliers of the learning rate; 0 freezes.
+  `clip_norm`: the gradient is shortened to this norm, taken over all parameters.
+  `clip_adaptive`: each unit's gradient is shortened to this share of the norm of its weights (Brock
+  et al. 2021, arXiv 2102.06171, section 4; there 0.01, and not in the classifier).
+  Both are of the loss's gradient, before weight decay is added.
 
 `schedule`: see `schedules`.
 """
@@ -28,13 +34,14 @@ from jaxcnn.training.schedules import (
     plateau_transform,
     require,
 )
+from jaxcnn.training.update_rules import RULES
 
-OPTIMIZERS = ("sgd",)
+OPTIMIZERS = tuple(RULES)
 DECAYS = {
     "all": ((".*", 1.0),),
     "kernels": ((r"(.*/)?kernel", 1.0), (r"(?!(.*/)?kernel$).*", 0.0)),
 }
-_OPTIMIZER_FIELDS = ("name", "momentum", "nesterov", "weight_decay", "decay")
+_COMMON_FIELDS = ("name", "weight_decay", "decay", "rates", "clip_norm", "clip_adaptive")
 
 
 def make_optimizer(
@@ -52,30 +59,57 @@ def make_optimizer(
       optimizer, schedule: see the module's text.
       total_steps: length of the run.
       steps_per_epoch: number of examples / batch size, not rounded.
-      params: the parameters or their shapes, for the decay's paths.
+      params: the parameters or their shapes, for the paths in `decay` and `rates`.
       batch_size: needed for durations in examples only.
 
     Raises:
-      ValueError: an unknown name or field, a value that cannot be, or a parameter that the decay's
-        expressions do not cover exactly once.
+      ValueError: an unknown name or field, a value that cannot be, or a parameter that the
+        expressions of `decay` or `rates` do not cover exactly once.
     """
-    check_fields("optimizer", optimizer, _OPTIMIZER_FIELDS)
-    one_of("optimizer.name", optimizer.get("name", "sgd"), OPTIMIZERS)
-    momentum = optimizer.get("momentum", 0.9)
-    require(0 <= momentum < 1, "optimizer.momentum", momentum, "in [0, 1)")
+    name = one_of("optimizer.name", optimizer.get("name", "sgd"), OPTIMIZERS)
+    rule, defaults = RULES[name]
+    check_fields("optimizer", optimizer, (*_COMMON_FIELDS, *defaults))
+    options = {field: optimizer.get(field, default) for field, default in defaults.items()}
+    for field in ("momentum", "b1", "b2", "rho"):
+        if field in options:
+            require(0 <= options[field] < 1, f"optimizer.{field}", options[field], "in [0, 1)")
+    for field in ("eps", "trust"):
+        if field in options:
+            require(options[field] > 0, f"optimizer.{field}", options[field], "above 0")
+    rate = make_schedule(schedule, total_steps, steps_per_epoch, batch_size=batch_size)
+    scale = optax.scale_by_learning_rate(rate)
+    if schedule.get("name") == "plateau":
+        scale = optax.chain(scale, plateau_transform(schedule))
+    transforms = _clipping(optimizer)
+    transforms += rule(_decay(optimizer, params), scale, **options)
+    if optimizer.get("rates"):
+        shares = multipliers("optimizer.rates", optimizer["rates"], params)
+        transforms.append(
+            optax.stateless(
+                lambda updates, _: jax.tree.map(lambda u, share: u * share, updates, shares)
+            )
+        )
+    return optax.chain(*transforms), rate
+
+
+def _clipping(optimizer: Config) -> list[optax.GradientTransformation]:
+    known = {"clip_norm": optax.clip_by_global_norm, "clip_adaptive": optax.adaptive_grad_clip}
+    found = []
+    for field, make in known.items():
+        value = optimizer.get(field)
+        if value is not None:
+            require(value > 0, f"optimizer.{field}", value, "above 0")
+            found.append(make(value))
+    return found
+
+
+def _decay(optimizer: Config, params: Any) -> list[optax.GradientTransformation]:
     weight_decay = optimizer.get("weight_decay", 0.0)
     require(weight_decay >= 0, "optimizer.weight_decay", weight_decay, "0 or more")
-    rate = make_schedule(schedule, total_steps, steps_per_epoch, batch_size=batch_size)
-    transforms = []
-    if weight_decay:
-        shares = decay_multipliers(optimizer.get("decay", "all"), params)
-        transforms.append(_add_decay(weight_decay, shares))
-    if momentum:
-        transforms.append(optax.trace(momentum, nesterov=optimizer.get("nesterov", False)))
-    transforms.append(optax.scale_by_learning_rate(rate))
-    if schedule.get("name") == "plateau":
-        transforms.append(plateau_transform(schedule))
-    return optax.chain(*transforms), rate
+    if not weight_decay:
+        return []
+    shares = decay_multipliers(optimizer.get("decay", "all"), params)
+    return [_add_decay(weight_decay, shares)]
 
 
 def decay_multipliers(decay: str | Sequence[tuple[str, float]], params: Any) -> Any:
@@ -90,13 +124,25 @@ def decay_multipliers(decay: str | Sequence[tuple[str, float]], params: Any) -> 
         valid or matches none.
     """
     if isinstance(decay, str):
-        rules = DECAYS[one_of("optimizer.decay", decay, DECAYS)]
-    else:
-        rules = tuple((pattern, float(share)) for pattern, share in decay)
+        decay = DECAYS[one_of("optimizer.decay", decay, DECAYS)]
+        return multipliers("optimizer.decay", decay, params, idle_allowed=True)
+    return multipliers("optimizer.decay", decay, params)
+
+
+def multipliers(
+    what: str, pairs: Sequence[tuple[str, float]], params: Any, *, idle_allowed: bool = False
+) -> Any:
+    """Each parameter's number from pairs (regular expression, number), as a tree like `params`.
+
+    Raises:
+      ValueError: naming `what`, as `decay_multipliers`; with `idle_allowed` an expression may match
+        none.
+    """
+    rules = tuple((pattern, float(share)) for pattern, share in pairs)
     try:
         compiled = [(re.compile(pattern), share) for pattern, share in rules]
     except re.error as error:
-        raise ValueError(f"optimizer.decay has {error.pattern!r}, not valid: {error}") from error
+        raise ValueError(f"{what} has {error.pattern!r}, not valid: {error}") from error
     used = set()
 
     def share_of(path, _):
@@ -104,9 +150,9 @@ def decay_multipliers(decay: str | Sequence[tuple[str, float]], params: Any) -> 
         hits = [(rule.pattern, share) for rule, share in compiled if rule.fullmatch(name)]
         if len(hits) != 1:
             patterns = [pattern for pattern, _ in (hits or rules)]
-            what = "several match" if hits else "none matches"
+            fault = "several match" if hits else "none matches"
             raise ValueError(
-                f"optimizer.decay must cover each parameter exactly once; {what} {name!r}: "
+                f"{what} must cover each parameter exactly once; {fault} {name!r}: "
                 f"{', '.join(map(repr, patterns))}"
             )
         used.add(hits[0][0])
@@ -114,8 +160,8 @@ def decay_multipliers(decay: str | Sequence[tuple[str, float]], params: Any) -> 
 
     shares = jax.tree_util.tree_map_with_path(share_of, params)
     idle = [pattern for pattern, _ in rules if pattern not in used]
-    if idle and not isinstance(decay, str):
-        raise ValueError(f"optimizer.decay has {idle[0]!r}, which matches no parameter")
+    if idle and not idle_allowed:
+        raise ValueError(f"{what} has {idle[0]!r}, which matches no parameter")
     return shares
 
 

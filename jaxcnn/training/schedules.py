@@ -1,9 +1,16 @@
 """Learning-rate schedules from plain configurations, and durations in any unit.
 
-`schedule`: {name: "constant" | "step" | "cosine" | "plateau", learning_rate: 0.1, ...}
+`schedule`: {name: "step", learning_rate: 0.1, ...}
 
+  constant: the rate.
   step: multiplied by `factor` (0.1) at each of `boundaries_steps|_epochs|_examples|_percent`.
+  exponential: multiplied by `factor` (0.1) over every `every_steps|_epochs|_examples|_percent`,
+    bit by bit or, with `staircase` (False), at the end of each.
   cosine: from the end of the warm-up down to `final` (0.0) times the rate at the last step.
+  polynomial: likewise, as (1 - progress) to the `power` (1.0).
+  one_cycle: from `start` (0.04) times the rate up to it in `rise_steps|_epochs|_examples|_percent`
+    (30 percent), then down to `final` (0.0) times the rate; both along half a cosine (Smith & Topin
+    2019, arXiv 1708.07120).
   plateau: multiplied by `factor` (0.1) when the observed value, the lower the better, has not
     improved by the relative `rtol` (1e-4) in `patience` (10) observations; then `cooldown` (0)
     observations are left out; never below `min_scale` (0.0) times the rate.
@@ -28,12 +35,12 @@ Config = Mapping[str, Any]
 Schedule = Callable[[Any], jax.Array]
 
 UNITS = ("steps", "epochs", "examples", "percent")
-SCHEDULES = ("constant", "step", "cosine", "plateau")
+SCHEDULES = (*("constant", "step", "exponential", "cosine", "polynomial", "one_cycle", "plateau"),)
 WARMUPS = ("linear", "constant")
 _FIELDS = (
     *("name", "learning_rate", "factor", "final", "patience", "rtol", "cooldown", "min_scale"),
-    *("warmup", "warmup_from"),
-    *(f"{name}_{unit}" for name in ("boundaries", "warmup") for unit in UNITS),
+    *("warmup", "warmup_from", "staircase", "power", "start"),
+    *(f"{n}_{unit}" for n in ("boundaries", "every", "rise", "warmup") for unit in UNITS),
 )
 
 
@@ -68,26 +75,13 @@ def make_schedule(
     warmup_steps = steps_of("warmup", 0)
     require(0 <= warmup_steps <= total_steps, "warm-up in steps", warmup_steps, "within the run")
     if name == "step":
-        factor = schedule.get("factor", 0.1)
-        require(0 < factor < 1, "schedule.factor", factor, "in (0, 1)")
-        boundaries = steps_of("boundaries", None)
-        if boundaries is None:
-            raise ValueError("schedule 'step' needs boundaries_steps, _epochs, _examples, _percent")
-        boundaries = (boundaries,) if isinstance(boundaries, int) else boundaries
-        require(
-            list(boundaries) == sorted(set(boundaries)) and all(b > 0 for b in boundaries),
-            "schedule boundaries in steps",
-            boundaries,
-            "positive and ascending",
-        )
-        main = optax.piecewise_constant_schedule(peak, dict.fromkeys(boundaries, factor))
-    elif name == "cosine":
-        final = schedule.get("final", 0.0)
-        require(0 <= final <= 1, "schedule.final", final, "in [0, 1]")
-        cosine = optax.cosine_decay_schedule(peak, max(1, total_steps - warmup_steps), final)
-
-        def main(step):
-            return cosine(step - warmup_steps)
+        main = _step(schedule, peak, steps_of("boundaries", None))
+    elif name == "exponential":
+        main = _exponential(schedule, peak, steps_of("every", None))
+    elif name in ("cosine", "polynomial"):
+        main = _down(schedule, peak, warmup_steps, total_steps)
+    elif name == "one_cycle":
+        main = _one_cycle(schedule, peak, steps_of("rise", round(0.3 * total_steps)), total_steps)
     else:
         main = optax.constant_schedule(peak)
     if name == "plateau":
@@ -103,6 +97,66 @@ def make_schedule(
         return jnp.where(step < warmup_steps, start + slope * step, main(step))
 
     return warmed
+
+
+def _step(schedule: Config, peak: float, boundaries: Any) -> Schedule:
+    factor = _factor(schedule)
+    if boundaries is None:
+        raise ValueError("schedule 'step' needs boundaries_steps, _epochs, _examples, _percent")
+    boundaries = (boundaries,) if isinstance(boundaries, int) else boundaries
+    require(
+        list(boundaries) == sorted(set(boundaries)) and all(b > 0 for b in boundaries),
+        "schedule boundaries in steps",
+        boundaries,
+        "positive and ascending",
+    )
+    return optax.piecewise_constant_schedule(peak, dict.fromkeys(boundaries, factor))
+
+
+def _exponential(schedule: Config, peak: float, every: int | None) -> Schedule:
+    factor = _factor(schedule)
+    if every is None:
+        raise ValueError("schedule 'exponential' needs every_steps, _epochs, _examples, _percent")
+    require(every >= 1, "schedule every, in steps", every, "1 or more")
+    staircase = schedule.get("staircase", False)
+    return optax.exponential_decay(peak, every, factor, staircase=staircase)
+
+
+def _down(schedule: Config, peak: float, begin: int, total_steps: int) -> Schedule:
+    """From `begin` to the end of the run, along a cosine or a polynomial."""
+    final = _share(schedule, "final", 0.0)
+    steps = max(1, total_steps - begin)
+    if schedule.get("name") == "cosine":
+        down = optax.cosine_decay_schedule(peak, steps, final)
+    else:
+        power = schedule.get("power", 1.0)
+        require(power > 0, "schedule.power", power, "above 0")
+        down = optax.polynomial_schedule(peak, final * peak, power, steps)
+    return lambda step: down(step - begin)
+
+
+def _one_cycle(schedule: Config, peak: float, rise: int, total_steps: int) -> Schedule:
+    start, final = _share(schedule, "start", 0.04), _share(schedule, "final", 0.0)
+    require(0 < rise < total_steps, "schedule rise, in steps", rise, "within the run")
+    down = optax.cosine_decay_schedule(peak, total_steps - rise, final)
+
+    def rate(step):
+        up = 0.5 * (1 - jnp.cos(jnp.pi * step / rise))
+        return jnp.where(step < rise, peak * (start + (1 - start) * up), down(step - rise))
+
+    return rate
+
+
+def _factor(schedule: Config) -> float:
+    factor = schedule.get("factor", 0.1)
+    require(0 < factor < 1, "schedule.factor", factor, "in (0, 1)")
+    return factor
+
+
+def _share(schedule: Config, field: str, default: float) -> float:
+    share = schedule.get(field, default)
+    require(0 <= share <= 1, f"schedule.{field}", share, "in [0, 1]")
+    return share
 
 
 def duration(
@@ -188,10 +242,9 @@ def _is_plateau(state: Any) -> bool:
 
 
 def _reduce_on_plateau(schedule: Config) -> optax.GradientTransformationExtraArgs:
-    factor, patience = schedule.get("factor", 0.1), schedule.get("patience", 10)
+    factor, patience = _factor(schedule), schedule.get("patience", 10)
     rtol, cooldown = schedule.get("rtol", 1e-4), schedule.get("cooldown", 0)
     min_scale = schedule.get("min_scale", 0.0)
-    require(0 < factor < 1, "schedule.factor", factor, "in (0, 1)")
     require(patience >= 1, "schedule.patience", patience, "1 or more")
     require(0 < rtol < 1, "schedule.rtol", rtol, "in (0, 1)")
     require(cooldown >= 0, "schedule.cooldown", cooldown, "0 or more")

@@ -123,6 +123,26 @@ def test_schedules_against_closed_forms():
     np.testing.assert_allclose(rates(cosine), warm + expected, rtol=1e-5)
 
 
+def test_further_schedules_against_closed_forms():
+    exponential = {"name": "exponential", "learning_rate": 0.4, "factor": 0.94, "every_epochs": 2}
+    expected = [0.4 * 0.94 ** (i / 4) for i in range(10)]
+    np.testing.assert_allclose(rates(exponential), expected, rtol=1e-5)
+    expected = [0.4 * 0.94 ** (i // 4) for i in range(10)]
+    np.testing.assert_allclose(rates(exponential | {"staircase": True}), expected, rtol=1e-5)
+    poly = {"name": "polynomial", "learning_rate": 0.4, "power": 2, "final": 0.1, "warmup_steps": 2}
+    expected = [0, 0.2] + [0.04 + 0.36 * (1 - i / 8) ** 2 for i in range(8)]
+    np.testing.assert_allclose(rates(poly), expected, rtol=1e-5)
+
+
+def test_one_cycle_against_optax():
+    schedule = {"name": "one_cycle", "learning_rate": 0.4, "start": 0.04, "final": 0.04 / 50}
+    theirs = optax.cosine_onecycle_schedule(20, 0.4, 0.3, div_factor=25, final_div_factor=50)
+    expected = [float(theirs(i)) for i in range(20)]
+    np.testing.assert_allclose(rates(schedule, 20, 20), expected, rtol=1e-5, atol=1e-6)
+    found = rates(schedule | {"rise_percent": 50}, 20, 20)
+    assert np.argmax(found) == 10 and found[10] == pytest.approx(0.4)
+
+
 def test_warm_up_of_resnet_110():
     # 0.01 for 400 steps, then 0.1, divided by 10 at 32k and 48k of 64k steps: He et al. 2016, 4.2.
     schedule = {"name": "step", "learning_rate": 0.1, "boundaries_steps": (32_000, 48_000)}
@@ -230,12 +250,19 @@ def test_observing_changes_nothing_for_other_schedules():
         ({"momentum": 1.0}, {}, r"optimizer.momentum is 1.0; it must be in \[0, 1\)"),
         ({"weight_decay": -1e-4}, {}, "optimizer.weight_decay is -0.0001"),
         ({}, {"name": "cosin"}, "schedule.name is 'cosin', which is unknown; did you mean 'cos"),
-        ({}, {"name": "exotic"}, "known are constant, step, cosine, plateau"),
+        ({}, {"name": "exotic"}, "known are constant, step, exponential, cosine, poly"),
         ({}, {"learning_rate": None}, "schedule.learning_rate is missing"),
         ({}, {"learning_rate": -1.0}, "schedule.learning_rate is -1.0; it must be above 0"),
         ({}, {"name": "step"}, "'step' needs boundaries_steps"),
         ({}, {"name": "step", "boundaries_steps": (5, 3)}, "ascending"),
         ({}, {"name": "step", "boundaries_steps": 5, "factor": 10}, "schedule.factor is 10"),
+        ({"name": "adam", "momentum": 0.9}, {}, "unknown field optimizer.momentum"),
+        ({"name": "rmsprop", "eps": 0.0}, {}, "optimizer.eps is 0.0; it must be above 0"),
+        ({"clip_norm": 0.0}, {}, "optimizer.clip_norm is 0.0; it must be above 0"),
+        ({"rates": [("conv/.*", 1)]}, {}, "optimizer.rates must cover each .* 'bn/bias'"),
+        ({}, {"name": "exponential"}, "'exponential' needs every_steps"),
+        ({}, {"name": "polynomial", "power": 0}, "schedule.power is 0; it must be above 0"),
+        ({}, {"name": "one_cycle", "rise_steps": 10}, "rise, in steps is 10; it must be within"),
         ({}, {"name": "plateau", "patience": 0}, "schedule.patience is 0"),
         ({}, {"boundary_steps": (5,)}, "schedule.boundary_steps; did you mean 'boundaries_steps'"),
         ({}, {"warmup_steps": 11}, "warm-up in steps is 11; it must be within the run"),

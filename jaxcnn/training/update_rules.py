@@ -1,0 +1,116 @@
+"""What each optimizer computes, as a list of optax transforms between clipping and the end.
+
+A rule takes the weight decay (a list of no or one transform that adds it), the multiplication by
+minus the learning rate, and its own fields with the defaults in `RULES`.
+
+  sgd: decay is added to the gradient, momentum, rate (as the papers have it).
+  rmsprop: TensorFlow's form, of Szegedy et al. 2016 (arXiv 1512.00567): the mean square begins with
+    1, `eps` is inside the root, and the rate inside the momentum.
+  adam: Kingma & Ba 2015; decay is added to the gradient.
+  adamw: Loshchilov & Hutter 2019; decay is added to the step.
+  lars: You et al. 2017 (arXiv 1708.03888): the gradient with its decay is scaled to `trust` times
+    the norm of the parameter; then rate, then momentum.
+  lamb: You et al. 2020 (arXiv 1904.00962): Adam's step with its decay is scaled to the norm of the
+    parameter.
+  lion: Chen et al. 2023 (arXiv 2302.06675); decay is added to the step.
+  muon: kernels as matrices [all inputs, outputs], their momentum made orthogonal (Jordan et al.
+    2024) and scaled by 0.2 sqrt(the longer side), so that rates and decays of AdamW fit (Liu et al.
+    2025, arXiv 2502.16982); all other parameters by AdamW.
+
+LARS and LAMB scale parameters of several axes only, not biases and BatchNorm's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Transform = optax.GradientTransformation
+Decay = list[Transform]
+
+
+def _sgd(decay: Decay, rate: Transform, *, momentum: float, nesterov: bool) -> Decay:
+    return [*decay, *_momentum(momentum, nesterov), rate]
+
+
+def _rmsprop(decay: Decay, rate: Transform, *, rho: float, eps: float, momentum: float) -> Decay:
+    mean_square = optax.scale_by_rms(rho, eps, initial_scale=1.0, eps_in_sqrt=True)
+    return [*decay, mean_square, rate, *_momentum(momentum, False)]
+
+
+def _adam(decay: Decay, rate: Transform, *, b1: float, b2: float, eps: float) -> Decay:
+    return [*decay, optax.scale_by_adam(b1, b2, eps), rate]
+
+
+def _adamw(decay: Decay, rate: Transform, *, b1: float, b2: float, eps: float) -> Decay:
+    return [optax.scale_by_adam(b1, b2, eps), *decay, rate]
+
+
+def _lars(decay: Decay, rate: Transform, *, trust: float, momentum: float, nesterov: bool) -> Decay:
+    ratio = optax.scale_by_trust_ratio(trust_coefficient=trust)
+    return [*decay, optax.masked(ratio, _several_axes), rate, *_momentum(momentum, nesterov)]
+
+
+def _lamb(decay: Decay, rate: Transform, *, b1: float, b2: float, eps: float) -> Decay:
+    ratio = optax.masked(optax.scale_by_trust_ratio(), _several_axes)
+    return [optax.scale_by_adam(b1, b2, eps), *decay, ratio, rate]
+
+
+def _lion(decay: Decay, rate: Transform, *, b1: float, b2: float) -> Decay:
+    return [optax.scale_by_lion(b1, b2), *decay, rate]
+
+
+def _muon(
+    decay: Decay, rate: Transform, *, momentum: float, b1: float, b2: float, eps: float
+) -> Decay:
+    orthogonal = optax.chain(
+        optax.trace(momentum, nesterov=True),
+        optax.stateless(lambda updates, _: jax.tree.map(_orthogonal, updates)),
+    )
+    adam = optax.masked(optax.scale_by_adam(b1, b2, eps), _one_axis)
+    return [optax.masked(orthogonal, _several_axes), adam, *decay, rate]
+
+
+_ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+# Name to rule and its fields' defaults.
+RULES: dict[str, tuple[Callable[..., Decay], dict[str, Any]]] = {
+    "sgd": (_sgd, {"momentum": 0.9, "nesterov": False}),
+    "rmsprop": (_rmsprop, {"rho": 0.9, "eps": 1.0, "momentum": 0.9}),
+    "adam": (_adam, _ADAM),
+    "adamw": (_adamw, _ADAM),
+    "lars": (_lars, {"trust": 0.001, "momentum": 0.9, "nesterov": False}),
+    "lamb": (_lamb, _ADAM | {"eps": 1e-6}),
+    "lion": (_lion, {"b1": 0.9, "b2": 0.99}),
+    "muon": (_muon, {"momentum": 0.95} | _ADAM),
+}
+
+
+def _momentum(momentum: float, nesterov: bool) -> Decay:
+    return [optax.trace(momentum, nesterov=nesterov)] if momentum else []
+
+
+def _several_axes(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _one_axis(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim <= 1, params)
+
+
+def _orthogonal(update: jax.Array) -> jax.Array:
+    """The nearest matrix with equal singular values, roughly; scaled. Jordan et al.'s constants."""
+    # optax.contrib has it for trees of matrices only, and in another way in every version.
+    x = update.reshape(-1, update.shape[-1])
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x /= jnp.linalg.norm(x) + 1e-8
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    x = x.T if tall else x
+    return 0.2 * math.sqrt(max(x.shape)) * x.reshape(update.shape)
