@@ -7,19 +7,18 @@ import os
 
 import numpy as np
 
-from jaxcnn.data import cifar_files, idx_files
+from jaxcnn.data import cifar_files, digits, idx_files, synthetic, tfds
 from jaxcnn.data.dataset import Dataset, Normalisation, Source, channel_statistics, check_labels
 from jaxcnn.data.splits import parse_split
 from jaxcnn.models.registry import near
 
 __all__ = ["SOURCES", "Dataset", "load", "open_source"]
 
-_TFDS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
 _FILES = ("mnist", "fashion_mnist", "cifar10", "cifar100")
 SOURCES = (
     "digits",
     "synthetic",
-    *(f"tfds:{name}" for name in _TFDS),
+    *(f"tfds:{name}" for name in tfds.NAMES),
     *(f"files:{name}" for name in _FILES),
 )
 
@@ -73,19 +72,12 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
 
 def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     """Finds a set by name, without reading its images. Raises as `load` does."""
-    # A reader is imported when it is asked for: scikit-learn and TFDS take a second each.
     kind, _, rest = name.partition(":")
     if name == "digits":
-        from jaxcnn.data import digits
-
         return digits.open_digits()
     if name == "synthetic":
-        from jaxcnn.data import synthetic
-
         return synthetic.open_synthetic()
     if kind == "tfds" and rest:
-        from jaxcnn.data import tfds
-
         return tfds.open_tfds(rest, data_dir)
     if name not in SOURCES:
         raise ValueError(f"unknown data source {name!r}{near(name, SOURCES)}")

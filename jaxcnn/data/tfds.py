@@ -6,6 +6,7 @@ records and decodes the images.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from jaxcnn.data import tfrecord
 from jaxcnn.data.dataset import Arrays, Source
@@ -127,6 +127,8 @@ def _records(split: Any, form: str, start: int, stop: int) -> Iterator[tuple[str
 
 def _decode(encoded: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
     """The image u8[H,W,C] in a PNG or JPEG file."""
+    from PIL import Image
+
     try:
         with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
             pixels = np.asarray(image)
@@ -160,9 +162,17 @@ def _read_array_record(path: Path, rows: Sequence[int], expected: int) -> list[b
 
 
 def _read_tfrecord(path: Path, rows: Sequence[int], expected: int) -> list[bytes]:
-    records = tfrecord.index_records(path)
+    stat = path.stat()
+    records = _index(path, stat.st_size, stat.st_mtime_ns)
     _check_count(path, len(records), expected)
     return records.read(rows)
+
+
+@functools.lru_cache(maxsize=64)
+def _index(path: Path, size: int, changed: int) -> tfrecord.Records:
+    """The index of a file; made anew when its size or time of change is another."""
+    del size, changed
+    return tfrecord.index_records(path)
 
 
 def _check_count(path: Path, found: int, expected: int) -> None:
