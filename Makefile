@@ -46,6 +46,10 @@ lint: install  ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+bench: install  ## short forms of the benchmarks (minutes); see benchmarks/
+	@cd benchmarks && ../$(BIN)/python training_cpu.py --rounds 3
+	@cd benchmarks && ../$(BIN)/python startup.py --runs 1
+
 lock: | $(filter .tools/%,$(UV))  ## resolve the dependencies anew
 	@$(UV) pip compile pyproject.toml --extra test --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
