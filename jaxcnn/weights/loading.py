@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -49,25 +49,100 @@ def load_pretrained(
       FileNotFoundError: there is no such file.
       ValueError: the name is unknown, the weights cannot be had or read, or they do not fit.
     """
-    arrays, facts = open_weights(name_or_path, model)
-    options = {**facts["options"], **options}
-    how = layout.describe(facts["model"], **options)
-    if facts["layout"] == "jaxcnn":
+    return build(open_weights(name_or_path, model), num_classes, **options)
+
+
+class Opened(NamedTuple):
+    """Weights as they are stored, and what is known of them.
+
+    Attributes:
+      origin: name or path, for messages.
+      arrays: {key: array}.
+      layout: "jaxcnn" or "torch".
+      model: id of the network.
+      options: fields of its module that are not the variant's.
+      preprocessing: of its images.
+      class_names: of the classifier, where the file has them.
+    """
+
+    origin: str
+    arrays: dict[str, np.ndarray]
+    layout: str
+    model: str
+    options: dict[str, Any]
+    preprocessing: pretrained.Preprocessing
+    class_names: tuple[str, ...] | None
+
+
+def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
+    """Reads published weights or a file. Arguments and errors are those of `load_pretrained`."""
+    origin = str(name_or_path)
+    if Path(origin).suffix not in files.SUFFIXES:
+        weights = pretrained.find(origin)
+        if model is not None and registry.resolve(model) != weights.model:
+            raise ValueError(f"{origin!r} are weights of {weights.model!r}, not of {model!r}")
+        arrays, _ = files.read(hub.fetch(weights))
+        return Opened(origin, arrays, "torch", weights.model, {}, weights.preprocessing, None)
+    arrays, metadata = files.read(origin)
+    if "jaxcnn" not in metadata:  # another program's, whatever else it says
+        metadata = {}
+    if model is None and "model" not in metadata:
+        raise ValueError(f"{origin} does not say which network it is of: name the model")
+    name = registry.resolve(model or metadata["model"])
+    prepare = pretrained.default_preprocessing(name)
+    if "preprocessing" in metadata:
+        prepare = pretrained.from_dict(json.loads(metadata["preprocessing"]))
+    names = json.loads(metadata.get("class_names", "null"))
+    return Opened(
+        origin,
+        arrays,
+        "jaxcnn" if metadata.get("format") == _FORMAT["jaxcnn"] else "torch",
+        name,
+        json.loads(metadata.get("options", "{}")),
+        prepare,
+        names and tuple(names),
+    )
+
+
+def build(
+    opened: Opened, num_classes: int | None = None, **options: Any
+) -> tuple[nn.Module, layout.Variables]:
+    """(model, variables) of weights that were opened, as `load_pretrained` describes."""
+    options = {**opened.options, **options}
+    arrays = opened.arrays
+    how = layout.describe(opened.model, **options)
+    if opened.layout == "jaxcnn":
         how = layout.in_own_names(how)
     classes = layout.class_count(how, arrays)
     wanted = classes if num_classes is None else num_classes
-    network = registry.create_model(facts["model"], num_classes=wanted, **options)
+    network = registry.create_model(opened.model, num_classes=wanted, **options)
     if wanted in (0, classes):
         return network, layout.read(how, arrays, wanted)
     _log.warning(
-        "%s has a classifier of %d classes: dropped, and one of %d initialised anew",
-        name_or_path, classes, wanted,
+        "%s: the classifier of %d classes is dropped, one of %d is initialised anew",
+        opened.origin, classes, wanted,
     )  # fmt: skip
-    heads = [leaf for leaf in how.leaves if leaf.is_head and _has_head(how, arrays, leaf)]
+    # Auxiliary heads are initialised only where the weights have them.
+    heads = [
+        leaf
+        for leaf in how.leaves
+        if leaf.is_head and (leaf.key in arrays or not leaf.is_auxiliary)
+    ]
     arrays = layout.without_heads(how, arrays)
-    for leaf, value in zip(heads, _initial(network, how, heads, options)):
+    images = jnp.zeros((1, *layout.image_shape(how.name, options)), jnp.float32)
+    for leaf, value in zip(heads, _initial(network, heads, images)):
         arrays[leaf.key] = layout.store(leaf, np.asarray(value))
     return network, layout.read(how, arrays, wanted)
+
+
+def _initial(network: nn.Module, heads: list[layout.Leaf], images: jax.Array) -> list[jax.Array]:
+    """Initial values of the classifiers alone: the compiler leaves those of other layers out."""
+
+    def init(key: jax.Array) -> list[jax.Array]:
+        variables = network.init(key, images)
+        return [layout.look_up(variables, leaf) for leaf in heads]
+
+    return jax.jit(init)(jax.random.key(0))
 
 
 def save(
@@ -77,6 +152,7 @@ def save(
     *,
     to: str = "jaxcnn",
     preprocessing: pretrained.Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
     **options: Any,
 ) -> None:
     """Writes a network's variables to a .safetensors, .npz or .pth file.
@@ -90,6 +166,7 @@ def save(
       variables: {"params": ..., "batch_stats": ...}.
       to: "jaxcnn", or "torch" for torchvision's or timm's names and layouts.
       preprocessing: by default the network's own.
+      class_names: of the classifier.
       **options: fields of the network's module that are not the variant's.
 
     Raises:
@@ -111,56 +188,6 @@ def save(
         "num_classes": str(layout.class_count(how if to == "torch" else own, arrays)),
         "preprocessing": json.dumps(pretrained.to_dict(prepare)),
     }
+    if class_names is not None:
+        metadata["class_names"] = json.dumps(list(class_names))
     files.write(path, arrays, metadata)
-
-
-def open_weights(
-    name_or_path: str | Path, model: str | None = None
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays of weights as stored, and what is known of them.
-
-    The facts: "model" (id), "layout" ("jaxcnn" or "torch"), "options" (of the network) and
-    "preprocessing". Arguments and errors are those of `load_pretrained`.
-    """
-    text = str(name_or_path)
-    if Path(text).suffix not in files.SUFFIXES:
-        weights = pretrained.find(text)
-        if model is not None and registry.resolve(model) != weights.model:
-            raise ValueError(f"{text!r} are weights of {weights.model!r}, not of {model!r}")
-        arrays, _ = files.read(hub.fetch(weights))
-        facts = {"model": weights.model, "layout": "torch", "options": {}}
-        return arrays, {**facts, "preprocessing": weights.preprocessing}
-    arrays, metadata = files.read(text)
-    if model is None and "model" not in metadata:
-        raise ValueError(f"{text} does not say which network it is of: name it with model=...")
-    ours = metadata if "jaxcnn" in metadata else {}
-    name = registry.resolve(model or ours.get("model") or metadata["model"])
-    if "preprocessing" in ours:
-        prepare = pretrained.from_dict(json.loads(ours["preprocessing"]))
-    else:
-        prepare = pretrained.default_preprocessing(name)
-    own = metadata.get("format") == _FORMAT["jaxcnn"]
-    return arrays, {
-        "model": name,
-        "layout": "jaxcnn" if own else "torch",
-        "options": json.loads(ours.get("options", "{}")),
-        "preprocessing": prepare,
-    }
-
-
-def _has_head(how: layout.Layout, arrays: Mapping[str, Any], leaf: layout.Leaf) -> bool:
-    """Auxiliary heads are initialised anew only where the weights have them."""
-    return not leaf.is_auxiliary or leaf.key in arrays
-
-
-def _initial(
-    network: nn.Module, how: layout.Layout, heads: list[layout.Leaf], options: Mapping[str, Any]
-) -> list[jax.Array]:
-    """Initial values of the classifiers alone: the compiler leaves the other layers' out."""
-    images = jnp.zeros((1, *layout.image_shape(how.name, options)), jnp.float32)
-
-    def init(key: jax.Array) -> list[jax.Array]:
-        variables = network.init(key, images)
-        return [layout.look_up(variables, leaf) for leaf in heads]
-
-    return jax.jit(init)(jax.random.key(0))

@@ -1,0 +1,60 @@
+"""`jaxcnn predict IMAGE...`: the most probable classes of image files."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def register(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "predict",
+        help="name what is in image files",
+        description="Prints the most probable classes of each image, by weights from the Hugging "
+        "Face hub or a file. Images are prepared as the weights want it.",
+        epilog="example: jaxcnn predict cat.jpg dog.jpg --model resnet50.tv_in1k",
+    )
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image file")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="published weights such as resnet50.tv_in1k; with --weights the network's id, which "
+        "files written by jaxcnn know",
+    )
+    parser.add_argument(
+        "--weights", metavar="PATH", help=".safetensors, .npz or .pth file (default: the hub's)"
+    )
+    parser.add_argument("--top", type=int, metavar="N", default=5, help="classes (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    import json
+
+    from jaxcnn.evaluation import predict
+    from jaxcnn.weights import loading, pretrained
+
+    if args.model is None and args.weights is None:
+        raise ValueError(
+            "neither --model nor --weights is given; example: --model resnet50.tv_in1k"
+        )
+    published = pretrained.WEIGHTS.get(args.model)
+    if args.weights is None:
+        opened = loading.open_weights(args.model)
+    else:
+        opened = loading.open_weights(args.weights, published.model if published else args.model)
+    how = published.preprocessing if published else opened.preprocessing
+    model, variables = loading.build(opened)
+    names = opened.class_names or predict.default_names(model.num_classes)
+    if not 1 <= args.top <= len(names):
+        raise ValueError(f"--top is {args.top}; it can be 1 to {len(names)}, the number of classes")
+    found = zip(
+        args.images, predict.predict(model, variables, args.images, how, names, top=args.top)
+    )
+    if args.json:
+        rows = [{"image": path, "top": [a._asdict() for a in answers]} for path, answers in found]
+        print(json.dumps(rows, indent=1))
+        return
+    for path, answers in found:
+        print(path)
+        for answer in answers:
+            print(f"  {100 * answer.probability:6.2f} %  {answer.name}")

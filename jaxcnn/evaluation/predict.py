@@ -1,0 +1,115 @@
+"""What a network sees in image files: preprocessing on the host, answers by name."""
+
+from __future__ import annotations
+
+import importlib.resources
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from PIL import Image
+
+from jaxcnn.weights.pretrained import Preprocessing
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+class Answer(NamedTuple):
+    """One of the most probable classes of an image."""
+
+    index: int
+    name: str
+    probability: float
+
+
+def read_image(path: str | Path, channels: int = 3) -> Image.Image:
+    """An image file as RGB, or as grey for one channel. Alpha and EXIF's rotation are ignored.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it cannot be decoded.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with Image.open(path) as image:
+            return image.convert(_MODES[channels])
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def preprocess(image: Image.Image, how: Preprocessing) -> np.ndarray:
+    """An image of mode RGB or L as a network's input, f32[size, size, C].
+
+    Torchvision's evaluation: the shorter side is resized to floor(size / crop), antialiased, the
+    longer one in proportion and rounded down; then the central square, rounding half to even.
+    """
+    width, height = image.size
+    short = math.floor(how.size / how.crop)
+    scale = (
+        (short, short * height // width) if width <= height else (short * width // height, short)
+    )
+    resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    image = image.resize(scale, resampling[how.interpolation])
+    left, top = (round((n - how.size) / 2) for n in scale)
+    image = image.crop((left, top, left + how.size, top + how.size))
+    pixels = np.asarray(image, np.float32).reshape(how.size, how.size, -1) / np.float32(255)
+    return (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
+
+
+def predict(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    paths: Sequence[str | Path],
+    how: Preprocessing,
+    names: Sequence[str],
+    *,
+    top: int = 5,
+    batch_size: int = 16,
+) -> Iterator[list[Answer]]:
+    """The `top` most probable classes of each image file, most probable first.
+
+    Args:
+      model, variables: the network.
+      paths: image files.
+      how: the preprocessing that the weights were made for.
+      names: of all classes, by index.
+      top: number of classes, no more than there are.
+      batch_size: images at once.
+
+    Raises:
+      FileNotFoundError, ValueError: a file is not there, or is no image; raised when it is reached.
+    """
+
+    @jax.jit
+    def probabilities(images: jax.Array) -> jax.Array:
+        return jax.nn.softmax(model.apply(variables, images, train=False))
+
+    batch_size = min(batch_size, len(paths))  # one shape: one compilation
+    for start in range(0, len(paths), batch_size):
+        chunk = paths[start : start + batch_size]
+        batch = np.zeros((batch_size, how.size, how.size, len(how.mean)), np.float32)
+        for i, path in enumerate(chunk):
+            batch[i] = preprocess(read_image(path, len(how.mean)), how)
+        for row in np.asarray(probabilities(batch))[: len(chunk)]:
+            order = np.argsort(-row, kind="stable")[:top]
+            yield [Answer(int(i), names[i], float(row[i])) for i in order]
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """Names of ImageNet's 1000 classes: WordNet id and words, as "n01440764 tench"."""
+    text = (
+        importlib.resources.files("jaxcnn.data").joinpath("imagenet_classes.txt").read_text("utf-8")
+    )
+    return tuple(text.splitlines())
+
+
+def default_names(num_classes: int) -> tuple[str, ...]:
+    """ImageNet's for 1000 classes, else "class 0", "class 1", ..."""
+    if num_classes == 1000:
+        return imagenet_names()
+    return tuple(f"class {i}" for i in range(num_classes))

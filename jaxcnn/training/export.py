@@ -1,0 +1,78 @@
+"""What a run has learnt: the variables of a checkpoint, and what is needed to use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import SingleDeviceSharding
+
+from jaxcnn.data import sources
+from jaxcnn.training.checkpoints import Checkpoints
+from jaxcnn.training.workdir import BEST, CHECKPOINTS, MANIFEST, read_manifest
+from jaxcnn.weights.pretrained import Preprocessing
+
+_FOLDERS = {"best": BEST, "newest": CHECKPOINTS}
+
+
+class Learnt(NamedTuple):
+    """A network after training: id, fields of its module, variables, and what its data were."""
+
+    model: str
+    options: dict[str, Any]
+    variables: dict[str, Any]
+    step: int
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+
+
+def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
+    """Reads a run's best checkpoint, or its newest one, onto one device.
+
+    The running average of the parameters is taken where the run has one. The data have to be there
+    as in training: their normalisation is a part of the network.
+
+    Raises:
+      ValueError: the directory holds no run, or the run no such checkpoint.
+      FileNotFoundError: the data are not where they were.
+    """
+    workdir = Path(workdir).absolute()
+    if not (workdir / MANIFEST).is_file():
+        raise ValueError(f"{workdir} holds no run: there is no {MANIFEST}")
+    config = read_manifest(workdir)["config"]
+    folder = workdir / _FOLDERS[checkpoint]
+    step, state = _read_newest(folder)
+    data = config["data"]
+    one = sources.load(data["source"], "train[:1]", data_dir=data["dir"])
+    variables = {"params": state["params"] if state["ema"] is None else state["ema"]}
+    if state["batch_stats"]:
+        variables["batch_stats"] = state["batch_stats"]
+    return Learnt(
+        config["model"]["name"],
+        dict(config["model"]["options"]),
+        variables,
+        step,
+        Preprocessing(one.images.shape[1], 1.0, "bilinear", one.mean, one.std),
+        one.class_names,
+    )
+
+
+def _read_newest(folder: Path) -> tuple[int, Any]:
+    import orbax.checkpoint as ocp
+
+    if not folder.is_dir():
+        raise ValueError(f"there is no checkpoint in {folder}")
+    with Checkpoints(folder, 1) as checkpoints:
+        steps = checkpoints.steps()
+        if not steps:
+            raise ValueError(f"there is no checkpoint in {folder}")
+        # What is stored says its own shapes: neither the optimizer nor the devices are needed.
+        with ocp.StandardCheckpointer() as reader:
+            stored = reader.metadata(folder / str(steps[-1]) / "state").item_metadata
+        device = SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored.tree
+        )
+        state, _ = checkpoints.restore(steps[-1], like)
+    return steps[-1], state
