@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxcnn import layers
 from jaxcnn.evaluation.metrics import of_label
@@ -18,25 +19,60 @@ Array = jax.Array
 
 
 def cross_entropy(logits: Array, labels: Array, *, label_smoothing: float = 0.0) -> Array:
-    """Softmax cross-entropy, f32[N,K] and i32[N] to f32[N].
+    """Softmax cross-entropy, f32[N,K] and i32[N], or soft targets f32[N,K], to f32[N].
 
-    `label_smoothing` s makes the target (1 - s) one-hot + s / K (Szegedy et al. 2016, arXiv
-    1512.00567, section 7). A label outside 0..K-1 gives NaN.
+    `label_smoothing` s makes the target t (1 - s) t + s / K (Szegedy et al. 2016, arXiv 1512.00567,
+    section 7). A label outside 0..K-1 gives NaN.
 
     Raises:
       ValueError: label_smoothing is not in [0, 1).
     """
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
+    _check_smoothing(label_smoothing)
     log_p = jax.nn.log_softmax(layers.as_output(logits))
-    loss = -of_label(log_p, labels)
+    own = of_label(log_p, labels) if labels.ndim == 1 else (labels * log_p).sum(-1)
+    loss = -own
     if label_smoothing:
         loss = (1 - label_smoothing) * loss - label_smoothing * log_p.mean(-1)
     return loss
 
 
+def binary_cross_entropy(
+    logits: Array, labels: Array, *, label_smoothing: float = 0.0, threshold: float | None = None
+) -> Array:
+    """Mean over the classes of each one's own sigmoid cross-entropy; shapes as `cross_entropy`.
+
+    Of "ResNet strikes back" (Wightman et al. 2021, arXiv 2110.00476, section 3): every class that a
+    mixed image shows is present. With `threshold` a target above it counts as 1 and all others as
+    0, after the smoothing.
+
+    Raises:
+      ValueError: label_smoothing or threshold is not in [0, 1).
+    """
+    _check_smoothing(label_smoothing)
+    if threshold is not None and not 0 <= threshold < 1:
+        raise ValueError(f"threshold is {threshold}; it must be in [0, 1) or None")
+    logits = layers.as_output(logits)
+    classes = logits.shape[-1]
+    if labels.ndim == 1:
+        outside = (labels < 0) | (labels >= classes)
+        target = jnp.where(outside[:, None], jnp.nan, jax.nn.one_hot(labels, classes))
+    else:
+        target = labels
+    target = (1 - label_smoothing) * target + label_smoothing / classes
+    if threshold is not None:
+        target = jnp.where(jnp.isnan(target), target, (target > threshold).astype(logits.dtype))
+    # log(1 + e^x) - t x, of which neither term overflows
+    return (jax.nn.softplus(logits) - target * logits).mean(-1)
+
+
+def _check_smoothing(label_smoothing: float) -> None:
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
+
+
 LOSSES: dict[str, Callable[..., Array]] = {
     "cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
     "lenet_mse": lenet.mse_loss,
     "lenet_map": lenet.map_loss,
 }

@@ -23,7 +23,7 @@ class TrainState:
       params: f32 parameters.
       batch_stats: f32 running statistics of BatchNorm; {} where there are none.
       opt_state: the optimizer's own state, the plateau schedule's included.
-      ema: running average of the parameters, or None.
+      ema: {"params", "batch_stats"}, running averages of both (see `averaging`), or None.
     """
 
     step: jax.Array
@@ -48,18 +48,27 @@ def create_state(
     optimizer: optax.GradientTransformation,
     key: jax.Array,
     images_shape: Sequence[int],
+    *,
+    ema: bool = False,
 ) -> TrainState:
-    """The state before the first step. `images_shape` is (N, H, W, C); N may be 1."""
-    init = compiling.compile_init(lambda key: _create(model, optimizer, key, images_shape))
+    """The state before the first step. `images_shape` is (N, H, W, C); N may be 1.
+
+    With `ema` it has a running average, which begins with the initial weights.
+    """
+    init = compiling.compile_init(lambda key: _create(model, optimizer, key, images_shape, ema))
     return init(key)
 
 
 def abstract_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, images_shape: Sequence[int]
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    images_shape: Sequence[int],
+    *,
+    ema: bool = False,
 ) -> TrainState:
     """Shapes and types of `create_state`, without computing: what a checkpoint is restored into."""
     return jax.eval_shape(
-        lambda key: _create(model, optimizer, key, images_shape), jax.random.key(0)
+        lambda key: _create(model, optimizer, key, images_shape, ema), jax.random.key(0)
     )
 
 
@@ -68,10 +77,11 @@ def _init(model, key, images_shape):
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
-def _create(model, optimizer, key, images_shape):
+def _create(model, optimizer, key, images_shape, ema):
     variables = _init(model, key, images_shape)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         opt_state=optimizer.init(variables["params"]),
+        ema=dict(variables) if ema else None,
         **variables,
     )

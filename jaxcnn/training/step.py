@@ -6,7 +6,7 @@ convention throughout is a mean loss per device and an explicit mean of its grad
 
 A batch is a dictionary. Per example: `image`, `label`, or `index` into a set that lives on the
 device as `images` u8[size,H,W,C] and `labels` i32[size]; `slot`, the position in the whole batch;
-`mask`, 0 for padding.
+`mask`, 0 for padding. A prepared batch may also have soft targets, `target` f32[N,K].
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import optax
 from jax import lax
 
 from jaxcnn.evaluation import metrics
-from jaxcnn.training import losses
+from jaxcnn.training import averaging, losses
 from jaxcnn.training.state import TrainState
 
 Array = jax.Array
@@ -52,6 +52,8 @@ def make_train_step(
     *,
     prepare: Prepare = gather,
     aux_weight: float = 0.0,
+    accumulate: int = 1,
+    ema_decay: float = 0.0,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, tuple[Array, Array]]]]:
     """Makes `step(state, batch, key) -> (state, metrics)`.
@@ -60,10 +62,15 @@ def make_train_step(
       model: `model.apply(variables, images, train=True)` gives logits f32[N,K].
       optimizer: optax transform.
       loss: (logits f32[N,K], labels) to f32[N].
-      prepare: (batch, keys [N]) to {"image": f32[N,H,W,C], "label": i32[N]}: looks up, augments,
-        normalises. An example's key depends on the run's key, the step and its slot only, so that
-        the number of devices does not matter.
+      prepare: (batch, keys [N]) to {"image": f32[N,H,W,C], "label": i32[N]}, and "target" f32[N,K]
+        where the loss takes soft targets: looks up, augments, normalises. An example's key depends
+        on the run's key, the step and its slot only, so that the number of devices does not matter.
       aux_weight: weight of each auxiliary head's loss; with 0 the heads are not computed.
+      accumulate: the batch goes through the network in so many parts, one after another, and their
+        gradients and running statistics are averaged before the one update. BatchNorm normalises
+        within a part: the step equals one of the whole batch on `accumulate` devices with
+        statistics of their own, and without BatchNorm and dropout one of the whole batch.
+      ema_decay: with it, `state.ema` follows parameters and statistics; see `averaging`.
       axis_name: axis of the devices that share the batch; None on one device.
 
     Returns:
@@ -73,7 +80,8 @@ def make_train_step(
       loss or a gradient was not finite.
 
     Raises:
-      ValueError: when traced, with aux_weight for a model without auxiliary heads.
+      ValueError: when traced, with aux_weight for a model without auxiliary heads, or if a
+        device's share of the batch cannot be split into `accumulate` equal parts.
     """
 
     def step(state, batch, key):
@@ -83,25 +91,33 @@ def make_train_step(
         if axis_name:
             dropout = jax.random.fold_in(dropout, lax.axis_index(axis_name))
 
-        def objective(params):
+        def objective(params, part, dropout):
             logits, changed = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
-                batch["image"],
+                part["image"],
                 train=True,
                 mutable=["batch_stats", *(["endpoints"] if aux_weight else [])],
                 rngs={"dropout": dropout},
             )
-            per_example = loss(logits, batch["label"])
+            target = part.get("target", part["label"])
+            per_example = loss(logits, target)
             total = per_example.mean()
             if aux_weight:
                 for head in _aux_heads(model, changed):
-                    total += aux_weight * loss(head, batch["label"]).mean()
+                    total += aux_weight * loss(head, target).mean()
             return total, (logits, per_example, changed.get("batch_stats", {}))
 
-        gradient = jax.value_and_grad(objective, has_aux=True)
-        (total, (logits, per_example, batch_stats)), grads = gradient(state.params)
+        def gradient(part, dropout):
+            take = jax.value_and_grad(objective, has_aux=True)
+            (total, (logits, per_example, batch_stats)), grads = take(state.params, part, dropout)
+            return (total, grads, batch_stats), (logits, per_example)
+
+        if accumulate == 1:
+            means, (logits, per_example) = gradient(batch, dropout)
+        else:
+            means, (logits, per_example) = _by_parts(gradient, batch, dropout, accumulate)
         # Needed even where BatchNorm averages over the devices: a gradient is of one device's loss.
-        total, grads, batch_stats = _mean((total, grads, batch_stats), axis_name)
+        total, grads, batch_stats = _mean(means, axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         state = state.replace(
             step=state.step + 1,
@@ -109,6 +125,8 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
+        if ema_decay:
+            state = averaging.follow(state, ema_decay)
         counted = metrics.classification(logits, batch["label"], per_example)
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
         finite = (jnp.isfinite(total) & jnp.isfinite(norm)).astype(jnp.float32)
@@ -165,6 +183,37 @@ def _example_keys(key: Array, batch: Batch, axis_name: str | None) -> Array:
         size = next(len(v) for k, v in batch.items() if k not in RESIDENT)
         slot = jnp.arange(size) + (size * lax.axis_index(axis_name) if axis_name else 0)
     return jax.vmap(lambda slot: jax.random.fold_in(key, slot))(slot)
+
+
+def _by_parts(gradient: Callable, batch: Batch, dropout: Array, count: int) -> tuple[Any, Any]:
+    """`gradient` of equal parts of a batch: its first results averaged, its second end to end."""
+    size = len(batch["label"])
+    if size % count:
+        raise ValueError(f"accumulate is {count}; it must divide a device's {size} examples")
+    parts = {name: value.reshape(count, -1, *value.shape[1:]) for name, value in batch.items()}
+    keys = jax.vmap(lambda i: jax.random.fold_in(dropout, i))(jnp.arange(count))
+
+    def add(sums, part_and_key):
+        means, rows = gradient(*part_and_key)
+        return jax.tree.map(jnp.add, sums, means), rows
+
+    each = [jax.tree.map(lambda x, i=i: x[i], (parts, keys)) for i in range(count)]
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, *each[0])[0])
+    if _loops_are_slow():
+        sums, listed = zeros, []
+        for one in each:
+            sums, row = add(sums, one)
+            listed.append(row)
+        rows = jax.tree.map(lambda *r: jnp.concatenate(r), *listed)
+    else:
+        sums, rows = lax.scan(add, zeros, (parts, keys))
+        rows = jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), rows)
+    return jax.tree.map(lambda x: x / count, sums), rows
+
+
+def _loops_are_slow() -> bool:
+    """On a CPU a convolution inside a loop loses its fast kernel."""
+    return jax.default_backend() == "cpu"
 
 
 def _aux_heads(model: nn.Module, changed: Mapping[str, Any]) -> list[Array]:

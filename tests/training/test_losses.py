@@ -36,6 +36,51 @@ def test_smoothing_out_of_range(smoothing):
         losses.cross_entropy(jnp.zeros((1, 2)), jnp.int32([0]), label_smoothing=smoothing)
 
 
+def soft(rows=6):
+    shares = RNG.random((rows, 7))
+    return shares / shares.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_soft_targets(smoothing):
+    target = soft()
+    expected = -((1 - smoothing) * target + smoothing / 7) * np.log(
+        np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
+    )
+    found = losses.cross_entropy(
+        jnp.float32(LOGITS), jnp.float32(target), label_smoothing=smoothing
+    )
+    np.testing.assert_allclose(found, expected.sum(-1), rtol=1e-5)
+    one_hot = jnp.eye(7)[LABELS]
+    for loss in (losses.cross_entropy, losses.binary_cross_entropy):
+        found = [loss(jnp.float32(LOGITS), t, label_smoothing=smoothing) for t in (one_hot, LABELS)]
+        np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing, threshold", [(0.0, None), (0.1, None), (0.1, 0.2)])
+def test_binary_cross_entropy_is_the_mean_over_the_classes(smoothing, threshold):
+    target = (1 - smoothing) * soft() + smoothing / 7
+    if threshold is not None:
+        target = np.float64(target > threshold)
+    p = 1 / (1 + np.exp(-LOGITS))
+    expected = -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean(-1)
+    given = (target - smoothing / 7) / (1 - smoothing) if threshold is None else target
+    found = losses.binary_cross_entropy(
+        jnp.float32(LOGITS), jnp.float32(given), label_smoothing=smoothing, threshold=threshold
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_binary_cross_entropy_of_huge_logits_and_bad_values():
+    huge = jnp.float32([[1e4, -1e4]])
+    np.testing.assert_allclose(losses.binary_cross_entropy(huge, jnp.int32([0])), [0.0])
+    np.testing.assert_allclose(losses.binary_cross_entropy(huge, jnp.int32([1])), [1e4])
+    outside = losses.binary_cross_entropy(huge, jnp.int32([2]), threshold=0.5)
+    assert np.all(np.isnan(outside))
+    with pytest.raises(ValueError, match="threshold is 1"):
+        losses.binary_cross_entropy(huge, jnp.int32([0]), threshold=1)
+
+
 def test_losses_by_name():
     logits, labels = jnp.float32(LOGITS), jnp.int32(LABELS)
     smoothed = losses.make_loss("cross_entropy", label_smoothing=0.1)

@@ -169,3 +169,61 @@ def test_model_without_batch_norm_trains():
     now, _ = jax.jit(step.make_train_step(Flat(), optimizer))(start, draw_batch(), KEY)
     chex.assert_trees_all_equal_shapes_and_dtypes(start, now)
     assert now.batch_stats == {}
+
+
+class Plain(nn.Module):
+    """A convolution and a classifier: no BatchNorm, no dropout."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.relu(nn.Conv(4, (3, 3), name="conv")(images))
+        return nn.Dense(CLASSES, name="fc")(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize("unrolled", [True, False])
+def test_accumulation_equals_the_large_batch(unrolled, monkeypatch):
+    monkeypatch.setattr(step, "_loops_are_slow", lambda: unrolled)
+    optimizer, start = begin(Plain(), rate=0.5, weight_decay=1e-3)
+    batch = draw_batch(12)
+    whole = jax.jit(step.make_train_step(Plain(), optimizer))(start, batch, KEY)
+    parts = jax.jit(step.make_train_step(Plain(), optimizer, accumulate=3))(start, batch, KEY)
+    chex.assert_trees_all_close(whole, parts, rtol=2e-6, atol=1e-7)
+
+
+def test_accumulation_with_batch_norm_equals_devices_with_statistics_of_their_own():
+    # BatchNorm's group is a part, as it is a device's share there. Sums in another order: 1e-5.
+    model = Tiny(aux_heads=True)
+    optimizer, start = begin(model)
+    batch = draw_batch(8)
+    options = {"aux_weight": 0.3}
+    one = step.make_train_step(model, optimizer, accumulate=2, **options)
+    parts, metrics = jax.jit(one)(start, batch, KEY)
+    devices = jax.pmap(
+        step.make_train_step(model, optimizer, axis_name="data", **options),
+        "data",
+        in_axes=(None, 0, None),
+        out_axes=None,
+        devices=jax.devices()[:2],
+    )
+    halves = jax.tree.map(lambda x: x.reshape(2, 4, *x.shape[1:]), batch)
+    expected, expected_metrics = devices(start, halves, KEY)
+    chex.assert_trees_all_close(parts, expected, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(metrics, expected_metrics, rtol=1e-5)
+    with pytest.raises(ValueError, match="accumulate is 3; it must divide a device's 8 examples"):
+        step.make_train_step(model, optimizer, accumulate=3)(start, batch, KEY)
+
+
+def test_soft_targets_reach_the_loss_and_labels_the_errors():
+    optimizer, start = begin(Plain())
+    batch = draw_batch()
+    target = np.full((8, CLASSES), 1 / CLASSES, np.float32)
+
+    def softened(batch, keys):
+        return step.gather(batch) | {"target": target}
+
+    one = jax.jit(step.make_train_step(Plain(), optimizer, prepare=softened))
+    _, metrics = one(start, batch, KEY)
+    logits = Plain().apply({"params": start.params}, batch["image"])
+    expected = -jnp.sum(target * jax.nn.log_softmax(logits))
+    np.testing.assert_allclose(metrics["loss"][0], expected, rtol=1e-5)
+    assert metrics["top1_error"][0] == np.sum(np.argmax(logits, -1) != batch["label"])

@@ -1,0 +1,34 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from test_step import draw_batch
+from tiny import SHAPE, Tiny, begin
+
+from jaxcnn.training import averaging, state, step
+
+
+def test_warm_up_of_the_average():
+    at = [1, 10, 89, 1000]
+    expected = [2 / 11, 11 / 20, 90 / 99, 0.95]
+    found = [averaging.decay_at(jnp.int32(i), 0.95) for i in at]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_average_of_weights_and_statistics_over_steps():
+    optimizer, _ = begin(Tiny())
+    now = state.create_state(Tiny(), optimizer, jax.random.key(0), (1, *SHAPE), ema=True)
+    shapes = state.abstract_state(Tiny(), optimizer, (1, *SHAPE), ema=True)
+    chex.assert_trees_all_equal_shapes_and_dtypes(now, shapes)
+    expected = {"params": now.params, "batch_stats": now.batch_stats}
+    chex.assert_trees_all_equal(now.ema, expected)
+    one = jax.jit(step.make_train_step(Tiny(), optimizer, ema_decay=0.3))
+    for i in range(1, 5):
+        now, _ = one(now, draw_batch(seed=i), jax.random.key(1))
+        keep = min(0.3, (1 + i) / (10 + i))
+        weights = {"params": now.params, "batch_stats": now.batch_stats}
+        expected = jax.tree.map(lambda e, w, k=keep: k * e + (1 - k) * w, expected, weights)
+    chex.assert_trees_all_close(now.ema, expected, rtol=1e-5, atol=1e-6)
+    swapped = averaging.averaged(now)
+    chex.assert_trees_all_equal(swapped.params, now.ema["params"])
+    chex.assert_trees_all_equal_shapes_and_dtypes(swapped, now)
