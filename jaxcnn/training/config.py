@@ -20,7 +20,7 @@ from jaxcnn.models.registry import near, resolve
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("auto", "jit", "shard_map", "pmap")
 # Sections whose fields depend on the name in them; whoever reads them checks them.
-FREE = ("model.options", "optimizer", "schedule")
+FREE = ("model.options", "loss", "optimizer", "schedule")
 # Fields that change how a run is carried out, and not what comes out of it.
 HOW = ("data.dir", "train.parallel", "train.devices", "checkpoint", "log")
 
@@ -35,8 +35,10 @@ def default_config() -> ConfigDict:
     train: `batch_size` over all devices; `length_epochs` or `length_steps`; `seed` of everything
       random; `parallel` ("auto" is "jit" on one device and "shard_map" on several); `devices`,
       how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's "local"
-      share; `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere.
-    loss: `label_smoothing`.
+      share; `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere;
+      `accumulate`, parts in which a device takes its share of the batch one after another;
+      `ema_decay` of a running average of the weights, evaluated beside them, 0 for none.
+    loss: `name` and options, see `jaxcnn.training.losses`; `aux_weight` of auxiliary heads.
     optimizer, schedule: see `jaxcnn.training.optimizers`.
     eval: `batch_size`, `every_epochs` or `every_steps`.
     checkpoint: `every_epochs` or `every_steps`, `keep` (the newest so many).
@@ -62,9 +64,11 @@ def default_config() -> ConfigDict:
             "devices": 0,
             "bn_sync": "global",
             "steps_per_call": 0,
+            "accumulate": 1,
+            "ema_decay": 0.0,
         }
     )
-    config.loss = ConfigDict({"label_smoothing": 0.0})
+    config.loss = ConfigDict({"name": "cross_entropy", "label_smoothing": 0.0, "aux_weight": 0.0})
     config.optimizer = ConfigDict(
         {"name": "sgd", "momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
     )
@@ -223,19 +227,21 @@ def validate(config: Mapping[str, Any]) -> None:
     for field in known:
         if field not in given and not _within(field, FREE):
             raise ValueError(f"config.{field} is missing")
-    for section in ("optimizer", "schedule"):
+    for section in ("loss", "optimizer", "schedule"):
         if section not in config:
             raise ValueError(f"config.{section} is missing")
     resolve(given["model.name"])
     _one_of("model.dtype", given["model.dtype"], DTYPES)
     _one_of("train.parallel", given["train.parallel"], PARALLEL)
-    for field in ("train.batch_size", "eval.batch_size", "checkpoint.keep", "log.every_steps"):
+    counts = ("train.batch_size", "train.accumulate", "eval.batch_size", "checkpoint.keep")
+    for field in (*counts, "log.every_steps"):
         _at_least(field, given[field], 1)
     for field in ("train.seed", "train.devices", "train.steps_per_call"):
         _at_least(field, given[field], 0)
-    smoothing = given["loss.label_smoothing"]
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"config.loss.label_smoothing is {smoothing}; it must be in [0, 1)")
+    smoothing, decay = given.get("loss.label_smoothing", 0), given["train.ema_decay"]
+    for field, value in (("loss.label_smoothing", smoothing), ("train.ema_decay", decay)):
+        if not 0 <= value < 1:
+            raise ValueError(f"config.{field} is {value}; it must be in [0, 1)")
     for section, name in (("train", "length"), ("eval", "every"), ("checkpoint", "every")):
         both = [f"{section}.{name}_{unit}" for unit in ("epochs", "steps")]
         values = [given[field] for field in both if given[field] is not None]

@@ -72,7 +72,13 @@ def train(
         if found is None:
             step = 0
             notices = ["there is no checkpoint to go on from: the run begins"] if resume else []
-            state = create_state(setup.model, setup.optimizer, init_key, setup.image_shape)
+            state = create_state(
+                setup.model,
+                setup.optimizer,
+                init_key,
+                setup.image_shape,
+                ema=bool(setup.ema_decay),
+            )
         else:
             step, state, sums, notices = found
         state = parallel.place_state(state, setup.mesh)

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxcnn.data import resident
 from jaxcnn.evaluation import metrics
-from jaxcnn.training import compiling, parallel
+from jaxcnn.training import averaging, compiling, parallel
 from jaxcnn.training.setup import Setup
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import make_eval_step, make_train_step
@@ -31,6 +31,9 @@ def compile_train(
         setup.optimizer,
         setup.loss,
         prepare=setup.prepare,
+        aux_weight=setup.aux_weight,
+        accumulate=setup.accumulate,
+        ema_decay=setup.ema_decay,
         axis_name=parallel.axis_name(setup.mode),
     )
     programs: dict[int, Callable] = {}
@@ -76,7 +79,10 @@ def _compile(call: Any, mode: str, *arguments: Any) -> tuple[Callable, int | Non
 
 
 def make_evaluate(setup: Setup) -> Callable[[TrainState], dict[str, float]]:
-    """Makes the evaluation of a state on the whole test split, every example counted once."""
+    """Makes the evaluation of a state on the whole test split, every example counted once.
+
+    Where the state has a running average, that is evaluated too, as `ema_loss` and so on.
+    """
     size = len(setup.test_set.labels)
     whole = {"images": setup.test_set.images, "labels": setup.test_set.labels}
     whole = parallel.place_batch(whole, setup.mesh)
@@ -85,6 +91,13 @@ def make_evaluate(setup: Setup) -> Callable[[TrainState], dict[str, float]]:
     step = parallel.parallelise(pure, setup.mode, setup.mesh)
 
     def evaluate(state: TrainState) -> dict[str, float]:
+        row = means(state)
+        if state.ema is None:
+            return row
+        average = means(averaging.averaged(state))
+        return row | {f"ema_{name}": value for name, value in average.items()}
+
+    def means(state: TrainState) -> dict[str, float]:
         pairs = [
             step(state, whole | parallel.place_batch(batch, setup.mesh))
             for batch in resident.eval_batches(size, setup.eval_batch_size)

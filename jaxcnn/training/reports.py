@@ -19,6 +19,7 @@ COLUMNS = (
     *("kind", "step", "epoch", "loss", "top1_error", "top5_error"),
     *("train_loss", "train_top1_error", "train_top5_error"),
     *("learning_rate", "grad_norm", "images_per_second"),
+    *("ema_loss", "ema_top1_error", "ema_top5_error"),
 )
 
 
@@ -38,7 +39,8 @@ class Report:
         step: loss, learning_rate, images_per_second of the newest step that was fetched.
         train: means over the steps since the last such row; see `COLUMNS`.
         eval: means over the test split, and with `train_` before them those over the training
-          steps since the last evaluation. Errors are shares between 0 and 1.
+          steps since the last evaluation, with `ema_` those of the averaged weights.
+          Errors are shares between 0 and 1.
         checkpoint: best (True where it is the best so far too).
         stopped: signal.
         end: the last evaluation's values, and seconds.

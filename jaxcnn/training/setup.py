@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -35,6 +34,9 @@ class Setup:
     test_set: Dataset
     model: nn.Module
     loss: Callable[[jax.Array, jax.Array], jax.Array]
+    aux_weight: float
+    accumulate: int
+    ema_decay: float
     optimizer: optax.GradientTransformation
     rate: schedules.Schedule
     prepare: Prepare
@@ -86,6 +88,12 @@ def make_setup(config: Recorded) -> Setup:
     batch_size = config.train.batch_size
     for examples in (batch_size, config.eval.batch_size):
         parallel.check_batch_size(examples, mesh.size)
+    accumulate = config.train.accumulate
+    share = batch_size // mesh.size
+    if share % accumulate:
+        raise ValueError(
+            f"config.train.accumulate is {accumulate}; it must divide a device's {share} examples"
+        )
     data = config.data
     train_set, test_set = (
         sources.load(data.source, split, data_dir=data.dir)
@@ -117,12 +125,15 @@ def make_setup(config: Recorded) -> Setup:
         train_set=train_set,
         test_set=test_set,
         model=model,
-        loss=functools.partial(losses.cross_entropy, label_smoothing=config.loss.label_smoothing),
+        loss=losses.make_loss(**{k: v for k, v in config.loss.items() if k != "aux_weight"}),
+        aux_weight=config.loss.get("aux_weight", 0.0),
+        accumulate=accumulate,
+        ema_decay=config.train.ema_decay,
         optimizer=optimizer,
         rate=rate,
         prepare=prepare,
         image_shape=image_shape,
-        shapes=abstract_state(model, optimizer, image_shape),
+        shapes=abstract_state(model, optimizer, image_shape, ema=bool(config.train.ema_decay)),
         mesh=mesh,
         mode=mode,
         batch_size=batch_size,

@@ -1,11 +1,16 @@
+import os
+import signal
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from small import assert_same_run, run, small_config, tiny_network  # noqa: F401
 from test_step import draw_batch
 from tiny import SHAPE, Tiny, begin
 
 from jaxcnn.training import averaging, state, step
+from jaxcnn.training.loop import train
 
 
 def test_warm_up_of_the_average():
@@ -32,3 +37,24 @@ def test_average_of_weights_and_statistics_over_steps():
     swapped = averaging.averaged(now)
     chex.assert_trees_all_equal(swapped.params, now.ema["params"])
     chex.assert_trees_all_equal_shapes_and_dtypes(swapped, now)
+
+
+def test_a_run_evaluates_the_average_beside_the_weights_and_resumes_with_it(
+    tiny_network,  # noqa: F811
+    tmp_path,
+):
+    config = small_config(steps=8, batch_size=16)
+    config.train.ema_decay, config.train.accumulate = 0.9, 2
+    config.loss = {"name": "binary_cross_entropy", "threshold": 0.2}
+    reports = run(config, tmp_path / "whole")
+    rows = [r.values for r in reports if r.kind == "eval"]
+    assert len(rows) == 2
+    assert all(0 < row["ema_loss"] != row["loss"] for row in rows)
+    assert {"ema_top1_error", "ema_top5_error"} <= rows[0].keys()
+    assert [r.values for r in reports if r.kind == "notice"] == []
+    for report in train(config, tmp_path / "parts"):
+        if report.kind == "step" and report.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+    reports = run(config, tmp_path / "parts", resume=True)
+    assert reports[0].step in (5, 6) and reports[-1].kind == "end"
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
