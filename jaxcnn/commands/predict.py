@@ -28,6 +28,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    import dataclasses
     import json
 
     from jaxcnn.evaluation import predict
@@ -51,7 +52,10 @@ def run(args: argparse.Namespace) -> None:
         args.images, predict.predict(model, variables, args.images, how, names, top=args.top)
     )
     if args.json:
-        rows = [{"image": path, "top": [a._asdict() for a in answers]} for path, answers in found]
+        rows = [
+            {"image": path, "top": [dataclasses.asdict(a) for a in answers]}
+            for path, answers in found
+        ]
         print(json.dumps(rows, indent=1))
         return
     for path, answers in found:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.resources
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,7 +19,8 @@ from jaxcnn.weights.pretrained import Preprocessing
 _MODES = {1: "L", 3: "RGB"}
 
 
-class Answer(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Answer:
     """One of the most probable classes of an image."""
 
     index: int
@@ -87,7 +89,8 @@ def predict(
 
     @jax.jit
     def probabilities(images: jax.Array) -> jax.Array:
-        return jax.nn.softmax(model.apply(variables, images, train=False))
+        logits = model.apply(variables, images, train=False)
+        return jax.nn.softmax(logits)  # type: ignore[arg-type]
 
     batch_size = min(batch_size, len(paths))  # one shape: one compilation
     for start in range(0, len(paths), batch_size):

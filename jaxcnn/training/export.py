@@ -30,7 +30,7 @@ class Learnt(NamedTuple):
 def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
     """Reads a run's best checkpoint, or its newest one, onto one device.
 
-    The running average of the parameters is taken where the run has one. The data have to be there
+    The running average is taken where the run has one. The data have to be there
     as in training: their normalisation is a part of the network.
 
     Raises:
@@ -45,13 +45,11 @@ def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
     step, state = _read_newest(folder)
     data = config["data"]
     one = sources.load(data["source"], "train[:1]", data_dir=data["dir"])
-    variables = {"params": state["params"] if state["ema"] is None else state["ema"]}
-    if state["batch_stats"]:
-        variables["batch_stats"] = state["batch_stats"]
+    held = state if state["ema"] is None else state["ema"]
     return Learnt(
         config["model"]["name"],
         dict(config["model"]["options"]),
-        variables,
+        {"params": held["params"], "batch_stats": held["batch_stats"]},
         step,
         Preprocessing(one.images.shape[1], 1.0, "bilinear", one.mean, one.std),
         one.class_names,

@@ -18,17 +18,17 @@ def fetch(weights: Weights) -> Path:
     """
     import huggingface_hub
     from huggingface_hub import constants
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import LocalEntryNotFoundError
 
-    where = {"repo_id": weights.repository, "filename": weights.file}
+    repo, file = weights.repository, weights.file
     offline = constants.HF_HUB_OFFLINE
     try:
-        return Path(huggingface_hub.hf_hub_download(**where, local_files_only=True))
+        return Path(huggingface_hub.hf_hub_download(repo, file, local_files_only=True))
     except LocalEntryNotFoundError as error:
         failure: Exception = error
     if not offline:
         try:
-            return Path(huggingface_hub.hf_hub_download(**where))
+            return Path(huggingface_hub.hf_hub_download(repo, file))
         except Exception as error:  # of the client, or of whatever it uses for HTTP
             failure = error
     if isinstance(failure, LocalEntryNotFoundError):
@@ -37,6 +37,6 @@ def fetch(weights: Weights) -> Path:
         reason = f"the hub refused ({type(failure).__name__})"
     raise ValueError(
         f"the weights {weights.name!r} are not in the cache {constants.HF_HUB_CACHE}, and "
-        f"{reason}: download {huggingface_hub.hf_hub_url(**where)} where you can, and give the "
+        f"{reason}: download {huggingface_hub.hf_hub_url(repo, file)} where you can, and give the "
         "file's path"
     ) from failure

@@ -8,6 +8,7 @@ kernel is transposed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import math
@@ -57,7 +58,7 @@ class Leaf(NamedTuple):
     path: str
     key: str
     shape: Shape
-    store: str | Shape
+    store: str | tuple[int, int, int]
     dtype: Any
 
     @property
@@ -126,26 +127,31 @@ def to_torch(name: str, variables: Mapping[str, Any], **options: Any) -> dict[st
 
 def describe(name: str, **options: Any) -> Layout:
     """The torch layout of a network. Traces it and computes nothing."""
-    name = registry.resolve(name)
     options.pop("num_classes", None)
-    auxiliary = options.get("aux_heads", True)
-    if hasattr(registry.create_model(name, **options), "aux_heads"):
-        options["aux_heads"] = True
-    images = jax.ShapeDtypeStruct((1, *image_shape(name, options)), jnp.float32)
-    try:
-        shapes = _trace(registry.create_model(name, num_classes=_CLASSES, **options), images)
-    except ValueError:  # a network for one number of classes
-        shapes = _trace(registry.create_model(name, **options), images)
+    return _describe(registry.resolve(name), tuple(sorted(frozen(options).items())))
+
+
+@functools.lru_cache(maxsize=16)
+def _describe(name: str, fixed: tuple[tuple[str, Any], ...]) -> Layout:
+    options = dict(fixed)
+    registry.create_model(name, **options)  # raises for an unknown option
     torch_name, dense_layout = _rules(registry.model_info(name).family)
     leaves = []
-    for collection, path, value in _flatten(shapes):
+    for collection, path, value in _flatten(_trace(name, options)):
         module, _, leaf = path.rpartition("/")
-        how: str | Shape = "as is"
+        how: str | tuple[int, int, int] = "as is"
         if leaf == "kernel" and len(value.shape) in (2, 4):
             how = (len(value.shape) == 2 and dense_layout(name, module)) or "transposed"
         key = f"{torch_name(name, module)}.{_LEAVES.get(leaf, leaf)}"
         leaves.append(Leaf(collection, path, key, value.shape, how, value.dtype))
-    return Layout(name, tuple(leaves), auxiliary)
+    return Layout(name, tuple(leaves), options.get("aux_heads", True))
+
+
+def frozen(value: Any) -> Any:
+    """Lists, as JSON has them, as tuples, which the fields of a module are; inside of dicts too."""
+    if isinstance(value, dict):
+        return {key: frozen(item) for key, item in value.items()}
+    return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 def image_shape(name: str, options: Mapping[str, Any]) -> Shape:
@@ -232,8 +238,21 @@ def look_up(variables: Mapping[str, Any], leaf: Leaf) -> Any:
     )
 
 
-def _trace(model: Any, images: jax.ShapeDtypeStruct) -> Mapping[str, Any]:
-    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+def _trace(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Shapes of all variables, auxiliary heads included, with `_CLASSES` classes."""
+    images = jax.ShapeDtypeStruct((1, *image_shape(name, options)), jnp.float32)
+
+    def shapes(**wishes: Any) -> Mapping[str, Any]:
+        model = registry.create_model(name, **{**options, **wishes})
+        return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+
+    # A network may have no auxiliary heads, or be for one number of classes only.
+    if hasattr(registry.create_model(name, **options), "aux_heads"):
+        with contextlib.suppress(ValueError):
+            return shapes(num_classes=_CLASSES, aux_heads=True)
+    with contextlib.suppress(ValueError):
+        return shapes(num_classes=_CLASSES)
+    return shapes()
 
 
 @functools.cache
@@ -305,10 +324,11 @@ def restore(leaf: Leaf, array: np.ndarray, shape: Shape) -> np.ndarray:
 
 def _map_size(leaf: Leaf, rows: int) -> Shape:
     """(C, H, W) of the map that a dense layer flattens: the rule's, or smaller for `min_size`."""
+    assert not isinstance(leaf.store, str)
     channels, height, width = leaf.store
     if channels * height * width != rows:
-        height = width = math.isqrt(rows // int(channels))
-    return int(channels), int(height), int(width)
+        height = width = math.isqrt(rows // channels)
+    return channels, height, width
 
 
 def _flatten(variables: Mapping[str, Any]) -> Iterable[tuple[str, str, Any]]:

@@ -108,7 +108,7 @@ def build(
     opened: Opened, num_classes: int | None = None, **options: Any
 ) -> tuple[nn.Module, layout.Variables]:
     """(model, variables) of weights that were opened, as `load_pretrained` describes."""
-    options = {**opened.options, **options}
+    options = layout.frozen({**opened.options, **options})
     arrays = opened.arrays
     how = layout.describe(opened.model, **options)
     if opened.layout == "jaxcnn":

@@ -1,0 +1,122 @@
+"""Weights in files: what is written is read, and what is damaged or dangerous is refused."""
+
+import importlib.util
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jaxcnn.weights import files
+
+ARRAYS = {
+    "matrix": np.arange(12, dtype=np.float32).reshape(3, 4).T,  # not contiguous
+    "params/a/kernel": np.random.default_rng(0).random((2, 3, 4), np.float32),
+    "counter": np.zeros((), np.int64),
+}
+METADATA = {"model": "lenet5_modern", "options": '{"act": "tanh"}'}
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="torch is not installed"
+)
+
+
+def same(read, arrays=ARRAYS):
+    return set(read) == set(arrays) and all(
+        read[k].dtype == v.dtype and read[k].shape == v.shape and np.array_equal(read[k], v)
+        for k, v in arrays.items()
+    )
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_what_is_written_is_read(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    files.write(path, ARRAYS, METADATA)
+    arrays, metadata = files.read(path)
+    assert same(arrays) and METADATA.items() <= metadata.items()
+    files.write(path, ARRAYS)
+    arrays, metadata = files.read(path)
+    assert same(arrays) and metadata == {}
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@needs_torch
+def test_pth_is_read_and_written_by_the_safe_loader(tmp_path):
+    import torch
+
+    path = tmp_path / "weights.pth"
+    files.write(path, ARRAYS)
+    assert same(files.read(path)[0])
+    torch.save({"state_dict": {"a": torch.ones(2, dtype=torch.bfloat16)}, "epoch": 3}, path)
+    assert same(files.read(path)[0], {"a": np.ones(2, np.float32)})
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(ValueError, match="cannot be read as weights only"):
+        files.read(path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is installed")
+def test_pth_without_torch_says_what_to_do(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"")
+    for act in (lambda: files.read(path), lambda: files.write(path, ARRAYS)):
+        with pytest.raises(
+            ValueError, match=r"needs torch, which is not installed.*jaxcnn convert"
+        ):
+            act()
+    assert path.read_bytes() == b""
+
+
+def test_bfloat16_is_read(tmp_path):
+    path = tmp_path / "half.safetensors"
+    safetensors.numpy.save_file({"a": np.ones(3, ml_dtypes.bfloat16)}, path)
+    assert np.array_equal(files.read(path)[0]["a"].astype(np.float32), np.ones(3, np.float32))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_a_truncated_file_is_one_clear_error(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    files.write(path, ARRAYS, METADATA)
+    whole = path.read_bytes()
+    for size in (0, 5, len(whole) // 2, len(whole) - 3):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=f"weights{suffix}") as error:
+            files.read(path)
+        assert "\n" not in str(error.value)
+
+
+def test_a_flipped_bit_in_npz_is_noticed(tmp_path):
+    path = tmp_path / "weights.npz"
+    files.write(path, ARRAYS)
+    with zipfile.ZipFile(path) as file:
+        info = file.getinfo("params/a/kernel.npy")
+    content = bytearray(path.read_bytes())
+    content[info.header_offset + info.file_size // 2 + 100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read as npz"):
+        files.read(path)
+
+
+def test_pickled_objects_are_refused(tmp_path):
+    path = tmp_path / "weights.npz"
+    np.savez(path, a=np.array([{}], object))
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+        files.read(path)
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "weights.npz"
+    files.write(path, ARRAYS)
+    with pytest.raises(ValueError):
+        files.write(path, {"a": np.array([{}], object)})
+    assert same(files.read(path)[0])
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_paths_that_cannot_be(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*none.npz"):
+        files.read(tmp_path / "none.npz")
+    with pytest.raises(FileNotFoundError, match="there is no directory"):
+        files.write(tmp_path / "none" / "x.npz", ARRAYS)
+    for act in (files.read, lambda p: files.write(p, ARRAYS)):
+        with pytest.raises(ValueError, match=r"ends in '.bin'; weights are in .safetensors, .npz"):
+            act(tmp_path / "weights.bin")
