@@ -6,6 +6,7 @@ depend on the batch around it or on how the batch is split among devices.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxcnn.data.colour import colour_jitter, lighting
+from jaxcnn.data.erasing import cutout, random_erasing
+from jaxcnn.data.policies import autoaugment, randaugment, trivial_augment
 from jaxcnn.models.registry import near
 
 
@@ -68,12 +72,46 @@ def _check_probability(name: str, amount: Any) -> None:
         raise ValueError(f"{name} is {amount!r}; it must be a probability, 0 to 1")
 
 
+def _check_share(name: str, amount: Any) -> None:
+    if not isinstance(amount, (int, float)) or not 0 <= amount <= 1:
+        raise ValueError(f"{name} is {amount!r}; it must be in [0, 1]")
+
+
+def _check_policy(name: str, amount: Any) -> None:
+    if amount != "cifar10":
+        raise ValueError(f"{name} is {amount!r}; it must be 'cifar10'")
+
+
+def _check_strengths(name: str, amount: Any) -> None:
+    if not isinstance(amount, int) or amount < 2:
+        raise ValueError(f"{name} is {amount!r}; it must be a number of strengths, 2 or more")
+
+
+def _check_randaugment(name: str, amount: Any) -> None:
+    right = isinstance(amount, Sequence) and len(amount) == 3 and min(amount) >= 0
+    if not right or not 1 <= amount[0] == int(amount[0]) or amount[1] > 10:
+        raise ValueError(
+            f"{name} is {amount!r}; it must be (number of operations, magnitude 0 to 10, its "
+            "standard deviation), such as (2, 9.0, 0.5)"
+        )
+
+
 # Name: (function of key, image and amount; check of the amount).
 STEPS: dict[str, tuple[Callable[..., Array], Callable[[str, Any], None]]] = {
     "pad_crop": (pad_crop, _check_pixels),
     "reflect_crop": (reflect_crop, _check_pixels),
     "flip": (flip, _check_probability),
+    "colour_jitter": (colour_jitter, _check_share),
+    "lighting": (lighting, _check_share),
+    "cutout": (cutout, _check_pixels),
+    "random_erasing": (random_erasing, _check_probability),
+    "randaugment": (randaugment, _check_randaugment),
+    "trivial_augment": (trivial_augment, _check_strengths),
+    "autoaugment": (autoaugment, _check_policy),
 }
+# Steps that paint with the mean colour of the set, and those for colour images only.
+_PAINT = ("cutout", "randaugment", "trivial_augment", "autoaugment")
+_COLOUR = ("colour_jitter", "lighting", "randaugment", "trivial_augment", "autoaugment")
 
 
 def make_prepare(
@@ -98,6 +136,10 @@ def make_prepare(
             raise ValueError(f"unknown augmentation {name!r}{near(name, STEPS)}")
         function, check = STEPS[name]
         check(name, amount)
+        if name in _COLOUR and len(mean) != 3:
+            raise ValueError(f"{name} is for images of 3 channels; these have {len(mean)}")
+        if name in _PAINT:
+            function = functools.partial(function, fill=np.rint(255 * np.asarray(mean)))
         steps.append((function, amount))
 
     def one(key: Array, image: Array) -> Array:

@@ -1,0 +1,52 @@
+"""Erasing a part of an image [H,W,C] in 0..255; the type stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def cutout(key: Array, image: Array, side: int = 16, *, fill: Sequence[float]) -> Array:
+    """Cutout (DeVries & Taylor 2017, arXiv 1708.04552): a square of this side in one colour.
+
+    Its centre is any pixel with equal probability; what lies outside the image is cut off.
+
+    Args:
+      fill: f[C], the mean colour in 0..255: the paper's zeros of the normalised image.
+    """
+    height, width, _ = image.shape
+    at = jax.random.randint(key, (2,), 0, np.array([height, width]))
+    corner = at - side // 2
+    return _fill(image, corner, corner + side, jnp.asarray(fill)[None, None])
+
+
+def random_erasing(key: Array, image: Array, probability: float = 0.5) -> Array:
+    """Random erasing (Zhong et al. 2020, arXiv 1708.04896): a rectangle of random pixels.
+
+    With this probability a rectangle of 2 to 40 % of the area and an aspect of 0.3 to 3.3. The
+    paper draws again until it fits; here ten are drawn and, if none fits, nothing is erased.
+    """
+    height, width, _ = image.shape
+    use_key, area_key, aspect_key, at_key, pixel_key = jax.random.split(key, 5)
+    area = height * width * jax.random.uniform(area_key, (10,), minval=0.02, maxval=0.4)
+    aspect = jax.random.uniform(aspect_key, (10,), minval=0.3, maxval=1 / 0.3)
+    tall, wide = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+    fits = (tall < height) & (wide < width)
+    chosen = jnp.argmax(fits)
+    extent = jnp.stack([tall[chosen], wide[chosen]]).astype(jnp.int32)
+    room = jnp.array([height, width]) - extent + 1
+    corner = jnp.floor(jax.random.uniform(at_key, (2,)) * room).astype(jnp.int32)
+    pixels = jax.random.randint(pixel_key, image.shape, 0, 256)
+    use = jax.random.bernoulli(use_key, probability) & fits.any()
+    return jnp.where(use, _fill(image, corner, corner + extent, pixels), image)
+
+
+def _fill(image: Array, start: Array, stop: Array, value: Array) -> Array:
+    """`value` from corner i32[2] to corner i32[2], which is left out."""
+    y, x = jnp.mgrid[: image.shape[0], : image.shape[1]]
+    inside = (y >= start[0]) & (y < stop[0]) & (x >= start[1]) & (x < stop[1])
+    return jnp.where(inside[..., None], value.astype(image.dtype), image)
