@@ -1,0 +1,152 @@
+"""Image files as a network sees them, against the same in NumPy."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxcnn
+from jaxcnn.evaluation import predict
+from jaxcnn.weights import Preprocessing
+
+HOW = Preprocessing(32, 0.875, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def picture(width, height, channels=3):
+    """A smooth pattern with noise, u8[H,W,C]."""
+    random = np.random.default_rng(width * height)
+    y, x = np.mgrid[:height, :width]
+    wave = 127 + 90 * np.sin(x / 9)[..., None] * np.cos(y[..., None] / 7 + np.arange(channels))
+    return np.clip(wave + random.normal(0, 12, wave.shape), 0, 255).astype(np.uint8)
+
+
+def filter_weights(length, target, kind):
+    """Rows of an antialiased resizing, f64[target, length]: the filter stretched by the scale."""
+    scale = length / target
+    stretch = max(scale, 1.0)
+    centres = (np.arange(target) + 0.5) * scale
+    t = np.abs(np.arange(length)[None] + 0.5 - centres[:, None]) / stretch
+    if kind == "bilinear":
+        w = np.maximum(1 - t, 0)
+    else:  # Keys's cubic with a = -0.5
+        a = -0.5
+        near = ((a + 2) * t - (a + 3)) * t**2 + 1
+        far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
+        w = np.where(t < 1, near, np.where(t < 2, far, 0))
+    return w / w.sum(1, keepdims=True)
+
+
+def expected(pixels, how):
+    height, width, _ = pixels.shape
+    short = math.floor(how.size / how.crop)
+    new_h, new_w = (
+        (short, int(short * width / height))
+        if height < width
+        else (int(short * height / width), short)
+    )
+    across = filter_weights(width, new_w, how.interpolation)
+    down = filter_weights(height, new_h, how.interpolation)
+    x = np.einsum("ph,hwc->pwc", down, np.einsum("qw,hwc->hqc", across, pixels.astype(float)))
+    x = np.clip(x, 0, 255)
+    top, left = (round((n - how.size) / 2.0) for n in (new_h, new_w))
+    x = x[top : top + how.size, left : left + how.size]
+    return (x / 255 - how.mean) / how.std
+
+
+@pytest.mark.parametrize("size", [(90, 60), (61, 140), (32, 32), (20, 25), (100, 100)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("crop", [0.875, 0.965, 1.0])
+def test_preprocessing_is_its_definition(size, interpolation, crop):
+    how = Preprocessing(32, crop, interpolation, HOW.mean, HOW.std)
+    pixels = picture(*size)
+    got = predict.preprocess(Image.fromarray(pixels), how)
+    assert got.shape == (32, 32, 3) and got.dtype == np.float32
+    off = np.abs(got - expected(pixels, how)) * np.array(how.std) * 255
+    # Pillow rounds to whole grey values after each of its two passes.
+    assert off.max() < 1.6 and off.mean() < 0.5
+
+
+def test_sizes_and_crops_of_published_weights():
+    # (size, crop) to the shorter side
+    for (size, crop), short in {
+        (224, 0.875): 256, (224, 0.965): 232, (299, 0.875): 341, (299, 0.8975): 333,
+        (288, 1.0): 288, (288, 0.95): 303,
+    }.items():  # fmt: skip
+        image = Image.fromarray(picture(short, short + 51))
+        how = Preprocessing(size, crop, "bilinear", (0.0,) * 3, (1.0,) * 3)
+        top, left = (round((n - size) / 2) for n in (short + 51, short))
+        inside = np.asarray(image)[top : top + size, left : left + size]
+        # The shorter side is right already: nothing is resized.
+        np.testing.assert_array_equal(predict.preprocess(image, how), np.float32(inside) / 255)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "CMYK", "P", "1", "I;16"])
+def test_any_kind_of_image_becomes_rgb(tmp_path, mode):
+    rgb = Image.fromarray(picture(50, 40))
+    image = rgb.convert("I").convert("I;16") if mode == "I;16" else rgb.convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.fromarray(picture(50, 40, 1)[..., 0]))
+    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
+    image.save(path, quality=100) if mode == "CMYK" else image.save(path)
+    read = predict.read_image(path)
+    assert read.mode == "RGB" and read.size == (50, 40)
+    if mode in ("RGB", "RGBA"):  # alpha is dropped, not blended
+        np.testing.assert_array_equal(np.asarray(read), np.asarray(rgb))
+    elif mode == "L":
+        np.testing.assert_array_equal(np.asarray(read)[..., 1], np.asarray(image))
+    assert np.isfinite(predict.preprocess(read, HOW)).all()
+    grey = predict.read_image(path, 1)
+    how = Preprocessing(28, 1.0, "bilinear", (0.5,), (0.5,))
+    assert grey.mode == "L" and predict.preprocess(grey, how).shape == (28, 28, 1)
+
+
+def test_rotation_in_exif_is_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(50, 40)).save(tmp_path / "x.jpg", exif=exif)
+    assert predict.read_image(tmp_path / "x.jpg").size == (50, 40)
+
+
+def test_files_that_are_no_images_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        predict.read_image(tmp_path / "none.png")
+    path = tmp_path / "x.png"
+    Image.fromarray(picture(50, 40)).save(path)
+    for content in (b"", b"text", path.read_bytes()[:200]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"x.png cannot be read as an image"):
+            predict.read_image(path)
+
+
+def test_answers_are_the_networks_in_order(tmp_path):
+    paths = []
+    for i in range(5):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(picture(40 + i, 50)).save(paths[-1])
+    model = jaxcnn.create_model("resnet20_cifar", blocks=(1, 1, 1))
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    names = [f"name {i}" for i in range(10)]
+    found = list(predict.predict(model, variables, paths, HOW, names, top=3, batch_size=2))
+    images = np.stack([predict.preprocess(predict.read_image(p), HOW) for p in paths])
+    logits = np.asarray(model.apply(variables, images), np.float64)
+    wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert len(found) == 5
+    for answers, row in zip(found, wanted):
+        assert [a.index for a in answers] == list(np.argsort(-row)[:3])
+        assert [a.name for a in answers] == [names[a.index] for a in answers]
+        np.testing.assert_allclose(
+            [a.probability for a in answers], np.sort(row)[:-4:-1], rtol=1e-4
+        )
+
+
+def test_imagenet_names():
+    names = predict.imagenet_names()
+    assert len(set(names)) == 1000 and list(names) == sorted(names)
+    assert names[0] == "n01440764 tench" and names[999] == "n15075141 toilet tissue"
+    assert predict.default_names(1000) == names and predict.default_names(2) == (
+        "class 0",
+        "class 1",
+    )

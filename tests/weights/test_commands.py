@@ -1,0 +1,119 @@
+"""`jaxcnn convert`, `predict` and `export`, as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from golden import weights as golden
+from PIL import Image
+from test_loading import put_in_cache
+from torch_like import equal, state_dict
+
+import jaxcnn
+from jaxcnn import cli, training, weights
+from jaxcnn.evaluation.predict import imagenet_names
+from jaxcnn.weights import files
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "grey.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 280), np.uint8)).save(path)
+    return str(path)
+
+
+def run(capsys, *argv):
+    code = cli.main([str(a) for a in argv])
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    return out
+
+
+def error(capsys, *argv):
+    assert cli.main([str(a) for a in argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err.removeprefix("jaxcnn: error: ").rstrip("\n")
+
+
+def test_convert_there_and_back(tmp_path, capsys):
+    state = state_dict("resnet20_cifar", 7)
+    source, ours, back = tmp_path / "a.npz", tmp_path / "b.safetensors", tmp_path / "c.npz"
+    files.write(source, state)
+    out = run(capsys, "convert", source, ours, "--model", "resnet20_cifar")
+    assert out == f"wrote {ours}: resnet20_cifar, 7 classes, layout of jaxcnn\n"
+    run(capsys, "convert", ours, back, "--to", "torch")
+    assert equal(files.read(back)[0], state)
+    assert "does not say which network" in error(capsys, "convert", source, ours)
+    text = error(capsys, "convert", source, ours, "--model", "vgg16")
+    assert text.startswith("these weights do not fit vgg_d: 32 missing (-), ")
+    assert "there is no file" in error(capsys, "convert", tmp_path / "d.npz", ours)
+
+
+def test_predict_by_published_weights_from_the_cache(tmp_path, image):
+    """A process of its own, which finds the cache by the environment as a user's would."""
+    state = golden.state_dict(golden.load("resnet18")[1])
+    state["fc.weight"][:] = 0
+    state["fc.bias"][:] = 0
+    state["fc.bias"][[281, 7]] = 9, 8
+    put_in_cache(tmp_path / "hub", "resnet18.tv_in1k", state)
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "jaxcnn.cli", "predict", image, "--model", "resnet18.tv_in1k"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    total = np.exp(9) + np.exp(8) + 998
+    assert lines[:3] == [
+        image,
+        f"  {100 * np.exp(9) / total:6.2f} %  n02123045 tabby",
+        f"  {100 * np.exp(8) / total:6.2f} %  {imagenet_names()[7]}",
+    ]
+    assert len(lines) == 6
+
+
+def test_predict_by_a_file(tmp_path, capsys, image):
+    variables = weights.from_torch("lenet5", state_dict("lenet5"))
+    how = weights.Preprocessing(32, 1.0, "bilinear", (0.5,), (0.5,))
+    path = tmp_path / "w.safetensors"
+    weights.save(path, "lenet5", variables, preprocessing=how, class_names="abcdefghij")
+    rows = json.loads(run(capsys, "predict", image, image, "--weights", path, "--json", "--top", 2))
+    assert [row["image"] for row in rows] == [image, image] and rows[0]["top"] == rows[1]["top"]
+    first, second = rows[0]["top"]
+    assert first["name"] == "abcdefghij"[first["index"]]
+    assert 1 >= first["probability"] >= second["probability"] >= 0
+    assert "--top is 11" in error(capsys, "predict", image, "--weights", path, "--top", 11)
+    assert "neither --model nor --weights" in error(capsys, "predict", image)
+    text = error(capsys, "predict", tmp_path / "none.png", "--weights", path)
+    assert text == f"there is no file {tmp_path / 'none.png'}"
+
+
+def test_export_of_a_run(tmp_path, capsys):
+    config = training.default_config()
+    config.train.length_steps, config.train.length_epochs = 3, None
+    workdir = tmp_path / "run"
+    for _ in training.train(config, workdir):
+        pass
+    jax.clear_caches()
+    path = tmp_path / "w.safetensors"
+    for checkpoint in ("best", "newest"):
+        out = run(capsys, "export", workdir, path, "--checkpoint", checkpoint)
+        assert out == f"wrote {path}: lenet5_modern after step 3, layout of jaxcnn\n"
+    model, variables = jaxcnn.load_pretrained(path)
+    opened = weights.loading.open_weights(path)
+    assert opened.class_names == tuple("0123456789") and opened.preprocessing.size == 32
+
+    # The run's own error, from the exported file alone.
+    from jaxcnn.data import sources
+
+    test = sources.load(config.data.source, config.data.test_split)
+    how = opened.preprocessing
+    images = (test.images / np.float32(255) - np.float32(how.mean)) / np.float32(how.std)
+    error_rate = np.mean(np.argmax(model.apply(variables, images), -1) != test.labels)
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    recorded = [row["top1_error"] for row in rows if row["kind"] == "eval"]
+    assert error_rate == pytest.approx(recorded[-1], abs=1e-6)
+    assert "holds no run" in error(capsys, "export", tmp_path, path)
