@@ -36,8 +36,9 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
     """Reads a split of a set into memory.
 
     Args:
-      name: "digits" (inside scikit-learn), "synthetic", "tfds:cifar10" (what TFDS has built) or
-        "files:cifar10" (the official files); `SOURCES` lists them.
+      name: "digits" (inside scikit-learn), "synthetic" or, of larger images, "synthetic:224",
+        "tfds:cifar10" (what TFDS has built) or "files:cifar10" (the official files); `SOURCES`
+        lists them.
       split: "train", "test", "all" (train, then test), or a slice: "train[:45000]", "test[10%:]".
       data_dir: where the data lie. For "tfds:..." by default TFDS's own folder; "files:..." needs
         it: the folder with the files or the one above.
@@ -75,8 +76,12 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     kind, _, rest = name.partition(":")
     if name == "digits":
         return digits.open_digits()
-    if name == "synthetic":
-        return synthetic.open_synthetic()
+    if kind == "synthetic":
+        if not rest:
+            return synthetic.open_synthetic()
+        if not rest.isdigit() or int(rest) < 1:
+            raise ValueError(f"{name!r} is unknown; it must be such as 'synthetic:224'")
+        return synthetic.open_synthetic(int(rest))
     if kind == "tfds" and rest:
         return tfds.open_tfds(rest, data_dir)
     if name not in SOURCES:

@@ -29,9 +29,10 @@ def default_config() -> ConfigDict:
     """All fields with their defaults, locked: a field that is not there cannot be set.
 
     model: `name` (id or alias), `dtype` of the computation ("float32" or "bfloat16"), `options`
-      (further fields of the network).
+      (further fields of the network), `weights` (published ones or a file, from which all but the
+      classifiers begin; see `jaxcnn.load_pretrained`).
     data: `source` and `dir` (see `jaxcnn.data.sources`), `train_split`, `test_split`, `augment`
-      (see `jaxcnn.training.inputs`).
+      (see `jaxcnn.training.inputs`), `mixup` and `cutmix` (see `jaxcnn.data.mixing`).
     train: `batch_size` over all devices; `length_epochs` or `length_steps`; `seed` of everything
       random; `parallel` ("auto" is "jit" on one device and "shard_map" on several); `devices`,
       how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's "local"
@@ -45,7 +46,14 @@ def default_config() -> ConfigDict:
     log: `every_steps`.
     """
     config = ConfigDict()
-    config.model = ConfigDict({"name": "lenet5_modern", "dtype": "float32", "options": {}})
+    config.model = ConfigDict(
+        {
+            "name": "lenet5_modern",
+            "dtype": "float32",
+            "options": {},
+            "weights": config_dict.placeholder(str),
+        }
+    )
     config.data = ConfigDict(
         {
             "source": "digits",
@@ -53,6 +61,8 @@ def default_config() -> ConfigDict:
             "train_split": "train",
             "test_split": "test",
             "augment": (),
+            "mixup": 0.0,
+            "cutmix": 0.0,
         }
     )
     config.train = ConfigDict(
@@ -99,11 +109,19 @@ def set_duration(section: ConfigDict, name: str, *, steps: int | None = None, ep
     section[f"{name}_steps"], section[f"{name}_epochs"] = steps, epochs
 
 
-def smoke(config: ConfigDict, *, source: str = "synthetic") -> ConfigDict:
-    """Makes a configuration a run of five steps of 16 images, for trying it out in seconds."""
+def smoke(
+    config: ConfigDict, *, source: str = "synthetic", batch_size: int = 16, evaluated: int = 64
+) -> ConfigDict:
+    """Makes a configuration a run of five steps of a small batch, for trying it out in seconds.
+
+    `evaluated` is how many examples of the test split are.
+    """
     config.data.source = source
-    config.data.train_split, config.data.test_split = "train[:128]", "test[:64]"
-    config.train.batch_size = config.eval.batch_size = 16
+    config.data.train_split = f"train[:{min(128, 8 * batch_size)}]"
+    config.data.test_split = f"test[:{evaluated}]"
+    config.train.batch_size = config.eval.batch_size = batch_size
+    config.train.accumulate = 1
+    config.model.weights = None
     set_duration(config.train, "length", steps=5)
     for section in (config.eval, config.checkpoint):
         set_duration(section, "every", steps=5)

@@ -7,22 +7,33 @@ from typing import Any
 
 import jax
 
-from jaxcnn.data import augment
+from jaxcnn.data import augment, mixing
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.training.step import Prepare, gather
 
+# An example's mixing has a key that no augmentation step has.
+_MIXING = 1 << 16
 
-def make_prepare(dataset: Dataset, steps: Sequence[tuple[str, Any]]) -> Prepare:
+
+def make_prepare(
+    dataset: Dataset,
+    steps: Sequence[tuple[str, Any]],
+    *,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+) -> Prepare:
     """Makes `prepare(batch, keys) -> {"image": f32[N,H,W,C], "label": i32[N]}`.
 
-    With keys, in training, images are augmented and normalised, without only normalised.
+    With keys, in training, images are augmented and normalised, without only normalised. Where
+    training mixes examples there is a "target" f32[N,K] too, and a label is the example's own.
 
     Args:
       dataset: whose mean and standard deviation the images are normalised with.
       steps: pairs of name and amount, see `jaxcnn.data.augment.make_prepare`.
+      mixup, cutmix: see `jaxcnn.data.mixing.mix`.
 
     Raises:
-      ValueError: an augmentation is unknown.
+      ValueError: an augmentation is unknown, or an amount impossible.
     """
     for pair in steps:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -30,10 +41,19 @@ def make_prepare(dataset: Dataset, steps: Sequence[tuple[str, Any]]) -> Prepare:
                 f"config.data.augment has {pair!r}; it must be pairs of name and amount, such as "
                 "('pad_crop', 4)"
             )
+    for name, value in (("mixup", mixup), ("cutmix", cutmix)):
+        if value < 0:
+            raise ValueError(f"config.data.{name} is {value}; it must be 0 or more")
     images = augment.make_prepare(steps, dataset.mean, dataset.std)
+    classes = dataset.num_classes
 
     def prepare(batch: Mapping[str, jax.Array], keys: jax.Array | None = None):
         ready = gather(batch)
-        return {"image": images(ready["image"], keys), "label": ready["label"]}
+        image, label = images(ready["image"], keys), ready["label"]
+        if keys is None or not (mixup or cutmix):
+            return {"image": image, "label": label}
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, _MIXING))(keys)
+        image, target = mixing.mix(keys, image, label, classes, mixup=mixup, cutmix=cutmix)
+        return {"image": image, "label": label, "target": target}
 
     return prepare

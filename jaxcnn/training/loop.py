@@ -21,6 +21,7 @@ from jaxcnn.training.reports import MetricsFiles, Report, read_rows
 from jaxcnn.training.setup import Setup, make_setup
 from jaxcnn.training.signals import StopSignals
 from jaxcnn.training.state import TrainState, create_state
+from jaxcnn.training.warm_start import with_trunk
 from jaxcnn.training.workdir import BEST, CHECKPOINTS, claim, write_manifest
 
 _PREDICTED = 1000  # held-out examples that `predictions.png` is drawn from
@@ -79,6 +80,10 @@ def train(
                 setup.image_shape,
                 ema=bool(setup.ema_decay),
             )
+            if setup.weights:
+                state = with_trunk(
+                    state, setup.weights, fields.model.name, dict(fields.model.options)
+                )
         else:
             step, state, sums, notices = found
         state = parallel.place_state(state, setup.mesh)

@@ -33,6 +33,7 @@ class Setup:
     train_set: Dataset
     test_set: Dataset
     model: nn.Module
+    weights: str | None
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     aux_weight: float
     accumulate: int
@@ -107,7 +108,7 @@ def make_setup(config: Recorded) -> Setup:
         axis_name=parallel.batch_norm_axis(mode, config.train.bn_sync),
         **dict(config.model.options),
     )
-    prepare = inputs.make_prepare(train_set, data.augment)
+    prepare = inputs.make_prepare(train_set, data.augment, mixup=data.mixup, cutmix=data.cutmix)
     image_shape = (1, *train_set.images.shape[1:])
     steps_per_epoch = len(train_set.labels) / batch_size
     length = schedules.duration(config.train, "length", steps_per_epoch=steps_per_epoch)
@@ -125,6 +126,7 @@ def make_setup(config: Recorded) -> Setup:
         train_set=train_set,
         test_set=test_set,
         model=model,
+        weights=config.model.weights,
         loss=losses.make_loss(**{k: v for k, v in config.loss.items() if k != "aux_weight"}),
         aux_weight=config.loss.get("aux_weight", 0.0),
         accumulate=accumulate,

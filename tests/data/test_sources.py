@@ -211,3 +211,12 @@ def test_importing_is_light():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     assert json.loads(out.stdout) == []
+
+
+def test_synthetic_images_of_another_size():
+    images = sources.load("synthetic:48", "train").images
+    assert images.shape == (64, 48, 48, 3) and images.dtype == np.uint8
+    assert len(sources.load("synthetic:48", "test").labels) == 32
+    for name in ("synthetic:0", "synthetic:large"):
+        with pytest.raises(ValueError, match="such as 'synthetic:224'"):
+            sources.load(name, "train")
