@@ -60,7 +60,7 @@ class Network(nn.Module):
     Fields:
       num_classes: width of the classifier; 0 for none.
       dtype: type of the computation. Parameters, batch statistics and logits stay float32
-        (float64 with dtype=float64).
+        (logits float64 with dtype=float64).
       axis_name: mesh axis over which BatchNorm averages its batch statistics while training;
         None for statistics of each device's own share.
       min_size: smallest height and width of an image that the network can take.

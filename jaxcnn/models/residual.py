@@ -77,6 +77,10 @@ def shortcut(
         return x
     if kind in ("A", "A_symmetric"):
         new = features - x.shape[-1]
+        if new < 0:
+            raise ValueError(
+                f"shortcut {kind!r} adds channels, but a block takes {x.shape[-1]} to {features}"
+            )
         before = new // 2 if kind == "A_symmetric" else 0
         return jnp.pad(x[:, ::stride, ::stride], ((0, 0),) * 3 + ((before, new - before),))
     if kind == "D" and stride > 1:

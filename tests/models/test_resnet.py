@@ -266,3 +266,9 @@ def test_names_are_torchvisions_and_timms():
             for path, _ in jax.tree_util.tree_leaves_with_path(tree["params"])
         }
         assert len({rules.torch_name(name, path) for path in paths}) == len(paths)
+
+
+def test_option_a_cannot_drop_channels():
+    model = jaxcnn.create_model("resnet20_cifar", width=8)
+    with pytest.raises(ValueError, match="a block takes 16 to 8"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
