@@ -20,8 +20,8 @@ code; images are normalised by channel, where the paper subtracts the mean image
 Expected test error in percent, from Table 6: 8.75 (20), 7.51 (32), 7.17 (44), 6.97 (56), 6.43 (110;
 6.61 +- 0.16 over five runs), 7.93 (1202).
 
-Measured, on two busy CPU cores with jax 0.10.1, a run cut to four epochs: ResNet-20 has 25.80 % test
-error (2,580 of 10,000 wrong) and 25.71 % training error in its last epoch, after 34 minutes:
+Measured, on two busy CPU cores with jax 0.10.1, a run cut to four epochs: ResNet-20 has 25.80 %
+test error (2,580 of 10,000 wrong) and 25.71 % training error in its last epoch, after 34 minutes:
 
     python train.py --config=configs/cifar_resnet.py --config.data.source=files:cifar10 \\
         --config.data.dir=DIR --config.train.length_epochs=4 \\

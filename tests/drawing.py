@@ -1,4 +1,4 @@
-"""Variables and images drawn by NumPy: much quicker than `model.init` where values do not matter."""
+"""Variables and images drawn by NumPy: quicker than `model.init` where values do not matter."""
 
 import zlib
 

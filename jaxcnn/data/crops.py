@@ -44,8 +44,8 @@ def inception(random: np.random.Generator, height: int, width: int) -> Window:
         ratio = math.exp(random.uniform(low, high))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            top, left = random.integers(height - h + 1), random.integers(width - w + 1)
-            return Window(int(top), int(left), int(top) + h, int(left) + w, True)
+            top, left = int(random.integers(height - h + 1)), int(random.integers(width - w + 1))
+            return Window(top, left, top + h, left + w, True)
     w = min(width, max(1, round(height * RATIO[1])))
     h = min(height, max(1, round(width / RATIO[0])))
     top, left = (height - h) // 2, (width - w) // 2

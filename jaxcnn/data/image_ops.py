@@ -110,7 +110,7 @@ def _smooth(image: Array) -> Array:
     return image.at[1:-1, 1:-1].set(inner)
 
 
-def _matrix(move: Array, argument: Array, size: tuple[int, int]) -> Array:
+def _matrix(move: Array, argument: Array, size: tuple[int, ...]) -> Array:
     """f32[2,3]: (x, y, 1) of a pixel of the output to (x, y) in the input."""
     one, zero = jnp.float32(1), jnp.float32(0)
     angle = jnp.deg2rad(argument)

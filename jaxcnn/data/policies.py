@@ -115,7 +115,7 @@ def _enhance(swing: Array | float) -> dict[str, tuple[Array | float, Array | flo
     return dict.fromkeys(names, (1.0, swing))
 
 
-def _increasing(level: Array, size: tuple[int, int]) -> _Arguments:
+def _increasing(level: Array, size: tuple[int, ...]) -> _Arguments:
     return {
         "autocontrast": (0, 0),
         "equalize": (0, 0),
@@ -148,7 +148,7 @@ def _wide(level: Array) -> _Arguments:
     }
 
 
-def _strengths(level: Array | float, size: tuple[int, int]) -> _Arguments:
+def _strengths(level: Array | float, size: tuple[int, ...]) -> _Arguments:
     return {
         "shear_x": (0, 0.3 * level),
         "shear_y": (0, 0.3 * level),

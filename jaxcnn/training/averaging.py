@@ -5,6 +5,7 @@ It holds BatchNorm's running statistics too: those of the raw weights do not fit
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -28,9 +29,11 @@ def follow(state: TrainState, decay: float) -> TrainState:
     keep = decay_at(state.step, decay)
     now = {"params": state.params, "batch_stats": state.batch_stats}
     ema = jax.tree.map(lambda old, new: new + keep * (old - new), state.ema, now)
-    return state.replace(ema=ema)
+    return dataclasses.replace(state, ema=ema)
 
 
 def averaged(state: TrainState) -> TrainState:
     """The state with the average in place of the weights, of the same structure."""
-    return state.replace(params=state.ema["params"], batch_stats=state.ema["batch_stats"])
+    return dataclasses.replace(
+        state, params=state.ema["params"], batch_stats=state.ema["batch_stats"]
+    )

@@ -11,6 +11,7 @@ device as `images` u8[size,H,W,C] and `labels` i32[size]; `slot`, the position i
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -119,7 +120,8 @@ def make_train_step(
         # Needed even where BatchNorm averages over the devices: a gradient is of one device's loss.
         total, grads, batch_stats = _mean(means, axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,

@@ -24,14 +24,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
-Transform = optax.GradientTransformation
-Decay = list[Transform]
+Transform: TypeAlias = optax.GradientTransformation
+Decay: TypeAlias = list[Transform]
 
 
 def _sgd(decay: Decay, rate: Transform, *, momentum: float, nesterov: bool) -> Decay:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,4 +45,4 @@ def with_trunk(
     merged = jax.tree_util.tree_map_with_path(pick, fresh)
     if left:
         raise ValueError(f"{weights!r} has {next(iter(left))}, which {model!r} has not")
-    return state.replace(**merged, ema=merged if state.ema is not None else None)
+    return dataclasses.replace(state, **merged, ema=merged if state.ema is not None else None)
