@@ -26,16 +26,16 @@ import sys, time, json
 import jax, jax.numpy as jnp, numpy as np, optax
 from jaxcnn import create_model, model_info
 from jaxcnn.training import compiling
-from jaxcnn.training.state import _create, init_variables
+from jaxcnn.training.state import abstract_state
 from jaxcnn.training.step import make_train_step
 name, usual = sys.argv[1], sys.argv[2] == "usual"
 model, optimizer = create_model(name), optax.sgd(0.01, 0.9)
 shape = (1, *model_info(name).input_size)
 begin = time.perf_counter()
 make = jax.jit if usual else compiling.compile_init
-state = make(lambda key: _create(model, optimizer, key, shape))(jax.random.key(0))
-jax.block_until_ready(state)
+jax.block_until_ready(make(lambda key: model.init(key, jnp.zeros(shape)))(jax.random.key(0)))
 init = time.perf_counter() - begin
+state = abstract_state(model, optimizer, shape)
 begin = time.perf_counter()
 batch = {"image": jnp.zeros((128, *shape[1:])), "label": jnp.zeros(128, jnp.int32)}
 step = compiling.jit(make_train_step(model, optimizer))
@@ -47,13 +47,14 @@ print(json.dumps({"initialise": init, "compile": time.perf_counter() - begin}))
 def fresh(code: str, *arguments: str, cache: str | None = None) -> str:
     """Standard output of a new interpreter."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION")}
+    env["TF_CPP_MIN_LOG_LEVEL"] = "3"  # XLA's remarks on programs that come from the cache
     if cache:
         env |= {
             "JAX_COMPILATION_CACHE_DIR": cache,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def imports(runs: int) -> dict[str, float]:
