@@ -9,10 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-import jax
 import numpy as np
-
-from jaxcnn.data.dataset import Dataset
 
 
 def batch_indices(seed: int, step: int, size: int, batch: int) -> np.ndarray:
@@ -56,16 +53,3 @@ def eval_batches(size: int, batch: int) -> Iterator[dict[str, np.ndarray]]:
         index = np.arange(start, start + batch, dtype=np.int32)
         mask = index < size
         yield {"index": np.where(mask, index, np.int32(0)), "mask": mask.astype(np.float32)}
-
-
-def to_device(
-    dataset: Dataset, sharding: jax.sharding.Sharding | None = None
-) -> dict[str, jax.Array]:
-    """{"images": u8[N,H,W,C], "labels": i32[N]} on the device, or laid out by `sharding`."""
-    arrays = {"images": dataset.images, "labels": dataset.labels}
-    return jax.device_put(arrays, sharding)
-
-
-def gather(resident: dict[str, jax.Array], index: jax.Array) -> dict[str, jax.Array]:
-    """{"image": u8[B,H,W,C], "label": i32[B]} of the examples index i32[B]; pure JAX."""
-    return {"image": resident["images"][index], "label": resident["labels"][index]}

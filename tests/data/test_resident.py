@@ -3,13 +3,10 @@
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxcnn.data import resident, sources
-from jaxcnn.training.parallel import make_mesh
+from jaxcnn.data import resident
 
 # The first six examples of seed 0 in a set of 1,437: they must not change with versions.
 FIRST = [667, 775, 1397, 1220, 725, 1160]
@@ -79,16 +76,3 @@ def test_evaluation_counts_each_once(size, batch):
     assert mask.sum() == size and mask.dtype == np.float32 and index.dtype == np.int32
     assert np.array_equal(index[mask > 0], np.arange(size))
     assert index.max() < size
-
-
-def test_a_set_on_all_devices():
-    dataset = sources.load("digits", "test[:40]")
-    mesh = make_mesh(8)
-    held = resident.to_device(dataset, NamedSharding(mesh, PartitionSpec()))
-    assert held["images"].dtype == np.uint8 and held["labels"].dtype == np.int32
-    assert len(held["images"].addressable_shards) == 8
-    assert all(s.data.shape == (40, 32, 32, 1) for s in held["images"].addressable_shards)
-    index = np.array([3, 3, 39])
-    got = jax.jit(resident.gather)(resident.to_device(dataset), index)
-    assert np.array_equal(got["image"], dataset.images[index])
-    assert np.array_equal(got["label"], dataset.labels[index])
