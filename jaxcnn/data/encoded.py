@@ -65,6 +65,19 @@ def open_encoded(source: str, split: str, data_dir: str | os.PathLike | None = N
       ValueError: unknown source or split, or the wrong number of examples or classes.
       FileNotFoundError: the set is not there.
     """
+    class_names, parts = open_parts(source, data_dir)
+    parts = _with_usual_names(parts)
+    try:
+        name, start, stop = parse_split(split, {p: part.size for p, part in parts.items()})
+    except ValueError as error:
+        raise ValueError(f"{error} ({source!r})") from None
+    return EncodedSet(parts[name], start, stop, class_names)
+
+
+def open_parts(
+    source: str, data_dir: str | os.PathLike | None = None
+) -> tuple[tuple[str, ...], dict[str, Part]]:
+    """(class names, {part: examples}) of a set, by the parts' own names. Raises as above."""
     kind, _, rest = source.partition(":")
     if kind not in KINDS or not rest:
         hint = near(kind, KINDS)
@@ -76,7 +89,7 @@ def open_encoded(source: str, split: str, data_dir: str | os.PathLike | None = N
 
         class_names, parts = tfds_images.open_tfds_images(rest, data_dir)
     else:
-        path = Path(data_dir or "", rest).expanduser()
+        path = Path(data_dir or "", Path(rest).expanduser())
         if kind == "folder":
             from jaxcnn.data import folders
 
@@ -86,15 +99,17 @@ def open_encoded(source: str, split: str, data_dir: str | os.PathLike | None = N
 
             class_names, parts = archive.open_archive(path)
     for part, size in KNOWN_SIZES.get(source, {}).items():
-        if part not in parts or parts[part].size != size:
-            found = parts[part].size if part in parts else 0
+        if part in parts and parts[part].size != size:
+            found = parts[part].size
             raise ValueError(f"{source}: {part!r} has {found:,} examples; it must have {size:,}")
-    parts = _with_usual_names(parts)
-    try:
-        name, start, stop = parse_split(split, {p: part.size for p, part in parts.items()})
-    except ValueError as error:
-        raise ValueError(f"{error} ({source!r})") from None
-    return EncodedSet(parts[name], start, stop, class_names)
+    return class_names, parts
+
+
+def read_at(path: str | os.PathLike, start: int, length: int) -> bytes:
+    """So many bytes of a file, fewer at its end; any number of threads may call it."""
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read(length)
 
 
 def _with_usual_names(parts: Mapping[str, Part]) -> dict[str, Part]:

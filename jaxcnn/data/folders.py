@@ -10,7 +10,7 @@ import os
 import tarfile
 from pathlib import Path
 
-from jaxcnn.data.encoded import Part
+from jaxcnn.data.encoded import Part, read_at
 from jaxcnn.models.registry import near
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -81,12 +81,7 @@ def _tar(path: Path):
                 place = (name, member.offset_data, member.size)
                 by_class.setdefault(folder, []).append(place)
 
-    def read(where) -> bytes:
-        with open(path, "rb", buffering=0) as file:
-            file.seek(where[1])
-            return file.read(where[2])
-
-    return by_class, read
+    return by_class, lambda where: read_at(path, *where[1:])
 
 
 def _is_image(name: str) -> bool:

@@ -23,6 +23,7 @@ from jaxcnn.models.registry import near
 NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
 # In the order of preference; TFDS can also write riegeli and parquet.
 FORMATS = ("array_record", "tfrecord")
+FILES = ("mnist", "fashion_mnist", "cifar10", "cifar100")  # whose official files can be read too
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -44,14 +45,7 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     """
     import tensorflow_datasets as tfds
 
-    folder = _find(name, data_dir)
-    info = tfds.builder_from_directory(folder).info
-    stored = [f.value for f in (info.file_format, *info.alternative_file_formats) if f]
-    formats = [f for f in FORMATS if f in stored]
-    if not formats:
-        raise ValueError(
-            f"{folder} holds {', '.join(stored)} files; {' and '.join(FORMATS)} can be read"
-        )
+    info, form = open_info(name, data_dir)
     _check_features(name, info.features)
     label = info.features["label"]
     shape = tuple(info.features["image"].shape)
@@ -59,7 +53,7 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     def read(part: str, start: int, stop: int) -> Arrays:
         images = np.empty((stop - start, *shape), np.uint8)
         labels = np.empty(stop - start, np.int32)
-        records = _records(info.splits[part], formats[0], start, stop)
+        records = _records(info.splits[part], form, start, stop)
         for i, (where, record) in enumerate(records):
             example = info.features.deserialize_example_np(record, decoders=skip)
             images[i] = _decode(example["image"], shape, where)
@@ -74,26 +68,51 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     )
 
 
-def _find(name: str, data_dir: str | os.PathLike | None) -> Path:
-    """The folder of the set's newest version."""
+def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str]:
+    """(TFDS's `DatasetInfo`, the format to read) of a set. Raises as `open_tfds` does."""
+    import tensorflow_datasets as tfds
+
+    folder = find_folder(name, data_dir)
+    info = tfds.builder_from_directory(folder).info
+    stored = [f.value for f in (info.file_format, *info.alternative_file_formats) if f]
+    formats = [f for f in FORMATS if f in stored]
+    if not formats:
+        raise ValueError(
+            f"{folder} holds {', '.join(stored)} files; {' and '.join(FORMATS)} can be read"
+        )
+    return info, formats[0]
+
+
+def data_root(data_dir: str | os.PathLike | None) -> Path:
+    """The folder that has the sets, as TFDS finds it."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    root = Path(root).expanduser()
+    return Path(root).expanduser()
+
+
+def find_folder(name: str, data_dir: str | os.PathLike | None = None) -> Path:
+    """The folder of the set's newest version. Raises as `open_tfds` does."""
+    root = data_root(data_dir)
     if (root / "dataset_info.json").is_file():
         return root
-    versions = [
-        p.parent
-        for p in (root / name).glob("*/dataset_info.json")
-        if _VERSION.fullmatch(p.parent.name)
-    ]
-    if versions:
+    if versions := _versions(root / name):
         return max(versions, key=lambda p: tuple(map(int, p.name.split("."))))
-    here = f"--data_dir={root} " if data_dir else ""
+    forms = sorted(p.name for p in (root / name).glob("*") if _versions(p))
+    if len(forms) == 1:
+        return find_folder(f"{name}/{forms[0]}", root)
+    if forms:
+        raise ValueError(f"tfds:{name} is there as {', '.join(f'tfds:{name}/{f}' for f in forms)}")
+    files = f", or that of the official files with files:{name}" if name in FILES else ""
     raise FileNotFoundError(
         f"tfds:{name} is not in {root / name}{near(name, NAMES) if name not in NAMES else ''}; "
-        f"either build it: pip install 'jaxcnn[build]' && tfds build {name} {here}"
-        f"--file_format=array_record; or name the folder that has it in data_dir, or that of the "
-        f"official files with files:{name.partition('/')[0]}"
+        f"either build it: pip install 'jaxcnn[build]' && jaxcnn prepare tfds:{name}"
+        f"{f' --data-dir {root}' if data_dir else ''}; or name the folder that has it in "
+        f"data_dir{files}"
     )
+
+
+def _versions(folder: Path) -> list[Path]:
+    found = (p.parent for p in folder.glob("*/dataset_info.json"))
+    return [p for p in found if _VERSION.fullmatch(p.name)]
 
 
 def _check_features(name: str, features: Any) -> None:
@@ -111,18 +130,23 @@ def _check_features(name: str, features: Any) -> None:
 
 def _records(split: Any, form: str, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
     """Yields ("<file>, record <number>", serialised example) of examples start to stop."""
-    # TFDS itself opens a set in its main format only; the others have the same shards.
-    template = split.filename_template.replace(filetype_suffix=form)
     first = 0
-    for path, length in zip(template.sharded_filepaths(split.num_shards), split.shard_lengths):
+    for path, length in shards(split, form):
         rows = range(max(start - first, 0), min(stop - first, length))
         if rows:
-            path = Path(path)
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing: {length} examples of {split.name!r}")
             for row, record in zip(rows, _READERS[form](path, rows, length)):
                 yield f"{path}, record {row}", record
         first += length
+
+
+def shards(split: Any, form: str) -> list[tuple[Path, int]]:
+    """The files of a split and how many examples each has."""
+    # TFDS itself opens a set in its main format only; the others have the same shards.
+    template = split.filename_template.replace(filetype_suffix=form)
+    paths = map(Path, template.sharded_filepaths(split.num_shards))
+    return list(zip(paths, split.shard_lengths))
 
 
 def _decode(encoded: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
@@ -144,11 +168,7 @@ def _decode(encoded: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
 
 
 def _read_array_record(path: Path, rows: Sequence[int], expected: int) -> list[bytes]:
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    # Reading ahead would read whole chunks for single records.
-    options = "readahead_buffer_size:0"
-    reader = ArrayRecordReader(str(path), options=options, file_reader_buffer_size=32768)
+    reader = array_record_reader(path)
     try:
         found = reader.num_records()
         records = reader.read(list(rows)) if found == expected else []
@@ -159,6 +179,15 @@ def _read_array_record(path: Path, rows: Sequence[int], expected: int) -> list[b
         raise ValueError(f"{path} ({path.stat().st_size} bytes) is damaged: {error}") from None
     _check_count(path, found, expected)
     return records
+
+
+def array_record_reader(path: Path) -> Any:
+    """An `ArrayRecordReader` for single records."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    # Reading ahead would read whole chunks for single records.
+    options = "readahead_buffer_size:0"
+    return ArrayRecordReader(str(path), options=options, file_reader_buffer_size=32768)
 
 
 def _read_tfrecord(path: Path, rows: Sequence[int], expected: int) -> list[bytes]:

@@ -8,6 +8,7 @@ hash/crc32c.h).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 
@@ -16,7 +17,8 @@ import numpy as np
 _HEADER, _FOOTER = 12, 4
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reversed
 _ROWS = 4096  # records checked at a time: their bytes of one position stay in the cache
-_FEW = 48  # up to so many are checked one by one, in plain Python
+_FEW = 48  # up to so many are checked one by one
+_BLOCK = 256  # bytes of a long record that are taken together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +101,62 @@ def masked_crc32c(content: np.ndarray, starts: np.ndarray, lengths: np.ndarray) 
     return _masked(checks)
 
 
+def masked_check(data: bytes) -> int:
+    """The check of one stretch of bytes, as `masked_crc32c`."""
+    return int(_masked(np.array([_crc32c(data)], np.uint32))[0])
+
+
 def _crc32c(data: bytes) -> int:
+    if len(data) > 4 * _BLOCK:
+        return _crc32c_by_blocks(data)
     crc, table = 0xFFFFFFFF, _INTEGERS
     for byte in data:
         crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
     return crc ^ 0xFFFFFFFF
+
+
+def _crc32c_by_blocks(data: bytes) -> int:
+    """The same for long data: the CRC is linear, so that a byte's part depends on its place."""
+    padded = np.zeros(-(-len(data) // _BLOCK) * _BLOCK, np.uint8)  # zeros in front change nothing
+    padded[-len(data) :] = np.frombuffer(data, np.uint8)
+    padded[-len(data) : len(padded) - len(data) + 4] ^= 0xFF  # the CRC begins with all ones
+    place = np.arange(_BLOCK)
+    crc = np.bitwise_xor.reduce(_parts_by_place()[place, padded.reshape(-1, _BLOCK)], axis=1)
+    doublings = _BLOCK.bit_length() - 1
+    while len(crc) > 1:  # two neighbours become one
+        if len(crc) % 2:
+            crc = np.concatenate([crc[:1] * 0, crc])
+        crc = _followed_by_zeros(crc[0::2], doublings) ^ crc[1::2]
+        doublings += 1
+    return int(crc[0]) ^ 0xFFFFFFFF
+
+
+@functools.cache
+def _parts_by_place() -> np.ndarray:
+    """What a byte adds to the CRC of a block, by place and value: u32[_BLOCK,256]."""
+    parts = [_TABLE]
+    for _ in range(_BLOCK - 1):
+        parts.append(_TABLE[parts[-1] & 0xFF] ^ (parts[-1] >> 8))
+    return np.stack(parts[::-1])
+
+
+def _followed_by_zeros(crc: np.ndarray, doublings: int) -> np.ndarray:
+    """What the CRCs u32[N] become after 2**doublings bytes of zero."""
+    tables = _zeros(doublings)
+    return functools.reduce(
+        np.bitwise_xor, (tables[k][(crc >> np.uint32(8 * k)) & 0xFF] for k in range(4))
+    )
+
+
+@functools.cache
+def _zeros(doublings: int) -> np.ndarray:
+    """The same for each byte of a CRC alone: u32[4,256]."""
+    if doublings:
+        half = _zeros(doublings - 1)
+        return np.stack([_followed_by_zeros(row, doublings - 1) for row in half])
+    byte = np.arange(256, dtype=np.uint32)
+    values = [byte << np.uint32(8 * k) for k in range(4)]
+    return np.stack([_TABLE[v & 0xFF] ^ (v >> 8) for v in values])
 
 
 def _masked(crc: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def test_a_version_folder_the_newest_version_and_the_environment(roots, tmp_path
         shutil.copytree(folder, tmp_path / "cifar10" / version)
     (tmp_path / "cifar10" / "99.0.0.incomplete").mkdir()
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert tfds._find("cifar10", None).name == "10.0.0"
+    assert tfds.find_folder("cifar10").name == "10.0.0"
     assert tfds.open_tfds("cifar10").sizes == source.sizes
 
 
@@ -103,7 +103,7 @@ def test_a_set_that_is_not_there_says_where_and_what_to_do(tmp_path):
         sources.load("tfds:cifar10", "train", data_dir=tmp_path)
     text = str(caught.value)
     assert f"tfds:cifar10 is not in {tmp_path / 'cifar10'};" in text and "\n" not in text
-    assert "jaxcnn[build]" in text and f"tfds build cifar10 --data_dir={tmp_path} " in text
+    assert "jaxcnn[build]" in text and f"jaxcnn prepare tfds:cifar10 --data-dir {tmp_path};" in text
     assert "files:cifar10" in text
     with pytest.raises(FileNotFoundError, match="did you mean 'mnist'"):
         sources.load("tfds:mnits", "train", data_dir=tmp_path)
