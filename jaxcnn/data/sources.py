@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from jaxcnn.data import cifar_files, digits, idx_files, synthetic, tfds
+from jaxcnn.data import cifar_files, digits, encoded, idx_files, synthetic, tfds
 from jaxcnn.data.dataset import Dataset, Normalisation, Source, channel_statistics, check_labels
 from jaxcnn.data.splits import parse_split
 from jaxcnn.models.registry import near
@@ -71,6 +71,21 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
     )
 
 
+def is_streamed(name: str, data_dir: str | os.PathLike | None = None) -> bool:
+    """Whether a set is streamed from image files (see `encoded`), and not read into memory.
+
+    Folders and archives are, and of TFDS's sets those whose images have various sizes. Raises as
+    `load` does where a set of TFDS is not there.
+    """
+    kind, _, rest = name.partition(":")
+    if kind in encoded.KINDS and kind != "tfds":
+        return True
+    if kind != "tfds" or not rest or rest in tfds.NAMES:
+        return False
+    info, _ = tfds.open_info(rest, data_dir)
+    return "image" in info.features and None in info.features["image"].shape
+
+
 def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     """Finds a set by name, without reading its images. Raises as `load` does."""
     kind, _, rest = name.partition(":")
@@ -85,7 +100,8 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     if kind == "tfds" and rest:
         return tfds.open_tfds(rest, data_dir)
     if name not in SOURCES:
-        raise ValueError(f"unknown data source {name!r}{near(name, SOURCES)}")
+        known = (*SOURCES, *(f"{k}:PATH" for k in encoded.KINDS if k != "tfds"))
+        raise ValueError(f"unknown data source {name!r}{near(name, known)}")
     if data_dir is None:
         raise ValueError(f"{name!r} needs data_dir, the folder that has the files")
     if rest in cifar_files.LAYOUTS:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -162,13 +162,17 @@ class Prefetch:
 
     def get(self, step: int) -> Any:
         """The batch of a step; quick for the step after the last one asked for."""
+        self.begin(step)
+        return self._coming.pop(step).result()
+
+    def begin(self, step: int) -> None:
+        """Begins to make the batches from a step on."""
         for other in [s for s in self._coming if not step <= s <= step + self._ahead]:
             self._coming.pop(other).cancel()
         for s in range(step, min(step + self._ahead + 1, self._steps)):
             if s not in self._coming:
                 jobs = [self._pool.submit(job) for job in self._source.jobs(s)]
                 self._coming[s] = self._collector.submit(self._finish, s, jobs)
-        return self._coming.pop(step).result()
 
     def _finish(self, step: int, jobs: list[Future]) -> Any:
         return self._place(self._source.collect(step, [job.result() for job in jobs]))
@@ -195,10 +199,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def in_memory(dataset: EncodedSet, limit: int, size: int, side: int) -> Dataset:
+def in_memory(dataset: EncodedSet, limit: int, size: int, side: int, workers: int = 0) -> Dataset:
     """The first examples, cropped as for evaluation."""
-    count = min(limit, len(dataset))
-    batch: Mapping[str, np.ndarray] = make_batch(Evaluation(dataset, count, size, side), 0)
+    source = Evaluation(dataset, min(limit, len(dataset)), size, side)
+    with Prefetch(source, 1, workers) as batches:
+        batch: Batch = batches.get(0)
     rest = {n: getattr(dataset, n) for n in ("num_classes", "class_names", "mean", "std")}
     return Dataset(images=batch["image"], labels=batch["label"], **rest)
 

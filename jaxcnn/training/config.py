@@ -22,7 +22,7 @@ PARALLEL = ("auto", "jit", "shard_map", "pmap")
 # Sections whose fields depend on the name in them; whoever reads them checks them.
 FREE = ("model.options", "loss", "optimizer", "schedule")
 # Fields that change how a run is carried out, and not what comes out of it.
-HOW = ("data.dir", "train.parallel", "train.devices", "checkpoint", "log")
+HOW = ("data.dir", "data.workers", "train.parallel", "train.devices", "checkpoint", "log")
 
 
 def default_config() -> ConfigDict:
@@ -32,7 +32,12 @@ def default_config() -> ConfigDict:
       (further fields of the network), `weights` (published ones or a file, from which all but the
       classifiers begin; see `jaxcnn.load_pretrained`).
     data: `source` and `dir` (see `jaxcnn.data.sources`), `train_split`, `test_split`, `augment`
-      (see `jaxcnn.training.inputs`), `mixup` and `cutmix` (see `jaxcnn.data.mixing`).
+      (see `jaxcnn.training.inputs`), `mixup` and `cutmix` (see `jaxcnn.data.mixing`). Of photos
+      that are streamed ("folder:PATH", "archive:PATH", "tfds:imagenet2012"; see
+      `jaxcnn.data.encoded`) also: `image_size` in training, None for the network's own; `crop` of
+      it ("inception" if None; see `jaxcnn.data.crops`); `eval_size`, None for `image_size`, of the
+      centre of the image whose shorter side is resized to `eval_resize`, None for 8/7 of
+      `eval_size`; `workers`, threads that decode, None for one per core.
     train: `batch_size` over all devices; `length_epochs` or `length_steps`; `seed` of everything
       random; `parallel` ("auto" is "jit" on one device and "shard_map" on several); `devices`,
       how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's "local"
@@ -63,6 +68,11 @@ def default_config() -> ConfigDict:
             "augment": (),
             "mixup": 0.0,
             "cutmix": 0.0,
+            "image_size": config_dict.placeholder(int),
+            "crop": config_dict.placeholder(str),
+            "eval_size": config_dict.placeholder(int),
+            "eval_resize": config_dict.placeholder(int),
+            "workers": config_dict.placeholder(int),
         }
     )
     config.train = ConfigDict(
@@ -126,6 +136,10 @@ def smoke(
     for section in (config.eval, config.checkpoint):
         set_duration(section, "every", steps=5)
     config.log.every_steps = 1
+    if any(field.startswith("warmup_") and field != "warmup_from" for field in config.schedule):
+        schedule = {k: v for k, v in config.schedule.items() if not k.startswith("warmup_")}
+        kept = {k: v for k, v in config.schedule.items() if k == "warmup_from"}
+        config.schedule = {**schedule, **kept, "warmup_steps": 2}
     return config
 
 

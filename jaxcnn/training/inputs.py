@@ -9,6 +9,7 @@ import jax
 
 from jaxcnn.data import augment, mixing
 from jaxcnn.data.dataset import Dataset
+from jaxcnn.data.encoded import EncodedSet
 from jaxcnn.training.step import Prepare, gather
 
 # An example's mixing has a key that no augmentation step has.
@@ -16,7 +17,7 @@ _MIXING = 1 << 16
 
 
 def make_prepare(
-    dataset: Dataset,
+    dataset: Dataset | EncodedSet,
     steps: Sequence[tuple[str, Any]],
     *,
     mixup: float = 0.0,

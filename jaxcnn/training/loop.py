@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.evaluation import metrics
-from jaxcnn.training import checkpoints, parallel, plots, programs, schedules
+from jaxcnn.training import checkpoints, feeds, parallel, plots, programs, schedules
 from jaxcnn.training.checkpoints import Checkpoints
 from jaxcnn.training.config import Recorded, validate
 from jaxcnn.training.reports import MetricsFiles, Report, read_rows
@@ -98,7 +98,9 @@ def train(
             yield Report("notice", step, setup.epoch(step), {"text": text})
 
         # Compile first: what does not fit in memory is found now.
-        run_steps, compiled = programs.compile_train(setup, state, step, key, seed)
+        feed = feeds.open_train(setup, seed, step, directory)
+        stack.callback(feed.close)
+        run_steps, compiled = programs.compile_train(setup, state, step, key, feed)
         evaluate = programs.make_evaluate(setup)
         yield Report("compiled", step, setup.epoch(step), compiled)
 
@@ -117,6 +119,7 @@ def train(
                 rate = schedules.learning_rate(setup.rate, state.opt_state, last - 1)
                 row = _without_finite(metrics.finalise(sums["log"]))
                 row |= {"learning_rate": float(rate), "images_per_second": speed.take()}
+                row |= feed.waited()
                 sums["log"] = {}
                 files.write("train", last, setup.epoch(last), row)
                 yield Report("train", last, setup.epoch(last), row)
@@ -134,6 +137,8 @@ def train(
                 continue
             yield from settle(*late)
             late = None
+            if told := feed.notice():
+                yield Report("notice", step, setup.epoch(step), {"text": told})
             if setup.is_due(setup.every_eval, step):
                 row = evaluate(state) | _training_means(sums)
                 if not np.isfinite(row["loss"]):
@@ -197,10 +202,9 @@ def _observe(setup: Setup, fields: Recorded, state: TrainState, error: float) ->
 
 
 def _plot_predictions(setup: Setup, state: TrainState, path: Path) -> None:
-    test_set = setup.test_set
     predicted = programs.predict(setup, state, _PREDICTED)
-    images, labels = test_set.images[:_PREDICTED], test_set.labels[:_PREDICTED]
-    plots.plot_predictions(images, labels, predicted, test_set.class_names, path)
+    images, labels = feeds.first_examples(setup, _PREDICTED)
+    plots.plot_predictions(images, labels, predicted, setup.test_set.class_names, path)
 
 
 def _facts(setup: Setup, fields: Recorded) -> dict[str, Any]:
@@ -209,8 +213,8 @@ def _facts(setup: Setup, fields: Recorded) -> dict[str, Any]:
         "model": fields.model.name,
         "params": sum(jax.tree.leaves(sizes)),
         "source": fields.data.source,
-        "train_examples": len(setup.train_set.labels),
-        "test_examples": len(setup.test_set.labels),
+        "train_examples": len(setup.train_set),
+        "test_examples": len(setup.test_set),
         "batch_size": setup.batch_size,
         "total_steps": setup.total_steps,
         "total_epochs": setup.epoch(setup.total_steps),

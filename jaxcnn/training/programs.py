@@ -11,20 +11,18 @@ import numpy as np
 
 from jaxcnn.data import resident
 from jaxcnn.evaluation import metrics
-from jaxcnn.training import averaging, compiling, parallel
+from jaxcnn.training import averaging, compiling, feeds, parallel
 from jaxcnn.training.setup import Setup
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import make_eval_step, make_train_step
 
+_AHEAD = 4  # evaluation batches that are under way
+
 
 def compile_train(
-    setup: Setup, state: TrainState, step: int, key: jax.Array, seed: int
+    setup: Setup, state: TrainState, step: int, key: jax.Array, feed: feeds.Feed
 ) -> tuple[Callable, dict[str, Any]]:
     """Makes `run(state, step, count) -> (state, metrics)` and compiles what it needs first."""
-    train_set, batch_size = setup.train_set, setup.batch_size
-    size = len(train_set.labels)
-    whole = {"images": train_set.images, "labels": train_set.labels}
-    whole = parallel.place_batch(whole, setup.mesh)
     key = parallel.place_state(key, setup.mesh)
     pure = make_train_step(
         setup.model,
@@ -38,15 +36,7 @@ def compile_train(
     )
     programs: dict[int, Callable] = {}
     facts: dict[str, Any] = {}
-
-    def batch_of(step: int, count: int) -> dict[str, Any]:
-        steps = range(step, step + count)
-        index = np.stack([resident.batch_indices(seed, s, size, batch_size) for s in steps])
-        slot = np.broadcast_to(np.arange(batch_size, dtype=np.int32), index.shape)
-        batch = {"index": index, "slot": slot}
-        if count == 1:
-            batch = {name: value[0] for name, value in batch.items()}
-        return whole | parallel.place_batch(batch, setup.mesh, stacked=count > 1)
+    first: dict[int, feeds.Batch] = {}  # the batch that is compiled for is the first one used
 
     def program(count: int, *arguments: Any) -> Callable:
         if count not in programs:
@@ -56,13 +46,14 @@ def compile_train(
         return programs[count]
 
     def run(state: TrainState, step: int, count: int):
-        batch = batch_of(step, count)
+        batch = first.pop(step, None) or feed.batch(step, count)
         return program(count, state, batch, key)(state, batch, key)
 
     began = time.perf_counter()
     if step < setup.total_steps:
         count = setup.steps_at_once(step)
-        program(count, state, batch_of(step, count), key)
+        first[step] = feed.batch(step, count)
+        program(count, state, first[step], key)
     return run, {"seconds": time.perf_counter() - began, **facts}
 
 
@@ -83,33 +74,33 @@ def make_evaluate(setup: Setup) -> Callable[[TrainState], dict[str, float]]:
 
     Where the state has a running average, that is evaluated too, as `ema_loss` and so on.
     """
-    size = len(setup.test_set.labels)
-    whole = {"images": setup.test_set.images, "labels": setup.test_set.labels}
-    whole = parallel.place_batch(whole, setup.mesh)
+    batches = feeds.open_test(setup)
     axis_name = parallel.axis_name(setup.mode)
     pure = make_eval_step(setup.model, prepare=setup.prepare, axis_name=axis_name)
     step = parallel.parallelise(pure, setup.mode, setup.mesh)
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        row = means(state)
-        if state.ema is None:
-            return row
-        average = means(averaging.averaged(state))
-        return row | {f"ema_{name}": value for name, value in average.items()}
-
-    def means(state: TrainState) -> dict[str, float]:
-        pairs = [
-            step(state, whole | parallel.place_batch(batch, setup.mesh))
-            for batch in resident.eval_batches(size, setup.eval_batch_size)
-        ]
-        return metrics.finalise(metrics.combine(pairs), expected=size)
+        states = {"": state}
+        if state.ema is not None:
+            states["ema_"] = averaging.averaged(state)
+        pairs: dict[str, list] = {prefix: [] for prefix in states}
+        for batch in batches():
+            for prefix, now in states.items():
+                pairs[prefix].append(step(now, batch))
+            if len(pairs[""]) > _AHEAD:  # else every batch of a large set may wait on the device
+                jax.block_until_ready(pairs[""][-_AHEAD])
+        row: dict[str, float] = {}
+        for prefix, found in pairs.items():
+            means = metrics.finalise(metrics.combine(found), expected=len(setup.test_set))
+            row |= {prefix + name: value for name, value in means.items()}
+        return row
 
     return evaluate
 
 
 def predict(setup: Setup, state: TrainState, limit: int) -> np.ndarray:
     """Predicted classes i32[limit] of the first examples of the test split."""
-    images, labels = setup.test_set.images[:limit], setup.test_set.labels[:limit]
+    images, labels = feeds.first_examples(setup, limit)
 
     @compiling.jit
     def classes(state, batch):

@@ -18,7 +18,7 @@ TENSORBOARD = "tensorboard"
 COLUMNS = (
     *("kind", "step", "epoch", "loss", "top1_error", "top5_error"),
     *("train_loss", "train_top1_error", "train_top5_error"),
-    *("learning_rate", "grad_norm", "images_per_second"),
+    *("learning_rate", "grad_norm", "images_per_second", "data_wait_ms"),
     *("ema_loss", "ema_top1_error", "ema_top5_error"),
 )
 
@@ -37,7 +37,8 @@ class Report:
         notice: text.
         compiled: seconds, and memory_bytes where the backend tells it.
         step: loss, learning_rate, images_per_second of the newest step that was fetched.
-        train: means over the steps since the last such row; see `COLUMNS`.
+        train: means over the steps since the last such row; see `COLUMNS`. `data_wait_ms`, of
+          photos that are streamed, is how long a step waited for its batch.
         eval: means over the test split, and with `train_` before them those over the training
           steps since the last evaluation, with `ema_` those of the averaged weights.
           Errors are shares between 0 and 1.

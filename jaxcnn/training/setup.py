@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxcnn.data import sources
 from jaxcnn.data.dataset import Dataset
+from jaxcnn.data.encoded import EncodedSet
 from jaxcnn.models.registry import create_model
-from jaxcnn.training import inputs, losses, optimizers, parallel, schedules
+from jaxcnn.training import datasets, inputs, losses, optimizers, parallel, schedules
 from jaxcnn.training.config import Recorded
 from jaxcnn.training.state import TrainState, abstract_state, abstract_variables
 from jaxcnn.training.step import Prepare
@@ -30,8 +30,9 @@ class Setup:
     due every 11.2 steps happens after 11, 22, 34, ...
     """
 
-    train_set: Dataset
-    test_set: Dataset
+    train_set: Dataset | EncodedSet
+    test_set: Dataset | EncodedSet
+    stream: datasets.Stream | None
     model: nn.Module
     weights: str | None
     loss: Callable[[jax.Array, jax.Array], jax.Array]
@@ -55,7 +56,7 @@ class Setup:
 
     def epoch(self, step: int) -> float:
         """Passes over the training set after so many steps."""
-        return step * self.batch_size / len(self.train_set.labels)
+        return step * self.batch_size / len(self.train_set)
 
     def is_due(self, every: float, step: int) -> bool:
         """Whether something that happens every so many steps happens after this one."""
@@ -96,11 +97,12 @@ def make_setup(config: Recorded) -> Setup:
             f"config.train.accumulate is {accumulate}; it must divide a device's {share} examples"
         )
     data = config.data
-    train_set, test_set = (
-        sources.load(data.source, split, data_dir=data.dir)
-        for split in (data.train_split, data.test_split)
-    )
-    _check_alike(train_set, test_set)
+    train_set, test_set, stream = datasets.open_sets(config)
+    if stream and config.train.steps_per_call > 1:
+        raise ValueError(
+            f"config.train.steps_per_call is {config.train.steps_per_call}; it must be 0 or 1 for "
+            "a set that is streamed"
+        )
     model = create_model(
         config.model.name,
         num_classes=train_set.num_classes,
@@ -108,9 +110,12 @@ def make_setup(config: Recorded) -> Setup:
         axis_name=parallel.batch_norm_axis(mode, config.train.bn_sync),
         **dict(config.model.options),
     )
+    if stream:  # photos are normalised as the network's published weights want it
+        own = {name: getattr(model, name) for name in ("mean", "std") if hasattr(model, name)}
+        train_set, test_set = (dataclasses.replace(s, **own) for s in (train_set, test_set))
     prepare = inputs.make_prepare(train_set, data.augment, mixup=data.mixup, cutmix=data.cutmix)
-    image_shape = (1, *train_set.images.shape[1:])
-    steps_per_epoch = len(train_set.labels) / batch_size
+    image_shape = (1, *datasets.image_shape(train_set, stream))
+    steps_per_epoch = len(train_set) / batch_size
     length = schedules.duration(config.train, "length", steps_per_epoch=steps_per_epoch)
     total_steps = max(1, length)
     params = abstract_variables(model, image_shape)["params"]
@@ -125,6 +130,7 @@ def make_setup(config: Recorded) -> Setup:
     return Setup(
         train_set=train_set,
         test_set=test_set,
+        stream=stream,
         model=model,
         weights=config.model.weights,
         loss=losses.make_loss(**{k: v for k, v in config.loss.items() if k != "aux_weight"}),
@@ -145,7 +151,7 @@ def make_setup(config: Recorded) -> Setup:
         every_checkpoint=_interval(config.checkpoint, steps_per_epoch),
         every_log=config.log.every_steps,
         steps_per_call=config.train.steps_per_call
-        or (1 if mesh.devices.flat[0].platform == "cpu" else _STEPS_PER_CALL),
+        or (1 if stream or mesh.devices.flat[0].platform == "cpu" else _STEPS_PER_CALL),
     )
 
 
@@ -158,12 +164,3 @@ def _interval(section: Recorded, steps_per_epoch: float) -> float:
     if section.every_steps is not None:
         return section.every_steps
     return max(1.0, section.every_epochs * steps_per_epoch)
-
-
-def _check_alike(train_set: Dataset, test_set: Dataset) -> None:
-    for what, a, b in (
-        ("classes", train_set.num_classes, test_set.num_classes),
-        ("images of shape", train_set.images.shape[1:], test_set.images.shape[1:]),
-    ):
-        if a != b:
-            raise ValueError(f"the training split has {what} {a}, the test split {b}")

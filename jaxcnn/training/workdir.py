@@ -23,7 +23,9 @@ MANIFEST = "config.json"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
 
-_FILES = (reports.JSONL, reports.CSV, plots.CURVES, plots.PREDICTIONS)
+BAD_RECORDS = "bad_records.jsonl"
+
+_FILES = (reports.JSONL, reports.CSV, plots.CURVES, plots.PREDICTIONS, BAD_RECORDS)
 _FOLDERS = (CHECKPOINTS, BEST, reports.TENSORBOARD, checkpoints.UNREADABLE)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

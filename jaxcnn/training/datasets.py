@@ -1,0 +1,86 @@
+"""The two sets of a run, in memory or streamed from image files."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxcnn.data import crops, sources
+from jaxcnn.data.dataset import Dataset
+from jaxcnn.data.encoded import EncodedSet, open_encoded
+from jaxcnn.models.registry import model_info
+from jaxcnn.training.config import Recorded
+
+# The centre crop is this share of the resized image's shorter side: 224 of 256.
+_CENTRE = 0.875
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """What becomes of photos: their sizes in pixels, the crop, and the threads that decode."""
+
+    image_size: int
+    crop: str
+    eval_size: int
+    eval_resize: int
+    workers: int
+
+
+def open_sets(
+    config: Recorded,
+) -> tuple[Dataset, Dataset, None] | tuple[EncodedSet, EncodedSet, Stream]:
+    """(training set, test set, how they are streamed) of `config.data`, checked.
+
+    Raises:
+      ValueError: a field or the data are wrong, or the two do not go together, named.
+      FileNotFoundError: the set is not there.
+    """
+    data = config.data
+    if not sources.is_streamed(data.source, data.dir):
+        resident = [
+            sources.load(data.source, split, data_dir=data.dir)
+            for split in (data.train_split, data.test_split)
+        ]
+        train, test = resident
+        _check_alike("images of shape", train.images.shape[1:], test.images.shape[1:])
+        _check_alike("classes", train.num_classes, test.num_classes)
+        return train, test, None
+    stream = _stream(config)
+    photos = [
+        open_encoded(data.source, split, data.dir) for split in (data.train_split, data.test_split)
+    ]
+    return photos[0], photos[1], stream
+
+
+def image_shape(dataset: Dataset | EncodedSet, stream: Stream | None) -> tuple[int, int, int]:
+    """(height, width, channels) of a training image."""
+    if isinstance(dataset, Dataset):
+        height, width, channels = dataset.images.shape[1:]
+        return height, width, channels
+    assert stream is not None
+    return stream.image_size, stream.image_size, 3
+
+
+def _stream(config: Recorded) -> Stream:
+    data = config.data
+    size = data.image_size
+    if size is None:
+        size = model_info(config.model.name).input_size[0]
+    eval_size = data.eval_size or size
+    resize = data.eval_resize or round(eval_size / _CENTRE)
+    stream = Stream(size, data.crop or "inception", eval_size, resize, data.workers or 0)
+    for field in ("image_size", "eval_size", "eval_resize"):
+        if getattr(stream, field) < 1:
+            raise ValueError(f"config.data.{field} is {getattr(stream, field)}; it must be above 0")
+    if stream.workers < 0:
+        raise ValueError(f"config.data.workers is {stream.workers}; it must be 0 or more")
+    if resize < eval_size:
+        raise ValueError(
+            f"config.data.eval_resize is {resize}; it must be at least eval_size, {eval_size}"
+        )
+    crops.training_crop(stream.crop, size)
+    return stream
+
+
+def _check_alike(what: str, train: object, test: object) -> None:
+    if train != test:
+        raise ValueError(f"the training split has {what} {train}, the test split {test}")
