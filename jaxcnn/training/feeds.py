@@ -70,6 +70,17 @@ def open_test(setup: Setup) -> Callable[[], Iterator[Batch]]:
     return batches
 
 
+def first_slots(setup: Setup, seed: int, count: int) -> Batch:
+    """The first examples of the first step's batch, on the host: "image", "label", "slot"."""
+    train_set, slots = setup.train_set, range(count)
+    if isinstance(train_set, Dataset):
+        index = resident.batch_indices(seed, 0, len(train_set), setup.batch_size)[:count]
+        found = {"image": train_set.images[index], "label": train_set.labels[index]}
+        return found | {"slot": np.arange(count, dtype=np.int32)}
+    source = _training(setup, seed, BadRecords(len(train_set)), slots)
+    return streaming.make_batch(source, 0)
+
+
 def first_examples(setup: Setup, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Images u8[N,H,W,C] as they are evaluated and labels i32[N] of the first test examples."""
     test_set, stream = setup.test_set, setup.stream
@@ -113,27 +124,30 @@ class _Resident:
         pass
 
 
+def _training(
+    setup: Setup, seed: int, bad: BadRecords, slots: range | None = None
+) -> streaming.Training:
+    train_set, stream = setup.train_set, setup.stream
+    assert stream is not None and not isinstance(train_set, Dataset)
+    size = stream.image_size
+    crop = crops.training_crop(stream.crop, size)
+    return streaming.Training(train_set, seed, setup.batch_size, size, crop, bad, slots)
+
+
 class _Streamed:
     def __init__(self, setup: Setup, seed: int, step: int, directory: Path | None):
-        train_set, stream = setup.train_set, setup.stream
-        assert stream is not None and not isinstance(train_set, Dataset)
+        stream = setup.stream
+        assert stream is not None
         path = None if directory is None else directory / BAD_RECORDS
-        self._bad = BadRecords(len(train_set), path)
-        source = streaming.Training(
-            train_set,
-            seed,
-            setup.batch_size,
-            stream.image_size,
-            crops.training_crop(stream.crop, stream.image_size),
-            self._bad,
-        )
+        self._size, self._told = len(setup.train_set), 0
+        self._bad = BadRecords(self._size, path)
+        source = _training(setup, seed, self._bad)
         self._batches = streaming.Prefetch(
             source, setup.total_steps, stream.workers, _placing(setup)
         )
         if step < setup.total_steps:
             self._batches.begin(step)
         self._seconds, self._times = 0.0, 0
-        self._size, self._told = len(train_set), 0
 
     def batch(self, step: int, count: int) -> Batch:
         assert count == 1

@@ -21,6 +21,7 @@ from jaxcnn.training.reports import MetricsFiles, Report, read_rows
 from jaxcnn.training.setup import Setup, make_setup
 from jaxcnn.training.signals import StopSignals
 from jaxcnn.training.state import TrainState, create_state
+from jaxcnn.training.step import run_keys
 from jaxcnn.training.warm_start import with_trunk
 from jaxcnn.training.workdir import BEST, CHECKPOINTS, claim, write_manifest
 
@@ -58,7 +59,7 @@ def train(
     validate(config)
     fields = Recorded(config)
     setup = make_setup(fields)
-    init_key, key = jax.random.split(jax.random.key(fields.train.seed))
+    init_key, key = run_keys(fields.train.seed)
     keep, seed = fields.checkpoint.keep, fields.train.seed
     facts = _facts(setup, fields)
     directory = claim(workdir, config, resume=resume, overwrite=overwrite)

@@ -12,13 +12,14 @@ CURVES = "curves.png"
 PREDICTIONS = "predictions.png"
 
 _COLUMNS, _ROWS = 10, 6
+_SAMPLE_COLUMNS = 8
 
 
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str = "") -> None:
     """Draws train and test error in percent against epochs, from the rows of `metrics.jsonl`."""
     evaluations = [row for row in rows if row["kind"] == "eval"]
     epochs = [row["epoch"] for row in evaluations]
-    figure = _figure(7, 4.5)
+    figure = make_figure(7, 4.5)
     axes = figure.subplots()
     train = [100 * row.get("train_top1_error", np.nan) for row in evaluations]
     test = [100 * row["top1_error"] for row in evaluations]
@@ -55,7 +56,7 @@ def plot_predictions(
     """
     order = prediction_order(labels, predicted, _COLUMNS * _ROWS)
     rows = max(1, -(-len(order) // _COLUMNS))
-    figure = _figure(_COLUMNS, 1.25 * rows + 0.5)
+    figure = make_figure(_COLUMNS, 1.25 * rows + 0.5)
     wrong = int((labels != predicted).sum())
     figure.suptitle(f"{wrong} of {len(labels)} wrong ({100 * wrong / len(labels):.2f} %)")
     for axes in figure.subplots(rows, _COLUMNS, squeeze=False).flat:
@@ -73,6 +74,27 @@ def plot_predictions(
     figure.savefig(path)
 
 
+def plot_samples(
+    images: np.ndarray, titles: Sequence[str], path: str | Path, title: str = ""
+) -> None:
+    """Draws images u8[N,H,W,C], C 1 or 3, each under its title."""
+    columns = min(_SAMPLE_COLUMNS, len(images))
+    rows = -(-len(images) // columns)
+    figure = make_figure(1.6 * columns, 1.85 * rows + 0.4)
+    figure.suptitle(title)
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, image, text in zip(figure.axes, images, titles):
+        shown = image.squeeze(-1) if image.shape[-1] == 1 else image
+        axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
+        axes.set_title("\n".join(_shortened(line) for line in text.split("\n")), fontsize=8)
+    figure.savefig(path)
+
+
+def _shortened(text: str, room: int = 23) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
+
+
 def prediction_order(labels: np.ndarray, predicted: np.ndarray, room: int) -> np.ndarray:
     """Which examples are drawn, in order: mistakes up to half the room, then correct ones."""
     mistakes = np.flatnonzero(labels != predicted)[: room // 2]
@@ -80,7 +102,7 @@ def prediction_order(labels: np.ndarray, predicted: np.ndarray, room: int) -> np
     return np.concatenate([mistakes, correct])
 
 
-def _figure(width: float, height: float):
+def make_figure(width: float, height: float):
     """A figure apart from pyplot: no window system, nothing global."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

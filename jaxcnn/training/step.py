@@ -87,7 +87,7 @@ def make_train_step(
 
     def step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
-        batch = prepare(batch, _example_keys(key, batch, axis_name))
+        batch = prepare(batch, example_keys(key, batch, axis_name))
         dropout = jax.random.fold_in(key, _DROPOUT)
         if axis_name:
             dropout = jax.random.fold_in(dropout, lax.axis_index(axis_name))
@@ -179,7 +179,14 @@ def multi_step(step: Callable, steps: int) -> Callable:
     return many
 
 
-def _example_keys(key: Array, batch: Batch, axis_name: str | None) -> Array:
+def run_keys(seed: int) -> tuple[Array, Array]:
+    """(key of the initialisation, key of the run, which a step folds its number in)."""
+    init, key = jax.random.split(jax.random.key(seed))
+    return init, key
+
+
+def example_keys(key: Array, batch: Batch, axis_name: str | None = None) -> Array:
+    """The keys [N] of a batch's examples: of the step's key and their slots."""
     slot = batch.get("slot")
     if slot is None:
         size = next(len(v) for k, v in batch.items() if k not in RESIDENT)
