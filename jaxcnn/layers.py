@@ -63,6 +63,7 @@ class Network(nn.Module):
         (logits float64 with dtype=float64).
       axis_name: mesh axis over which BatchNorm averages its batch statistics while training;
         None for statistics of each device's own share.
+      channels: of the images: 3 for colour, 1 for grey.
       min_size: smallest height and width of an image that the network can take.
       remat: recompute each block's activations in the backward pass instead of keeping them.
     """
@@ -70,15 +71,16 @@ class Network(nn.Module):
     num_classes: int = 1000
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    channels: int = 3
     min_size: int = 32
     remat: bool = False
 
-    def check_images(self, images: Array, channels: int = 3) -> Array:
+    def check_images(self, images: Array) -> Array:
         """Returns the images in the compute dtype; raises ValueError if they cannot be used."""
-        if images.ndim != 4 or images.shape[-1] != channels:
+        if images.ndim != 4 or images.shape[-1] != self.channels:
             raise ValueError(
                 f"images have shape {tuple(images.shape)}; {type(self).__name__} takes "
-                f"[N, height, width, {channels}]"
+                f"[N, height, width, {self.channels}]"
             )
         if min(images.shape[1:3]) < self.min_size:
             raise ValueError(

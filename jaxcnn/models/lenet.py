@@ -170,13 +170,14 @@ class LeNet5(layers.Network):
     """
 
     num_classes: int = 10
+    channels: int = 1
     min_size: int = 28
     head: str = "rbf"
     dense_c3: bool = False
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        x = self.check_images(images, channels=1)
+        x = self.check_images(images)
         padding = _lenet5_padding(x)
         choose("head", self.head, {"rbf": None, "softmax": None})
         if self.head == "rbf" and self.num_classes not in (0, 10):
@@ -244,13 +245,14 @@ class LeNet5Modern(layers.Network):
     """
 
     num_classes: int = 10
+    channels: int = 1
     min_size: int = 28
     act: str = "relu"
     pool: str = "max"
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        x = self.check_images(images, channels=1)
+        x = self.check_images(images)
         padding = _lenet5_padding(x)
         act = choose("act", self.act, _ACTIVATIONS)
         pool = choose("pool", self.pool, _POOLS)
@@ -270,11 +272,12 @@ class LeNetCaffe(layers.Network):
     """Conv 20 - pool - conv 50 - pool - fc 500 - fc, with one ReLU, after fc1. f32[N,28,28,1]."""
 
     num_classes: int = 10
+    channels: int = 1
     min_size: int = 28
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        x = self.check_images(images, channels=1)
+        x = self.check_images(images)
         if x.shape[1:3] != (28, 28):
             raise ValueError(f"images are {x.shape[1]}x{x.shape[2]}; Caffe's LeNet takes 28x28")
         # Caffe's "xavier": U(-a, a) with a = sqrt(3 / fan_in).

@@ -71,6 +71,7 @@ class VGG(classic.FullyConnectedNetwork):
         `create_model("vgg16", min_size=32, num_classes=10)` is a net for CIFAR.
       convs: convolutions per stage.
       widths: channels per stage.
+      kernel: of the convolutions; 5 with half as many is what section 4 compares net B with.
       last_kernel: 1 makes the third convolution of the last three stages 1x1 (net C).
       batch_norm: BatchNorm after each convolution.
       se: squeeze-and-excitation after each ReLU of a convolution.
@@ -82,7 +83,8 @@ class VGG(classic.FullyConnectedNetwork):
     min_size: int = 224
     convs: tuple[int, ...] = (2, 2, 3, 3, 3)
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)
-    last_kernel: int = 3
+    kernel: int = 3
+    last_kernel: int | None = None
     batch_norm: bool = False
     se: bool = False
     lrn: str | None = None
@@ -103,7 +105,8 @@ class VGG(classic.FullyConnectedNetwork):
         )
         for i, (count, width) in enumerate(zip(self.convs, self.widths), 1):
             # 112x112x64, 56x56x128, 28x28x256, 14x14x512, 7x7x512
-            kernels = (3, 3, self.last_kernel, 3)[:count] if i > 2 else (3, 3)[:count]
+            last = self.last_kernel if self.last_kernel and i > 2 else self.kernel
+            kernels = (self.kernel, self.kernel, last, self.kernel)[:count]
             lrn = classic.response_norm(self.lrn) if self.lrn and i == 1 else None
             x = stage(width, kernels, lrn=lrn, name=f"block{i}")(x)
             x = self.endpoint(f"stage{i}", x)

@@ -19,10 +19,14 @@ from jaxcnn.models.registry import near, resolve
 
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("auto", "jit", "shard_map", "pmap")
+MEMBERS_BY = ("turn", "vmap")
 # Sections whose fields depend on the name in them; whoever reads them checks them.
 FREE = ("model.options", "loss", "optimizer", "schedule")
 # Fields that change how a run is carried out, and not what comes out of it.
-HOW = ("data.dir", "data.workers", "train.parallel", "train.devices", "checkpoint", "log")
+HOW = (
+    *("data.dir", "data.workers", "train.parallel", "train.devices", "checkpoint", "log"),
+    *("train.members", "train.members_by"),
+)
 
 
 def default_config() -> ConfigDict:
@@ -43,7 +47,9 @@ def default_config() -> ConfigDict:
       how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's "local"
       share; `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere;
       `accumulate`, parts in which a device takes its share of the batch one after another;
-      `ema_decay` of a running average of the weights, evaluated beside them, 0 for none.
+      `ema_decay` of a running average of the weights, evaluated beside them, 0 for none;
+      `init_seed` and `dropout_seed`, of the initial weights and of dropout alone, None for `seed`;
+      `members`, runs to train as one, and `members_by`, how; see `jaxcnn.training.members`.
     loss: `name` and options, see `jaxcnn.training.losses`; `aux_weight` of auxiliary heads.
     optimizer, schedule: see `jaxcnn.training.optimizers`.
     eval: `batch_size`, `every_epochs` or `every_steps`.
@@ -80,6 +86,10 @@ def default_config() -> ConfigDict:
             "batch_size": 128,
             **_duration("length", epochs=10.0),
             "seed": 0,
+            "init_seed": config_dict.placeholder(int),
+            "dropout_seed": config_dict.placeholder(int),
+            "members": config_dict.placeholder(str),
+            "members_by": config_dict.placeholder(str),
             "parallel": "auto",
             "devices": 0,
             "bn_sync": "global",
@@ -163,12 +173,12 @@ def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) ->
     get_config = _load_get_config(Path(path + suffix.removesuffix(":")))
     config = get_config(argument) if argument else get_config()
     if not isinstance(overrides, Mapping):
-        for override in overrides:
-            if "=" not in override:
-                raise ValueError(f"{override!r} does not say field=value")
-        overrides = dict(override.split("=", 1) for override in overrides)
+        for text in overrides:
+            if "=" not in text:
+                raise ValueError(f"{text!r} does not say field=value")
+        overrides = dict(text.split("=", 1) for text in overrides)
     for field, text in overrides.items():
-        _override(config, field, text)
+        override(config, field, text)
         _clear_other_unit(config, field, overrides)
     return config
 
@@ -193,7 +203,8 @@ def _load_get_config(path: Path) -> Callable[..., ConfigDict]:
     return module.get_config
 
 
-def _override(config: ConfigDict, field: str, text: str) -> None:
+def override(config: ConfigDict, field: str, text: str) -> None:
+    """Sets a field from its text; errors as `read_config`."""
     *parents, last = field.split(".")
     section: Any = config
     for name in parents:
@@ -215,7 +226,7 @@ def _clear_other_unit(config: ConfigDict, field: str, overrides: Mapping[str, st
     for unit, other in (("_steps", "_epochs"), ("_epochs", "_steps")):
         name = field.removesuffix(unit) + other
         if field.endswith(unit) and name not in overrides and name in leaves(config):
-            _override(config, name, "none")
+            override(config, name, "none")
 
 
 def _parse(text: str, kind: type) -> Any:
@@ -265,11 +276,16 @@ def validate(config: Mapping[str, Any]) -> None:
     resolve(given["model.name"])
     _one_of("model.dtype", given["model.dtype"], DTYPES)
     _one_of("train.parallel", given["train.parallel"], PARALLEL)
+    if given["train.members_by"] is not None:
+        _one_of("train.members_by", given["train.members_by"], MEMBERS_BY)
     counts = ("train.batch_size", "train.accumulate", "eval.batch_size", "checkpoint.keep")
     for field in (*counts, "log.every_steps"):
         _at_least(field, given[field], 1)
     for field in ("train.seed", "train.devices", "train.steps_per_call"):
         _at_least(field, given[field], 0)
+    for field in ("train.init_seed", "train.dropout_seed"):
+        if given[field] is not None:
+            _at_least(field, given[field], 0)
     smoothing, decay = given.get("loss.label_smoothing", 0), given["train.ema_decay"]
     for field, value in (("loss.label_smoothing", smoothing), ("train.ema_decay", decay)):
         if not 0 <= value < 1:

@@ -1,0 +1,1 @@
+"""Studies: a grid of settings, trained with several seeds, to one table and one figure."""
