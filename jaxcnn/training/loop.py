@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from jaxcnn.evaluation import metrics
 from jaxcnn.training import checkpoints, feeds, parallel, plots, programs, schedules
 from jaxcnn.training.checkpoints import Checkpoints
 from jaxcnn.training.config import Recorded, validate
+from jaxcnn.training.parts import Ask, Parts
 from jaxcnn.training.reports import MetricsFiles, Report, read_rows
-from jaxcnn.training.setup import Setup, make_setup
-from jaxcnn.training.signals import StopSignals
-from jaxcnn.training.state import TrainState, create_state
+from jaxcnn.training.setup import Setup
+from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import run_keys
 from jaxcnn.training.warm_start import with_trunk
 from jaxcnn.training.workdir import BEST, CHECKPOINTS, claim, write_manifest
@@ -55,16 +55,34 @@ def train(
         not count every example once.
       FloatingPointError: the loss or a gradient was not finite; the text names the steps.
     """
-    began = time.perf_counter()
     validate(config)
+    if config["train"]["members"]:
+        from jaxcnn.training.members import train_members
+
+        yield from train_members(config, workdir, resume=resume, overwrite=overwrite)
+    else:
+        yield from train_one(config, workdir, resume=resume, overwrite=overwrite)
+
+
+def train_one(
+    config: Mapping[str, Any],
+    workdir: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    parts: Parts = Parts(),  # noqa: B008
+) -> Generator[Any, Any, None]:
+    """`train` of one run; `parts` may be shared with others, and an `Ask` is yielded as it is."""
+    began = time.perf_counter()
     fields = Recorded(config)
-    setup = make_setup(fields)
-    init_key, key = run_keys(fields.train.seed)
+    setup = parts.make_setup(fields)
+    seeds = (fields.train[name] for name in ("seed", "init_seed", "dropout_seed"))
+    init_key, key = run_keys(*seeds)
     keep, seed = fields.checkpoint.keep, fields.train.seed
     facts = _facts(setup, fields)
     directory = claim(workdir, config, resume=resume, overwrite=overwrite)
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(StopSignals())
+        stop = stack.enter_context(parts.stop())
         newest = stack.enter_context(Checkpoints(directory / CHECKPOINTS, keep))
         best = stack.enter_context(Checkpoints(directory / BEST, 1))
 
@@ -74,13 +92,7 @@ def train(
         if found is None:
             step = 0
             notices = ["there is no checkpoint to go on from: the run begins"] if resume else []
-            state = create_state(
-                setup.model,
-                setup.optimizer,
-                init_key,
-                setup.image_shape,
-                ema=bool(setup.ema_decay),
-            )
+            state = parts.begin(setup, init_key)
             if setup.weights:
                 state = with_trunk(
                     state, setup.weights, fields.model.name, dict(fields.model.options)
@@ -101,8 +113,8 @@ def train(
         # Compile first: what does not fit in memory is found now.
         feed = feeds.open_train(setup, seed, step, directory)
         stack.callback(feed.close)
-        run_steps, compiled = programs.compile_train(setup, state, step, key, feed)
-        evaluate = programs.make_evaluate(setup)
+        run_steps, compiled = parts.compile_train(setup, state, step, key, feed)
+        evaluate = parts.make_evaluate(setup)
         yield Report("compiled", step, setup.epoch(step), compiled)
 
         speed = _Speed()
@@ -129,7 +141,8 @@ def train(
         while step < setup.total_steps and not stop.received:
             count, boundary = setup.steps_at_once(step), setup.next_boundary(step)
             with speed.running():
-                state, out = run_steps(state, step, count)
+                made = run_steps(state, step, count)
+                state, out = (yield made) if isinstance(made, Ask) else made
             if late:
                 yield from settle(*late)
             late = step, step + count, out

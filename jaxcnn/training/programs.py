@@ -19,22 +19,39 @@ from jaxcnn.training.step import make_eval_step, make_train_step
 _AHEAD = 4  # evaluation batches that are under way
 
 
+def pure_step(setup: Setup, **changed: Any) -> Callable:
+    """The run's `step.make_train_step`; `changed` are arguments of it."""
+    arguments = {
+        "model": setup.model,
+        "optimizer": setup.optimizer,
+        "loss": setup.loss,
+        "prepare": setup.prepare,
+        "aux_weight": setup.aux_weight,
+        "accumulate": setup.accumulate,
+        "ema_decay": setup.ema_decay,
+        "axis_name": parallel.axis_name(setup.mode),
+    }
+    return make_train_step(**arguments | changed)
+
+
 def compile_train(
-    setup: Setup, state: TrainState, step: int, key: jax.Array, feed: feeds.Feed
+    setup: Setup,
+    state: TrainState,
+    step: int,
+    key: Any,
+    feed: feeds.Feed,
+    *,
+    pure: Callable | None = None,
+    programs: dict[int, Callable] | None = None,
 ) -> tuple[Callable, dict[str, Any]]:
-    """Makes `run(state, step, count) -> (state, metrics)` and compiles what it needs first."""
+    """Makes `run(state, step, count) -> (state, metrics)` and compiles what it needs first.
+
+    `pure` is the step, `pure_step(setup)` if None; in `programs` what is compiled is kept for
+    further runs that are made of the same parts.
+    """
     key = parallel.place_state(key, setup.mesh)
-    pure = make_train_step(
-        setup.model,
-        setup.optimizer,
-        setup.loss,
-        prepare=setup.prepare,
-        aux_weight=setup.aux_weight,
-        accumulate=setup.accumulate,
-        ema_decay=setup.ema_decay,
-        axis_name=parallel.axis_name(setup.mode),
-    )
-    programs: dict[int, Callable] = {}
+    pure = pure_step(setup) if pure is None else pure
+    programs = {} if programs is None else programs
     facts: dict[str, Any] = {}
     first: dict[int, feeds.Batch] = {}  # the batch that is compiled for is the first one used
 

@@ -75,7 +75,8 @@ def make_train_step(
       axis_name: axis of the devices that share the batch; None on one device.
 
     Returns:
-      A pure function. `key` is the key of the run: the step folds its number in. The metrics are
+      A pure function. `key` is the key of the run: the step folds its number in. It may be two
+      keys, [2]: of everything but dropout, and of dropout. The metrics are
       pairs (sum, count) over the whole batch: `loss` (the auxiliary heads' not included),
       `top1_error`, `top5_error`, and, counted once a step, `grad_norm` and `finite`: 1 unless the
       loss or a gradient was not finite.
@@ -86,9 +87,10 @@ def make_train_step(
     """
 
     def step(state, batch, key):
-        key = jax.random.fold_in(key, state.step)
+        key, dropout = key if key.ndim else (key, key)
+        key, dropout = (jax.random.fold_in(k, state.step) for k in (key, dropout))
         batch = prepare(batch, example_keys(key, batch, axis_name))
-        dropout = jax.random.fold_in(key, _DROPOUT)
+        dropout = jax.random.fold_in(dropout, _DROPOUT)
         if axis_name:
             dropout = jax.random.fold_in(dropout, lax.axis_index(axis_name))
 
@@ -179,9 +181,19 @@ def multi_step(step: Callable, steps: int) -> Callable:
     return many
 
 
-def run_keys(seed: int) -> tuple[Array, Array]:
-    """(key of the initialisation, key of the run, which a step folds its number in)."""
+def run_keys(
+    seed: int, init_seed: int | None = None, dropout_seed: int | None = None
+) -> tuple[Array, Array]:
+    """(key of the initialisation, key of the run, which a step folds its number in).
+
+    With `init_seed` the first is of that seed; with `dropout_seed` the second is two keys, [2], as
+    `make_train_step` says.
+    """
     init, key = jax.random.split(jax.random.key(seed))
+    if init_seed is not None:
+        init, _ = jax.random.split(jax.random.key(init_seed))
+    if dropout_seed is not None:
+        key = jnp.stack([key, jax.random.split(jax.random.key(dropout_seed))[1]])
     return init, key
 
 
