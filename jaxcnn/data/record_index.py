@@ -6,8 +6,10 @@ The index is kept beside the files, or, where that cannot be written, in $XDG_CA
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,7 +70,7 @@ def _load(file: Path, stamps: np.ndarray) -> list[Places] | None:
                 return None
             starts, lengths = kept["starts"], kept["lengths"]
             ends = np.cumsum(kept["counts"])[:-1]
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return list(zip(np.split(starts, ends), np.split(lengths, ends)))
 
@@ -88,5 +90,7 @@ def _save(file: Path, stamps: np.ndarray, places: list[Places]) -> bool:
             )
         os.replace(draft, file)
     except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()
         return False
     return True

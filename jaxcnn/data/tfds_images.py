@@ -101,7 +101,7 @@ def _open_part(split: Any, form: str) -> tuple[Callable[[int], bytes], Callable[
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: {length} examples of {split.name!r}")
     last = np.cumsum([length for _, length in shards])
-    read = {"array_record": _array_records, "tfrecord": _tfrecords}[form](split.name, shards)
+    read = {"array_record": _array_records, "tfrecord": _tfrecords}[form](shards)
 
     def place(i: int) -> tuple[int, int]:
         shard = int(np.searchsorted(last, i, "right"))
@@ -114,9 +114,8 @@ def _open_part(split: Any, form: str) -> tuple[Callable[[int], bytes], Callable[
     return lambda i: read(*place(i)), where
 
 
-def _array_records(part: str, shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:
+def _array_records(shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:
     """(shard, row) to a record; files are opened when first needed."""
-    del part
 
     @functools.lru_cache(maxsize=_OPEN)
     def reader(shard: int) -> Any:
@@ -141,10 +140,10 @@ def _array_records(part: str, shards: list[tuple[Path, int]]) -> Callable[[int, 
     return read
 
 
-def _tfrecords(part: str, shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:
+def _tfrecords(shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:
     """(shard, row) to a record, by an index of the files."""
     paths = [path for path, _ in shards]
-    indexed = record_index.open_index(paths, f"{paths[0].name.partition('.')[0]}-{part}")
+    indexed = record_index.open_index(paths, paths[0].name.partition(".")[0])
     for (path, length), (starts, _) in zip(shards, indexed):
         if len(starts) != length:
             raise ValueError(f"{path} holds {len(starts)} examples; {length} expected")

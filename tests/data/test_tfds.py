@@ -98,6 +98,17 @@ def test_statistics_are_computed_where_none_are_known(tmp_path):
         sources.load("tfds:letters", "extra", data_dir=tmp_path)
 
 
+def test_svhn_is_a_small_set(tmp_path):
+    """Labels without names, a part besides train and test, statistics of the training split."""
+    build(tmp_path, "svhn_cropped", PARTS, names=None, shards=1)
+    assert "tfds:svhn_cropped" in sources.SOURCES
+    assert not sources.is_streamed("tfds:svhn_cropped", tmp_path)
+    extra = sources.load("tfds:svhn_cropped", "extra", data_dir=tmp_path)
+    assert np.array_equal(extra.images, PARTS["extra"][0]) and len(extra) == 4
+    assert extra.class_names == ("0", "1", "2", "3", "4")
+    np.testing.assert_allclose(extra.mean, PARTS["train"][0].reshape(-1, 3).mean(0) / 255)
+
+
 def test_a_set_that_is_not_there_says_where_and_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         sources.load("tfds:cifar10", "train", data_dir=tmp_path)

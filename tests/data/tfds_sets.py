@@ -24,22 +24,36 @@ def png(image):
     return file
 
 
-def build(root, name, parts, *, shape=None, version="3.0.1", shards=3):
+def build(root, name, parts, *, shape=None, version="3.0.1", shards=3, names=NAMES):
     """Builds {part: (images, labels)} by TFDS in root/name/version, as array_record, in order."""
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import dataset_builder, dataset_info
 
     shape = shape or next(iter(parts.values()))[0].shape[1:]
+    label = {"names": list(names)} if names else {"num_classes": len(NAMES)}
+    features = {
+        "id": tfds.features.Text(),
+        "image": tfds.features.Image(shape=shape),
+        "label": tfds.features.ClassLabel(**label),
+    }
+    examples = {
+        part: [
+            {"id": f"example {i}", "image": png(image), "label": int(label)}
+            for i, (image, label) in enumerate(zip(images, labels))
+        ]
+        for part, (images, labels) in parts.items()
+    }
+    return write(root, name, features, examples, version=version, shards=shards)
+
+
+def write(root, name, features, examples, *, version="3.0.1", shards=3):
+    """Builds {part: examples} by TFDS in root/name/version, as array_record, in order."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import dataset_builder, dataset_info
 
     class Set(dataset_builder.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version(version)
 
         def _info(self):
-            features = {
-                "id": tfds.features.Text(),
-                "image": tfds.features.Image(shape=shape),
-                "label": tfds.features.ClassLabel(names=list(NAMES)),
-            }
             return dataset_info.DatasetInfo(
                 builder=self,
                 features=tfds.features.FeaturesDict(features),
@@ -47,11 +61,10 @@ def build(root, name, parts, *, shape=None, version="3.0.1", shards=3):
             )
 
         def _split_generators(self, dl_manager):
-            return {part: self._generate_examples(*arrays) for part, arrays in parts.items()}
+            return {part: self._generate_examples(found) for part, found in examples.items()}
 
-        def _generate_examples(self, images, labels):
-            for i, (image, label) in enumerate(zip(images, labels)):
-                yield i, {"id": f"example {i}", "image": png(image), "label": int(label)}
+        def _generate_examples(self, found):
+            yield from enumerate(found)
 
     Set.name = name
     config = tfds.download.DownloadConfig(num_shards=shards)
