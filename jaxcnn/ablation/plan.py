@@ -99,7 +99,7 @@ def fit(
     for most_rank in sorted({run.rank for run in study.runs}, reverse=True):
         kept = [cost for run, cost in zip(study.runs, costs) if run.rank <= most_rank]
         left = 60 * minutes / count - sum(cost.compile for cost in kept)
-        steps = min(wanted, int(left / sum(cost.step for cost in kept)))
+        steps = min(wanted, int(left / sum(cost.step for cost in kept) + 1e-6))
         if steps >= min(wanted, _FEWEST_STEPS):
             break
     steps = max(20, steps)
