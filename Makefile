@@ -51,9 +51,9 @@ bench: install  ## short forms of the benchmarks (minutes); see benchmarks/
 	@cd benchmarks && ../$(BIN)/python startup.py --runs 1
 
 lock: | $(filter .tools/%,$(UV))  ## resolve the dependencies anew
-	@$(UV) pip compile pyproject.toml --extra test --universal --python-version 3.11 --upgrade \
+	@$(UV) pip compile pyproject.toml --extra test --extra docs --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
-	@$(UV) pip compile pyproject.toml --extra test --resolution lowest-direct --python-version 3.11 \
+	@$(UV) pip compile pyproject.toml --extra test --extra docs --resolution lowest-direct --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements-oldest.lock
 
 clean:  ## remove environments and caches
