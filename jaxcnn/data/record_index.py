@@ -65,7 +65,7 @@ def _candidates(folder: Path, name: str) -> list[Path]:
 
 def _load(file: Path, stamps: np.ndarray) -> list[Places] | None:
     try:
-        with np.load(file, allow_pickle=False) as kept:
+        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as kept:
             if not np.array_equal(kept["stamps"], stamps):
                 return None
             starts, lengths = kept["starts"], kept["lengths"]

@@ -100,8 +100,8 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     if kind == "tfds" and rest:
         return tfds.open_tfds(rest, data_dir)
     if name not in SOURCES:
-        known = (*SOURCES, *(f"{k}:PATH" for k in encoded.KINDS if k != "tfds"))
-        raise ValueError(f"unknown data source {name!r}{near(name, known)}")
+        hint = near(name, SOURCES) or (near(kind, (*encoded.KINDS, "files")) if rest else "")
+        raise ValueError(f"unknown data source {name!r}{hint}")
     if data_dir is None:
         raise ValueError(f"{name!r} needs data_dir, the folder that has the files")
     if rest in cifar_files.LAYOUTS:

@@ -54,6 +54,13 @@ def test_checksums(monkeypatch, few, records):
     assert checks.tolist() == [masked, *(masked_crc32c(r) for r in records)]
 
 
+def test_checksums_of_long_records():
+    """By blocks of 256 bytes, an even and an odd number of them, filled and not."""
+    data = np.random.default_rng(1).bytes(100_000)
+    for size in (1024, 1025, 1279, 1280, 1281, 2048, 70_001, 100_000):
+        assert tfrecord.masked_check(data[:size]) == masked_crc32c(data[:size])
+
+
 @pytest.mark.parametrize("rows", [range(100), [5]])
 def test_a_changed_byte_is_noticed(tmp_path, records, rows):
     path = write(tmp_path / "a.tfrecord", records)

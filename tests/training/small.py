@@ -62,9 +62,8 @@ def without_speed(directory):
 
     from jaxcnn.training.reports import CSV, read_rows
 
-    rows = [{k: v for k, v in r.items() if k != "images_per_second"} for r in read_rows(directory)]
+    timed = ("images_per_second", "data_wait_ms")
+    rows = [{k: v for k, v in r.items() if k not in timed} for r in read_rows(directory)]
     with open(directory / CSV, newline="") as file:
-        table = [
-            {k: v for k, v in r.items() if k != "images_per_second"} for r in csv.DictReader(file)
-        ]
+        table = [{k: v for k, v in r.items() if k not in timed} for r in csv.DictReader(file)]
     return rows, table

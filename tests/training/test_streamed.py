@@ -1,0 +1,254 @@
+"""Runs on photos that stream from files: the same loop, its promises kept."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from small import (  # noqa: F401
+    assert_same_run,
+    last_checkpoint,
+    run,
+    small_config,
+    tiny_network,
+)
+
+from jaxcnn import cli
+from jaxcnn.data import crops, prepare, resident, streaming
+from jaxcnn.data.bad_records import BadRecords
+from jaxcnn.data.encoded import open_encoded
+from jaxcnn.training import programs, show_data
+from jaxcnn.training.checkpoints import Checkpoints, abstract
+from jaxcnn.training.config import Recorded
+from jaxcnn.training.loop import train
+from jaxcnn.training.reports import read_rows
+from jaxcnn.training.setup import make_setup
+from jaxcnn.training.workdir import claim
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+import photos
+
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
+SIZE = 8
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    counts = {"train": {"ant": 20, "bee": 18}, "val": {"ant": 11, "bee": 10}}
+    return photos.write_folder(tmp_path_factory.mktemp("photos") / "set", counts, 12, 16)
+
+
+def config_of(source, *, steps=7):
+    config = small_config(steps=steps, batch_size=16)
+    config.data.source = str(source)
+    config.data.train_split, config.data.test_split = "train", "test"
+    config.data.image_size = SIZE
+    config.data.augment = (("flip", 0.5),)
+    config.eval.batch_size = 8
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(root, tmp_path_factory):
+    """One run to the end: (directory, reports)."""
+    with pytest.MonkeyPatch.context() as patch:
+        from tiny import Tiny
+
+        from jaxcnn.models import registry
+
+        patch.setitem(registry._variants(), "tiny", ("tiny", Tiny))
+        directory = tmp_path_factory.mktemp("finished")
+        return directory, run(config_of(f"folder:{root}"), directory)
+
+
+def notices(reports):
+    return [r.values["text"] for r in reports if r.kind == "notice"]
+
+
+def test_it_trains_and_reports_how_long_it_waited(finished):
+    directory, reports = finished
+    assert [r.step for r in reports if r.kind == "step"] == list(range(1, 8))
+    assert reports[-1].kind == "end" and notices(reports) == []
+    start = reports[0].values
+    assert (start["train_examples"], start["test_examples"]) == (38, 21)
+    rows = [row for row in read_rows(directory) if row["kind"] == "train"]
+    assert [row["step"] for row in rows] == [3, 6]
+    assert all(0 <= row["data_wait_ms"] < 60_000 for row in rows)
+    assert (directory / "predictions.png").exists()
+    assert not (directory / "bad_records.jsonl").exists()
+
+
+def test_the_evaluation_counts_each_photo_once(root, finished):
+    """The last test error, counted again from the checkpoint on images cut one by one."""
+    directory, reports = finished
+    config = config_of(f"folder:{root}")
+    setup = make_setup(Recorded(config))
+    with Checkpoints(directory / "checkpoints", 3) as store:
+        _, state, _, _ = store.restore_newest(abstract(setup.shapes, setup.mesh))
+    test = open_encoded(f"folder:{root}", "val")
+    wrong = 0
+    for i in range(len(test)):
+        data, label = test.read(i)
+        image = crops.cut(data, lambda h, w: crops.centre(h, w, size=SIZE, side=9), SIZE)
+        image = (image / 255 - np.float32(test.mean)) / np.float32(test.std)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        logits = setup.model.apply(variables, image.astype(np.float32)[None], train=False)
+        wrong += int(np.argmax(logits) != label)
+    assert reports[-1].values["top1_error"] == pytest.approx(wrong / 21, abs=1e-7)
+    predicted = programs.predict(setup, state, 21)
+    labels = np.array([test.read(i)[1] for i in range(21)])
+    assert (predicted != labels).sum() == wrong
+
+
+def test_a_stopped_run_goes_on_bit_for_bit_and_an_archive_is_the_same(root, finished, tmp_path):
+    """Stopped in step 5 of a folder's run, with one thread; gone on with from an archive."""
+    config = config_of(f"folder:{root}")
+    config.data.workers = 1
+    for report in train(config, tmp_path / "run"):
+        if report.kind == "step" and report.step == 5:
+            signal.raise_signal(signal.SIGTERM)
+    assert report.kind == "stopped" and 5 <= report.step < 7
+    config.data.workers = 3
+    assert run(config, tmp_path / "run", resume=True)[-1].kind == "end"
+    assert_same_run(tmp_path / "run", finished[0])
+    list(prepare.write_archive(f"folder:{root}", tmp_path / "set.archive"))
+    config = config_of(f"archive:{tmp_path / 'set.archive'}")
+    run(config, tmp_path / "archive")
+    assert_same_run(tmp_path / "archive", finished[0])
+
+
+def test_eight_devices_share_the_photos(root, finished, tmp_path):
+    config = config_of(f"folder:{root}")
+    config.train.devices = 8
+    run(config, tmp_path)
+    (step, many, _), (_, one, _) = map(last_checkpoint, (tmp_path, finished[0]))
+    assert step == 7
+    for path, value in one.items():
+        np.testing.assert_allclose(many[path], value, rtol=1e-3, atol=1e-5, err_msg=path)
+
+
+@pytest.fixture
+def damaged(root, tmp_path):
+    """Makes a copy of the set in which so many training images are empty files."""
+    import shutil
+
+    def make(count):
+        shutil.copytree(root, tmp_path / "set")
+        files = sorted((tmp_path / "set" / "train" / "bee").iterdir())[:count]
+        for file in files:
+            file.write_bytes(b"")
+        return tmp_path / "set", files
+
+    return make
+
+
+def test_a_bad_record_is_named_and_the_run_goes_on(damaged, tmp_path):
+    folder, (file,) = damaged(1)
+    reports = run(config_of(f"folder:{folder}", steps=4), tmp_path / "run")
+    expected = "1 record of 38 cannot be read; bad_records.jsonl names them, others stand in"
+    (text,) = notices(reports)
+    assert text.startswith(expected) and reports[-1].kind == "end"
+    (row,) = map(json.loads, (tmp_path / "run" / "bad_records.jsonl").read_text().splitlines())
+    assert row == {"name": str(file), "reason": "is empty"}
+    claim(tmp_path / "run", config_of(""), overwrite=True)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def config_file(directory, folder):
+    """The path of a configuration file of the tiny network."""
+    file = directory / "config.py"
+    file.write_text(
+        "from jaxcnn.training.config import default_config\n"
+        "def get_config(arg=None):\n"
+        "    c = default_config()\n"
+        f"    c.model.name, c.data.source, c.data.image_size = 'tiny', 'folder:{folder}', {SIZE}\n"
+        "    c.train.batch_size, c.eval.batch_size, c.train.devices = 38, 8, 1\n"
+        "    return c\n"
+    )
+    return str(file)
+
+
+def test_too_many_end_the_run(damaged, tmp_path, capsys):
+    folder, _ = damaged(2)
+    config = config_file(tmp_path, folder)
+    assert cli.main(["train", config, "--workdir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "2 of 38 records cannot be read, more than 1%; the last is" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.crop", "inceptoin", "config.data.crop is 'inceptoin'; did you mean 'inception'"),
+        ("data.image_size", 0, "config.data.image_size is 0"),
+        ("data.eval_resize", 7, "config.data.eval_resize is 7; it must be at least eval_size, 8"),
+        ("data.workers", -1, "config.data.workers is -1"),
+        ("train.steps_per_call", 2, "steps_per_call is 2; it must be 0 or 1 for"),
+        ("data.test_split", "tets", "unknown split 'tets'; did you mean 'test'"),
+        ("data.source", "folder:/nowhere", "there is no folder /nowhere"),
+        ("data.source", "floder:/nowhere", "did you mean 'folder'"),
+        ("data.source", "tfds:imagenet2012", "tfds:imagenet2012 is not in .*; either build it"),
+    ],
+)
+def test_what_cannot_be_is_named_before_anything_is_written(root, tmp_path, field, value, message):
+    config = config_of(f"folder:{root}")
+    config.data.dir = str(tmp_path)
+    section, name = field.split(".")
+    config[section][name] = value
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_sheet_shows_what_the_network_sees(root, tmp_path):
+    """Streamed: the first batch, flipped or not. In memory: the same. Mixed: named so."""
+    config = config_of(f"folder:{root}")
+    images, labels = show_data.first_samples(config)
+    train_set = open_encoded(f"folder:{root}", "train")
+    crop = crops.training_crop("inception", SIZE)
+    source = streaming.Training(train_set, 0, 16, SIZE, crop, BadRecords(38))
+    batch = streaming.make_batch(source, 0)
+    assert labels == [("ant", "bee")[label] for label in batch["label"]]
+    flipped = [not np.array_equal(a, b) for a, b in zip(images, batch["image"], strict=True)]
+    assert 0 < sum(flipped) < 16
+    for image, expected, turned in zip(images, batch["image"], flipped):
+        np.testing.assert_array_equal(image, expected[:, ::-1] if turned else expected)
+    # The step draws the same flips.
+    setup = make_setup(Recorded(config))
+    _, key = jax.random.split(jax.random.key(0))
+    keys = [jax.random.fold_in(jax.random.fold_in(key, 0), slot) for slot in range(16)]
+    ready = setup.prepare(batch, jax.numpy.stack(keys))
+    seen = np.asarray(ready["image"]) * np.float32(train_set.std) + np.float32(train_set.mean)
+    np.testing.assert_array_equal(np.round(seen * 255).astype(np.uint8), images)
+
+    config = small_config(batch_size=200)
+    images, labels = show_data.first_samples(config)
+    setup = make_setup(Recorded(config))
+    index = resident.batch_indices(0, 0, 200, 200)[:40]
+    np.testing.assert_array_equal(images, setup.train_set.images[index])
+    config.data.mixup = 1.0
+    _, mixed = show_data.first_samples(config)
+    assert any("\n+ " in label for label in mixed)
+
+
+def test_the_sheet_from_the_command_line(root, tmp_path, capsys):
+    config = config_file(tmp_path, root)
+    out = tmp_path / "sheet.png"
+    assert cli.main(["show-data", config, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}: the first 38 samples of the run, 8 x 8 pixels\n"
+    from PIL import Image
+
+    with Image.open(out) as sheet:
+        assert sheet.width > 1000 and sheet.height > 900
+    for arguments in (["--out", "sheet.jpg"], ["--out", str(tmp_path / "no" / "a.png")]):
+        assert cli.main(["show-data", config, *arguments]) == 2
+
+
+def test_class_names_of_wordnet_are_put_in_words():
+    assert show_data.readable(("n01440764", "n01443537", "other")) == ["tench", "goldfish", "other"]
+    assert show_data.readable(("n", "cat")) == ["n", "cat"]
