@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+
+import flax.linen as nn
 
 from jaxcnn.data import crops, sources
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.encoded import EncodedSet, open_encoded
-from jaxcnn.models.registry import model_info
+from jaxcnn.models.registry import create_model, model_info
 from jaxcnn.training.config import Recorded
+from jaxcnn.weights.pretrained import Preprocessing
 
 # The centre crop is this share of the resized image's shorter side: 224 of 256.
 _CENTRE = 0.875
@@ -58,6 +62,32 @@ def image_shape(dataset: Dataset | EncodedSet, stream: Stream | None) -> tuple[i
         return height, width, channels
     assert stream is not None
     return stream.image_size, stream.image_size, 3
+
+
+def normalised_for(model: nn.Module, photos: Dataset | EncodedSet) -> Dataset | EncodedSet:
+    """The set with the mean and standard deviation of the network's own, where it has them."""
+    own = {name: getattr(model, name) for name in ("mean", "std") if hasattr(model, name)}
+    return dataclasses.replace(photos, **own)
+
+
+def preprocessing(config: Recorded) -> tuple[Preprocessing, tuple[str, ...]]:
+    """How a run prepares an image to evaluate it, and the names of its classes.
+
+    Raises as `open_sets`.
+    """
+    data = config.data
+    if not sources.is_streamed(data.source, data.dir):
+        one = sources.load(data.source, "train[:1]", data_dir=data.dir)
+        how = Preprocessing(one.images.shape[1], 1.0, "bilinear", one.mean, one.std)
+        return how, one.class_names
+    stream = _stream(config)
+    size, resize = stream.eval_size, stream.eval_resize
+    crop = size / resize
+    while int(size / crop) < resize:  # rounded the other way
+        crop = math.nextafter(crop, 0)
+    model = create_model(config.model.name, **dict(config.model.options))
+    photos = normalised_for(model, open_encoded(data.source, data.train_split, data.dir))
+    return Preprocessing(size, crop, "bilinear", photos.mean, photos.std), photos.class_names
 
 
 def _stream(config: Recorded) -> Stream:

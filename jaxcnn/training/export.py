@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import SingleDeviceSharding
 
-from jaxcnn.data import sources
+from jaxcnn.training import datasets
 from jaxcnn.training.checkpoints import Checkpoints
+from jaxcnn.training.config import Recorded
 from jaxcnn.training.workdir import BEST, CHECKPOINTS, MANIFEST, read_manifest
 from jaxcnn.weights.pretrained import Preprocessing
 
@@ -43,16 +44,15 @@ def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
     config = read_manifest(workdir)["config"]
     folder = workdir / _FOLDERS[checkpoint]
     step, state = _read_newest(folder)
-    data = config["data"]
-    one = sources.load(data["source"], "train[:1]", data_dir=data["dir"])
+    preprocessing, class_names = datasets.preprocessing(Recorded(config))
     held = state if state["ema"] is None else state["ema"]
     return Learnt(
         config["model"]["name"],
         dict(config["model"]["options"]),
         {"params": held["params"], "batch_stats": held["batch_stats"]},
         step,
-        Preprocessing(one.images.shape[1], 1.0, "bilinear", one.mean, one.std),
-        one.class_names,
+        preprocessing,
+        class_names,
     )
 
 

@@ -110,9 +110,8 @@ def make_setup(config: Recorded) -> Setup:
         axis_name=parallel.batch_norm_axis(mode, config.train.bn_sync),
         **dict(config.model.options),
     )
-    if stream:  # photos are normalised as the network's published weights want it
-        own = {name: getattr(model, name) for name in ("mean", "std") if hasattr(model, name)}
-        train_set, test_set = (dataclasses.replace(s, **own) for s in (train_set, test_set))
+    if stream:
+        train_set, test_set = (datasets.normalised_for(model, s) for s in (train_set, test_set))
     prepare = inputs.make_prepare(train_set, data.augment, mixup=data.mixup, cutmix=data.cutmix)
     image_shape = (1, *datasets.image_shape(train_set, stream))
     steps_per_epoch = len(train_set) / batch_size

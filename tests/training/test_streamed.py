@@ -20,7 +20,7 @@ from jaxcnn import cli
 from jaxcnn.data import crops, prepare, resident, streaming
 from jaxcnn.data.bad_records import BadRecords
 from jaxcnn.data.encoded import open_encoded
-from jaxcnn.training import programs, show_data
+from jaxcnn.training import datasets, programs, show_data
 from jaxcnn.training.checkpoints import Checkpoints, abstract
 from jaxcnn.training.config import Recorded
 from jaxcnn.training.loop import train
@@ -252,3 +252,17 @@ def test_the_sheet_from_the_command_line(root, tmp_path, capsys):
 def test_class_names_of_wordnet_are_put_in_words():
     assert show_data.readable(("n01440764", "n01443537", "other")) == ["tench", "goldfish", "other"]
     assert show_data.readable(("n", "cat")) == ["n", "cat"]
+
+
+def test_an_exported_network_knows_how_photos_are_prepared(root, finished):
+    from jaxcnn.training.export import read_run
+
+    learnt = read_run(finished[0], "newest")
+    how = learnt.preprocessing
+    assert (how.size, how.interpolation, learnt.class_names) == (8, "bilinear", ("ant", "bee"))
+    assert int(how.size / how.crop) == 9 and how.mean == (0.485, 0.456, 0.406)
+    for size in range(1, 400, 9):
+        config = config_of(f"folder:{root}")
+        config.data.image_size, config.data.eval_resize = 224, 224 + size
+        how, _ = datasets.preprocessing(Recorded(config))
+        assert int(how.size / how.crop) == 224 + size
