@@ -357,6 +357,10 @@ class Recorded(Mapping):
     def __len__(self) -> int:
         return len(self._config)
 
+    def share(self, other: Recorded) -> None:
+        """Counts as read what the other has read."""
+        self._read |= other._read
+
     def unread(self) -> list[str]:
         """Paths of the fields that have a value and were not read."""
         paths = leaves(self._config, self._prefix)

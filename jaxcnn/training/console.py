@@ -60,14 +60,18 @@ def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = No
     shown: Mapping[str, Any] = {}
     with progress:
         for report in reports:
+            whose = "" if report.member is None else f"member {report.member}: "
             if report.kind == "start":
                 start = report.values
-                console.print(_start_text(start))
-                progress.update(task, total=start["total_steps"], completed=report.step)
+                console.print(whose + _start_text(start))
+                progress.update(
+                    task, total=start["total_steps"], completed=report.step, visible=True
+                )
             elif report.kind == "notice":
-                console.print(f"note: {report.values['text']}", markup=False)
+                console.print(f"{whose}note: {report.values['text']}", markup=False)
             elif report.kind == "compiled":
-                console.print(_compiled_text(report.values))
+                if not whose or report.values["seconds"] > 0.1:  # else a member before did it
+                    console.print(whose + _compiled_text(report.values))
                 progress.start_task(task)
             elif report.kind == "step":
                 epoch = f"epoch {report.epoch:.1f}/{start['total_epochs']:.4g}"
@@ -80,12 +84,13 @@ def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = No
                 test = f"test error {_percent(report.values['top1_error'])}"
                 progress.update(task, test=test)
                 if not console.is_terminal:
-                    console.print(_eval_text(report, start, shown))
+                    console.print(whose + _eval_text(report, start, shown))
             elif report.kind == "stopped":
                 code = _stopped(console, report, workdir)
             elif report.kind == "end":
                 progress.update(task, visible=False)
-                console.print(_end_text(report, start, workdir), markup=False)
+                where = f"{workdir}/member_{report.member}" if whose else workdir
+                console.print(whose + _end_text(report, start, where), markup=False)
     return code
 
 

@@ -52,6 +52,7 @@ def make_optimizer(
     params: Any,
     *,
     batch_size: int | None = None,
+    rate: Schedule | None = None,
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """The optax transform and, for logging, the schedule: step to learning rate.
 
@@ -61,6 +62,7 @@ def make_optimizer(
       steps_per_epoch: number of examples / batch size, not rounded.
       params: the parameters or their shapes, for the paths in `decay` and `rates`.
       batch_size: needed for durations in examples only.
+      rate: taken instead of the schedule's own function of the step.
 
     Raises:
       ValueError: an unknown name or field, a value that cannot be, or a parameter that the
@@ -76,7 +78,8 @@ def make_optimizer(
     for field in ("eps", "trust"):
         if field in options:
             require(options[field] > 0, f"optimizer.{field}", options[field], "above 0")
-    rate = make_schedule(schedule, total_steps, steps_per_epoch, batch_size=batch_size)
+    if rate is None:
+        rate = make_schedule(schedule, total_steps, steps_per_epoch, batch_size=batch_size)
     scale = optax.scale_by_learning_rate(rate)
     if schedule.get("name") == "plateau":
         scale = optax.chain(scale, plateau_transform(schedule))

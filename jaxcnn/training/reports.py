@@ -31,6 +31,7 @@ class Report:
       kind: "start", "notice", "compiled", "step", "train", "eval", "checkpoint", "stopped", "end".
       step: updates made so far.
       epoch: passes over the training set so far.
+      member: whose it is, of runs that are trained as one; see `members`.
       values: by kind.
         start: model, params, source, train_examples, test_examples, batch_size, total_steps,
           total_epochs, devices, platform, parallel.
@@ -51,6 +52,7 @@ class Report:
     step: int
     epoch: float
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    member: int | None = None
 
 
 class MetricsFiles:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -55,8 +55,18 @@ def create_state(
 
     With `ema` it has a running average, which begins with the initial weights.
     """
-    init = compiling.compile_init(lambda key: _create(model, optimizer, key, images_shape, ema))
-    return init(key)
+    return initialiser(model, optimizer, images_shape, ema=ema)(key)
+
+
+def initialiser(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    images_shape: Sequence[int],
+    *,
+    ema: bool = False,
+) -> Callable[[jax.Array], TrainState]:
+    """`create_state` as a function of the key, compiled once for any number of keys."""
+    return compiling.compile_init(lambda key: _create(model, optimizer, key, images_shape, ema))
 
 
 def abstract_state(
