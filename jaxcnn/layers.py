@@ -110,7 +110,8 @@ class Network(nn.Module):
 
     def endpoint(self, name: str, value: Array) -> Array:
         """Names an activation for `jaxcnn.endpoints`; costs nothing unless it is asked for."""
-        self.sow("endpoints", name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+        if not self.is_initializing():  # variables are parameters and statistics, nothing else
+            self.sow("endpoints", name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)
         return value
 
     def wants_endpoints(self) -> bool:

@@ -8,7 +8,7 @@ from jaxcnn.training.config import read_config, validate
 from jaxcnn.training.loop import train
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py"))
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("[!_]*.py"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

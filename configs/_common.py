@@ -1,0 +1,47 @@
+"""What the recipes share: arguments, ImageNet, and the five-step form."""
+
+from jaxcnn.training.config import default_config, set_duration, smoke
+
+# Decay for all but BatchNorm's scales and shifts: kernels and the classifier's biases.
+WITHOUT_BATCH_NORM = (
+    (r"(.*/)?kernel|fc/bias", 1.0),
+    (r"(?!((.*/)?kernel|fc/bias)$).*", 0.0),
+)
+
+
+def choose(arg, variants, flags=()):
+    """(variant, set of flags) of an argument such as "50,goyal"; the first variant by default."""
+    known = (*variants, *flags, "smoke")
+    words = [word for word in (arg or "").split(",") if word]
+    for word in words:
+        if word not in known:
+            raise ValueError(f"config argument {word!r} is unknown; known are {', '.join(known)}")
+    chosen = [word for word in words if word in variants]
+    if len(chosen) > 1:
+        raise ValueError(f"config argument {arg!r} names {' and '.join(chosen)}; give one")
+    return (chosen or list(variants))[0], set(words)
+
+
+def imagenet(name, *, batch_size, epochs):
+    """A configuration for a network on ImageNet: 1,281,167 training images, 50,000 to test on."""
+    config = default_config()
+    config.model.name = name
+    config.data.source = "tfds:imagenet2012"
+    config.data.augment = (("flip", 0.5),)
+    config.train.batch_size = batch_size
+    set_duration(config.train, "length", epochs=float(epochs))
+    config.eval.batch_size = 200
+    config.log.every_steps = 100
+    return config
+
+
+def finish(config, words, *, side=32, **options):
+    """The locked configuration; with "smoke" five steps of four synthetic images of this side.
+
+    `options` are fields of the network for that: a narrow one compiles in seconds.
+    """
+    if "smoke" in words:
+        source = "synthetic" if side == 32 else f"synthetic:{side}"
+        smoke(config, source=source, batch_size=4, evaluated=8)
+        config.model.options = {**config.model.options, **options}
+    return config.lock()

@@ -1,0 +1,39 @@
+"""AlexNet on ImageNet, the recipe of Krizhevsky, Sutskever, Hinton 2012, section 5.
+
+    python train.py --config=configs/alexnet.py                         # the paper's two-GPU net
+    python train.py --config=configs/alexnet.py:fixed                   # drops at fixed epochs
+    python train.py --config=configs/alexnet.py:smoke                   # five steps, narrow
+
+SGD with momentum 0.9, batch 128, weight decay 5e-4, dropout 0.5, about 90 epochs; the rate 0.01 is
+divided by ten when the validation error stops improving: here when the best one has not improved
+for five epochs, three times at most. `fixed` does so after 30, 60 and 80 epochs instead, a choice
+of this project. Flips and the PCA shift of the colours (standard deviation 0.1).
+
+Published validation error, ten crops: 40.7 % top-1, 18.2 % top-5.
+"""
+
+from _common import choose, finish, imagenet
+
+
+def get_config(arg=None):
+    """The configuration; `arg` is a list of "plateau" or "fixed", and "smoke"."""
+    rule, words = choose(arg, ("plateau", "fixed"))
+    config = imagenet("alexnet_2gpu", batch_size=128, epochs=90)
+    config.data.augment = (("flip", 0.5), ("lighting", 0.1))
+    config.optimizer = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
+    if rule == "plateau":
+        config.schedule = plateau(0.01)
+    else:
+        config.schedule = {"name": "step", "learning_rate": 0.01, "boundaries_epochs": (30, 60, 80)}
+    return finish(config, words, side=227, fc_width=32, widths=(8, 16, 16, 16, 16))
+
+
+def plateau(learning_rate):
+    """Divided by ten after five evaluations without a better error, three times at most."""
+    return {
+        "name": "plateau",
+        "learning_rate": learning_rate,
+        "factor": 0.1,
+        "patience": 5,
+        "min_scale": 1e-3,
+    }

@@ -1,0 +1,65 @@
+"""Residual networks on ImageNet: He et al. 2016, and the large batches of Goyal et al. 2017.
+
+    python train.py --config=configs/resnet_imagenet.py                 # ResNet-50 of the paper
+    python train.py --config=configs/resnet_imagenet.py:101             # or 18, 34, 152
+    python train.py --config=configs/resnet_imagenet.py:goyal,batch8192 # or 256, 1024
+    python train.py --config=configs/resnet_imagenet.py:smoke           # five steps, narrow
+
+The paper (arXiv 1512.03385, section 3.4): SGD with momentum 0.9, batch 256, weight decay 1e-4, rate
+0.1, flips and the PCA shift. It divides the rate by ten on plateaus; here after 30 and 60 of 90
+epochs, which its sequel (arXiv 1603.05027) states for the same hyper-parameters.
+
+`goyal` (arXiv 1706.02677): stride on the 3x3, Nesterov momentum, rate 0.1 per 256 images reached
+in five epochs from 0.1, divided by ten after 30, 60 and 80 of 90, no decay of BatchNorm's
+parameters, zero for the last scale of every block, statistics of each device's own images.
+
+Published validation error, one crop, top-1 and top-5 in percent: 24.7 and 7.8 (50), 23.6 and 7.1
+(101), 23.0 and 6.7 (152). Goyal et al., ResNet-50, top-1: 23.60 +- 0.12 (batch 256), 23.53 +- 0.08
+(1,024), 23.74 +- 0.09 (8,192).
+"""
+
+from _common import WITHOUT_BATCH_NORM, choose, finish, imagenet
+
+BATCHES = {"batch256": 256, "batch1024": 1024, "batch8192": 8192}
+
+
+def get_config(arg=None):
+    """The configuration; `arg` is a list such as "101", "goyal,batch8192", and "smoke"."""
+    depth, words = choose(arg, ("50", "101", "152", "18", "34"), ("goyal", *BATCHES))
+    if "goyal" in words:
+        config = _goyal(depth, max(BATCHES.get(word, 256) for word in words))
+    else:
+        if words & set(BATCHES):
+            raise ValueError(f"config argument {arg!r} has a batch; only goyal takes one")
+        name = f"resnet{depth}" + ("_v1" if int(depth) >= 50 else "")
+        config = imagenet(name, batch_size=256, epochs=90)
+        config.data.augment = (("flip", 0.5), ("lighting", 0.1))
+        config.optimizer = {
+            "name": "sgd",
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "decay": "kernels",
+        }
+        config.schedule = {"name": "step", "learning_rate": 0.1, "boundaries_epochs": (30, 60)}
+    return finish(config, words, side=64, width=16, blocks=(1, 1, 1, 1))
+
+
+def _goyal(depth, batch_size):
+    config = imagenet(f"resnet{depth}", batch_size=batch_size, epochs=90)
+    config.model.options = {"zero_gamma": True}
+    config.train.bn_sync = "local"
+    config.optimizer = {
+        "name": "sgd",
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 1e-4,
+        "decay": WITHOUT_BATCH_NORM,
+    }
+    config.schedule = {
+        "name": "step",
+        "learning_rate": 0.1 * batch_size / 256,
+        "boundaries_epochs": (30, 60, 80),
+        "warmup_epochs": 5,
+        "warmup_from": 0.1,
+    }
+    return config

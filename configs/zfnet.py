@@ -1,0 +1,24 @@
+"""ZFNet on ImageNet, the recipe of Zeiler & Fergus 2014 (arXiv 1311.2901), section 3.1.
+
+    python train.py --config=configs/zfnet.py                           # 384, 384, 256 maps
+    python train.py --config=configs/zfnet.py:512                       # 512, 1024, 512 maps
+    python train.py --config=configs/zfnet.py:smoke                     # five steps, narrow
+
+SGD with momentum 0.9, batch 128, 70 epochs, dropout 0.5, flips; the rate 0.01 is lowered by hand
+when the validation error plateaus, here as in `alexnet.py`. The paper states no weight decay: 5e-4
+is AlexNet's. Its renormalisation of filters whose RMS exceeds 0.1 is left out.
+
+Published validation error, ten crops: 38.4 % top-1, 16.5 % top-5 (384), 37.5 % and 16.0 % (512).
+"""
+
+from _common import choose, finish, imagenet
+from alexnet import plateau
+
+
+def get_config(arg=None):
+    """The configuration; `arg` is a list of "384" or "512", and "smoke"."""
+    maps, words = choose(arg, ("384", "512"))
+    config = imagenet(f"zfnet_{maps}", batch_size=128, epochs=70)
+    config.optimizer = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
+    config.schedule = plateau(0.01)
+    return finish(config, words, side=224, fc_width=32, widths=(8, 16, 16, 16, 16))

@@ -1,0 +1,22 @@
+"""The site: `make docs`, then open docs/_build/index.html."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pages
+
+import jaxcnn
+
+project = "jaxcnn"
+version = release = jaxcnn.__version__
+extensions = ["myst_nb"]
+html_theme = "furo"
+html_title = f"jaxcnn {version}"
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # notebooks are run by `make notebooks`
+
+pages.write_all(Path(__file__).parent)
