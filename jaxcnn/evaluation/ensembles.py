@@ -71,11 +71,10 @@ def learn_class_weights(probabilities: Array, labels: Array, *, shrink: float = 
 
     (hits_c + shrink * accuracy) / (n_c + shrink), scaled so that a class's weights add up to 1.
     """
-    labels = np.asarray(labels)
-    hits = np.asarray(probabilities).argmax(-1) == labels
-    classes = np.asarray(probabilities).shape[-1]
-    count = np.bincount(labels, minlength=classes)
-    by_class = np.stack([np.bincount(labels, h, minlength=classes) for h in hits])
+    given, truth = np.asarray(probabilities), np.asarray(labels)
+    hits, classes = given.argmax(-1) == truth, given.shape[-1]
+    count = np.bincount(truth, minlength=classes)
+    by_class = np.stack([np.bincount(truth, h, minlength=classes) for h in hits])
     found = (by_class + shrink * hits.mean(1, keepdims=True)) / (count + shrink)
     total = found.sum(0, keepdims=True)
     return np.where(total > 0, found / np.where(total > 0, total, 1), 1 / len(hits))
@@ -88,16 +87,16 @@ def select_greedily(probabilities: Array, labels: Array, *, rounds: int = 20) ->
     makes its log-loss least; the best of all rounds is returned, as shares of how often each member
     was taken.
     """
-    given, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
-    rows, taken = np.arange(len(labels)), np.zeros(len(given))
+    given, truth = np.asarray(probabilities, np.float64), np.asarray(labels)
+    rows, taken = np.arange(len(truth)), np.zeros(len(given))
     summed = np.zeros(given.shape[1:])
     best: tuple[tuple[float, float], np.ndarray] | None = None
     for done in range(1, rounds + 1):
         scores = []
         for one in given:
             mixed = (summed + one) / done
-            loss = -np.log(np.maximum(mixed[rows, labels], 1e-300)).mean()
-            scores.append((float((mixed.argmax(-1) != labels).mean()), float(loss)))
+            loss = -np.log(np.maximum(mixed[rows, truth], 1e-300)).mean()
+            scores.append((float((mixed.argmax(-1) != truth).mean()), float(loss)))
         chosen = min(range(len(given)), key=scores.__getitem__)
         summed, taken[chosen] = summed + given[chosen], taken[chosen] + 1
         if best is None or scores[chosen] < best[0]:
