@@ -128,8 +128,10 @@ class _Display:
         self._console.print(f"{job.name}: {text}{self._error}", markup=False)
 
     def __enter__(self) -> _Display:
-        self._progress.start()
+        if self._console.is_terminal:
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()

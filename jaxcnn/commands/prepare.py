@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 
 
 def register(subparsers) -> None:
@@ -63,7 +64,8 @@ def _write(progresses, out) -> None:
         console=console,
         disable=not console.is_terminal,
     )
-    with bar:
+    # rich ends a display with an empty line, also one that is not shown
+    with bar if console.is_terminal else contextlib.nullcontext():
         task = None
         for at in progresses:
             if task is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -58,7 +59,8 @@ def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = No
     code = DONE
     start: Mapping[str, Any] = {}
     shown: Mapping[str, Any] = {}
-    with progress:
+    # rich ends a display with an empty line, also one that is not shown
+    with progress if console.is_terminal else contextlib.nullcontext():
         for report in reports:
             whose = "" if report.member is None else f"member {report.member}: "
             if report.kind == "start":

@@ -136,7 +136,11 @@ def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: d
 
 def _write_npz(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]):
     extra = {_METADATA: np.array(json.dumps(metadata))} if metadata else {}
-    np.savez(path, allow_pickle=False, **arrays, **extra)
+    for key, array in arrays.items():
+        if array.dtype.hasobject:  # NumPy would pickle it
+            raise ValueError(f"{key!r} is of type {array.dtype}; weights are numbers")
+    everything: dict[str, Any] = {**arrays, **extra}
+    np.savez(path, **everything)
 
 
 def _write_pth(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]):
