@@ -1,0 +1,152 @@
+"""A network's answers to a whole test set by a protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxcnn.data import augment, encoded, images, sources
+from jaxcnn.data.dataset import Dataset
+from jaxcnn.evaluation import protocols
+from jaxcnn.models.registry import create_model
+from jaxcnn.training import compiling
+from jaxcnn.training.workdir import MANIFEST, read_manifest
+from jaxcnn.weights.pretrained import Preprocessing
+
+Variables = Mapping[str, Any]
+TestSet = Dataset | encoded.EncodedSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A network to test: how to make it with options, its variables, and how images reach it.
+
+    `data` is the test set that a run itself has: source, folder and split; None for weights.
+    """
+
+    name: str
+    make: Callable[..., nn.Module]
+    variables: Variables
+    how: Preprocessing
+    classes: int
+    data: tuple[str, str | None, str] | None = None
+
+
+def open_entry(what: str, checkpoint: str = "best") -> Entry:
+    """A run's directory, a file of weights, or published weights by name.
+
+    Raises:
+      ValueError, FileNotFoundError: it is none of these, or cannot be read.
+    """
+    if (Path(what) / MANIFEST).is_file():
+        from jaxcnn.training.export import read_run
+
+        run = read_run(what, checkpoint)
+        data = read_manifest(Path(what))["config"]["data"]
+        classes = len(run.class_names)
+
+        def make(**options: Any) -> nn.Module:
+            return create_model(run.model, num_classes=classes, **{**run.options, **options})
+
+        own = (data["source"], data["dir"], data["test_split"])
+        return Entry(what, make, run.variables, run.preprocessing, classes, own)
+    if Path(what).is_dir():
+        raise ValueError(f"{what} holds no run: there is no {MANIFEST}")
+    from jaxcnn.weights import loading
+
+    opened = loading.open_weights(what)
+    model, variables = loading.build(opened)
+    classes = getattr(model, "num_classes")  # noqa: B009  every network has it
+
+    def remake(**options: Any) -> nn.Module:
+        return model.clone(**options)
+
+    return Entry(what, remake, variables, opened.preprocessing, classes)
+
+
+def open_test_set(source: str, split: str, data_dir: str | None) -> TestSet:
+    """A set in memory or one of image files. Raises as `sources.load` and `open_encoded` do."""
+    if sources.is_streamed(source, data_dir):
+        return encoded.open_encoded(source, split, data_dir)
+    return sources.load(source, split, data_dir=data_dir)
+
+
+def probabilities(
+    model: nn.Module,
+    variables: Variables,
+    test_set: TestSet,
+    how: Preprocessing,
+    protocol: protocols.Protocol,
+    *,
+    batch_size: int = 64,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mean probabilities over all views of every example: f32[N,K], and labels i32[N].
+
+    Args:
+      model, variables: the network; with a dense protocol it must take any size.
+      test_set: to be answered, in order.
+      how: size, crop, interpolation and normalisation.
+      protocol: one of `protocols.PROTOCOLS`.
+      batch_size: views at once.
+      progress: is told how many examples are done.
+
+    Raises:
+      ValueError: the images do not suit the network, or one cannot be read.
+    """
+
+    @compiling.jit
+    def answer(views):
+        ready = augment.normalise(views, how.mean, how.std)
+        logits: Any = model.apply(variables, ready, train=False)
+        return jax.nn.softmax(logits, -1)
+
+    def answers(views: np.ndarray) -> np.ndarray:
+        """Of any number of views of one size, f32[V,K], in batches of one shape."""
+        count = min(batch_size, len(views)) if protocol.dense else batch_size
+        found = []
+        for start in range(0, len(views), count):
+            chunk = views[start : start + count]
+            short = count - len(chunk)
+            full = np.concatenate([chunk, np.zeros((short, *chunk.shape[1:]), chunk.dtype)])
+            found.append(np.asarray(answer(full))[: len(chunk)])
+        return np.concatenate(found)
+
+    rows, labels, waiting = [], [], []
+    for image, label in _examples(test_set):
+        if image.shape[-1] != len(how.mean):
+            raise ValueError(
+                f"the images have {image.shape[-1]} channels; the network takes {len(how.mean)}"
+            )
+        labels.append(label)
+        scales = protocols.all_views(image, protocol, how.size, how.crop, how.interpolation)
+        if protocol.dense:
+            rows.append(np.mean([answers(views).mean(0) for views in scales], 0))
+        else:
+            waiting.append(np.concatenate(scales))
+            if len(waiting) * len(waiting[0]) >= batch_size or len(labels) == len(test_set):
+                together = answers(np.concatenate(waiting))
+                rows += list(together.reshape(len(waiting), -1, together.shape[-1]).mean(1))
+                waiting = []
+        progress(len(labels))
+    if len(rows) != len(test_set):
+        raise ValueError(f"{len(rows)} answers to {len(test_set)} examples")
+    return np.stack(rows).astype(np.float32), np.array(labels, np.int32)
+
+
+def _examples(test_set: TestSet) -> Iterator[tuple[np.ndarray, int]]:
+    if isinstance(test_set, Dataset):
+        yield from zip(test_set.images, test_set.labels.tolist())
+        return
+    for index in range(len(test_set)):
+        data, label = test_set.read(index)
+        try:
+            yield images.decode(data), label
+        except images.BadImage as error:
+            raise ValueError(f"{test_set.name(index)} cannot be read: {error}") from error

@@ -1,0 +1,140 @@
+"""Tables and the picture of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.evaluation import classification, ensembles
+
+
+def row(name: str, probabilities: np.ndarray, labels: np.ndarray, *, bootstrap: int = 0) -> dict:
+    """Errors as shares with exact counts, calibration, and on request the top-1 error's interval.
+
+    Args:
+      name: of the row.
+      probabilities: f32[N,K].
+      labels: i32[N].
+      bootstrap: samples of the interval; 0 for none.
+    """
+    top1, top5 = (classification.wrong(probabilities, labels, k) for k in (1, 5))
+    found: dict[str, Any] = {
+        "name": name,
+        "wrong": int(top1.sum()),
+        "examples": len(labels),
+        "top1_error": float(top1.mean()),
+        "top5_error": float(top5.mean()),
+        "calibration_error": classification.calibration_error(probabilities, labels),
+        "class_errors": [
+            None if np.isnan(e) else float(e)
+            for e in classification.class_errors(classification.confusion(probabilities, labels))
+        ],
+    }
+    if bootstrap:
+        found["top1_interval"] = classification.bootstrap(top1, bootstrap)
+    return found
+
+
+def combinations(
+    answers: np.ndarray, labels: np.ndarray, fit: float = 0.0
+) -> tuple[list[tuple[str, np.ndarray]], np.ndarray]:
+    """The members together, and the examples that errors may be reported for.
+
+    Args:
+      answers: f32[M,N,K].
+      labels: i32[N].
+      fit: share of the examples that weights are learnt on, drawn once and for all; 0 for none.
+
+    Returns:
+      Names and f32[N,K] of each combination, and the indices of the other examples.
+    """
+    members = jnp.asarray(answers)
+    found = [
+        ("mean of probabilities", ensembles.mean(members)),
+        ("mean of logits", ensembles.geometric(members)),
+    ]
+    order = np.random.RandomState(0).permutation(len(labels))
+    cut = round(fit * len(labels))
+    learn, kept = np.sort(order[:cut]), np.sort(order[cut:])
+    if fit and not (len(learn) and len(kept)):
+        raise ValueError(f"--fit {fit:g} of {len(labels)} examples leaves nothing on one side")
+    if len(learn):
+        given, truth = members[:, learn], jnp.asarray(labels[learn])
+        by_class = jnp.asarray(ensembles.learn_class_weights(given, truth), members.dtype)
+        found.append(("weighted by class", ensembles.class_weighted(members, by_class)))
+        for name, learnt in (
+            ("weighted", ensembles.learn_weights(given, truth)),
+            ("greedy selection", ensembles.select_greedily(given, truth)),
+        ):
+            found.append((name, ensembles.weighted(members, jnp.asarray(learnt))))
+    return [(name, np.asarray(combined)) for name, combined in found], kept
+
+
+def text(rows: Sequence[Mapping[str, Any]], best: float | None = None) -> str:
+    """The rows as aligned text; with `best`, the best member's error, the gain over it."""
+    lines = [["network", "wrong", "top-1 %", "top-5 %", "ECE %"]]
+    intervals = any("top1_interval" in row for row in rows)
+    lines[0] += ["95 % interval"] * intervals + ["gain"] * (best is not None)
+    for found in rows:
+        shares = (found[key] for key in ("top1_error", "top5_error", "calibration_error"))
+        line = [found["name"], f"{found['wrong']:,}", *(f"{100 * share:.2f}" for share in shares)]
+        if intervals:
+            line.append(" to ".join(f"{100 * end:.2f}" for end in found["top1_interval"]))
+        if best is not None:
+            line.append(f"{100 * (best - found['top1_error']):+.2f}")
+        lines.append(line)
+    return _aligned(lines)
+
+
+def class_text(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> str:
+    """Each class's examples, errors and the class that it is most often taken for."""
+    table = classification.confusion(probabilities, labels)
+    lines = [["class", "examples", "wrong", "error %", "taken for"]]
+    for index, counts in enumerate(table):
+        total, right = int(counts.sum()), int(counts[index])
+        others = counts.copy()
+        others[index] = 0
+        worst = int(others.argmax())
+        error = f"{100 * (1 - right / total):.2f}" if total else ""
+        taken = f"{names[worst]} ({others[worst]})" if others[worst] else ""
+        lines.append([names[index], f"{total:,}", f"{total - right:,}", error, taken])
+    return _aligned(lines)
+
+
+def draw_confusion(
+    probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], path: str
+) -> None:
+    """Draws `classification.confusion`, each row as shares of its class."""
+    from jaxcnn.training.plots import make_figure
+
+    table = classification.confusion(probabilities, labels)
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    side = min(12.0, 3 + 0.4 * len(names))
+    figure = make_figure(side + 1, side)
+    axes = figure.subplots()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, label="share of the class")
+    axes.set(xlabel="taken for", ylabel="class")
+    if len(names) <= 40:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+    if len(names) <= 20:
+        for i, j in zip(*np.nonzero(table)):
+            color = "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, str(table[i, j]), ha="center", va="center", color=color, fontsize=8)
+    figure.savefig(path)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in ruled
+    )

@@ -1,0 +1,195 @@
+"""Views of every protocol, metrics in closed form, and the command on real runs."""
+
+import json
+import math
+from pathlib import Path
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.cli import main
+from jaxcnn.data.dataset import Dataset
+from jaxcnn.evaluation import classification, evaluate, protocols, tables
+from jaxcnn.training import read_config, train
+from jaxcnn.weights.pretrained import Preprocessing
+
+HOW = Preprocessing(size=224, crop=0.875, interpolation="bilinear", mean=(0.0,), std=(1.0,))
+
+
+def ramp(height, width, channels=1):
+    """An image whose pixels say where they are: rows count in steps of 1, columns of 0."""
+    rows = np.arange(height, dtype=np.uint8)[:, None, None]
+    return np.broadcast_to(rows, (height, width, channels)).copy()
+
+
+class MeanPixel(nn.Module):
+    """Logits (mean pixel of 0 to 255, 0): its answer to any view is known by hand."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        means = 255 * images.mean((1, 2, 3))
+        return jnp.stack([means, jnp.zeros_like(means)], -1)
+
+
+def as_set(images):
+    count = len(images)
+    return Dataset(
+        images=np.stack(images),
+        labels=np.zeros(count, np.int32),
+        num_classes=2,
+        class_names=("a", "b"),
+        mean=(0.0,),
+        std=(1.0,),
+    )
+
+
+def test_places_of_crops():
+    """Of a 6x8 image whose pixel (y, x) is 10 y + x, crops of 4."""
+    image = (10 * np.arange(6)[:, None, None] + np.arange(8)[None, :, None]).astype(np.uint8)
+    first = {
+        "center": [12],
+        "flip": [12, 15],
+        "10crop": [0, 4, 20, 24, 12, 3, 7, 23, 27, 15],
+    }
+    for name, pixels in first.items():
+        protocol = protocols.PROTOCOLS[name]
+        views = protocol.views(image, 4)
+        views = protocols.mirrored(views) if protocol.mirror else views
+        assert views.shape == (len(pixels), 4, 4, 1) and views[:, 0, 0, 0].tolist() == pixels
+    corners = protocols.grid(image, 4)[:, 0, 0, 0]
+    assert corners.tolist() == [10 * y + x for y in (0, 0, 1, 2, 2) for x in (0, 1, 2, 3, 4)]
+    views = protocols.squares(image, 4)
+    assert views[:, 0, 0, 0].tolist()[:5] == [0, 2, 20, 22, 11]  # the left square, 6x6 from (0, 0)
+    assert views[6:11, 0, 0, 0].tolist() == [1, 3, 21, 23, 12]  # from (0, 1)
+    assert views[12, 0, 0, 0] == 2 and len(views) == 18
+    with pytest.raises(ValueError, match="the image is 6x8; a crop needs 7"):
+        protocols.center(image, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        *(("center", [1]), ("flip", [2]), ("10crop", [10]), ("144crop", [36] * 4)),
+        *(("150crop", [50] * 3), ("dense", [2]), ("dense3", [2] * 3), ("dense5", [2] * 5)),
+    ],
+)
+def test_number_and_size_of_views(name, counts):
+    protocol = protocols.PROTOCOLS[name]
+    views = protocols.all_views(ramp(40, 60, 3), protocol, 28, 0.875)
+    assert [len(v) for v in views] == counts
+    sides = [round(s / 8) for s in protocol.scales] or [32]
+    shapes = [(s, s * 60 // 40) if protocol.dense else (28, 28) for s in sides]
+    assert [v.shape[1:3] for v in views] == shapes
+
+
+def test_center_is_what_torchvision_shows():
+    """Resized and cropped as `evaluation.predict.preprocess`, a second way to the same pixels."""
+    from jaxcnn.evaluation.predict import preprocess
+
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    how = Preprocessing(28, 0.875, "bicubic", (0.0,) * 3, (1.0,) * 3)
+    protocol = protocols.PROTOCOLS["center"]
+    (views,) = protocols.all_views(image, protocol, how.size, how.crop, how.interpolation)
+    np.testing.assert_allclose(views[0] / 255, preprocess(Image.fromarray(image), how), atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_views_are_averaged_as_probabilities(batch_size):
+    """Ten crops of a ramp: the mean of sigmoid(mean pixel), worked out for each of its crops."""
+    images = [ramp(12, 12), 12 - ramp(12, 12), ramp(12, 12) // 2]
+    how = Preprocessing(8, 8 / 12, "bilinear", (0.0,), (1.0,))
+    found, labels = evaluate.probabilities(
+        MeanPixel(), {}, as_set(images), how, protocols.PROTOCOLS["10crop"], batch_size=batch_size
+    )
+    for image, row in zip(images, found):
+        means = [image[top : top + 8].mean() for top in (0, 0, 4, 4, 2)]
+        assert row[0] == pytest.approx(np.mean([1 / (1 + math.exp(-m)) for m in means]), abs=1e-6)
+    assert labels.tolist() == [0, 0, 0] and found.shape == (3, 2)
+
+
+def test_dense_answers_equal_crops_where_the_answer_is_the_same_everywhere():
+    image = np.full((12, 20, 1), 3, np.uint8)
+    how = Preprocessing(8, 8 / 12, "bilinear", (0.0,), (1.0,))
+    rows = [
+        evaluate.probabilities(MeanPixel(), {}, as_set([image]), how, protocols.PROTOCOLS[name])[0]
+        for name in ("center", "10crop", "144crop", "dense", "dense3")
+    ]
+    np.testing.assert_allclose(rows, np.broadcast_to(rows[0], np.shape(rows)), atol=1e-5)
+
+
+def test_metrics_in_closed_form():
+    given = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.4, 0.4, 0.2]])
+    labels = np.array([0, 1, 2, 1])
+    assert classification.wrong(given, labels).tolist() == [False, True, False, True]
+    assert classification.wrong(given, labels, 2).tolist() == [False] * 4
+    table = classification.confusion(given, labels)
+    assert table.tolist() == [[1, 0, 0], [2, 0, 0], [0, 0, 1]]
+    assert classification.class_errors(table).tolist() == [0, 1, 0]
+    # bins of 0.2: 0.4 (wrong) | 0.6 to 0.8: 0.7 right, 0.7 wrong, 0.6 right
+    expected = (abs(0 - 0.4) + abs(2 - 2.0)) / 4
+    assert classification.calibration_error(given, labels, 5) == pytest.approx(expected)
+    low, high = classification.bootstrap(np.array([0.0] * 50 + [1.0] * 50), 2000)
+    assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.02)
+    assert high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.02)
+    assert classification.wrong(np.array([[np.nan, 0.9]]), np.array([1])).tolist() == [True]
+
+
+def test_learnt_combinations_are_tested_on_other_examples():
+    """A member that knows and one that guesses: learning finds it, on the share given for it."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    knows = np.full((200, 3), 0.05)
+    knows[np.arange(200), labels] = 0.9
+    guesses = rng.dirichlet(np.ones(3) / 5, 200)
+    found, kept = tables.combinations(np.stack([guesses, knows]).astype(np.float32), labels, 0.5)
+    assert [name for name, _ in found][2:] == ["weighted by class", "weighted", "greedy selection"]
+    assert len(kept) == 100
+    errors = {name: classification.wrong(p[kept], labels[kept]).mean() for name, p in found}
+    assert errors["weighted"] == errors["greedy selection"] == 0
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        overrides = [f"train.seed={seed}", "train.devices=1", "data.test_split=test[:64]"]
+        config = read_config("configs/lenet_digits.py:smoke", overrides)
+        for report in train(config, folder / f"run{seed}"):
+            last = report
+    return folder, last.values["top1_error"]
+
+
+def test_the_command(runs, tmp_path, capsys):
+    folder, error = runs
+    one, two = str(folder / "run0"), str(folder / "run1")
+    weights, out, png = (str(tmp_path / n) for n in ("w.safetensors", "e.json", "c.png"))
+    assert main(["export", one, weights]) == 0
+    data = ["--data", "digits", "--split", "test[:64]"]
+    capsys.readouterr()
+    extra = ["--ensemble", "--bootstrap", "50", "--json", out, "--classes", "--confusion", png]
+    assert main(["evaluate", weights, one, two, *data, *extra]) == 0
+    printed = capsys.readouterr().out
+    assert "digits (test[:64]), center, 64 examples" in printed and "mean of logits" in printed
+    rows = json.loads(Path(out).read_text())["rows"]
+    assert rows[0]["wrong"] == rows[1]["wrong"] and rows[0]["top5_error"] == rows[1]["top5_error"]
+    assert rows[2]["top1_error"] == pytest.approx(error)  # what training itself found
+    assert all(row["examples"] == 64 for row in rows) and len(rows) == 5
+    assert Image.open(png).size[0] > 300
+
+
+def test_mistakes_are_one_line(runs, tmp_path, capsys):
+    one = str(runs[0] / "run0")
+    for arguments, text in (
+        ([one, "--protocol", "10corp"], "unknown protocol '10corp'; did you mean '10crop'"),
+        ([str(tmp_path)], "holds no run"),
+        ([one, "--data", "digitz"], "did you mean 'digits'"),
+        ([one, "--data", "synthetic"], "channels; the network takes 1"),
+        ([one, "--fit", "1.5"], "--fit must be in [0, 1)"),
+        ([one, "--crop", "1.5"], "the image is 21x21; a crop needs 32"),
+    ):
+        assert main(["evaluate", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert text in error and error.strip().count("\n") == 0
