@@ -11,12 +11,11 @@ import jaxcnn
 
 project = "jaxcnn"
 version = release = jaxcnn.__version__
-extensions = ["myst_nb"]
+extensions = ["myst_parser"]
 html_theme = "furo"
 html_title = f"jaxcnn {version}"
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # notebooks are run by `make notebooks`
 
 pages.write_all(Path(__file__).parent)

@@ -21,16 +21,14 @@ _ROOMS = ("models", "data", "training", "evaluation", "analysis", "ablation", "w
 
 
 def write_all(docs: Path) -> None:
-    """Writes docs/families, docs/reference and docs/notebooks anew."""
-    for name in ("families", "reference", "notebooks"):
+    """Writes docs/families and docs/reference anew."""
+    for name in ("families", "reference"):
         shutil.rmtree(docs / name, ignore_errors=True)
         (docs / name).mkdir()
     for family in FAMILIES:
         (docs / "families" / f"{family}.md").write_text(family_page(family), "utf-8")
     for module in modules():
         (docs / "reference" / f"{module.__name__}.md").write_text(module_page(module), "utf-8")
-    for notebook in sorted((docs.parent / "notebooks").glob("*.ipynb")):
-        shutil.copy(notebook, docs / "notebooks" / notebook.name)
 
 
 def family_page(family: str) -> str:
