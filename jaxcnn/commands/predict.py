@@ -10,10 +10,15 @@ def register(subparsers) -> None:
         "predict",
         help="name what is in image files",
         description="Prints the most probable classes of each image, by weights from the Hugging "
-        "Face hub or a file. Images are prepared as the weights want it.",
+        "Face hub or a file, or by a training run. Images are prepared as the weights want it.",
         epilog="example: jaxcnn predict cat.jpg dog.jpg --model resnet50.tv_in1k",
     )
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image file")
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="image file, a folder of them, or - for paths on standard input",
+    )
     parser.add_argument(
         "--model",
         metavar="NAME",
@@ -21,7 +26,9 @@ def register(subparsers) -> None:
         "files written by jaxcnn know",
     )
     parser.add_argument(
-        "--weights", metavar="PATH", help=".safetensors, .npz or .pth file (default: the hub's)"
+        "--weights",
+        metavar="PATH",
+        help="a run's directory, or a .safetensors, .npz or .pth file (default: the hub's)",
     )
     parser.add_argument("--top", type=int, metavar="N", default=5, help="classes (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -30,27 +37,41 @@ def register(subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     import dataclasses
     import json
+    import sys
+    from pathlib import Path
+
+    from absl import logging
 
     from jaxcnn.evaluation import predict
+    from jaxcnn.models.registry import create_model
+    from jaxcnn.training import export
     from jaxcnn.weights import loading, pretrained
+
+    logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
 
     if args.model is None and args.weights is None:
         raise ValueError(
             "neither --model nor --weights is given; example: --model resnet50.tv_in1k"
         )
     published = pretrained.WEIGHTS.get(args.model)
-    if args.weights is None:
-        opened = loading.open_weights(args.model)
+    if args.weights is not None and Path(args.weights).is_dir():
+        learnt = export.read_run(args.weights)
+        how, variables, names = learnt.preprocessing, learnt.variables, learnt.class_names
+        model = create_model(learnt.model, num_classes=len(names), **learnt.options)
     else:
-        opened = loading.open_weights(args.weights, published.model if published else args.model)
-    how = published.preprocessing if published else opened.preprocessing
-    model, variables = loading.build(opened)
-    names = opened.class_names or predict.default_names(model.num_classes)
+        if args.weights is None:
+            opened = loading.open_weights(args.model)
+        else:
+            opened = loading.open_weights(
+                args.weights, published.model if published else args.model
+            )
+        how = published.preprocessing if published else opened.preprocessing
+        model, variables = loading.build(opened)
+        names = opened.class_names or predict.default_names(model.num_classes)
     if not 1 <= args.top <= len(names):
         raise ValueError(f"--top is {args.top}; it can be 1 to {len(names)}, the number of classes")
-    found = zip(
-        args.images, predict.predict(model, variables, args.images, how, names, top=args.top)
-    )
+    paths = predict.image_paths(args.images, sys.stdin)
+    found = zip(paths, predict.predict(model, variables, paths, how, names, top=args.top))
     if args.json:
         rows = [
             {"image": path, "top": [dataclasses.asdict(a) for a in answers]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from jaxcnn.data.folders import EXTENSIONS
 from jaxcnn.weights.pretrained import Preprocessing
 
 _MODES = {1: "L", 3: "RGB"}
@@ -42,6 +43,28 @@ def read_image(path: str | Path, channels: int = 3) -> Image.Image:
             return image.convert(_MODES[channels])
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def image_paths(given: Sequence[str], stream: Iterable[str]) -> list[str]:
+    """The files that are meant: a folder's images, in order, and for "-" the stream's lines.
+
+    Raises:
+      ValueError: a folder has no image in it, or nothing is named.
+    """
+    found: list[str] = []
+    for name in given:
+        if name == "-":
+            found += [line.strip() for line in stream if line.strip()]
+        elif Path(name).is_dir():
+            inside = sorted(p for p in Path(name).rglob("*") if p.suffix.lower() in EXTENSIONS)
+            if not inside:
+                raise ValueError(f"{name} has no image in it ({', '.join(EXTENSIONS)})")
+            found += map(str, inside)
+        else:
+            found.append(name)
+    if not found:
+        raise ValueError("no image is named")
+    return found
 
 
 def preprocess(image: Image.Image, how: Preprocessing) -> np.ndarray:

@@ -150,3 +150,17 @@ def test_imagenet_names():
         "class 0",
         "class 1",
     )
+
+
+def test_files_folders_and_standard_input_are_named(tmp_path):
+    for name in ("b.jpg", "sub/a.PNG", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    inside = [str(tmp_path / "b.jpg"), str(tmp_path / "sub" / "a.PNG")]
+    found = predict.image_paths(["x.jpg", str(tmp_path), "-"], ["one.jpg\n", "\n", "two.jpg"])
+    assert found == ["x.jpg", *inside, "one.jpg", "two.jpg"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty has no image in it"):
+        predict.image_paths([str(tmp_path / "empty")], [])
+    with pytest.raises(ValueError, match="no image is named"):
+        predict.image_paths(["-"], ["\n"])
