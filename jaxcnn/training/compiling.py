@@ -41,6 +41,15 @@ def compile_init(fn: Callable) -> Any:
     return jax.jit(fn, compiler_options=_on_cpu(CPU_INIT))
 
 
+def memory_bytes(compiled: Any) -> int | None:
+    """Bytes that a compiled program takes: arguments, results, temporaries; None if not known."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return None
+    taken = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return taken + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+
+
 def accepted(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the compiler options that the present backend takes and XLA_FLAGS does not set."""
     flags = os.environ.get("XLA_FLAGS", "")

@@ -79,11 +79,7 @@ def _compile(call: Any, mode: str, *arguments: Any) -> tuple[Callable, int | Non
     if mode == "pmap":
         return call, None
     compiled = call.lower(*arguments).compile()
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return compiled, None
-    taken = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return compiled, taken + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    return compiled, compiling.memory_bytes(compiled)
 
 
 def make_evaluate(setup: Setup) -> Callable[[TrainState], dict[str, float]]:
