@@ -1,0 +1,97 @@
+"""Runs notebooks from top to bottom, as `make notebooks` does.
+
+    python notebooks/execute.py                     # all, as they are
+    python notebooks/execute.py --fast 01 06        # two of them, with the small values of the tests
+    python notebooks/execute.py --out runs/shown    # and keeps them with their outputs
+
+The small values of a notebook's form fields stand in its metadata, under "fast".
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+HERE = Path(__file__).parent
+_FIELD = re.compile(r"^(\w+) = (.*?)(\s*# ?@param.*)$", re.M)
+
+
+def fields(notebook: Any) -> dict[str, str]:
+    """The form fields `name = value  # @param ...` of a notebook, and their values as written."""
+    code = (cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return {name: value for source in code for name, value, _ in _FIELD.findall(source)}
+
+
+def fill_in(notebook: Any, values: Mapping[str, Any]) -> None:
+    """Sets form fields.
+
+    Raises:
+      ValueError: the notebook has no such field.
+    """
+    if unknown := set(values) - set(fields(notebook)):
+        raise ValueError(f"the notebook has no form field {min(unknown)!r}")
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.source = _FIELD.sub(
+                lambda m: f"{m[1]} = {values[m[1]]!r}{m[3]}" if m[1] in values else m[0],
+                cell.source,
+            )
+
+
+def execute(path: Path, folder: Path, *, fast: bool, env: Mapping[str, str] | None = None) -> Any:
+    """The notebook with its outputs, run in a process of its own within a folder.
+
+    Raises:
+      CellExecutionError: a cell failed; the text shows which and how.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    if fast:
+        fill_in(notebook, notebook.metadata["fast"])
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR", "--InteractiveShell.colors=NoColor"],
+        resources={"metadata": {"path": folder}},
+    )
+    return client.execute(**({} if env is None else {"env": dict(env)}))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help="beginnings of file names (default: all)")
+    parser.add_argument("--fast", action="store_true", help="with the small values of the tests")
+    parser.add_argument("--out", type=Path, help="folder for the notebooks with their outputs")
+    args = parser.parse_args()
+    found = [p for p in sorted(HERE.glob("*.ipynb")) if p.name.startswith(tuple(args.names) or "")]
+    if not found:
+        parser.error(f"no notebook begins with {' or '.join(args.names)}")
+    failed = 0
+    for path in found:
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                notebook = execute(path, Path(folder), fast=args.fast)
+            except CellExecutionError as error:
+                failed += 1
+                print(f"{path.name}: failed\n{error}", file=sys.stderr)
+                continue
+        print(f"{path.name}: {time.perf_counter() - began:.0f} s", flush=True)
+        if args.out:
+            args.out.mkdir(parents=True, exist_ok=True)
+            nbformat.write(notebook, args.out / path.name)
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
