@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from pathlib import Path
 
 from absl import logging
@@ -21,17 +22,18 @@ def run(
     study: Study,
     workdir: Path,
     *,
-    full: bool,
-    minutes: float,
-    seeds: int | None,
-    overrides: Overrides,
-    jobs_at_once: int,
-    executor: str,
-    gpus: float,
+    full: bool = False,
+    minutes: float = 10,
+    seeds: int | None = None,
+    overrides: Overrides = types.MappingProxyType({}),
+    jobs_at_once: int = 1,
+    executor: str = "local",
+    gpus: float = 0,
 ) -> int:
     """Carries out what is not finished, and writes table and figure; the exit code.
 
-    0: done. 1: a run's loss was not finite; the others are done. 130: stopped.
+    0: done. 1: a run's loss was not finite; the others are done. 130: stopped. The arguments are
+    those of `jaxcnn ablate`.
 
     Raises:
       ValueError: a setting cannot be, or workdir holds another study.

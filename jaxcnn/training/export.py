@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +69,7 @@ def _read_newest(folder: Path) -> tuple[int, Any]:
         if not steps:
             raise ValueError(f"there is no checkpoint in {folder}")
         # What is stored says its own shapes: neither the optimizer nor the devices are needed.
-        with ocp.StandardCheckpointer() as reader:
+        with _without_warnings(), ocp.StandardCheckpointer() as reader:
             stored = reader.metadata(folder / str(steps[-1]) / "state").item_metadata
         device = SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(
@@ -74,3 +77,15 @@ def _read_newest(folder: Path) -> tuple[int, Any]:
         )
         state, _ = checkpoints.restore(steps[-1], like)
     return steps[-1], state
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Orbax warns that an item has no metadata of a whole checkpoint, which is as it should be."""
+    log = logging.getLogger("absl")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
