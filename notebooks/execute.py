@@ -1,7 +1,7 @@
 """Runs notebooks from top to bottom, as `make notebooks` does.
 
     python notebooks/execute.py                     # all, as they are
-    python notebooks/execute.py --fast 01 06        # two of them, with the small values of the tests
+    python notebooks/execute.py --fast 01 06        # two of them, as the tests run them
     python notebooks/execute.py --out runs/shown    # and keeps them with their outputs
 
 The small values of a notebook's form fields stand in its metadata, under "fast".
@@ -10,6 +10,7 @@ The small values of a notebook's form fields stand in its metadata, under "fast"
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import sys
 import tempfile
@@ -42,10 +43,12 @@ def fill_in(notebook: Any, values: Mapping[str, Any]) -> None:
         raise ValueError(f"the notebook has no form field {min(unknown)!r}")
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.source = _FIELD.sub(
-                lambda m: f"{m[1]} = {values[m[1]]!r}{m[3]}" if m[1] in values else m[0],
-                cell.source,
-            )
+            cell.source = _FIELD.sub(functools.partial(_filled, values), cell.source)
+
+
+def _filled(values: Mapping[str, Any], field: re.Match) -> str:
+    name, _, form = field.groups()
+    return f"{name} = {values[name]!r}{form}" if name in values else field[0]
 
 
 def execute(path: Path, folder: Path, *, fast: bool, env: Mapping[str, str] | None = None) -> Any:
