@@ -6,6 +6,7 @@ import json
 import types
 from pathlib import Path
 
+import jax
 from absl import logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -41,7 +42,8 @@ def run(
     logging.set_verbosity(logging.FATAL)  # Orbax's
     console = Console(highlight=False, soft_wrap=True)
     console.print(study.title)
-    jobs, scaled = _planned(study, workdir, full, minutes, seeds, overrides, console)
+    together = gpus > 0 or jax.default_backend() != "cpu"
+    jobs, scaled = _planned(study, workdir, full, minutes, seeds, overrides, together, console)
     for text in scaled:
         console.print(f"scaled: {text}")
     waiting = [job for job in jobs if not execute.is_finished(job, workdir)]
@@ -72,7 +74,9 @@ def run(
     return 1 if failures else 0
 
 
-def _planned(study, workdir, full, minutes, seeds, overrides, console) -> tuple[list[Job], list]:
+def _planned(
+    study, workdir, full, minutes, seeds, overrides, together, console
+) -> tuple[list[Job], list]:
     """The runs; those of an earlier call with the same wishes, so that it can go on."""
     wishes = {
         "title": study.title,
@@ -86,15 +90,22 @@ def _planned(study, workdir, full, minutes, seeds, overrides, console) -> tuple[
         if found["wishes"] != json.loads(json.dumps(wishes)):
             raise ValueError(f"{workdir} holds a study with other settings; choose another workdir")
         cut, most_rank, scaled = found["cut"], found["most_rank"], found["scaled"]
+        together = found["together"]
     elif not full:
         console.print("measuring this machine ...")
         costs = plan.measure(study, overrides=overrides)
         cut, most_rank, scaled = plan.fit(study, minutes, costs, seeds, overrides)
     jobs = plan.make_jobs(
-        study, full=full, seeds=seeds, overrides={**overrides, **cut}, most_rank=most_rank
+        study,
+        full=full,
+        seeds=seeds,
+        overrides={**overrides, **cut},
+        most_rank=most_rank,
+        together=together,
     )
     workdir.mkdir(parents=True, exist_ok=True)
     content = {"wishes": wishes, "cut": cut, "most_rank": most_rank, "scaled": scaled}
+    content["together"] = together
     path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     return jobs, scaled
 

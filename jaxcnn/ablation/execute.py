@@ -21,20 +21,19 @@ Outcome = tuple[Job, str]  # what went wrong, "" for nothing
 
 
 def is_finished(job: Job, folder: Path) -> bool:
-    """Whether the run's directory holds its last evaluation.
+    """Whether the directories of all its runs hold their last evaluations."""
 
-    Raises:
-      ValueError: the directory holds a run with another configuration.
-    """
-    workdir = folder / job.name
-    if not (workdir / MANIFEST).exists():
-        return False
-    rows = [row for row in read_rows(workdir) if row["kind"] == "eval"]
-    return bool(rows) and rows[-1]["step"] == read_manifest(workdir)["total_steps"]
+    def finished(workdir: Path) -> bool:
+        if not (workdir / MANIFEST).exists():
+            return False
+        rows = [row for row in read_rows(workdir) if row["kind"] == "eval"]
+        return bool(rows) and rows[-1]["step"] == read_manifest(workdir)["total_steps"]
+
+    return all(finished(workdir) for workdir in job.directories(folder))
 
 
 def carry_out(job: Job, folder: Path, show: Callable[[Report], None] | None = None) -> str:
-    """Trains one run to its end, from where it stands; returns what went wrong, "" for nothing."""
+    """Trains a job to its end, from where it stands; returns what went wrong, "" for nothing."""
     try:
         for report in train(job.config, folder / job.name, resume=True):
             if show is not None:

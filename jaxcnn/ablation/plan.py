@@ -6,6 +6,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxcnn.ablation.study import Overrides, Run, Study, make_config
 from jaxcnn.analysis.count import count_macs
 from jaxcnn.training import feeds, parallel, programs
 from jaxcnn.training.config import Recorded, set_duration
+from jaxcnn.training.members import member_directory
 from jaxcnn.training.setup import Setup, make_setup
 from jaxcnn.training.state import abstract_variables, create_state
 
@@ -25,16 +27,23 @@ _TIMED_STEPS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One training run of a study."""
+    """One training of a setting, with one seed or with several at once."""
 
     run: Run
-    seed: int
+    seeds: tuple[int, ...]
     config: ConfigDict
 
     @property
     def name(self) -> str:
-        """Of its directory: "plain-20_seed0"."""
-        return f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.run.label).strip('-')}_seed{self.seed}"
+        """Of its directory: "plain-20_seed0", or "plain-20" where it has all seeds."""
+        setting = re.sub(r"[^A-Za-z0-9.]+", "-", self.run.label).strip("-")
+        return f"{setting}_seed{self.seeds[0]}" if len(self.seeds) == 1 else setting
+
+    def directories(self, folder: Path) -> list[Path]:
+        """Of each seed's run."""
+        if len(self.seeds) == 1:
+            return [folder / self.name]
+        return [member_directory(folder / self.name, i) for i in range(len(self.seeds))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +61,9 @@ def make_jobs(
     seeds: int | None = None,
     overrides: Overrides | None = None,
     most_rank: int | None = None,
+    together: bool = False,
 ) -> list[Job]:
-    """All runs of a study, those of one seed together.
+    """All runs of a study, one seed after another, or all seeds of a setting in one.
 
     Args:
       study: to be carried out.
@@ -61,14 +71,20 @@ def make_jobs(
       seeds: 0 to seeds - 1; None for the study's own number, in the small form one.
       overrides: fields to set over the study's own.
       most_rank: leave out runs of a higher rank; None for none.
+      together: train the seeds of a setting at once, which is worth while on an accelerator; see
+        `jaxcnn.training.members`.
     """
+    every = tuple(range(seeds or (study.seeds if full else 1)))
     jobs = []
-    for seed in range(seeds or (study.seeds if full else 1)):
+    for group in [every] if together else [(seed,) for seed in every]:
+        which: Overrides = {"train.seed": group[0]}
+        if len(group) > 1:
+            which = {"train.members": f"train.seed={','.join(map(str, group))}"}
         for run in study.runs:
             if most_rank is None or run.rank <= most_rank:
                 small = {} if full else study.small
-                given = (study.base, small, run.overrides, overrides or {}, {"train.seed": seed})
-                jobs.append(Job(run, seed, _with_points(make_config(*given))))
+                given = (study.base, small, run.overrides, overrides or {}, which)
+                jobs.append(Job(run, group, _with_points(make_config(*given))))
     return jobs
 
 

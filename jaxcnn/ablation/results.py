@@ -30,7 +30,8 @@ def read_curves(study: Study, jobs: Sequence[Job], folder: Path) -> list[Curve]:
     """Of each setting, the evaluations that all of its seeds that have any have reached."""
     curves = []
     for run in study.runs:
-        seeds = [_evaluations(folder / job.name) for job in jobs if job.run.label == run.label]
+        of_run = [job for job in jobs if job.run.label == run.label]
+        seeds = [_evaluations(path) for job in of_run for path in job.directories(folder)]
         seeds = [rows for rows in seeds if rows]
         if not seeds:
             continue

@@ -104,6 +104,26 @@ def test_carried_out_once_and_taken_up_again(tmp_path, capsys):
         console.run(TINY, tmp_path, executor="local", gpus=0, **how | {"seeds": 2})
 
 
+def test_seeds_at_once_are_those_one_after_another(tmp_path):
+    study = Study("t", TINY.base, TINY.runs[:1], seeds=2)
+    curves = []
+    for together in (False, True):
+        folder = tmp_path / str(together)
+        jobs = plan.make_jobs(study, full=True, together=together)
+        assert [job.name for job in jobs] == (
+            ["relu"] if together else ["relu_seed0", "relu_seed1"]
+        )
+        assert all(failure == "" for _, failure in execute.in_turn(jobs, folder))
+        assert all(execute.is_finished(job, folder) for job in jobs)
+        curves += results.read_curves(study, jobs, folder)
+    apart, at_once = curves
+    assert len(at_once.test) == 2
+    np.testing.assert_array_equal(apart.test, at_once.test)
+    np.testing.assert_array_equal(apart.train, at_once.train)
+    (folder / "relu" / "member_1" / "metrics.jsonl").unlink()
+    assert not execute.is_finished(jobs[0], folder)
+
+
 def test_a_failed_run_does_not_end_the_study(tmp_path):
     hot = {"schedule": {"name": "constant", "learning_rate": 1e30}}
     study = Study("t", TINY.base, (Run("hot", hot), TINY.runs[0]))
