@@ -77,11 +77,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save(name: str, rows: Any) -> Path:
-    """Writes `results/NAME.json`: the rows, the machine and the versions."""
+def save(name: str, rows: Any, **more: Any) -> Path:
+    """Writes `results/NAME.json`: the rows, the machine and the versions, and `more` entries."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    entries = {"machine": machine(), **more, "rows": rows}
+    path.write_text(json.dumps(entries, indent=1) + "\n")
     return path
 
 

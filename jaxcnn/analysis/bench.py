@@ -158,10 +158,21 @@ def _measure(name, train, batch, dtype, size, seconds, machine) -> Bench:
 
 
 def make_step(
-    name: str, *, train: bool, batch: int, dtype: str, image_size: int
+    name: str,
+    *,
+    train: bool,
+    batch: int,
+    dtype: str,
+    image_size: int,
+    model: Any = None,
+    metrics: bool = True,
 ) -> tuple[Any, tuple[Any, ...]]:
-    """The step, to be lowered, and its arguments: (state, batch, key), or (variables, images)."""
-    model = create_model(name, dtype=jnp.dtype(dtype))
+    """The step, to be lowered, and its arguments: (state, batch, key), or (variables, images).
+
+    `model` takes the place of the network as `name` alone makes it. Without `metrics` a training
+    step gives the loss only.
+    """
+    model = create_model(name, dtype=jnp.dtype(dtype)) if model is None else model
     info = model_info(name)
     shape = (batch, image_size, image_size, info.input_size[-1])
     rng = np.random.default_rng(0)
@@ -171,10 +182,22 @@ def make_step(
     if train:
         labels = jnp.asarray(rng.integers(0, info.num_classes, batch), jnp.int32)
         step = make_train_step(model, optimizer)
+        if not metrics:
+            step = _loss_only(step)
         call = compiling.jit(step, donate_argnums=(0,))
         return call, (state, {"image": images, "label": labels}, jax.random.key(1))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return compiling.jit(functools.partial(model.apply, train=False)), (variables, images)
+
+
+def _loss_only(step: Callable) -> Callable:
+    """The compiler leaves out whatever the other metrics alone need."""
+
+    def loss_only(state, batch, key):
+        state, metrics = step(state, batch, key)
+        return state, metrics["loss"]
+
+    return loss_only
 
 
 def step_times(

@@ -1,0 +1,243 @@
+"""jaxcnn against PyTorch: the same network, batch, type and step, in turn.
+
+    uv venv /tmp/torch && uv pip install --python /tmp/torch/bin/python torch torchvision timm
+    python benchmarks/against_torch.py --torch-python /tmp/torch/bin/python
+    python benchmarks/against_torch.py --torch-python ... --quick --models lenet5 --modes train
+
+A training step is forward, cross-entropy, backward and SGD with momentum; inference is the logits.
+Data are on the device. PyTorch runs in a process of its own, in as many forms as `--forms` names:
+eager, channels_last, compile (which is channels-last as well). In each round every form makes its
+steps in turn; a ratio is jaxcnn's time over PyTorch's in the same round, so below 1 jaxcnn is
+faster. `--threads` cores are used by either. On a GPU bfloat16 is autocast in PyTorch and
+`dtype=bfloat16` in jaxcnn.
+
+Writes results/against_torch.json (or --name); rows of other models and modes stay in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# Images of a step on a CPU, and on a GPU.
+BATCHES = {
+    "lenet5": (128, 1024),
+    "resnet20_cifar": (128, 1024),
+    "alexnet_2gpu": (32, 256),
+    "vgg16": (8, 128),
+    "googlenet_bn": (16, 256),
+    "inception_v3": (8, 128),
+    "resnet18": (16, 256),
+    "resnet50": (8, 256),
+    "resnet152": (4, 128),
+    "resnext50_32x4d": (8, 256),
+    "se_resnet50": (8, 256),
+    "dpn92": (4, 128),
+    "inception_resnet_v2": (4, 128),
+}
+SHORT = ("lenet5", "resnet20_cifar")  # what --quick runs unless --models is given
+
+
+class Torch:
+    """PyTorch's process: a command goes in, its answer comes out."""
+
+    def __init__(self, python: str, threads: int):
+        env = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(
+            [python, str(Path(__file__).with_name("torch_peers.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=env,
+        )
+        self.about = self("info", threads=threads)
+
+    def __call__(self, command: str, **arguments) -> dict:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps({"command": command, **arguments}) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"PyTorch's process ended with code {self.process.wait()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(f"PyTorch: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable, dict]:
+    """`run(count) -> seconds a step`, and what the network and its compilation are like."""
+    import jax
+
+    from jaxcnn import create_model, model_info
+    from jaxcnn.analysis import bench
+    from jaxcnn.analysis.count import count_params
+
+    info = model_info(name)
+    options = {} if info.params_with_aux is None else {"aux_heads": False}
+    call, arguments = bench.make_step(
+        name, train=mode == "train", batch=batch, dtype=dtype, image_size=info.input_size[0],
+        model=create_model(name, dtype=dtype, **options), metrics=False,
+    )  # fmt: skip
+    began = time.perf_counter()
+    compiled = call.lower(*arguments).compile()
+    seconds = time.perf_counter() - began
+    held = list(arguments)
+    params = count_params(held[0].params if mode == "train" else held[0]["params"])
+
+    def run(count: int) -> float:
+        began = time.perf_counter()
+        for _ in range(count):
+            out = compiled(*held)
+            if mode == "train":
+                held[0], out = out
+        jax.block_until_ready((held[0], out))
+        return (time.perf_counter() - began) / count
+
+    run(1)
+    return run, {"params": params, "first_seconds": seconds}
+
+
+def measure(
+    torch: Torch, name: str, mode: str, batch: int, dtype: str, forms: list[str],
+    rounds: int, seconds: float,
+) -> dict:  # fmt: skip
+    """One row: seconds of each form by round, and jaxcnn's ratio to each."""
+    from jaxcnn import model_info
+
+    runs: dict[str, Callable[[int], float]] = {}
+    runs["jaxcnn"], about = jaxcnn_form(name, mode, batch, dtype)
+    built = {"jaxcnn": about}
+    shape = list(model_info(name).input_size)
+    for form in forms:
+        built[form] = torch(
+            "build", form=form, model=name, mode=mode, batch=batch, dtype=dtype, shape=shape
+        )
+        runs[form] = lambda count, form=form: torch("run", form=form, count=count)["seconds"]
+    counts = {found["params"] for found in built.values()}
+    if len(counts) > 1:
+        raise RuntimeError(f"{name}: parameters differ: {built}")
+    calls = {form: max(1, round(seconds / run(1))) for form, run in runs.items()}
+    times: dict[str, list[float]] = {form: [] for form in runs}
+    for _ in range(rounds):
+        for form, run in runs.items():
+            time.sleep(0.05)  # the other side's threads stop spinning
+            times[form].append(run(calls[form]))
+    torch("forget")
+    row = {"model": name, "mode": mode, "batch": batch, "dtype": dtype, "params": counts.pop()}
+    row["date"] = datetime.date.today().isoformat()
+    row["forms"] = {
+        form: {
+            "seconds": statistics.median(values),
+            "first_seconds": built[form]["first_seconds"],
+            **ratio_to(times["jaxcnn"], values),
+        }
+        for form, values in times.items()
+    }
+    fastest = min(forms, key=lambda form: row["forms"][form]["seconds"])
+    return row | {"ratio": row["forms"]["eager" if "eager" in forms else fastest]["ratio"],
+                  "ratio_to_best": row["forms"][fastest]["ratio"], "best": fastest}  # fmt: skip
+
+
+def ratio_to(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Median, least and largest ratio by round."""
+    by_round = [a / b for a, b in zip(ours, theirs)]
+    ends = {"ratio_min": min(by_round), "ratio_max": max(by_round)}
+    return {"ratio": statistics.median(by_round), **ends}
+
+
+def summary(rows: list[dict]) -> dict[str, dict[str, float]]:
+    """Geometric means and the worst ratio of each mode and type."""
+    found: dict[str, dict[str, float]] = {}
+    for key in sorted({(row["mode"], row["dtype"]) for row in rows}):
+        chosen = [row for row in rows if (row["mode"], row["dtype"]) == key]
+        found[" ".join(key)] = {
+            "models": len(chosen),
+            "ratio": math.exp(statistics.fmean(math.log(row["ratio"]) for row in chosen)),
+            "ratio_to_best": math.exp(
+                statistics.fmean(math.log(row["ratio_to_best"]) for row in chosen)
+            ),
+            "worst": max(row["ratio"] for row in chosen),
+        }
+    return found
+
+
+def kept(path: Path, machine: dict, new: list[dict]) -> list[dict]:
+    """The file's rows that `new` does not replace, if they are of this machine and versions."""
+    if not path.exists():
+        return []
+    old = json.loads(path.read_text())
+    if {**old["machine"], "date": None} != {**machine, "date": None}:
+        return []
+    same = {(r["model"], r["mode"], r["dtype"]) for r in new}
+    return [r for r in old["rows"] if (r["model"], r["mode"], r["dtype"]) not in same]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--torch-python", required=True, help="an interpreter that has PyTorch")
+    parser.add_argument("--models", nargs="+", choices=list(BATCHES), metavar="MODEL")
+    parser.add_argument("--modes", nargs="+", default=["train", "infer"])
+    parser.add_argument("--forms", nargs="+", default=["eager", "channels_last"])
+    parser.add_argument("--batch", type=int, help="for all models (default: a table)")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--threads", type=int, default=2, help="cores that either side may use")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=float, help="of a form's turn in a round")
+    parser.add_argument("--quick", action="store_true", help="3 short rounds, two small models")
+    parser.add_argument("--name", default="against_torch", help="of the result file")
+    args = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # both sides on one GPU
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    torch = Torch(args.torch_python, args.threads)
+    import harness
+    import jax
+
+    on_cpu = jax.default_backend() == "cpu"
+    if on_cpu != (torch.about["device"] == "cpu"):
+        sys.exit(f"jaxcnn is on {jax.default_backend()}, PyTorch on {torch.about['device']}")
+    machine = harness.machine() | {"torch": torch.about}
+    path = harness.RESULTS / f"{args.name}.json"
+    rows: list[dict] = []
+    names = args.models or (SHORT if args.quick else list(BATCHES))
+    for name in names:
+        for mode in args.modes:
+            batch = args.batch or BATCHES[name][0 if on_cpu else 1]
+            rounds = args.rounds or (3 if args.quick else 7)
+            seconds = args.seconds or (0.3 if args.quick else 1.5)
+            row = measure(torch, name, mode, batch, args.dtype, args.forms, rounds, seconds)
+            rows.append(row)
+            together = kept(path, machine, rows) + rows
+            harness.save(args.name, together, machine=machine, summary=summary(together))
+            parts = [f"{form} {1e3 * f['seconds']:.1f} ms (x {f['ratio']:.2f}"
+                     f" [{f['ratio_min']:.2f}, {f['ratio_max']:.2f}])"
+                     for form, f in row["forms"].items()]  # fmt: skip
+            print(f"{name} {mode} b{batch}: " + ", ".join(parts), flush=True)
+    torch.close()
+    for key, mean in summary(rows).items():
+        print(
+            f"{key}: geometric mean {mean['ratio']:.2f} of eager, {mean['ratio_to_best']:.2f} of "
+            f"the best form, worst {mean['worst']:.2f}"
+        )
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
