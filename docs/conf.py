@@ -11,7 +11,8 @@ import jaxcnn
 
 project = "jaxcnn"
 version = release = jaxcnn.__version__
-extensions = ["myst_parser"]
+extensions = ["myst_nb"]
+nb_execution_mode = "off"  # `make notebooks` runs them
 html_theme = "furo"
 html_title = f"jaxcnn {version}"
 exclude_patterns = ["_build"]

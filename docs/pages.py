@@ -1,4 +1,4 @@
-"""Makes the pages that follow from the code: families, the table of networks, and the reference."""
+"""Makes the pages that follow from elsewhere: families, the reference, and the notebooks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ _ROOMS = ("models", "data", "training", "evaluation", "analysis", "ablation", "w
 
 
 def write_all(docs: Path) -> None:
-    """Writes docs/families and docs/reference anew."""
-    for name in ("families", "reference"):
+    """Writes docs/families, docs/reference and docs/notebooks anew."""
+    for name in ("families", "reference", "notebooks"):
         shutil.rmtree(docs / name, ignore_errors=True)
         (docs / name).mkdir()
     for family in FAMILIES:
         (docs / "families" / f"{family}.md").write_text(family_page(family), "utf-8")
+    for notebook in sorted((docs.parent / "notebooks").glob("*.ipynb")):
+        shutil.copy(notebook, docs / "notebooks")
     for module in modules():
         (docs / "reference" / f"{module.__name__}.md").write_text(module_page(module), "utf-8")
 

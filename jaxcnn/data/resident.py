@@ -25,6 +25,10 @@ def batch_indices(seed: int, step: int, size: int, batch: int) -> np.ndarray:
       step: number of the step, from 0.
       size: examples in the set.
       batch: examples in a batch.
+
+      >>> second_epoch = [batch_indices(0, step, size=6, batch=3) for step in (2, 3)]
+      >>> sorted(np.concatenate(second_epoch).tolist())
+      [0, 1, 2, 3, 4, 5]
     """
     if min(size, batch) < 1 or step < 0:
         raise ValueError(f"step {step} of batch size {batch} over {size} examples makes no batch")

@@ -22,6 +22,9 @@ def parse_split(split: str, sizes: Mapping[str, int]) -> tuple[str, int, int]:
 
     Raises:
       ValueError: there is no such part, or the slice reaches beyond it or is empty.
+
+      >>> parse_split("train[90%:]", {"train": 50_000, "test": 10_000})
+      ('train', 45000, 50000)
     """
     match = _SPLIT.fullmatch(split)
     if not match:

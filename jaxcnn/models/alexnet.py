@@ -28,6 +28,7 @@ PAPER = (
     "networks"
 )
 YEAR = 2012
+YEARS = {"alexnet_owt": 2014, "alexnet_owt_paper": 2014}
 
 
 class Init(NamedTuple):

@@ -24,6 +24,7 @@ PAPER = (
     "internal covariate shift"
 )
 YEAR = 2015
+YEARS = {"se_bn_inception": 2017}
 
 
 class Row(NamedTuple):

@@ -55,7 +55,7 @@ class ModelInfo:
     Attributes:
       name: id, a key of `published.json` unless noted there.
       family: name of the file in `jaxcnn.models`.
-      paper, year: citation and year of the family.
+      paper, year: citation of the family, and year of the variant
       dataset, num_classes: what the counts and errors are for.
       input_size: (height, width, channels) that counts are for.
       min_size: smallest height and width that the network takes.
@@ -127,6 +127,9 @@ def list_models(pattern: str = "*") -> list[str]:
     """Ids that match a shell pattern, by family and then in the order of its table.
 
     A pattern that matches an alias lists the id behind it.
+
+      >>> list_models("vgg1?")
+      ['vgg_a', 'vgg_b', 'vgg_d', 'vgg_e']
     """
     aliases = list_aliases()
     by_alias = {name for alias, name in aliases.items() if fnmatch.fnmatchcase(alias, pattern)}
@@ -134,7 +137,14 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def resolve(name: str) -> str:
-    """The id behind a name or alias. Raises ValueError with near matches if there is none."""
+    """The id behind a name or alias. Raises ValueError with near matches if there is none.
+
+    >>> resolve("lenet5")
+    'lenet5_modern'
+    >>> resolve("resnet51")
+    Traceback (most recent call last):
+    ValueError: unknown model 'resnet51'; did you mean 'resnet50'...
+    """
     name = list_aliases().get(name, name)
     if name not in _variants():
         raise ValueError(f"unknown model {name!r}{near(name, [*_variants(), *list_aliases()])}")
@@ -159,6 +169,9 @@ def create_model(name: str, **options: Any) -> Any:
 
     Raises:
       ValueError: the name or an option is unknown.
+
+      >>> create_model("resnet20_cifar", num_classes=100).num_classes
+      100
     """
     build = _variants()[resolve(name)][1]
     cls: Any = build.func if isinstance(build, functools.partial) else build
@@ -170,7 +183,12 @@ def create_model(name: str, **options: Any) -> Any:
 
 
 def model_info(name: str) -> ModelInfo:
-    """Facts of a network by id or alias. Raises ValueError if the name is unknown."""
+    """Facts of a network by id or alias. Raises ValueError if the name is unknown.
+
+    >>> info = model_info("vgg16")
+    >>> info.name, info.params, info.top5_error
+    ('vgg_d', 138357544, 8.1)
+    """
     name = resolve(name)
     family, build = _variants()[name]
     module = _families()[family]
@@ -180,7 +198,7 @@ def model_info(name: str) -> ModelInfo:
         name=name,
         family=family,
         paper=module.PAPER,
-        year=module.YEAR,
+        year=getattr(module, "YEARS", {}).get(name, module.YEAR),
         dataset=facts["dataset"],
         num_classes=facts["num_classes"],
         input_size=tuple(facts["input_size"]),

@@ -41,6 +41,7 @@ from jaxcnn.models.residual import (
 
 PAPER = "He, Zhang, Ren, Sun 2015, Deep residual learning for image recognition"
 YEAR = 2015
+YEARS = {f"resnet{n}{form}": 2018 for n in (18, 34, 50, 101, 152) for form in "cds"}
 
 
 class ResidualBlock(nn.Module):

@@ -25,6 +25,7 @@ PAPER = (
     "Simonyan, Zisserman 2014, Very deep convolutional networks for large-scale image recognition"
 )
 YEAR = 2014
+YEARS = {"se_vgg_d_bn": 2017}
 
 _glorot = nn.initializers.glorot_uniform()
 # Initial kernels of (convolutions, dense layers).
