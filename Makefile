@@ -10,7 +10,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-oldest lint lock bench docs clean
+.PHONY: help install train test test-slow test-oldest lint lock bench notebooks docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ lint: install  ## check style and types
 bench: install  ## short forms of the benchmarks (minutes); see benchmarks/
 	@cd benchmarks && ../$(BIN)/python training_cpu.py --rounds 3
 	@cd benchmarks && ../$(BIN)/python startup.py --runs 1
+
+notebooks: install  ## run the notebooks (half an hour); ARGS="--fast 01" for a quick one
+	@$(BIN)/python notebooks/execute.py $(ARGS)
 
 docs: install  ## build the site into docs/_build
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
