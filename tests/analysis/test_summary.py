@@ -124,7 +124,9 @@ def test_forms():
     assert data["model"] == "lenet5_modern" and data["input_size"] == [28, 28, 1]
     assert data["totals"]["macs"] == sum(row["macs"] for row in data["rows"])
     assert data["rows"][-1]["shape"] == [3]
-    assert "| conv1 | conv 5x5 | 28x28x6 | 4,704 | 156 | 150 | 117,600 |" in summary.to_markdown()
+    assert (
+        "| conv1 | conv 5x5 | 28x28x6 | 5 | 4,704 | 156 | 150 | 117,600 |" in summary.to_markdown()
+    )
     half = jaxcnn.summarize("lenet5", dtype=jnp.bfloat16)
     assert half.total("activation_bytes") == 2 * half.total("activations")
 

@@ -6,7 +6,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn.analysis.count import count_params, jaxpr_macs
-from jaxcnn.analysis.summary import layer_rows
+from jaxcnn.analysis.layer_rows import layer_rows
 from jaxcnn.models import registry
 
 # Published results of several networks together, and networks that no publication describes fully.

@@ -1,0 +1,173 @@
+"""The layers of a traced network: every equation carries the path of the module that made it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jax.extend.core import Literal
+
+from jaxcnn.analysis.count import equation_macs
+from jaxcnn.analysis.receptive_field import ReceptiveField, field
+from jaxcnn.analysis.spans import Spans, equation_spans, image_spans, inner_call
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer, for one image.
+
+    Attributes:
+      name: path of the module, or of the module that pools or normalises.
+      kind: "conv 3x3/2", "dense", "max pool 2x2/2", "batch norm", ...
+      shape: of the output, without the batch: (height, width, channels) or (features,).
+      activations: values that the layer adds to memory. Normalisation adds none: it can work in
+        place, as can the activation functions, which have no rows.
+      activation_bytes: the same in bytes.
+      params: trainable parameters.
+      weights: those of them that are multiplied, without biases and normalisation.
+      macs: multiply-adds.
+      field: receptive field of the output; None for one that no pixel reaches.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    activations: int
+    activation_bytes: int
+    params: int
+    weights: int
+    macs: int
+    field: ReceptiveField | None
+
+
+def layer_rows(jaxpr: Any, params: Any) -> list[Row]:
+    """The layers of a traced `model.apply(variables, images)`, given its tree of parameters.
+
+    Values are those of one image: the first axis of every output is taken as the batch's.
+    """
+    layers = _Layers(params)
+    layers.read(jaxpr, None, [None] * (len(jaxpr.invars) - 1) + [image_spans()])
+    return list(layers.rows())
+
+
+class _Layers:
+    """Collects equations by layer while it walks a jaxpr."""
+
+    def __init__(self, params: Any):
+        self.owners = dict(_owners(params))
+        self.found: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.unnamed: dict[tuple[str, ...], int] = {}  # pools of a module, LRNs of a module
+
+    def read(
+        self, jaxpr: Any, outer: tuple[str, ...] | None, given: Sequence[Spans]
+    ) -> list[Spans]:
+        """What the outputs depend on, given what the inputs do.
+
+        `outer` is the path of the equation that holds the jaxpr, None for the network's own.
+        """
+        known: dict[Any, Spans] = dict(zip(jaxpr.invars, given, strict=True))
+        constants: set[Any] = set(jaxpr.constvars)
+        for eqn in jaxpr.eqns:
+            inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
+            if all(v in constants for v in inputs):  # such as the counts that an average divides by
+                constants.update(eqn.outvars)
+                continue
+            path = _module_path(str(eqn.source_info.name_stack), outer)
+            seen = [None if isinstance(v, Literal) else known.get(v) for v in eqn.invars]
+            call = inner_call(eqn, seen)
+            made = self.read(call[0], path, call[1]) if call else equation_spans(eqn, seen)
+            known.update(zip(eqn.outvars, made))
+            if not call or path in self.owners:
+                self._add(eqn, path, bool(call), made[0])
+        return [None if isinstance(v, Literal) else known.get(v) for v in jaxpr.outvars]
+
+    def _add(self, eqn: Any, path: tuple[str, ...], is_call: bool, spans: Spans) -> None:
+        out = eqn.outvars[0].aval
+        if path in self.owners:
+            layer = self.found.setdefault(path, {"kind": None, "macs": 0})
+            layer.update(out=out, spans=spans)
+            if not is_call:
+                layer["macs"] += equation_macs(eqn)
+                layer["kind"] = layer["kind"] or _product_kind(eqn) or _pool_kind(eqn)
+        elif kind := _pool_kind(eqn):
+            path = (*path, "norm" if kind == "LRN" else "pool")
+            self.unnamed[path] = number = self.unnamed.get(path, 0) + 1
+            layer = {"kind": kind, "macs": 0, "out": out, "spans": spans}
+            self.found[(*path, str(number))] = layer
+        elif macs := equation_macs(eqn):
+            layer = self.found.setdefault(path, {"kind": "product", "macs": 0})
+            layer.update(out=out, macs=layer["macs"] + macs, spans=spans)
+
+    def rows(self) -> Iterator[Row]:
+        for path, layer in self.found.items():
+            name = "/".join(path)
+            if path[:-1] in self.unnamed:  # "pool2", or "pool" where there is only one
+                name = "/".join(path[:-1]) + (path[-1] if self.unnamed[path[:-1]] > 1 else "")
+            leaves = self.owners.get(path, [])
+            kind = layer["kind"] or ("batch norm" if "scale" in dict(leaves) else "scale and shift")
+            adds = kind not in ("batch norm", "scale and shift", "LRN")
+            values = math.prod(layer["out"].shape[1:]) if adds else 0
+            yield Row(
+                name=name,
+                kind=kind,
+                shape=tuple(layer["out"].shape[1:]),
+                activations=values,
+                activation_bytes=values * layer["out"].dtype.itemsize,
+                params=sum(math.prod(leaf.shape) for _, leaf in leaves),
+                weights=sum(math.prod(leaf.shape) for _, leaf in leaves if len(leaf.shape) > 1),
+                macs=layer["macs"],
+                field=field(layer["spans"]),
+            )
+
+
+def _owners(params: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list]]:
+    """(path, [(name, leaf)]) of every module that has parameters of its own."""
+    own = [(name, leaf) for name, leaf in params.items() if hasattr(leaf, "shape")]
+    if own:
+        yield path, own
+    for name, child in params.items():
+        if not hasattr(child, "shape"):
+            yield from _owners(child, (*path, name))
+
+
+def _module_path(name_stack: str, outer: tuple[str, ...] | None) -> tuple[str, ...]:
+    """'VGG/VGG.head/fc6' -> ('fc6',): without the network itself and the names of its methods."""
+    parts = tuple(part for part in name_stack.split("/") if part and "." not in part)
+    return parts[1:] if outer is None else outer + parts
+
+
+def _product_kind(eqn: Any) -> str | None:
+    if eqn.primitive.name == "dot_general":
+        return "dense"
+    if eqn.primitive.name != "conv_general_dilated":
+        return None
+    kernel = [eqn.invars[1].aval.shape[i] for i in eqn.params["dimension_numbers"].rhs_spec[2:]]
+    groups = eqn.params["feature_group_count"]
+    kind = f"conv {_window(kernel, eqn.params['window_strides'])}"
+    return kind if groups == 1 else f"{kind}, {groups} groups"
+
+
+def _pool_kind(eqn: Any) -> str | None:
+    name = eqn.primitive.name
+    if name.startswith("reduce_window"):
+        window, strides = eqn.params["window_dimensions"], eqn.params["window_strides"]
+        if window[-1] > 1:
+            return "LRN"
+        operation = "max" if name == "reduce_window_max" else "average"
+        return f"{operation} pool {_window(window[1:3], strides[1:3])}"
+    if name == "reduce_sum" and eqn.invars[0].aval.ndim == 4 and eqn.params["axes"] == (1, 2):
+        return "global average pool"
+    return None
+
+
+def _window(size: Any, strides: Any) -> str:
+    """'3x3', or '3x3/2' with a stride."""
+    if tuple(strides) == (1, 1):
+        return _times(size)
+    return f"{_times(size)}/{strides[0] if strides[0] == strides[1] else _times(strides)}"
+
+
+def _times(numbers: Any) -> str:
+    return "x".join(map(str, numbers))

@@ -1,0 +1,75 @@
+"""Receptive fields, read off the traced network: which pixels an activation can depend on.
+
+Where branches of different depth join, the smallest interval around both is taken (Araujo et al.
+2019, "Computing receptive fields of convolutional neural networks", Distill). After a global pool or
+a squeeze-and-excitation gate it is the whole image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+
+from jaxcnn.analysis.spans import INF, Spans, image_spans, propagate
+from jaxcnn.analysis.trace import Size, trace
+
+
+@dataclasses.dataclass(frozen=True)
+class ReceptiveField:
+    """Of a feature map, each (along the height, along the width), in pixels of the image.
+
+    Attributes:
+      size: extent of what a unit sees, padding included; inf for the whole image.
+      stride: distance between the fields of neighbouring units.
+      centre: of the first unit's field; 0 is the middle of the image's first pixel.
+    """
+
+    size: tuple[float, float]
+    stride: tuple[int, int]
+    centre: tuple[float, float]
+
+    def __str__(self) -> str:
+        if INF in self.size:
+            return "all"
+        (high, wide), strides = (tuple(map(int, self.size)), self.stride)
+        text = f"{high}" if high == wide else f"{high}x{wide}"
+        stride = f"{strides[0]}" if strides[0] == strides[1] else f"{strides[0]}x{strides[1]}"
+        return text if stride == "1" else f"{text}/{stride}"
+
+
+def receptive_fields(
+    model: nn.Module | str, input_size: Size = None, **options: Any
+) -> dict[str, ReceptiveField]:
+    """The receptive field of every endpoint that is a feature map, in order of computation.
+
+    Args:
+      model: id or alias, or a network of this package.
+      input_size: height and width of the image; by default the network's own. It matters where the
+        network pools over all of the image only.
+      **options: of `create_model`, where the model is a name.
+
+    Raises:
+      ValueError: as `jaxcnn.summarize`.
+
+      >>> fields = receptive_fields("vgg16")
+      >>> print(fields["stage5"])  # 14 x 14 units before the last pool
+      196/16
+    """
+    traced = trace(model, input_size, options, endpoints=True)
+    jaxpr = traced.jaxpr
+    made = {var: i for i, eqn in enumerate(jaxpr.eqns) for var in eqn.outvars}
+    spans = propagate(jaxpr, [None] * (len(jaxpr.invars) - 1) + [image_spans()])
+    found = sorted(zip(traced.outputs, jaxpr.outvars, spans), key=lambda item: made[item[1]])
+    fields = {name: field(one) for name, var, one in found if len(var.aval.shape) == 4}
+    return {name: seen for name, seen in fields.items() if seen is not None}
+
+
+def field(spans: Spans) -> ReceptiveField | None:
+    """The receptive field of an array, None for one that depends on no pixel."""
+    if spans is None:
+        return None
+    size = tuple(span.last - span.first + 1 for span in spans)
+    centre = tuple(0.0 if INF in size else (span.first + span.last) / 2 for span in spans)
+    return ReceptiveField(size, tuple(span.stride for span in spans), centre)  # type: ignore[arg-type]

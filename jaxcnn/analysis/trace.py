@@ -1,0 +1,82 @@
+"""A network as a traced computation: nothing is computed and no array is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcnn.models.registry import create_model, model_info, resolve
+
+Size = int | tuple[int, ...] | None
+
+
+class Traced(NamedTuple):
+    """One image through a network, in evaluation.
+
+    Attributes:
+      name: id, or name of the class.
+      size: (height, width, channels).
+      network: the module.
+      variables: shapes of its parameters and statistics, the jaxpr's first inputs.
+      jaxpr: from (variables, images f32[1,H,W,C]) to logits, or to endpoints.
+      outputs: names of the jaxpr's outputs: "logits", or those of the endpoints.
+    """
+
+    name: str
+    size: tuple[int, int, int]
+    network: Any
+    variables: Mapping[str, Any]
+    jaxpr: Any
+    outputs: tuple[str, ...]
+
+
+def trace(
+    model: str | nn.Module,
+    input_size: Size = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    endpoints: bool = False,
+) -> Traced:
+    """Traces a network, to its logits or to its endpoints.
+
+    Raises:
+      ValueError: the name or an option is unknown, the input too small, or the size missing.
+    """
+    channels = 3
+    network: Any
+    if isinstance(model, str):
+        name, info = resolve(model), model_info(model)
+        channels = info.input_size[2]
+        input_size = info.input_size if input_size is None else input_size
+        network = create_model(name, **(options or {}))
+    else:
+        name, network = type(model).__name__, model.clone(**(options or {}))
+        channels = getattr(model, "channels", channels) or channels
+    size = _full_size(input_size, channels)
+    images = jax.ShapeDtypeStruct((1, *size), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+
+    def run(variables: Any, images: Any) -> dict[str, Any]:
+        if not endpoints:
+            return {"logits": network.apply(variables, images, train=False)}
+        _, state = network.apply(variables, images, train=False, mutable=["endpoints"])
+        return dict(state["endpoints"])
+
+    closed, made = jax.make_jaxpr(run, return_shape=True)(variables, images)
+    return Traced(name, size, network, variables, closed.jaxpr, tuple(sorted(made)))
+
+
+def _full_size(size: Size, channels: int) -> tuple[int, int, int]:
+    if size is None:
+        raise ValueError(
+            "input_size is missing: a network given as a module has no size of its own"
+        )
+    full = (size, size) if isinstance(size, int) else tuple(size)
+    full = (*full, channels) if len(full) == 2 else full
+    if len(full) != 3 or min(full) < 1:
+        raise ValueError(f"input_size {size!r} is neither a number, (height, width) nor (h, w, c)")
+    return full
