@@ -1,8 +1,8 @@
 """Receptive fields, read off the traced network: which pixels an activation can depend on.
 
 Where branches of different depth join, the smallest interval around both is taken (Araujo et al.
-2019, "Computing receptive fields of convolutional neural networks", Distill). After a global pool or
-a squeeze-and-excitation gate it is the whole image.
+2019, "Computing receptive fields of convolutional neural networks", Distill). After a global pool
+or a squeeze-and-excitation gate it is the whole image.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ INF = math.inf
 
 
 class Span(NamedTuple):
-    """Along one image axis: place o of dimension `dim` depends on the pixels from stride * o + first
-    to stride * o + last. Without a dimension the whole array depends on first to last.
+    """Along one image axis: place o of dimension `dim` depends on the pixels stride * o + first to
+    stride * o + last. Without a dimension the whole array depends on the pixels first to last.
     """
 
     dim: int | None

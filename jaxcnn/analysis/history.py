@@ -1,0 +1,115 @@
+"""Top-5 error and depth of the entries to ILSVRC's classification task, by year.
+
+Errors are on the test set, as published; most are of several networks together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxcnn.analysis.tables import text_table
+from jaxcnn.models.registry import model_info, published
+from jaxcnn.training.plots import make_figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One entry.
+
+    Attributes:
+      year: of the challenge.
+      name: as the field calls it.
+      network: id of the network, None where it is none of this package's.
+      layers: depth of the network, or of the deepest one: convolutions and dense layers on the
+        longest path; None where it is not published.
+      top5_error: on the test set, in percent.
+      how, source: what was submitted, and who says so.
+    """
+
+    year: int
+    name: str
+    network: str | None
+    layers: int | None
+    top5_error: float
+    how: str
+    source: str
+
+
+# Year, name, id, layers, and a word that finds the entry among the network's published results.
+_OWN = (
+    (2012, "AlexNet", "alexnet_2gpu", 8, "7-net"),
+    (2013, "ZFNet", "zfnet_384", 8, "6 nets"),
+    (2014, "VGG", "vgg_e", 19, "ILSVRC-2014"),
+    (2014, "GoogLeNet", "googlenet", 22, "7 models, 144-crop"),
+    (2015, "ResNet", "resnet152_v1", 152, "6-model"),
+    (2016, "ResNeXt", "resnext101_64x4d", 101, "ILSVRC 2016"),
+)
+# Entries that are no variant: the registry knows their errors only.
+_ENSEMBLES = (
+    (2016, "Trimps-Soushen", None, None, "ensemble_trimps_soushen_2016"),
+    (2017, "SENet", "senet154", 154, "ensemble_wmw_2017"),
+)
+_CLARIFAI = Entry(
+    2013, "Clarifai", None, None, 11.7, "challenge data only (11.2 with outside data)",
+    "Szegedy et al. 2014 Table 2",
+)  # fmt: skip
+
+
+def history() -> list[Entry]:
+    """The entries by year, the better one of a year last.
+
+    >>> [(e.year, e.name, e.layers, e.top5_error) for e in history()][-1]
+    (2017, 'SENet', 154, 2.251)
+    """
+    entries = [_CLARIFAI]
+    for year, name, network, layers, words in _OWN:
+        results = [r for r in model_info(network).other_results if words in r["protocol"]]
+        [result] = results
+        stated = re.search(r"test top-5 ([\d.]+)", result["protocol"])
+        error = float(stated[1]) if stated else result["top5_error"]
+        how = re.sub(r"^(val and test|val|test), ", "", result["protocol"].split(" (test")[0])
+        entries.append(Entry(year, name, network, layers, error, how, result["source"]))
+    for year, name, network, layers, key in _ENSEMBLES:
+        facts = published()[key]
+        how = facts["protocol"].split("test, ")[1]
+        source = facts["source"].removeprefix("slide / ")
+        entries.append(Entry(year, name, network, layers, facts["top5_error"], how, source))
+    return sorted(entries, key=lambda entry: (entry.year, -entry.top5_error))
+
+
+def to_text(entries: Sequence[Entry]) -> str:
+    """Aligned table."""
+    header = ["year", "entry", "top-5 %", "layers"]
+    rows = [[str(e.year), e.name, f"{e.top5_error:g}", str(e.layers or "")] for e in entries]
+    lines = text_table(header, rows, left=2).splitlines()
+    notes = [f"  {e.how}; {e.source}" for e in entries]
+    width = max(map(len, lines))
+    return "\n".join([*lines[:2], *(line.ljust(width) + n for line, n in zip(lines[2:], notes))])
+
+
+def draw(entries: Sequence[Entry], path: str | Path) -> None:
+    """Draws a bar of each entry's error, and the depth as a line on a scale of its own."""
+    figure = make_figure(1.25 * len(entries) + 1, 5.5)
+    axes = figure.subplots()
+    places = range(len(entries))
+    bars = axes.bar(places, [e.top5_error for e in entries], width=0.6, color="tab:blue", alpha=0.7)
+    axes.bar_label(bars, [f"{e.top5_error:g} %" for e in entries], padding=3)
+    axes.set_xticks(places, [f"{e.name}\n{e.year}" for e in entries])
+    axes.set_ylabel("top-5 error, ILSVRC test set (%)", color="tab:blue")
+    axes.set_ylim(0, 1.45 * max(e.top5_error for e in entries))
+    depth = axes.twinx()
+    known = [(i, e.layers) for i, e in zip(places, entries) if e.layers]
+    depth.plot(*zip(*known), "o--", color="tab:red")
+    for i, layers in known:
+        depth.annotate(
+            f"{layers} layers", (i, layers), (0, 9), textcoords="offset points",
+            ha="center", color="tab:red",
+        )  # fmt: skip
+    depth.set_ylabel("layers", color="tab:red")
+    depth.set_ylim(-230, 1.15 * max(layers for _, layers in known))
+    depth.set_yticks([0, 50, 100, 150])
+    axes.set_title("ILSVRC classification: error and depth by year")
+    figure.savefig(path)
