@@ -1,0 +1,94 @@
+"""In which order runs that are trained as one make their steps: in turn, or together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxcnn.training import compiling
+from jaxcnn.training.members_shared import Shared
+from jaxcnn.training.parts import Ask
+from jaxcnn.training.reports import Report
+from jaxcnn.training.signals import StopSignals
+from jaxcnn.training.step import RESIDENT, multi_step
+
+
+def in_turn(
+    runs: Sequence[Generator], stop: StopSignals, failed: dict[int, FloatingPointError]
+) -> Iterator[Report]:
+    for i, run in enumerate(runs):
+        if stop.received:
+            return
+        try:
+            for report in run:
+                yield dataclasses.replace(report, member=i)
+        except FloatingPointError as error:
+            failed[i] = error
+
+
+def together(
+    runs: Sequence[Generator], shared: Shared, failed: dict[int, FloatingPointError]
+) -> Iterator[Report]:
+    """Lets every run go on to its next steps, makes those of all runs, and so on to the end.
+
+    A run that is behind, as after a kill between two checkpoints, first catches up.
+    """
+    waiting: dict[int, Ask] = {}
+    programs_of: dict[tuple[int, int], Callable] = {}
+
+    def advance(i: int, answer: Any) -> Iterator[Report]:
+        try:
+            report = runs[i].send(answer)
+            while not isinstance(report, Ask):
+                yield dataclasses.replace(report, member=i)
+                report = next(runs[i])
+        except StopIteration:
+            return
+        except FloatingPointError as error:
+            failed[i] = error
+        else:
+            waiting[i] = report
+
+    def program(members: int, count: int) -> Callable:
+        if (members, count) not in programs_of:
+            programs_of[members, count] = _joint(shared.step, members, count)
+        return programs_of[members, count]
+
+    for i in range(len(runs)):
+        yield from advance(i, None)
+    while waiting:
+        behind = min(ask.step for ask in waiting.values())
+        groups: dict[Mesh, list[int]] = {}
+        for i, ask in waiting.items():
+            if ask.step == behind:
+                groups.setdefault(shared.setups[i].mesh, []).append(i)
+        answers: list[tuple[int, Any]] = []  # of all devices, none of which is waited for
+        for group in groups.values():
+            asks = [waiting.pop(i) for i in group]
+            resident = {k: v for k, v in asks[0].batch.items() if k in RESIDENT}
+            own = [{k: v for k, v in a.batch.items() if k not in RESIDENT} for a in asks]
+            run = program(len(group), asks[0].count)
+            made = run([a.state for a in asks], resident, own, [a.key for a in asks])
+            answers += zip(group, made)
+        for i, answer in answers:
+            yield from advance(i, answer)
+
+
+def _joint(step: Callable, members: int, count: int) -> Callable:
+    """Compiles the step, or `count` steps, of so many members: lists in, a list of results out."""
+    one = multi_step(step, count) if count > 1 else step
+
+    def joint(states, resident, batches, keys):
+        stacked = [
+            jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+            for each in (states, batches, keys)
+        ]
+        made = jax.vmap(lambda state, batch, key: one(state, resident | batch, key))(*stacked)
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], made) for i in range(members)]
+
+    return compiling.jit(joint, donate_argnums=(0,))
