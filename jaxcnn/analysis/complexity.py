@@ -1,7 +1,7 @@
 """Accuracy against multiply-adds and parameters, of many networks in one chart.
 
-The chart is that of Canziani, Paszke and Culurciello 2016, "An analysis of deep neural network models
-for practical applications", figure 2, from the published figures of the registry.
+The chart is that of Canziani, Paszke and Culurciello 2016, "An analysis of deep neural network
+models for practical applications", figure 2, from the published figures of the registry.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jaxcnn.analysis.bench import Bench
-from jaxcnn.analysis.labels import place_labels
+from jaxcnn.analysis.charts import place_labels
 from jaxcnn.analysis.networks import select
 from jaxcnn.analysis.tables import text_table
 from jaxcnn.models.registry import ModelInfo
 from jaxcnn.training.plots import make_figure
 
 _PARAMS_SHOWN = (5e6, 25e6, 75e6, 150e6)
+# Neighbours in the list differ; the last ones are for networks that crowd less.
+_COLOURS = (
+    *(f"tab:{c}" for c in ("blue", "orange", "green", "red", "purple", "brown", "pink")),
+    *("olive", "tab:cyan", "black", "gold", "navy", "teal", "crimson", "grey"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,11 +153,7 @@ def draw(found: Sequence[Point], path: str | Path) -> None:
     axes.set_xscale("log")
     largest = max(p.params for p in found)
     families = list(dict.fromkeys(p.family for p in found))
-    colours = {family: f"C{i}" for i, family in enumerate(families)}
-    if len(families) > 10:
-        from matplotlib import colormaps
-
-        colours = {f: colormaps["tab20"](i % 20) for i, f in enumerate(families)}
+    colours = {family: _COLOURS[i % len(_COLOURS)] for i, family in enumerate(families)}
     marks = []
     for point in sorted(found, key=lambda p: -p.params):
         colour = colours[point.family]

@@ -5,7 +5,9 @@ Errors are on the test set, as published; most are of several networks together.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +50,7 @@ _OWN = (
     (2016, "ResNeXt", "resnext101_64x4d", 101, "ILSVRC 2016"),
 )
 # Entries that are no variant: the registry knows their errors only.
-_ENSEMBLES = (
+_ENSEMBLES: tuple[tuple[int, str, str | None, int | None, str], ...] = (
     (2016, "Trimps-Soushen", None, None, "ensemble_trimps_soushen_2016"),
     (2017, "SENet", "senet154", 154, "ensemble_wmw_2017"),
 )
@@ -72,11 +74,11 @@ def history() -> list[Entry]:
         error = float(stated[1]) if stated else result["top5_error"]
         how = re.sub(r"^(val and test|val|test), ", "", result["protocol"].split(" (test")[0])
         entries.append(Entry(year, name, network, layers, error, how, result["source"]))
-    for year, name, network, layers, key in _ENSEMBLES:
+    for year, name, model, depth, key in _ENSEMBLES:
         facts = published()[key]
         how = facts["protocol"].split("test, ")[1]
         source = facts["source"].removeprefix("slide / ")
-        entries.append(Entry(year, name, network, layers, facts["top5_error"], how, source))
+        entries.append(Entry(year, name, model, depth, facts["top5_error"], how, source))
     return sorted(entries, key=lambda entry: (entry.year, -entry.top5_error))
 
 
@@ -90,26 +92,33 @@ def to_text(entries: Sequence[Entry]) -> str:
     return "\n".join([*lines[:2], *(line.ljust(width) + n for line, n in zip(lines[2:], notes))])
 
 
+def to_csv(entries: Sequence[Entry]) -> str:
+    """A row for each entry."""
+    stream = io.StringIO()
+    names = [field.name for field in dataclasses.fields(Entry)]
+    table = csv.DictWriter(stream, names, lineterminator="\n")
+    table.writeheader()
+    table.writerows(map(dataclasses.asdict, entries))
+    return stream.getvalue()
+
+
 def draw(entries: Sequence[Entry], path: str | Path) -> None:
-    """Draws a bar of each entry's error, and the depth as a line on a scale of its own."""
-    figure = make_figure(1.25 * len(entries) + 1, 5.5)
-    axes = figure.subplots()
+    """Draws the depth above and the error below, a column for each entry."""
+    figure = make_figure(1.25 * len(entries) + 1, 6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
     places = range(len(entries))
-    bars = axes.bar(places, [e.top5_error for e in entries], width=0.6, color="tab:blue", alpha=0.7)
-    axes.bar_label(bars, [f"{e.top5_error:g} %" for e in entries], padding=3)
-    axes.set_xticks(places, [f"{e.name}\n{e.year}" for e in entries])
-    axes.set_ylabel("top-5 error, ILSVRC test set (%)", color="tab:blue")
-    axes.set_ylim(0, 1.45 * max(e.top5_error for e in entries))
-    depth = axes.twinx()
     known = [(i, e.layers) for i, e in zip(places, entries) if e.layers]
-    depth.plot(*zip(*known), "o--", color="tab:red")
+    above.vlines([i for i, _ in known], 0, [n for _, n in known], color="tab:red", alpha=0.6)
+    above.plot(*zip(*known), "o", color="tab:red")
     for i, layers in known:
-        depth.annotate(
-            f"{layers} layers", (i, layers), (0, 9), textcoords="offset points",
-            ha="center", color="tab:red",
-        )  # fmt: skip
-    depth.set_ylabel("layers", color="tab:red")
-    depth.set_ylim(-230, 1.15 * max(layers for _, layers in known))
-    depth.set_yticks([0, 50, 100, 150])
-    axes.set_title("ILSVRC classification: error and depth by year")
+        where = {"textcoords": "offset points", "ha": "center"}
+        above.annotate(f"{layers} layers", (i, layers), (0, 8), **where)
+    above.set(ylabel="layers", ylim=(0, 1.25 * max(layers for _, layers in known)))
+    above.set_title("ILSVRC classification: depth, and top-5 error on the test set")
+    errors = [e.top5_error for e in entries]
+    bars = below.bar(places, errors, width=0.6, color="tab:blue", alpha=0.7)
+    below.bar_label(bars, [f"{error:g} %" for error in errors], padding=3)
+    below.set_xticks(places, [f"{e.name}\n{e.year}" for e in entries])
+    below.set_ylabel("top-5 error (%)")
+    below.margins(y=0.12)
     figure.savefig(path)

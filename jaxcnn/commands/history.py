@@ -1,4 +1,4 @@
-"""`jaxcnn history`: the winners of ILSVRC by year."""
+"""`jaxcnn history`: error and depth of ILSVRC's entries by year."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ import argparse
 def register(subparsers) -> None:
     parser = subparsers.add_parser(
         "history",
-        help="draw the error and the depth of ILSVRC's winners by year",
-        description="Prints and draws the top-5 error of the winners of ILSVRC's classification "
-        "task with the number of their layers. All figures are published ones.",
-        epilog="example: jaxcnn history --figure winners.svg",
+        help="draw ILSVRC's errors and depths by year",
+        description="Prints and draws the top-5 error of the entries to ILSVRC's classification "
+        "task, with the number of their layers. All figures are published ones.",
+        epilog="example: jaxcnn history --out winners.svg",
     )
     parser.add_argument(
-        "--figure",
+        "--out",
         metavar="FILE",
         default="history.png",
-        help="a .png, .svg or .pdf (default: %(default)s)",
+        help=".png, .svg or .pdf (default: %(default)s)",
     )
+    parser.add_argument("--csv", metavar="FILE", help="write the figures to FILE as well")
 
 
 def run(args: argparse.Namespace) -> None:
-    from jaxcnn.analysis import history
+    from jaxcnn.analysis import charts, history
 
-    history.draw(args.figure)
-    print(history.to_text())
-    print(f"\n{args.figure}: error and depth by year")
+    out = charts.picture_path(args.out)
+    table = args.csv and charts.table_path(args.csv)
+    entries = history.history()
+    print(history.to_text(entries))
+    history.draw(entries, out)
+    print(f"\n{out}")
+    if table:
+        table.write_text(history.to_csv(entries), encoding="utf-8")

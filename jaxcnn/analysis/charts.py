@@ -1,9 +1,10 @@
-"""Names beside the marks of a chart, such that none lies on another."""
+"""What charts share: where they are written, and names that do not lie on one another."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,20 @@ _ANGLES = np.radians([0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 65,
 _DISTANCES = (2, 8, 16, 26, 38, 52, 68, 86)
 
 Box = tuple[float, float, float, float]
+
+
+def picture_path(name: str) -> Path:
+    """The path of a picture. Raises ValueError for an ending or a directory that will not do."""
+    if Path(name).suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"{name!r} is no name of a picture: it must end in .png, .svg or .pdf")
+    return table_path(name)
+
+
+def table_path(name: str) -> Path:
+    """The path of a file. Raises ValueError if its directory is not there."""
+    if not Path(name).parent.is_dir():
+        raise ValueError(f"{name!r} cannot be written: there is no directory {Path(name).parent}")
+    return Path(name)
 
 
 def place_labels(
@@ -69,7 +84,7 @@ def place_labels(
         _, middle, box, distance = min(options, key=lambda option: option[0])
         taken.append(box)
         text.set_position(axes.transData.inverted().transform(middle))
-        if distance > 8:
+        if distance > 2:
             nearest = (np.clip(centre[0], box[0], box[2]), np.clip(centre[1], box[1], box[3]))
             ends = axes.transData.inverted().transform([centre, nearest])
             axes.plot(*ends.T, color="0.35", linewidth=0.6, scalex=False, scaley=False)
