@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 
 
 def register(subparsers) -> None:
@@ -15,7 +16,10 @@ def register(subparsers) -> None:
         epilog="example: jaxcnn train configs/cifar_resnet.py:56 train.seed=1 --workdir runs/r56",
     )
     parser.add_argument(
-        "config", metavar="CONFIG", help="path of the file, with ':argument' if it takes one"
+        "config",
+        metavar="CONFIG",
+        help="path of the file, with ':argument' if it takes one; or of one that describes an "
+        "ensemble (configs/ensembles): its members are trained into WORKDIR/member_0 and so on",
     )
     parser.add_argument(
         "overrides", metavar="FIELD=VALUE", nargs="*", help="a field of the configuration to set"
@@ -29,15 +33,18 @@ def register(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from absl import logging
 
-    from jaxcnn.training import config, console
+    from jaxcnn.training import config, console, ensembles
 
     logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
-    fields = config.read_config(args.config, args.overrides)
+    whole = ensembles.is_ensemble(args.config)
     return console.run(
-        fields,
+        args.config if whole else config.read_config(args.config, args.overrides),
         args.workdir,
         resume=args.resume,
         overwrite=args.overwrite,
         program="jaxcnn train",
         debug=args.debug,
+        train=functools.partial(ensembles.train_ensemble, overrides=args.overrides)
+        if whole
+        else None,
     )

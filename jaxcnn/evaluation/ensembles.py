@@ -4,8 +4,9 @@ M members, N examples, K classes; every result is f32[N,K], each row a distribut
 are learnt must be learnt on examples other than those an error is reported for.
 
 Sources: mean of softmax: Krizhevsky et al. 2012, Szegedy et al. 2014, He et al. 2015; greedy
-selection: Caruana et al. 2004. Weighted and class-reweighted sums are known from the ILSVRC 2016
-result tables by name only; what is computed here is this project's definition.
+selection: Caruana et al. 2004. Sums weighted by accuracy (Trimps-Soushen), reweighted by class and
+normalised by image (CU-DeepLink) are known from the ILSVRC 2016 result tables by name only; what is
+computed here is this project's definition.
 """
 
 from __future__ import annotations
@@ -31,6 +32,18 @@ def geometric(probabilities: Array) -> Array:
 def weighted(probabilities: Array, weights: Array) -> Array:
     """sum_m w_m P_m, for w f32[M] on the simplex."""
     return jnp.einsum("m,mnk->nk", jnp.asarray(weights, probabilities.dtype), probabilities)
+
+
+def normalised(probabilities: Array) -> Array:
+    """Softmax of the mean of the log-probabilities, each row of a member scaled to mean 0, std 1.
+
+    All members then speak equally loudly about an image, however sure they are.
+    """
+    tiny = jnp.finfo(probabilities.dtype).tiny
+    logs = jnp.log(jnp.maximum(probabilities, tiny))
+    logs -= logs.mean(-1, keepdims=True)
+    spread = logs.std(-1, keepdims=True)
+    return jax.nn.softmax((logs / jnp.where(spread > 0, spread, 1)).mean(0), -1)
 
 
 def class_weighted(probabilities: Array, weights: Array) -> Array:
@@ -64,6 +77,12 @@ def learn_weights(
             break
         weights = weights * gain
     return weights / weights.sum()
+
+
+def learn_accuracies(probabilities: Array, labels: Array) -> np.ndarray:
+    """Weights f64[M] in proportion to the members' accuracies; equal ones if all are 0."""
+    hits = (np.asarray(probabilities).argmax(-1) == np.asarray(labels)).mean(1)
+    return hits / hits.sum() if hits.any() else np.full(len(hits), 1 / len(hits))
 
 
 def learn_class_weights(probabilities: Array, labels: Array, *, shrink: float = 50.0) -> np.ndarray:

@@ -28,6 +28,7 @@ class Entry:
     """A network to test: how to make it with options, its variables, and how images reach it.
 
     `data` is the test set that a run itself has: source, folder and split; None for weights.
+    `class_names` are known of runs and of the files that jaxcnn wrote.
     """
 
     name: str
@@ -36,6 +37,36 @@ class Entry:
     how: Preprocessing
     classes: int
     data: tuple[str, str | None, str] | None = None
+    class_names: tuple[str, ...] | None = None
+
+    def check(self, test_set: TestSet, source: str) -> None:
+        """Raises ValueError if the network does not answer with the set's classes."""
+        if self.classes != test_set.num_classes:
+            raise ValueError(
+                f"{self.name} knows {self.classes} classes, {source} has {test_set.num_classes}"
+            )
+        own, given = self.class_names, test_set.class_names
+        if own is not None and own != given and sorted(own) == sorted(given):
+            raise ValueError(f"{self.name} has the classes of {source} in another order")
+
+    def model_for(self, protocol: protocols.Protocol, size: int) -> nn.Module:
+        """The network; in its convolutional form where the protocol or the size asks for it."""
+        model = self.make()
+        if hasattr(model, "dense") and (protocol.dense or size > self.how.size):
+            return self.make(dense=True)
+        return model
+
+
+def members_of(what: str) -> list[str]:
+    """The directories of the runs of an ensemble's directory; else what was given, alone."""
+    if not (Path(what) / MANIFEST).is_file():
+        return [what]
+    count = read_manifest(Path(what)).get("members")
+    if count is None:
+        return [what]
+    from jaxcnn.training.members import member_directory
+
+    return [str(member_directory(what, i)) for i in range(count)]
 
 
 def open_entry(what: str, checkpoint: str = "best") -> Entry:
@@ -55,7 +86,8 @@ def open_entry(what: str, checkpoint: str = "best") -> Entry:
             return create_model(run.model, num_classes=classes, **{**run.options, **options})
 
         own = (data["source"], data["dir"], data["test_split"])
-        return Entry(what, make, run.variables, run.preprocessing, classes, own)
+        names = tuple(run.class_names)
+        return Entry(what, make, run.variables, run.preprocessing, classes, own, names)
     if Path(what).is_dir():
         raise ValueError(f"{what} holds no run: there is no {MANIFEST}")
     from jaxcnn.weights import loading
@@ -67,7 +99,14 @@ def open_entry(what: str, checkpoint: str = "best") -> Entry:
     def remake(**options: Any) -> nn.Module:
         return model.clone(**options)
 
-    return Entry(what, remake, variables, opened.preprocessing, classes)
+    return Entry(
+        what,
+        remake,
+        variables,
+        opened.preprocessing,
+        classes,
+        class_names=opened.class_names,
+    )
 
 
 def open_test_set(source: str, split: str, data_dir: str | None) -> TestSet:

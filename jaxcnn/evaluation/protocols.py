@@ -79,6 +79,7 @@ class Protocol:
         one side that the weights' crop share gives.
       dense: the views are as large as the image; the network must take any size.
       source: whose it is.
+      sides: shorter sides in pixels, whatever the network's size, in place of `scales`.
     """
 
     views: Views
@@ -86,6 +87,7 @@ class Protocol:
     scales: tuple[int, ...] = ()
     dense: bool = False
     source: str = ""
+    sides: tuple[int, ...] = ()
 
 
 PROTOCOLS = {
@@ -108,6 +110,52 @@ def find(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A protocol at a size, as written after "@": see `parse_view`."""
+
+    name: str
+    protocol: Protocol
+    size: int | None = None
+
+    def __str__(self) -> str:
+        sides = ",".join(str(side) for side in self.protocol.sides)
+        parts = [self.name, str(self.size or ""), sides]
+        return ":".join(parts).rstrip(":")
+
+
+def parse_view(text: str) -> View:
+    """Reads "PROTOCOL", "PROTOCOL:SIZE" or "PROTOCOL:SIZE:SIDE,SIDE,...".
+
+    SIZE is that of the network's input, by default the weights' own; SIDEs are the shorter sides
+    that the image is resized to, in pixels, in place of the protocol's. SIZE may be empty.
+
+      >>> str(parse_view("10crop:320:352,384"))
+      '10crop:320:352,384'
+
+    Raises:
+      ValueError: there is no such protocol, or a number is not one of pixels.
+    """
+    name, *rest = text.split(":")
+    protocol, size = find(name), None
+    if len(rest) > 2:
+        raise ValueError(f"{text!r} is no view; write PROTOCOL:SIZE:SIDE,SIDE")
+    if rest and rest[0]:
+        size = _pixels(rest[0], text)
+    if len(rest) == 2:
+        sides = tuple(_pixels(side, text) for side in rest[1].split(","))
+        protocol = dataclasses.replace(protocol, sides=sides)
+        if size is not None and not protocol.dense and min(sides) < size:
+            raise ValueError(f"{text!r} crops {size} pixels from a side of {min(sides)}")
+    return View(name, protocol, size)
+
+
+def _pixels(text: str, whole: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(f"{text!r} in {whole!r} is no number of pixels")
+    return int(text)
+
+
 def all_views(
     image: np.ndarray, protocol: Protocol, size: int, crop: float, interpolation: str = "bilinear"
 ) -> list[np.ndarray]:
@@ -120,7 +168,8 @@ def all_views(
       crop: share of the shorter side that the central crop shows.
       interpolation: "bilinear" or "bicubic".
     """
-    sides = [round(s * size / 224) for s in protocol.scales] or [math.floor(size / crop)]
+    scaled = [round(s * size / 224) for s in protocol.scales] or [math.floor(size / crop)]
+    sides = protocol.sides or scaled
     found = []
     for side in sides:
         views = protocol.views(shorter_side(image, side, interpolation), size)

@@ -38,6 +38,10 @@ def row(name: str, probabilities: np.ndarray, labels: np.ndarray, *, bootstrap: 
     return found
 
 
+COMBINATIONS = ("mean of probabilities", "mean of logits", "normalised by image")
+LEARNT = ("weighted by class", "weighted by accuracy", "weighted", "greedy selection")
+
+
 def combinations(
     answers: np.ndarray, labels: np.ndarray, fit: float = 0.0
 ) -> tuple[list[tuple[str, np.ndarray]], np.ndarray]:
@@ -55,6 +59,7 @@ def combinations(
     found = [
         ("mean of probabilities", ensembles.mean(members)),
         ("mean of logits", ensembles.geometric(members)),
+        ("normalised by image", ensembles.normalised(members)),
     ]
     order = np.random.RandomState(0).permutation(len(labels))
     cut = round(fit * len(labels))
@@ -66,6 +71,7 @@ def combinations(
         by_class = jnp.asarray(ensembles.learn_class_weights(given, truth), members.dtype)
         found.append(("weighted by class", ensembles.class_weighted(members, by_class)))
         for name, learnt in (
+            ("weighted by accuracy", ensembles.learn_accuracies(given, truth)),
             ("weighted", ensembles.learn_weights(given, truth)),
             ("greedy selection", ensembles.select_greedily(given, truth)),
         ):

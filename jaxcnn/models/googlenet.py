@@ -54,6 +54,10 @@ class Row(NamedTuple):
             (Pool("max"), Conv(self.projection)),
         )
 
+    def times(self, width: float) -> Row:
+        """All widths times a number, rounded."""
+        return Row(*(round(width * features) for features in self))
+
     def naive_branches(self, kernel5: int = 5):
         """Without: one + three + five + input channels."""
         return (
@@ -121,6 +125,7 @@ class GoogLeNet(layers.Network):
       last_pool: window of the last max pool.
       adaptive_aux: auxiliary classifiers pool adaptively on 14x14 maps too.
       dropout: before the classifier while training.
+      width: all widths of the modules are multiplied by it.
       mean, std: normalisation of RGB in [0, 1].
     """
 
@@ -135,6 +140,7 @@ class GoogLeNet(layers.Network):
     last_pool: int = 3
     adaptive_aux: bool = False
     dropout: float = 0.4
+    width: float = 1.0
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
@@ -166,7 +172,7 @@ class GoogLeNet(layers.Network):
         x = unit(64, 1, name="conv2")(x)
         x = response(unit(192, 3, 1, 1, name="conv3")(x))  # 56x56x192
         x = self.endpoint("stem", shrink(x, 3))  # 28x28x192
-        for name, row in ROWS.items():
+        for name, row in ((name, row.times(self.width)) for name, row in ROWS.items()):
             branches = row.naive_branches if self.naive else row.branches
             x = mixed(branches(self.kernel5), name=f"inception{name}")(x)
             if name == "3b":

@@ -170,7 +170,7 @@ def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) ->
       ValueError: no such file or `get_config`, an unknown field, or a value of another type.
     """
     path, suffix, argument = spec.partition(".py:")
-    get_config = _load_get_config(Path(path + suffix.removesuffix(":")))
+    get_config = load_function(Path(path + suffix.removesuffix(":")), "get_config")
     config = get_config(argument) if argument else get_config()
     if not isinstance(overrides, Mapping):
         for text in overrides:
@@ -183,7 +183,8 @@ def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) ->
     return config
 
 
-def _load_get_config(path: Path) -> Callable[..., ConfigDict]:
+def load_function(path: Path, name: str) -> Callable:
+    """A function of a Python file, which may import files beside it; errors as `read_config`."""
     if path.suffix != ".py" or not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise ValueError(f"no configuration file {str(path)!r}{near(path.name, beside)}")
@@ -198,9 +199,9 @@ def _load_get_config(path: Path) -> Callable[..., ConfigDict]:
         raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
     finally:
         sys.path.remove(folder)
-    if not hasattr(module, "get_config"):
-        raise ValueError(f"{path} has no get_config()")
-    return module.get_config
+    if not hasattr(module, name):
+        raise ValueError(f"{path} has no {name}()")
+    return getattr(module, name)
 
 
 def override(config: ConfigDict, field: str, text: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,16 +27,18 @@ def run(
     overwrite: bool = False,
     program: str = "train.py",
     debug: bool = False,
+    train: Callable[..., Iterable[Report]] | None = None,
 ) -> int:
-    """Trains and shows what happens; returns the exit code.
+    """Trains and shows what happens; returns the exit code. `train` is `loop.train` if None.
 
     0: done. 1: the loss or a gradient was not finite. 2: a mistake in what was asked for, or a file
     that cannot be read or written; one line on stderr names it (`debug` or JAXCNN_DEBUG=1 raises
     it instead). 143 and 130: stopped by SIGTERM or Ctrl-C, with a checkpoint to resume from.
     """
-    from jaxcnn.training.loop import train
+    from jaxcnn.training import loop
 
     try:
+        train = train or loop.train
         return show(train(config, workdir, resume=resume, overwrite=overwrite), workdir)
     except FloatingPointError as error:
         print(f"{program}: stopped: {error}; the last checkpoint is good", file=sys.stderr)

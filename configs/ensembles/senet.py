@@ -1,0 +1,37 @@
+"""SENets like those of WMW, who won the classification of ILSVRC 2017 (arXiv 1709.01507, sec. 5.4).
+
+    jaxcnn train configs/ensembles/senet.py --workdir runs/senets
+    jaxcnn evaluate --as configs/ensembles/senet.py runs/senets
+    jaxcnn train configs/ensembles/senet.py:smoke --workdir runs/small        # narrow, five steps
+    jaxcnn evaluate --as configs/ensembles/senet.py runs/small
+
+The paper tells of "a small ensemble of SENets" with multi-scale and multi-crop testing, and names
+one of them, SENet-154. The other three, the scales and the seed are this project's choice.
+
+Published top-5 error: 2.251 % on the test set; of SENet-154 alone, one crop of 320 pixels, 3.79 %
+on the validation set.
+"""
+
+from jaxcnn.training.ensembles import Ensemble, Member
+
+VIEW = "10crop:224:256,288,320"
+NETWORKS = ("senet154", "se_resnext101_32x4d", "se_resnet152", "se_resnext50_32x4d")
+
+
+def get_ensemble():
+    """The ensemble."""
+    return Ensemble(
+        [
+            Member(
+                name,
+                "../senet.py",
+                overrides={"model.name": name},
+                view=VIEW,
+                smoke={"stem": (8, 8, 16)} if name == "senet154" else {},
+            )
+            for name in NETWORKS
+        ],
+        combination="mean of probabilities",
+        published="2.251 % top-5 on ILSVRC-2017's test set (Hu et al. 2018, section 5.4)",
+        unverified="all members but SENet-154, the scales and the crops are not published",
+    )

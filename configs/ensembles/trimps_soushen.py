@@ -1,0 +1,56 @@
+"""Six networks like those of Trimps-Soushen, who won the classification of ILSVRC 2016.
+
+    jaxcnn train configs/ensembles/trimps_soushen.py --workdir runs/trimps
+    jaxcnn evaluate --as configs/ensembles/trimps_soushen.py runs/trimps --fit 0.2
+    jaxcnn train configs/ensembles/trimps_soushen.py:smoke --workdir runs/small
+    jaxcnn evaluate --as configs/ensembles/trimps_soushen.py runs/small --fit 0.5
+
+There is no paper. What is told of the entry, all of it unverified: Inception-v3 (in one account
+twice, which makes six), Inception-v4, Inception-ResNet-v2, a pre-activation ResNet-200 and
+"WRN-68-3"; weighted by their accuracy, which is learnt on the share `--fit` of the examples.
+
+WRN-68-3 has no public definition. Here it is a pre-activation network of two-layer blocks: 8 in
+each of four stages are 64 convolutions, which with the first one and three projections make 68;
+three times as wide as ResNet-34. This is a guess.
+
+Published top-5 error of the entry: 2.991 % on the test set.
+"""
+
+from jaxcnn.training.ensembles import Ensemble, Member
+
+INCEPTION, RESNET, VIEW = "../inception_v3.py", "../resnet_imagenet.py", "144crop"
+
+
+def get_ensemble():
+    """The ensemble."""
+
+    def inception(name, words, seed, **smoke):
+        changed = {"model.name": name, "train.seed": str(seed)}
+        return Member(words, INCEPTION, overrides=changed, view=VIEW, smoke=smoke)
+
+    members = [
+        inception("inception_v3", "Inception-v3", 0),
+        inception("inception_v3", "Inception-v3, again", 1),
+        inception("inception_v4", "Inception-v4", 0),
+        inception("inception_resnet_v2", "Inception-ResNet-v2", 0, blocks=(1, 1, 1)),
+        Member(
+            "pre-activation ResNet-200",
+            RESNET,
+            overrides={"model.name": "resnet200_v2"},
+            view="dense5",
+        ),
+        Member(
+            "WRN-68-3, a guess",
+            RESNET,
+            options={"blocks": (8, 8, 8, 8), "width": 192},
+            overrides={"model.name": "resnet34_v2"},
+            view="dense5",
+        ),
+    ]
+    return Ensemble(
+        members,
+        combination="weighted by accuracy",
+        published="2.991 % top-5 on ILSVRC-2016's test set (the challenge's results)",
+        unverified="members, their number, protocols and weighting are hearsay; WRN-68-3 is a guess"
+        "; the recipes are those of Inception-v3 and ResNet",
+    )
