@@ -32,6 +32,12 @@ def register(subparsers) -> None:
     )
     parser.add_argument("--top", type=int, metavar="N", default=5, help="classes (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--explain",
+        metavar="DIR",
+        help="write pictures there: Grad-CAM of each image's first class, and the patches that each "
+        "stage of the network answers to most",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -72,14 +78,26 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--top is {args.top}; it can be 1 to {len(names)}, the number of classes")
     paths = predict.image_paths(args.images, sys.stdin)
     found = zip(paths, predict.predict(model, variables, paths, how, names, top=args.top))
+    if args.explain:
+        if Path(args.explain).exists() and not Path(args.explain).is_dir():
+            raise ValueError(f"--explain is {args.explain}, which is no directory")
+        found = list(found)
     if args.json:
         rows = [
             {"image": path, "top": [dataclasses.asdict(a) for a in answers]}
             for path, answers in found
         ]
         print(json.dumps(rows, indent=1))
-        return
-    for path, answers in found:
-        print(path)
-        for answer in answers:
-            print(f"  {100 * answer.probability:6.2f} %  {answer.name}")
+    else:
+        for path, answers in found:
+            print(path)
+            for answer in answers:
+                print(f"  {100 * answer.probability:6.2f} %  {answer.name}")
+    if args.explain:
+        from jaxcnn.analysis import explain_pictures
+
+        first = [answers[0] for _, answers in found]
+        for picture in explain_pictures.explain_images(
+            model, variables, paths, how, first, args.explain
+        ):
+            print(picture, file=sys.stderr if args.json else sys.stdout, flush=True)

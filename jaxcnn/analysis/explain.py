@@ -1,0 +1,174 @@
+"""What in an image a network answers to: Grad-CAM, deconvnet and guided views, strongest places.
+
+All are pure functions of a network in evaluation, for any network with endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.analysis.receptive_field import INF, ReceptiveField
+from jaxcnn.analysis.rewiring import RULES, evaluate
+from jaxcnn.models.registry import near
+
+Array = jax.Array
+LOGITS = "logits"
+
+
+class _Opened(NamedTuple):
+    """A network traced for a batch; the jaxpr's outputs by name: the endpoints and "logits"."""
+
+    closed: Any
+    outputs: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    leaves: list[Array]
+
+    def run(self, images: Array, relu: Any = None, added: Any = None) -> dict[str, Array]:
+        args = [*self.leaves, images]
+        values = evaluate(self.closed.jaxpr, self.closed.consts, args, relu=relu, added=added)
+        return dict(zip(self.outputs, values))
+
+    def var(self, name: str) -> Any:
+        return self.closed.jaxpr.outvars[self.outputs.index(name)]
+
+    def check(self, name: str, dims: int | None = None) -> None:
+        known = [n for n in self.outputs if dims in (None, len(self.shapes[n]))]
+        if name not in known:
+            raise ValueError(
+                f"endpoint {name!r} is none of this network's{near(name, known)}; there are "
+                f"{', '.join(known)}"
+            )
+
+
+def _open(model: nn.Module, variables: Mapping[str, Any], images: Array) -> _Opened:
+    def run(variables: Any, images: Any) -> dict[str, Any]:
+        logits, state = model.apply(variables, images, train=False, mutable=["endpoints"])
+        return {LOGITS: logits, **state["endpoints"]}
+
+    variables = {name: held for name, held in variables.items() if name != "endpoints"}
+    closed, made = jax.make_jaxpr(run, return_shape=True)(variables, images)
+    shapes = {name: made[name].shape for name in sorted(made)}
+    return _Opened(closed, tuple(shapes), shapes, jax.tree.leaves(variables))
+
+
+def grad_cam(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    images: Array,
+    endpoint: str,
+    classes: Array | Sequence[int],
+) -> Array:
+    """Where the evidence for a class lies (Selvaraju et al. 2017, equations 1 and 2).
+
+    The feature maps are summed, each weighted with the mean gradient of the class's logit with
+    respect to it; what speaks against the class is cut off.
+
+    Args:
+      model, variables: the network.
+      images: f32[N,H,W,C].
+      endpoint: name of feature maps f32[N,h,w,K], such as "stage4".
+      classes: i32[N], the class of each image.
+
+    Returns:
+      f32[N,h,w], at least 0.
+
+    Raises:
+      ValueError: there are no feature maps of that name.
+    """
+    network = _open(model, variables, images)
+    network.check(endpoint, 4)
+    place = network.var(endpoint)
+    classes = jnp.asarray(classes)
+
+    def score(added: Array) -> tuple[Array, Array]:
+        found = network.run(images, added={place: added})
+        return jnp.take_along_axis(found[LOGITS], classes[:, None], 1).sum(), found[endpoint]
+
+    nothing = jnp.zeros(network.shapes[endpoint], place.aval.dtype)
+    gradient, maps = jax.grad(score, has_aux=True)(nothing)
+    weights = gradient.astype(jnp.float32).mean((1, 2), keepdims=True)
+    return jnp.maximum((weights * maps).sum(-1), 0)
+
+
+def backward_view(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    images: Array,
+    seeds: Mapping[str, Array],
+    rule: str = "guided",
+) -> Array:
+    """Carries a signal from outputs of the network back to the pixels.
+
+    Max pools pass it to where the maximum was, convolutions by the transposed kernels. At a ReLU
+    "deconvnet" passes what is positive of the signal (Zeiler & Fergus 2013), "gradient" what
+    belongs to positive activations, "guided" what is both (Springenberg et al. 2014).
+
+    Args:
+      model, variables: the network.
+      images: f32[N,H,W,C].
+      seeds: {endpoint or "logits": signal in its shape}: one at a unit and else zero asks what
+        that unit sees.
+      rule: "gradient", "deconvnet" or "guided".
+
+    Returns:
+      f32[N,H,W,C].
+
+    Raises:
+      ValueError: the rule or an endpoint is unknown.
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule is {rule!r}; it must be one of {', '.join(RULES)}")
+    network = _open(model, variables, images)
+    for name in seeds:
+        network.check(name)
+
+    def signal(images: Array) -> Array:
+        found = network.run(images, relu=RULES[rule])
+        return sum((jnp.vdot(found[name], seed) for name, seed in seeds.items()), jnp.zeros(()))
+
+    return jax.grad(signal)(images)
+
+
+def peaks(maps: Array) -> tuple[Array, Array, Array]:
+    """The strongest place of each channel: f32[N,h,w,K] to (value, row, column), each [N,K]."""
+    n, _, w, k = maps.shape
+    flat = maps.reshape(n, -1, k)
+    where = jnp.argmax(flat, 1)
+    return flat.max(1), where // w, where % w
+
+
+def strongest(values: np.ndarray, channels: int, images: int) -> list[tuple[int, list[int]]]:
+    """[(channel, [image, ...])]: the channels with the highest peak, and for each its best images.
+
+    Args:
+      values: f32[N,K], the peak of each channel in each image.
+      channels, images: how many at most.
+    """
+    chosen = np.argsort(-values.max(0), kind="stable")[:channels]
+    order = np.argsort(-values, 0, kind="stable")[:images]
+    return [(int(k), [int(i) for i in order[:, k]]) for k in chosen]
+
+
+def patch_box(
+    seen: ReceptiveField, row: int, column: int, size: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) of the pixels that a unit sees, within an image (height, width).
+
+    Bottom and right are the first ones outside, as in a slice.
+    """
+    bounds: list[int] = []
+    for axis, index in enumerate((row, column)):
+        first, last = 0, size[axis] - 1
+        if seen.size[axis] != INF:
+            middle = seen.centre[axis] + seen.stride[axis] * index
+            half = (seen.size[axis] - 1) / 2
+            first, last = max(first, round(middle - half)), min(last, round(middle + half))
+        bounds += [first, last + 1]
+    top, bottom, left, right = bounds
+    return top, bottom, left, right

@@ -1,0 +1,195 @@
+"""The pictures of `jaxcnn predict --explain`: where a network looks, what its layers answer to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from jaxcnn.analysis import explain
+from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
+from jaxcnn.evaluation.predict import Answer, preprocess, read_image
+from jaxcnn.training.plots import make_figure
+from jaxcnn.weights.pretrained import Preprocessing
+
+_BATCH = 4
+_CHANNELS, _IMAGES = 5, 4
+
+
+def explain_images(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    paths: Sequence[str],
+    how: Preprocessing,
+    answers: Sequence[Answer],
+    folder: str | Path,
+) -> Iterator[Path]:
+    """Writes the pictures and gives their paths as they are written.
+
+    For each image `NAME_gradcam.png`: Grad-CAM at the last feature maps and guided backpropagation,
+    both for its class. For each endpoint `patches_N_ENDPOINT.png`: the channels with the strongest
+    activations over all images, for each the patches that caused them, cut to the receptive field,
+    and beside them the deconvnet's view of the unit (Zeiler & Fergus 2013, figure 2).
+
+    Args:
+      model, variables: the network.
+      paths: image files.
+      how: the preprocessing that the weights were made for.
+      answers: of each image: the class that is explained.
+      folder: is made if it is not there.
+    """
+
+    def read(path: str) -> np.ndarray:
+        return preprocess(read_image(path, len(how.mean)), how)
+
+    def shown(image: np.ndarray) -> np.ndarray:
+        pixels = image * np.array(how.std) + np.array(how.mean)
+        return np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = receptive_fields(model, read(paths[0]).shape)
+    look, project = _programs(model, tuple(fields))
+    names = _file_names(paths)
+    found: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in fields}
+    for start in range(0, len(paths), _BATCH):
+        chunk = list(range(start, min(start + _BATCH, len(paths))))
+        images = _padded([read(paths[i]) for i in chunk], len(paths))
+        wanted = [*(answers[i].index for i in chunk), *[0] * (len(images) - len(chunk))]
+        cams, views, places = jax.device_get(look(variables, images, np.array(wanted)))
+        for name, peak in places.items():
+            found[name].append(tuple(part[: len(chunk)] for part in peak))
+        for j, i in enumerate(chunk):
+            path = folder / f"{names[i]}_gradcam.png"
+            title = f"{Path(paths[i]).name}: {answers[i].name}, {answers[i].probability:.1%}"
+            _draw_image(shown(images[j]), cams[j], views[j], title, path)
+            yield path
+    for number, (name, seen) in enumerate(fields.items(), 1):
+        values, rows, columns = (np.concatenate(part) for part in zip(*found[name]))
+        best = explain.strongest(values, _CHANNELS, _IMAGES)
+        units = [(i, rows[i, k], columns[i, k], k) for k, chosen in best for i in chosen]
+        patches = list(_patches(variables, project, name, seen, units, paths, read, shown))
+        path = folder / f"patches_{number}_{name}.png"
+        _draw_patches(name, seen, best, values, patches, path)
+        yield path
+
+
+def _programs(model: nn.Module, endpoints: Sequence[str]) -> tuple[Any, Any]:
+    """One program that looks at a batch, and one that carries a unit of any endpoint back."""
+
+    @jax.jit
+    def look(variables, images, classes):
+        seed = jax.nn.one_hot(classes, model.num_classes)  # type: ignore[attr-defined]
+        cam = explain.grad_cam(model, variables, images, endpoints[-1], classes)
+        view = explain.backward_view(model, variables, images, {explain.LOGITS: seed})
+        _, state = model.apply(variables, images, train=False, mutable=["endpoints"])
+        made = state["endpoints"]
+        return cam, view, {name: explain.peaks(made[name]) for name in endpoints}
+
+    @jax.jit
+    def project(variables, images, on, rows, columns, channels):
+        shapes = jax.eval_shape(
+            lambda: model.apply(variables, images, train=False, mutable=["endpoints"])[1]
+        )["endpoints"]
+        each = jnp.arange(len(images))
+        seeds = {
+            name: jnp.zeros(shapes[name].shape, shapes[name].dtype)
+            .at[each, rows, columns, channels]
+            .set(on[i], mode="drop")
+            for i, name in enumerate(endpoints)
+        }
+        return explain.backward_view(model, variables, images, seeds, "deconvnet")
+
+    return look, lambda variables, name, *rest: project(
+        variables, rest[0], np.eye(len(endpoints))[endpoints.index(name)], *rest[1:]
+    )
+
+
+def _patches(variables, project, name, seen, units, paths, read, shown) -> Iterator[tuple]:
+    """(patch u8[h,w,C], the deconvnet's view f32[h,w,C]) of units (image, row, column, channel)."""
+    size = min(_BATCH, len(units))
+    for start in range(0, len(units), size):
+        chunk = units[start : start + size]
+        chunk += [chunk[0]] * (size - len(chunk))
+        which, *place = zip(*chunk)
+        images = np.stack([read(paths[i]) for i in which])
+        views = np.asarray(project(variables, name, images, *map(np.array, place)))
+        for j in range(min(size, len(units) - start)):
+            _, row, column, _ = chunk[j]
+            top, bottom, left, right = explain.patch_box(seen, row, column, images.shape[1:3])
+            cut = (slice(top, bottom), slice(left, right))
+            yield shown(images[j])[cut], views[j][cut]
+
+
+def _padded(images: Sequence[np.ndarray], total: int) -> np.ndarray:
+    """A batch of the one size that is compiled."""
+    size = min(_BATCH, total)
+    return np.stack([*images, *[images[0]] * (size - len(images))])
+
+
+def _file_names(paths: Sequence[str]) -> list[str]:
+    """A name for each image: of its file, with a number where two are called the same."""
+    stems = [Path(path).stem for path in paths]
+    return [s if stems.count(s) == 1 else f"{s}_{i}" for i, s in enumerate(stems)]
+
+
+def _draw_image(image, cam, view, title, path) -> None:
+    figure = make_figure(12, 4.4)
+    figure.suptitle(title)
+    high, wide = image.shape[:2]
+    stretched = Image.fromarray(cam.astype(np.float32)).resize(
+        (wide, high), Image.Resampling.BILINEAR
+    )
+    heat = np.asarray(stretched) / max(float(cam.max()), 1e-12)
+    panels = figure.subplots(1, 4)
+    for axes, text in zip(panels, ("image", "Grad-CAM", "guided", "guided Grad-CAM")):
+        axes.set_axis_off()
+        axes.set_title(text, fontsize=10)
+    grey = {"cmap": "gray", "vmin": 0, "vmax": 255}
+    panels[0].imshow(image.squeeze(), **grey)
+    panels[1].imshow(image.squeeze(), **grey)
+    panels[1].imshow(heat, cmap="jet", alpha=0.45, vmin=0, vmax=1)
+    panels[2].imshow(_visible(view), cmap="gray", vmin=0, vmax=1)
+    panels[3].imshow(_visible(view * heat[..., None]), cmap="gray", vmin=0, vmax=1)
+    figure.savefig(path)
+
+
+def _draw_patches(
+    name: str,
+    seen: ReceptiveField,
+    best: Sequence[tuple[int, Sequence[int]]],
+    values: np.ndarray,
+    patches: Sequence[tuple[np.ndarray, np.ndarray]],
+    path: Path,
+) -> None:
+    per_channel = len(best[0][1])
+    figure = make_figure(2.5 * per_channel + 1.2, 1.35 * len(best) + 0.9)
+    figure.suptitle(
+        f"{name}: strongest activations, receptive field {seen}; left the pixels, right what the "
+        "deconvnet carries back",
+        fontsize=9, wrap=True,
+    )  # fmt: skip
+    grid = figure.subplots(len(best), 2 * per_channel, squeeze=False)
+    for row, (channel, chosen) in enumerate(best):
+        grid[row, 0].set_ylabel(f"channel {channel}", fontsize=8)
+        for column, i in enumerate(chosen):
+            patch, view = patches[row * per_channel + column]
+            left, right = grid[row, 2 * column : 2 * column + 2]
+            left.imshow(patch.squeeze(), cmap="gray", vmin=0, vmax=255)
+            left.set_title(f"{values[i, channel]:.3g}", fontsize=7)
+            right.imshow(_visible(view), cmap="gray", vmin=0, vmax=1)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    figure.savefig(path)
+
+
+def _visible(view: np.ndarray) -> np.ndarray:
+    """A signed f32[h,w,C] in [0, 1], zero as grey."""
+    reach = max(float(np.quantile(np.abs(view), 0.995)), 1e-12)
+    return np.clip(view / reach / 2 + 0.5, 0, 1).squeeze()
