@@ -85,7 +85,7 @@ def _programs(model: nn.Module, endpoints: Sequence[str]) -> tuple[Any, Any]:
 
     @jax.jit
     def look(variables, images, classes):
-        seed = jax.nn.one_hot(classes, model.num_classes)  # type: ignore[attr-defined]
+        seed = jax.nn.one_hot(classes, model.num_classes)
         cam = explain.grad_cam(model, variables, images, endpoints[-1], classes)
         view = explain.backward_view(model, variables, images, {explain.LOGITS: seed})
         _, state = model.apply(variables, images, train=False, mutable=["endpoints"])

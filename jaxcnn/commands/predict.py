@@ -35,8 +35,8 @@ def register(subparsers) -> None:
     parser.add_argument(
         "--explain",
         metavar="DIR",
-        help="write pictures there: Grad-CAM of each image's first class, and the patches that each "
-        "stage of the network answers to most",
+        help="write pictures there: Grad-CAM of each image's first class, and the patches that "
+        "each stage of the network answers to most",
     )
 
 
@@ -77,11 +77,10 @@ def run(args: argparse.Namespace) -> None:
     if not 1 <= args.top <= len(names):
         raise ValueError(f"--top is {args.top}; it can be 1 to {len(names)}, the number of classes")
     paths = predict.image_paths(args.images, sys.stdin)
-    found = zip(paths, predict.predict(model, variables, paths, how, names, top=args.top))
-    if args.explain:
-        if Path(args.explain).exists() and not Path(args.explain).is_dir():
-            raise ValueError(f"--explain is {args.explain}, which is no directory")
-        found = list(found)
+    if args.explain and Path(args.explain).exists() and not Path(args.explain).is_dir():
+        raise ValueError(f"--explain is {args.explain}, which is no directory")
+    given = zip(paths, predict.predict(model, variables, paths, how, names, top=args.top))
+    found = list(given) if args.explain else given
     if args.json:
         rows = [
             {"image": path, "top": [dataclasses.asdict(a) for a in answers]}
