@@ -16,6 +16,7 @@ from jaxcnn.training.ensembles import Ensemble, Member
 
 VIEW = "10crop:224:256,288,320"
 NETWORKS = ("senet154", "se_resnext101_32x4d", "se_resnet152", "se_resnext50_32x4d")
+GROUPED = [name for name in NETWORKS if "resnet1" not in name]
 
 
 def get_ensemble():
@@ -27,7 +28,7 @@ def get_ensemble():
                 "../senet.py",
                 overrides={"model.name": name},
                 view=VIEW,
-                smoke={"stem": (8, 8, 16)} if name == "senet154" else {},
+                smoke={"groups": 4, "base_width": 16} if name in GROUPED else {},
             )
             for name in NETWORKS
         ],

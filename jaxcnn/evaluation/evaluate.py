@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,15 @@ def open_entry(what: str, checkpoint: str = "best") -> Entry:
     """
     if (Path(what) / MANIFEST).is_file():
         from jaxcnn.training.export import read_run
+        from jaxcnn.weights import layout
 
         run = read_run(what, checkpoint)
         data = read_manifest(Path(what))["config"]["data"]
         classes = len(run.class_names)
+        own_options = layout.frozen(run.options)  # lists of a file are tuples of the network
 
         def make(**options: Any) -> nn.Module:
-            return create_model(run.model, num_classes=classes, **{**run.options, **options})
+            return create_model(run.model, num_classes=classes, **{**own_options, **options})
 
         own = (data["source"], data["dir"], data["test_split"])
         names = tuple(run.class_names)
@@ -140,11 +143,7 @@ def probabilities(
       ValueError: the images do not suit the network, or one cannot be read.
     """
 
-    @compiling.jit
-    def answer(views):
-        ready = augment.normalise(views, how.mean, how.std)
-        logits: Any = model.apply(variables, ready, train=False)
-        return jax.nn.softmax(logits, -1)
+    answer = _compiled(model, how.mean, how.std)
 
     def answers(views: np.ndarray) -> np.ndarray:
         """Of any number of views of one size, f32[V,K], in batches of one shape."""
@@ -154,7 +153,7 @@ def probabilities(
             chunk = views[start : start + count]
             short = count - len(chunk)
             full = np.concatenate([chunk, np.zeros((short, *chunk.shape[1:]), chunk.dtype)])
-            found.append(np.asarray(answer(full))[: len(chunk)])
+            found.append(np.asarray(answer(variables, full))[: len(chunk)])
         return np.concatenate(found)
 
     rows, labels, waiting = [], [], []
@@ -177,6 +176,18 @@ def probabilities(
     if len(rows) != len(test_set):
         raise ValueError(f"{len(rows)} answers to {len(test_set)} examples")
     return np.stack(rows).astype(np.float32), np.array(labels, np.int32)
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable:
+    """(variables, views u8[V,h,w,C]) to probabilities; the same for networks of one kind."""
+
+    @compiling.jit
+    def answer(variables, views):
+        logits: Any = model.apply(variables, augment.normalise(views, mean, std), train=False)
+        return jax.nn.softmax(logits, -1)
+
+    return answer
 
 
 def _examples(test_set: TestSet) -> Iterator[tuple[np.ndarray, int]]:
