@@ -31,6 +31,8 @@ class Member:
       options: fields of the network.
       overrides: fields of the configuration, as `jaxcnn train` takes them.
       view: how it is tested, as after the "@" of `jaxcnn evaluate`.
+      stand_in: id of a network that takes its place in the smoke form, for one that has no narrow
+        form; "" for none.
       smoke: fields of the network in the smoke form.
     """
 
@@ -39,6 +41,7 @@ class Member:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
     view: str = "center"
+    stand_in: str = ""
     smoke: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -103,12 +106,15 @@ def ensemble_configs(spec: str, overrides: Sequence[str] = ()) -> list[Any]:
         if argument == "smoke":
             recipe += ",smoke" if ".py:" in recipe else ":smoke"
             own = {k: v for k, v in own.items() if k == "model.name" or k.endswith("seed")}
+            if member.stand_in:
+                own["model.name"] = member.stand_in
         own |= dict(text.partition("=")[::2] for text in overrides)
         config = read_config(recipe, own)
         recipes = dict(config.model.options)
         with config.unlocked():
             if argument == "smoke":
-                config.model.options = {**member.options, **recipes, **member.smoke}
+                options = {} if member.stand_in else member.options
+                config.model.options = {**options, **recipes, **member.smoke}
             else:
                 config.model.options = {**recipes, **member.options}
         validate(config)
