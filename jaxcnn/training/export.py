@@ -46,7 +46,7 @@ def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
         raise ValueError(f"{workdir} holds no run: there is no {MANIFEST}")
     config = read_manifest(workdir)["config"]
     folder = workdir / _FOLDERS[checkpoint]
-    step, state = _read_newest(folder)
+    step, state = read_state(folder)
     preprocessing, class_names = datasets.preprocessing(Recorded(config))
     held = state if state["ema"] is None else state["ema"]
     return Learnt(
@@ -59,24 +59,30 @@ def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
     )
 
 
-def _read_newest(folder: Path) -> tuple[int, Any]:
+def read_state(folder: str | Path, step: int | None = None) -> tuple[int, Any]:
+    """(step, state) of a directory's newest checkpoint, or of that of a step, on one device.
+
+    Raises ValueError if there is none.
+    """
     import orbax.checkpoint as ocp
 
+    folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"there is no checkpoint in {folder}")
     with Checkpoints(folder, 1) as checkpoints:
         steps = checkpoints.steps()
         if not steps:
             raise ValueError(f"there is no checkpoint in {folder}")
+        step = steps[-1] if step is None else step
         # What is stored says its own shapes: neither the optimizer nor the devices are needed.
         with _without_warnings(), ocp.StandardCheckpointer() as reader:
-            stored = reader.metadata(folder / str(steps[-1]) / "state").item_metadata
+            stored = reader.metadata(folder / str(step) / "state").item_metadata
         device = SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored.tree
         )
-        state, _ = checkpoints.restore(steps[-1], like)
-    return steps[-1], state
+        state, _ = checkpoints.restore(step, like)
+    return step, state
 
 
 @contextlib.contextmanager

@@ -1,0 +1,104 @@
+"""The states whose signals are compared: a network before training, and a run's checkpoints."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from jaxcnn.analysis.signals import Signal, make_program
+from jaxcnn.data.dataset import Dataset
+from jaxcnn.evaluation.predict import preprocess
+from jaxcnn.models.registry import create_model, model_info
+from jaxcnn.training import datasets, export
+from jaxcnn.training.checkpoints import Checkpoints
+from jaxcnn.training.config import Recorded
+from jaxcnn.training.state import init_variables
+from jaxcnn.training.step import run_keys
+from jaxcnn.training.workdir import BEST, CHECKPOINTS, MANIFEST, read_manifest
+
+
+def of_network(
+    name: str, *, batch: int = 16, image_size: int | None = None, seed: int = 0
+) -> Iterator[tuple[str, list[Signal]]]:
+    """(title, signals) of a network's first weights, on normally distributed images and any labels.
+
+    Args:
+      name: id or alias.
+      batch: number of images.
+      image_size: height and width; by default the network's own.
+      seed: of weights, images and labels.
+
+    Raises:
+      ValueError: the name is unknown, a number below 1, or the images are too small.
+    """
+    info = model_info(name)
+    _check("batch", batch)
+    size = info.input_size[0] if image_size is None else image_size
+    _check("image size", size)
+    model = create_model(name)
+    rng = np.random.default_rng(seed)
+    images = rng.standard_normal((batch, size, size, info.input_size[2])).astype(np.float32)
+    labels = rng.integers(model.num_classes, size=batch).astype(np.int32)
+    variables = init_variables(model, run_keys(seed)[0], images.shape)
+    yield f"{info.name}, before training", make_program(model)(variables, images, labels, seed)
+
+
+def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[Signal]]]:
+    """(title, signals) of a run's first weights, every checkpoint that is kept, the best one too.
+
+    All on the first `batch` test images.
+
+    Raises:
+      ValueError: the directory holds no run.
+      FileNotFoundError: the data are not where they were.
+    """
+    workdir = Path(workdir).absolute()
+    if not (workdir / MANIFEST).is_file():
+        raise ValueError(f"{workdir} holds no run: there is no {MANIFEST}")
+    _check("batch", batch)
+    config = Recorded(read_manifest(workdir)["config"])
+    images, labels, classes = _test_images(config, batch)
+    options = dict(config.model.options)
+    model = create_model(config.model.name, num_classes=classes, **options)
+    program = make_program(model)
+    train = config.train
+    key, _ = run_keys(train.seed, train.init_seed, train.dropout_seed)
+    if not config.model.weights:  # a run that began with given weights has none of its own
+        first = init_variables(model, key, (1, *images.shape[1:]))
+        yield f"{workdir.name}, before training", program(first, images, labels)
+    known: set[int] = set()
+    for folder, word in ((CHECKPOINTS, ""), (BEST, " (best)")):
+        if not (workdir / folder).is_dir():
+            continue
+        with Checkpoints(workdir / folder, 1) as checkpoints:
+            steps = checkpoints.steps()
+        for step in sorted(set(steps) - known):
+            _, state = export.read_state(workdir / folder, step)
+            variables = {"params": state["params"], "batch_stats": state["batch_stats"]}
+            variables = jax.tree.map(np.asarray, variables)
+            yield f"{workdir.name}, step {step}{word}", program(variables, images, labels)
+        known.update(steps)
+
+
+def _test_images(config: Recorded, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The first test images as the network takes them, their labels, and the number of classes."""
+    _, test, _ = datasets.open_sets(config)
+    how, names = datasets.preprocessing(config)
+    if isinstance(test, Dataset):
+        pixels = test.images[:batch] / np.float32(255)
+        images = (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
+        return images, test.labels[:batch], len(names)
+    photos, labels = zip(*(test.read(i) for i in range(min(batch, len(test)))))
+    opened = (Image.open(io.BytesIO(photo)).convert("RGB") for photo in photos)
+    images = np.stack([preprocess(image, how) for image in opened])
+    return images, np.array(labels, np.int32), len(names)
+
+
+def _check(what: str, number: int) -> None:
+    if number < 1:
+        raise ValueError(f"{what} is {number}; it must be at least 1")

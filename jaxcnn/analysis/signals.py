@@ -1,0 +1,177 @@
+"""How signals pass through a network: activations forward, gradients back, what a block changes.
+
+The three curves of He et al. 2015 (arXiv 1502.01852, section 2.2), Glorot & Bengio 2010 and He et
+al. 2015 (arXiv 1512.03385, figure 7): a network that cannot be trained shows it here.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn import layers
+from jaxcnn.analysis.tables import text_table
+from jaxcnn.training.losses import cross_entropy
+from jaxcnn.training.plots import make_figure
+
+_LAYERS = (nn.Conv, nn.Dense)
+
+
+@dataclasses.dataclass(frozen=True)
+class Signal:
+    """Of one layer, or of one block.
+
+    Attributes:
+      name: path of the module, such as "stage1_block1/conv1".
+      variance: of a layer's output, before normalisation and activation; None for a block.
+      gradient_norm: L2 norm of the loss's gradient with respect to the layer's kernel; None for a
+        block.
+      distance: of a block whose output y has the shape of its input x: ||y - x|| / ||x||, mean over
+        the images; None for a layer. Of a pre-activation block it is ||F(x)|| / ||x||.
+    """
+
+    name: str
+    variance: float | None
+    gradient_norm: float | None
+    distance: float | None
+
+
+def signals(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    images: Any,
+    labels: Any,
+    *,
+    seed: int = 0,
+) -> list[Signal]:
+    """Measures a batch in training mode: normalisation by its own statistics, dropout on.
+
+    Args:
+      model, variables: the network.
+      images: f32[N,H,W,C].
+      labels: i32[N].
+      seed: of dropout.
+
+    Returns:
+      Layers and blocks in order of computation; a block stands after its layers.
+    """
+    return make_program(model)(variables, images, labels, seed)
+
+
+def make_program(model: nn.Module) -> Callable[..., list[Signal]]:
+    """`signals` as a function of (variables, images, labels, seed), compiled once."""
+    if getattr(model, "remat", False):
+        model = model.clone(remat=False)  # what is recomputed cannot be looked at
+
+    def loss(params: Any, others: Any, images: Any, labels: Any, key: Any) -> tuple[Any, Any]:
+        found: collections.OrderedDict[str, dict] = collections.OrderedDict()
+        with nn.intercept_methods(_recorder(found)):
+            logits, _ = model.apply(
+                {"params": params, **others}, images, train=True,
+                mutable=["batch_stats"], rngs={"dropout": key},
+            )  # fmt: skip
+        return cross_entropy(logits, labels).mean(), found
+
+    @jax.jit
+    def measure(params: Any, others: Any, images: Any, labels: Any, key: Any) -> Any:
+        gradients, found = jax.grad(loss, has_aux=True)(params, others, images, labels, key)
+        for name, values in found.items():
+            if "variance" in values:
+                kernel = _at(gradients, name)["kernel"].astype(jnp.float32)
+                values["gradient_norm"] = jnp.linalg.norm(kernel.ravel())
+        return found
+
+    def program(variables, images, labels, seed=0) -> list[Signal]:
+        others = {name: held for name, held in variables.items() if name != "params"}
+        key = jax.random.key(seed)
+        found = jax.device_get(measure(variables["params"], others, images, labels, key))
+        fields = ("variance", "gradient_norm", "distance")
+        return [
+            Signal(name, *(float(values[f]) if f in values else None for f in fields))
+            for name, values in found.items()
+        ]
+
+    return program
+
+
+def _recorder(found: dict[str, dict]) -> Callable:
+    """An interceptor that writes down every layer's and every block's figures."""
+
+    def record(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        out = call(*args, **kwargs)
+        module, name = context.module, "/".join(context.module.path)
+        if context.method_name != "__call__" or not isinstance(out, jax.Array):
+            return out
+        if isinstance(module, _LAYERS):
+            found[name] = {"variance": jnp.var(out.astype(jnp.float32))}
+        elif _is_block(module, name, found) and args[0].shape == out.shape:
+            x, y = (v.astype(jnp.float32).reshape(len(v), -1) for v in (args[0], out))
+            distances = jnp.linalg.norm(y - x, axis=1) / jnp.linalg.norm(x, axis=1)
+            found[name] = {"distance": distances.mean()}
+        return out
+
+    return record
+
+
+def _is_block(module: nn.Module, name: str, found: Mapping[str, dict]) -> bool:
+    """Two layers or more, and neither the network nor a gate."""
+    if not name or isinstance(module, layers.SqueezeExcite):
+        return False
+    return sum(other.startswith(f"{name}/") for other in found) >= 2
+
+
+def _at(tree: Any, name: str) -> Any:
+    for part in name.split("/"):
+        tree = tree[part]
+    return tree
+
+
+def to_text(title: str, found: Iterable[Signal]) -> str:
+    """Aligned table."""
+    header = ["layer or block", "variance", "gradient norm", "distance from identity"]
+    rows = [
+        [s.name, *(f"{v:.4g}" if v is not None else "" for v in _figures(s))] for s in found
+    ]  # fmt: skip
+    return f"{title}\n\n{text_table(header, rows)}"
+
+
+def to_csv(states: Mapping[str, Sequence[Signal]]) -> str:
+    """A row for each layer or block of each state."""
+    lines = ["state,name,variance,gradient_norm,distance"]
+    for title, found in states.items():
+        for s in found:
+            figures = ("" if v is None else repr(v) for v in _figures(s))
+            lines.append(",".join([title.replace(",", ";"), s.name, *figures]))
+    return "\n".join(lines) + "\n"
+
+
+def draw(states: Mapping[str, Sequence[Signal]], path: str | Path) -> None:
+    """Draws the three figures against depth, a line for each state: title -> its signals."""
+    figure = make_figure(15, 4.6)
+    panels = figure.subplots(1, 3)
+    words = ("variance of activations", "norm of the kernel's gradient", "distance from identity")
+    for axes, word, field in zip(panels, words, ("variance", "gradient_norm", "distance")):
+        for title, found in states.items():
+            values = [v for s in found if (v := getattr(s, field)) is not None]
+            shown = [v if np.isfinite(v) and v > 0 else np.nan for v in values]
+            axes.plot(range(1, len(shown) + 1), shown, marker=".", linewidth=1, label=title)
+        axes.set(title=word, xlabel="block" if field == "distance" else "layer", yscale="log")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3, which="both")
+        if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
+            axes.set_yscale("linear")
+            axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.savefig(path)
+
+
+def _figures(signal: Signal) -> tuple[float | None, ...]:
+    return signal.variance, signal.gradient_norm, signal.distance
