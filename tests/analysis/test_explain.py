@@ -1,13 +1,16 @@
 """Grad-CAM, backward views and strongest patches on networks whose answers are known by hand."""
 
+import json
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import jaxcnn
-from jaxcnn import layers
+from jaxcnn import cli, layers, weights
 from jaxcnn.analysis import explain
 from jaxcnn.analysis.receptive_field import receptive_fields
 from jaxcnn.analysis.rewiring import evaluate
@@ -178,3 +181,25 @@ def test_patches_find_a_planted_pattern():
     view = explain.backward_view(model, variables, images, {"stage1": seed}, "deconvnet")
     np.testing.assert_allclose(view[1, 9:14, 3:8, 0], kernel[..., 0, 0])
     assert np.count_nonzero(view) == 25
+
+
+def test_command(tmp_path, capsys):
+    how = weights.Preprocessing(32, 1.0, "bilinear", (0.5,), (0.5,))
+    variables = draw_variables(jaxcnn.create_model("lenet5"), (1, 32, 32, 1))
+    weights.save(tmp_path / "w.safetensors", "lenet5", variables, preprocessing=how)
+    rng = np.random.default_rng(0)
+    for i in range(6):  # more than one batch, the last one not full
+        Image.fromarray(rng.integers(0, 256, (32, 32), np.uint8)).save(tmp_path / f"{i}.png")
+    given = [str(tmp_path), "--weights", str(tmp_path / "w.safetensors")]
+    folder = tmp_path / "views"
+    assert cli.main(["predict", *given, "--explain", str(folder), "--json", "--top", "1"]) == 0
+    out, err = capsys.readouterr()
+    rows = json.loads(out)
+    written = {path.name for path in folder.iterdir()}
+    assert {str(folder / name) for name in written} == set(err.split())
+    stages = [name for name in written if name.startswith("patches")]
+    assert {f"{i}_gradcam.png" for i in range(6)} == written - set(stages) and len(stages) >= 2
+    assert all(Image.open(folder / name).size[0] > 400 for name in written)
+    assert len(rows) == 6
+    assert cli.main(["predict", *given, "--explain", given[2]]) == 2
+    assert "which is no directory" in capsys.readouterr().err
