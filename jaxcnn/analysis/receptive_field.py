@@ -54,8 +54,8 @@ def receptive_fields(
       ValueError: as `jaxcnn.summarize`.
 
       >>> fields = receptive_fields("vgg16")
-      >>> print(fields["stage5"])  # 14 x 14 units before the last pool
-      196/16
+      >>> print(fields["stage5"])  # 7 x 7 units after the last pool
+      212/32
     """
     traced = trace(model, input_size, options, endpoints=True)
     jaxpr = traced.jaxpr
