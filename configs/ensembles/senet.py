@@ -6,7 +6,7 @@
     jaxcnn evaluate --as configs/ensembles/senet.py runs/small
 
 The paper tells of "a small ensemble of SENets" with multi-scale and multi-crop testing, and names
-one of them, SENet-154. The other three, the scales and the seed are this project's choice.
+one of them, SENet-154. The other three, the scales and the seeds are this project's choice.
 
 Published top-5 error: 2.251 % on the test set; of SENet-154 alone, one crop of 320 pixels, 3.79 %
 on the validation set.
@@ -26,11 +26,11 @@ def get_ensemble():
             Member(
                 name,
                 "../senet.py",
-                overrides={"model.name": name},
+                overrides={"model.name": name, "train.seed": str(seed)},
                 view=VIEW,
                 smoke={"groups": 4, "base_width": 16} if name in GROUPED else {},
             )
-            for name in NETWORKS
+            for seed, name in enumerate(NETWORKS)
         ],
         combination="mean of probabilities",
         published="2.251 % top-5 on ILSVRC-2017's test set (Hu et al. 2018, section 5.4)",

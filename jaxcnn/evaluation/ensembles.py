@@ -67,9 +67,7 @@ def learn_weights(
     """
     rows = np.arange(len(labels))
     own = np.asarray(probabilities, np.float64)[:, rows, np.asarray(labels)]
-    lost = np.flatnonzero(own.max(0) <= 0)
-    if len(lost):
-        raise ValueError(f"no member gives the label of example {lost[0]} any probability")
+    own = np.maximum(own, np.finfo(np.float32).tiny)
     weights = np.full(len(own), 1 / len(own))
     for _ in range(steps):
         gain = (own / (weights @ own)).mean(1)

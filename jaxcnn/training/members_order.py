@@ -36,8 +36,13 @@ def together(
 ) -> Iterator[Report]:
     """Lets every run go on to its next steps, makes those of all runs, and so on to the end.
 
-    A run that is behind, as after a kill between two checkpoints, first catches up.
+    A run that is behind, as after a kill between two checkpoints, first catches up. The program of
+    a device always has a place for each of its runs, since one of another size rounds otherwise;
+    the place of a run that does not take part is filled with another's steps.
     """
+    lanes: dict[Mesh, list[int]] = {}
+    for i, setup in enumerate(shared.setups):
+        lanes.setdefault(setup.mesh, []).append(i)
     waiting: dict[int, Ask] = {}
     programs_of: dict[tuple[int, int], Callable] = {}
 
@@ -68,15 +73,21 @@ def together(
             if ask.step == behind:
                 groups.setdefault(shared.setups[i].mesh, []).append(i)
         answers: list[tuple[int, Any]] = []  # of all devices, none of which is waited for
-        for group in groups.values():
-            asks = [waiting.pop(i) for i in group]
-            resident = {k: v for k, v in asks[0].batch.items() if k in RESIDENT}
+        for mesh, group in groups.items():
+            first = waiting[group[0]]
+            asks = [waiting.pop(i) if i in group else _again(first) for i in lanes[mesh]]
+            resident = {k: v for k, v in first.batch.items() if k in RESIDENT}
             own = [{k: v for k, v in a.batch.items() if k not in RESIDENT} for a in asks]
-            run = program(len(group), asks[0].count)
+            run = program(len(asks), first.count)
             made = run([a.state for a in asks], resident, own, [a.key for a in asks])
-            answers += zip(group, made)
+            answers += [(i, one) for i, one in zip(lanes[mesh], made) if i in group]
         for i, answer in answers:
             yield from advance(i, answer)
+
+
+def _again(ask: Ask) -> Ask:
+    """The same steps; the state is a copy, since the program takes its memory."""
+    return dataclasses.replace(ask, state=jax.tree.map(jnp.copy, ask.state))
 
 
 def _joint(step: Callable, members: int, count: int) -> Callable:

@@ -34,11 +34,32 @@ def test_learnt_weights_fulfil_the_conditions_of_the_optimum():
     assert np.log(weights @ own).mean() > np.log(own.mean(0)).mean()
 
 
-def test_impossible_label_is_named():
-    given = np.full((2, 3, 2), 0.5)
-    given[:, 1] = [1, 0]
-    with pytest.raises(ValueError, match="example 1 "):
-        ensembles.learn_weights(given, np.array([0, 1, 0]))
+def test_an_example_that_nobody_holds_possible_says_nothing():
+    given, labels = draw()
+    more = np.concatenate([given, np.broadcast_to([0, 0, 0, 0, 1.0], (4, 1, 5))], 1)
+    found = ensembles.learn_weights(more, np.append(labels, 0), gap=1e-9, steps=20_000)
+    expected = ensembles.learn_weights(given, labels, gap=1e-9, steps=20_000)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_weights_by_accuracy():
+    given = np.array([[[0.9, 0.1]] * 4, [[0.1, 0.9]] * 4])
+    labels = np.array([0, 0, 0, 1])
+    assert ensembles.learn_accuracies(given, labels).tolist() == [0.75, 0.25]
+    assert ensembles.learn_accuracies(given[:1], np.ones(4, int)).tolist() == [1.0]
+
+
+def test_normalised_members_speak_equally_loudly():
+    """The ranks of a member alone stay; how sure it is does not matter beside another."""
+    given, _ = draw()
+    alone = ensembles.normalised(given[:1])
+    np.testing.assert_array_equal(np.argsort(alone, -1), np.argsort(given[0], -1))
+    np.testing.assert_allclose(alone.sum(-1), 1, rtol=1e-5)
+    sharp = jax.nn.softmax(7 * jnp.log(given[1]), -1)
+    mixed = ensembles.normalised(jnp.stack([given[0], sharp]))
+    np.testing.assert_allclose(mixed, ensembles.normalised(given[:2]), rtol=1e-4)
+    even = jnp.full((2, 1, 5), 0.2)
+    np.testing.assert_allclose(ensembles.normalised(even), even[0], rtol=1e-6)
 
 
 def test_weights_of_one_and_of_classes():
