@@ -61,7 +61,7 @@ def together(
 
     def program(members: int, count: int) -> Callable:
         if (members, count) not in programs_of:
-            programs_of[members, count] = _joint(shared.step, members, count)
+            programs_of[members, count] = joint(shared.step, members, count)
         return programs_of[members, count]
 
     for i in range(len(runs)):
@@ -90,11 +90,11 @@ def _again(ask: Ask) -> Ask:
     return dataclasses.replace(ask, state=jax.tree.map(jnp.copy, ask.state))
 
 
-def _joint(step: Callable, members: int, count: int) -> Callable:
+def joint(step: Callable, members: int, count: int) -> Callable:
     """Compiles the step, or `count` steps, of so many members: lists in, a list of results out."""
     one = multi_step(step, count) if count > 1 else step
 
-    def joint(states, resident, batches, keys):
+    def call(states, resident, batches, keys):
         stacked = [
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
             for each in (states, batches, keys)
@@ -102,4 +102,4 @@ def _joint(step: Callable, members: int, count: int) -> Callable:
         made = jax.vmap(lambda state, batch, key: one(state, resident | batch, key))(*stacked)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], made) for i in range(members)]
 
-    return compiling.jit(joint, donate_argnums=(0,))
+    return compiling.jit(call, donate_argnums=(0,))
