@@ -40,7 +40,8 @@ def test_form(path):
 
 
 def test_runs_in_fast_form(path, tmp_path):
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    ours = ("XLA_FLAGS", "MPLBACKEND")  # of the tests' own process
+    env = {name: value for name, value in os.environ.items() if name not in ours}
     cache = str(ROOT / ".cache" / "jax")
     env |= {"JAX_COMPILATION_CACHE_DIR": cache, "TF_CPP_MIN_LOG_LEVEL": "3"}
     notebook = execute.execute(path, tmp_path, fast=True, env=env)
