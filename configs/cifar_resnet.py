@@ -26,6 +26,14 @@ test error (2,580 of 10,000 wrong) and 25.71 % training error in its last epoch,
     python train.py --config=configs/cifar_resnet.py --config.data.source=files:cifar10 \\
         --config.data.dir=DIR --config.train.length_epochs=4 \\
         "--config.schedule.boundaries_steps=(782,1173)"
+
+and three ResNet-20s as one, five epochs of 10,000 images: 45.68, 46.19 and 45.02 % test error, the
+mean of their probabilities 43.15 %, of their logits 43.02 %, after 11 minutes on two CPU cores:
+
+    jaxcnn train configs/cifar_resnet.py data.source=files:cifar10 data.dir=DIR \\
+        "data.train_split=train[:10000]" train.batch_size=64 train.length_epochs=5 \\
+        "schedule.boundaries_steps=(470,700)" eval.every_epochs=5 train.members=3 --workdir RUNS
+    jaxcnn evaluate RUNS --ensemble
 """
 
 from jaxcnn.training.config import default_config, set_duration, smoke

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,8 @@ def open_entry(what: str, checkpoint: str = "best") -> Entry:
         return Entry(what, make, run.variables, run.preprocessing, classes, own, names)
     if Path(what).is_dir():
         raise ValueError(f"{what} holds no run: there is no {MANIFEST}")
+    if os.sep in what and not Path(what).exists():
+        raise FileNotFoundError(f"there is no {what}")
     from jaxcnn.weights import loading
 
     opened = loading.open_weights(what)
