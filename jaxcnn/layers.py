@@ -66,6 +66,8 @@ class Network(nn.Module):
       channels: of the images: 3 for colour, 1 for grey.
       min_size: smallest height and width of an image that the network can take.
       remat: recompute each block's activations in the backward pass instead of keeping them.
+      box_head: None, or where the object is too, as endpoint `box`: "scr" one box f32[N,4] for all
+        classes, "pcr" one for each, f32[N,4K]; see `jaxcnn.training.localisation`.
     """
 
     num_classes: int = 1000
@@ -74,6 +76,7 @@ class Network(nn.Module):
     channels: int = 3
     min_size: int = 32
     remat: bool = False
+    box_head: str | None = None
 
     def check_images(self, images: Array) -> Array:
         """Returns the images in the compute dtype; raises ValueError if they cannot be used."""
@@ -121,11 +124,23 @@ class Network(nn.Module):
     def logits(self, features: Array, name: str = "fc", **dense_options) -> Array:
         """Names the features `pre_logits` and classifies them: [N, C] to f32[N, num_classes]."""
         features = self.endpoint("pre_logits", features)
+        if self.box_head is not None and self.num_classes and self.wants_endpoints():
+            width = _box_width(self.box_head, self.num_classes)
+            self.endpoint(
+                "box", as_output(nn.Dense(width, dtype=self.dtype, name="box_fc")(features))
+            )
         if self.num_classes:
             features = nn.Dense(self.num_classes, dtype=self.dtype, name=name, **dense_options)(
                 features
             )
         return as_output(features)
+
+
+def _box_width(head: str, num_classes: int) -> int:
+    widths = {"scr": 4, "pcr": 4 * num_classes}
+    if head not in widths:
+        raise ValueError(f"box_head is {head!r}; it must be 'scr', 'pcr' or None")
+    return widths[head]
 
 
 def as_output(x: Array) -> Array:

@@ -20,6 +20,7 @@ class Dataset:
       labels: i32[N], each in [0, num_classes).
       num_classes, class_names: the classes, by label.
       mean, std: of each channel over the whole training split, pixels in [0,1].
+      boxes: f32[N,M,4], where the label's objects are, see `jaxcnn.data.boxes`; None if unknown.
     """
 
     images: np.ndarray
@@ -28,9 +29,17 @@ class Dataset:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    boxes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def has_boxes(self) -> bool:
+        return self.boxes is not None
+
+    def without_boxes(self) -> Dataset:
+        return dataclasses.replace(self, boxes=None) if self.has_boxes else self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +50,13 @@ class Source:
       class_names: the classes, by label.
       sizes: {part: number of examples}; "train" and "test", and whatever else there is.
       read: (part, start, stop) to images u8[N,H,W,C] and labels i32[N].
+      boxes: (part, start, stop) to boxes f32[N,M,4]; None if unknown.
     """
 
     class_names: tuple[str, ...]
     sizes: Mapping[str, int]
     read: Callable[[str, int, int], Arrays]
+    boxes: Callable[[str, int, int], np.ndarray] | None = None
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:

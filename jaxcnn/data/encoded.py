@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from jaxcnn.data.splits import parse_split
 from jaxcnn.models.registry import near
 
@@ -20,11 +22,15 @@ KNOWN_SIZES = {"tfds:imagenet2012": {"train": 1_281_167, "validation": 50_000}}
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The examples of one part: `read(i)` gives the file and its label, `name(i)` says which."""
+    """The examples of one part: `read(i)` gives the file and its label, `name(i)` says which.
+
+    `boxes(i)` gives where its objects are, f32[M,4], see `jaxcnn.data.boxes`; None if unknown.
+    """
 
     size: int
     read: Callable[[int], tuple[bytes, int]]
     name: Callable[[int], str]
+    boxes: Callable[[int], np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +57,20 @@ class EncodedSet:
 
     def name(self, index: int) -> str:
         return self.part.name(self.start + index)
+
+    @property
+    def has_boxes(self) -> bool:
+        return self.part.boxes is not None
+
+    def without_boxes(self) -> EncodedSet:
+        if not self.has_boxes:
+            return self
+        return dataclasses.replace(self, part=dataclasses.replace(self.part, boxes=None))
+
+    def boxes(self, index: int) -> np.ndarray:
+        """Where the objects of an example are, f32[M,4]; only of a set that has boxes."""
+        assert self.part.boxes is not None
+        return self.part.boxes(self.start + index)
 
 
 def open_encoded(source: str, split: str, data_dir: str | os.PathLike | None = None) -> EncodedSet:

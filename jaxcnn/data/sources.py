@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 
 import numpy as np
 
-from jaxcnn.data import cifar_files, digits, encoded, idx_files, synthetic, tfds
+from jaxcnn.data import (
+    cifar_files,
+    digits,
+    encoded,
+    idx_files,
+    synthetic,
+    synthetic_boxes,
+    tfds,
+)
 from jaxcnn.data.dataset import Dataset, Normalisation, Source, channel_statistics, check_labels
 from jaxcnn.data.splits import parse_split
 from jaxcnn.models.registry import near
 
 __all__ = ["SOURCES", "Dataset", "load", "open_source"]
 
+_DRAWN: dict[str, Callable[..., Source]] = {
+    "synthetic": synthetic.open_synthetic,
+    "synthetic_boxes": synthetic_boxes.open_synthetic_boxes,
+}
 _FILES = ("mnist", "fashion_mnist", "cifar10", "cifar100")
 SOURCES = (
     "digits",
     "synthetic",
+    "synthetic_boxes",
     *(f"tfds:{name}" for name in tfds.NAMES),
     *(f"files:{name}" for name in _FILES),
 )
@@ -37,6 +51,7 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
 
     Args:
       name: "digits" (inside scikit-learn), "synthetic" or, of larger images, "synthetic:224",
+        "synthetic_boxes" (see `jaxcnn.data.synthetic_boxes`),
         "tfds:cifar10" (what TFDS has built) or "files:cifar10" (the official files); `SOURCES`
         lists them.
       split: "train", "test", "all" (train, then test), or a slice: "train[:45000]", "test[10%:]".
@@ -53,11 +68,16 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
         part, start, stop = parse_split(split, sizes)
     except ValueError as error:
         raise ValueError(f"{error} ({name!r})") from None
+    boxes = None
     if part == "all":
         both = [source.read(p, 0, source.sizes[p]) for p in ("train", "test") if p in sizes]
         images, labels = (np.concatenate(arrays)[start:stop] for arrays in zip(*both))
+        if source.boxes:
+            each = [source.boxes(p, 0, source.sizes[p]) for p in ("train", "test") if p in sizes]
+            boxes = np.concatenate(each)[start:stop]
     else:
         images, labels = source.read(part, start, stop)
+        boxes = source.boxes(part, start, stop) if source.boxes else None
     check_labels(labels, len(source.class_names), f"{part!r} of {name!r}")
     known = _NORMALISATION.get(name.partition(":")[2])
     mean, std = known or _train_statistics(name, os.fspath(data_dir) if data_dir else None)
@@ -68,6 +88,7 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
         class_names=source.class_names,
         mean=mean,
         std=std,
+        boxes=boxes,
     )
 
 
@@ -91,12 +112,12 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     kind, _, rest = name.partition(":")
     if name == "digits":
         return digits.open_digits()
-    if kind == "synthetic":
+    if kind in _DRAWN:
         if not rest:
-            return synthetic.open_synthetic()
+            return _DRAWN[kind]()
         if not rest.isdigit() or int(rest) < 1:
-            raise ValueError(f"{name!r} is unknown; it must be such as 'synthetic:224'")
-        return synthetic.open_synthetic(int(rest))
+            raise ValueError(f"{name!r} is unknown; it must be such as '{kind}:224'")
+        return _DRAWN[kind](int(rest))
     if kind == "tfds" and rest:
         return tfds.open_tfds(rest, data_dir)
     if name not in SOURCES:

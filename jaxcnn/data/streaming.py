@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.data import crops, resident
+from jaxcnn.data import boxes, crops, resident
 from jaxcnn.data.bad_records import BadRecords, retried
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.encoded import EncodedSet
 from jaxcnn.data.images import BadImage
 
 Batch = dict[str, np.ndarray]
+Example = tuple[Any, ...]  # image u8[S,S,3], label, and the boxes f32[M,4] of a set that has them
 AHEAD = 3  # batches in preparation
 
 
@@ -67,15 +68,15 @@ class Training:
         self._crop, self._bad = crop, bad
         self.slots = range(batch) if slots is None else slots
 
-    def jobs(self, step: int) -> list[Callable[[], tuple[np.ndarray, int]]]:
+    def jobs(self, step: int) -> list[Callable[[], Example]]:
         """One function for each slot, that makes (image u8[S,S,3], label)."""
         return [functools.partial(self._example, step, slot) for slot in self.slots]
 
-    def collect(self, step: int, done: list[tuple[np.ndarray, int]]) -> Batch:
+    def collect(self, step: int, done: list[Example]) -> Batch:
         """{"image": u8[B,S,S,3], "label": i32[B], "slot": i32[B]} of what the jobs made."""
         return _stack(done) | {"slot": np.asarray(self.slots, np.int32)}
 
-    def _example(self, step: int, slot: int) -> tuple[np.ndarray, int]:
+    def _example(self, step: int, slot: int) -> Example:
         """Slot `slot` of step `step`; for a bad record, the one after it in the epoch's order."""
         size = len(self._set)
         place = step * self._batch + slot
@@ -110,19 +111,20 @@ class Evaluation:
         self._choose = functools.partial(crops.centre, size=size, side=side)
         self.steps = -(-len(self._places) // batch)
 
-    def jobs(self, step: int) -> list[Callable[[], tuple[np.ndarray, int]]]:
+    def jobs(self, step: int) -> list[Callable[[], Example]]:
         """One function for each example of the batch, that makes (image u8[S,S,3], label)."""
         places = self._places[step * self._batch : (step + 1) * self._batch]
         return [functools.partial(self._example, index) for index in places]
 
-    def collect(self, step: int, done: list[tuple[np.ndarray, int]]) -> Batch:
+    def collect(self, step: int, done: list[Example]) -> Batch:
         """{"image", "label", "mask": f32[B]}, filled up with black images under mask 0."""
         missing = self._batch - len(done)
-        blank = (np.zeros((self._size, self._size, 3), np.uint8), 0)
+        nowhere = [np.zeros((boxes.MOST, 4), np.float32)] * self._set.has_boxes
+        blank = (np.zeros((self._size, self._size, 3), np.uint8), 0, *nowhere)
         mask = np.arange(self._batch) < len(done)
         return _stack(done + [blank] * missing) | {"mask": mask.astype(np.float32)}
 
-    def _example(self, index: int) -> tuple[np.ndarray, int]:
+    def _example(self, index: int) -> Example:
         try:
             return _read(self._set, index, self._choose, self._size)
         except (BadImage, OSError) as error:
@@ -208,16 +210,27 @@ def in_memory(dataset: EncodedSet, limit: int, size: int, side: int, workers: in
     return Dataset(images=batch["image"], labels=batch["label"], **rest)
 
 
-def _read(dataset: EncodedSet, index: int, choose: Callable, size: int) -> tuple[np.ndarray, int]:
+def _read(dataset: EncodedSet, index: int, choose: Callable, size: int) -> Example:
     data, label = retried(lambda: dataset.read(index))
     if not 0 <= label < dataset.num_classes:
         raise ValueError(
             f"{dataset.name(index)} has label {label}; the classes are 0 to "
             f"{dataset.num_classes - 1}"
         )
-    return crops.cut(data, choose, size), label
+    if not dataset.has_boxes:
+        return crops.cut(data, choose, size), label
+    box = np.empty(0)
+
+    def choose_both(height: int, width: int) -> crops.Window:
+        nonlocal box
+        window = choose(height, width)
+        box = boxes.through(dataset.boxes(index), window, height, width)
+        return window
+
+    return crops.cut(data, choose_both, size), label, box
 
 
-def _stack(examples: list[tuple[np.ndarray, int]]) -> Batch:
-    images, labels = zip(*examples)
-    return {"image": np.stack(images), "label": np.array(labels, np.int32)}
+def _stack(examples: list[Example]) -> Batch:
+    images, labels, *located = zip(*examples)
+    batch = {"image": np.stack(images), "label": np.array(labels, np.int32)}
+    return batch | ({"box": np.stack(located[0])} if located else {})

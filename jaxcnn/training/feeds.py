@@ -54,8 +54,7 @@ def open_test(setup: Setup) -> Callable[[], Iterator[Batch]]:
         setup.eval_batch_size,
     )
     if isinstance(test_set, Dataset):
-        whole = {"images": test_set.images, "labels": test_set.labels}
-        placed = parallel.place_batch(whole, mesh)
+        placed = parallel.place_batch(_whole(test_set), mesh)
         return lambda: (
             placed | parallel.place_batch(batch, mesh)
             for batch in resident.eval_batches(len(test_set), size)
@@ -76,6 +75,8 @@ def first_slots(setup: Setup, seed: int, count: int) -> Batch:
     if isinstance(train_set, Dataset):
         index = resident.batch_indices(seed, 0, len(train_set), setup.batch_size)[:count]
         found = {"image": train_set.images[index], "label": train_set.labels[index]}
+        if train_set.boxes is not None:
+            found["box"] = train_set.boxes[index]
         return found | {"slot": np.arange(count, dtype=np.int32)}
     source = _training(setup, seed, BadRecords(len(train_set)), slots)
     return streaming.make_batch(source, 0)
@@ -93,6 +94,11 @@ def first_examples(setup: Setup, limit: int) -> tuple[np.ndarray, np.ndarray]:
     return some.images, some.labels
 
 
+def _whole(dataset: Dataset) -> Batch:
+    found = {"images": dataset.images, "labels": dataset.labels, "boxes": dataset.boxes}
+    return {name: values for name, values in found.items() if values is not None}
+
+
 def _placing(setup: Setup) -> Callable[[streaming.Batch], Batch]:
     return lambda batch: parallel.place_batch(batch, setup.mesh)
 
@@ -101,8 +107,7 @@ class _Resident:
     def __init__(self, setup: Setup, seed: int):
         assert isinstance(setup.train_set, Dataset)
         self._setup, self._seed, self._size = setup, seed, len(setup.train_set)
-        whole = {"images": setup.train_set.images, "labels": setup.train_set.labels}
-        self._whole = parallel.place_batch(whole, setup.mesh)
+        self._whole = parallel.place_batch(_whole(setup.train_set), setup.mesh)
 
     def batch(self, step: int, count: int) -> Batch:
         size, examples = self._size, self._setup.batch_size

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn.data import augment, mixing
+from jaxcnn.data import augment, boxes, mixing
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.encoded import EncodedSet
 from jaxcnn.training.step import Prepare, gather
@@ -26,7 +26,8 @@ def make_prepare(
     """Makes `prepare(batch, keys) -> {"image": f32[N,H,W,C], "label": i32[N]}`.
 
     With keys, in training, images are augmented and normalised, without only normalised. Where
-    training mixes examples there is a "target" f32[N,K] too, and a label is the example's own.
+    training mixes examples there is a "target" f32[N,K] too, and a label is the example's own. The
+    boxes of a set that has them come as "box" f32[N,M,4], in training as far as they are visible.
 
     Args:
       dataset: whose mean and standard deviation the images are normalised with.
@@ -46,11 +47,21 @@ def make_prepare(
         if value < 0:
             raise ValueError(f"config.data.{name} is {value}; it must be 0 or more")
     images = augment.make_prepare(steps, dataset.mean, dataset.std)
+    move = None
+    if dataset.has_boxes:
+        move = boxes.make_move(steps)
+        if mixup or cutmix:
+            raise ValueError("config.data.mixup and cutmix must be 0 where boxes are learnt")
     classes = dataset.num_classes
 
     def prepare(batch: Mapping[str, jax.Array], keys: jax.Array | None = None):
         ready = gather(batch)
         image, label = images(ready["image"], keys), ready["label"]
+        if move is not None and "box" in ready:
+            box = ready["box"]
+            if keys is not None:
+                box = move(keys, box, image.shape[1:3])
+            return {"image": image, "label": label, "box": box}
         if keys is None or not (mixup or cutmix):
             return {"image": image, "label": label}
         keys = jax.vmap(lambda key: jax.random.fold_in(key, _MIXING))(keys)

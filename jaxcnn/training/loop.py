@@ -18,7 +18,7 @@ from jaxcnn.training import checkpoints, feeds, parallel, plots, programs, sched
 from jaxcnn.training.checkpoints import Checkpoints
 from jaxcnn.training.config import Recorded, validate
 from jaxcnn.training.parts import Ask, Parts
-from jaxcnn.training.reports import MetricsFiles, Report, read_rows
+from jaxcnn.training.reports import MetricsFiles, Report, read_rows, score
 from jaxcnn.training.setup import Setup
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import run_keys
@@ -157,7 +157,7 @@ def train_one(
                 row = evaluate(state) | _training_means(sums)
                 if not np.isfinite(row["loss"]):
                     raise FloatingPointError(f"the test loss is not finite after step {step}")
-                improved = files.best is None or row["top1_error"] < files.best
+                improved = files.best is None or score(row) < files.best
                 files.write("eval", step, setup.epoch(step), row)
                 yield Report("eval", step, setup.epoch(step), row)
                 state = _observe(setup, fields, state, row["top1_error"])

@@ -27,6 +27,7 @@ def pure_step(setup: Setup, **changed: Any) -> Callable:
         "loss": setup.loss,
         "prepare": setup.prepare,
         "aux_weight": setup.aux_weight,
+        "box_weight": setup.box_weight,
         "accumulate": setup.accumulate,
         "ema_decay": setup.ema_decay,
         "axis_name": parallel.axis_name(setup.mode),
@@ -89,7 +90,9 @@ def make_evaluate(setup: Setup) -> Callable[[TrainState], dict[str, float]]:
     """
     batches = feeds.open_test(setup)
     axis_name = parallel.axis_name(setup.mode)
-    pure = make_eval_step(setup.model, prepare=setup.prepare, axis_name=axis_name)
+    pure = make_eval_step(
+        setup.model, prepare=setup.prepare, boxes=bool(setup.box_weight), axis_name=axis_name
+    )
     step = parallel.parallelise(pure, setup.mode, setup.mesh)
 
     def evaluate(state: TrainState) -> dict[str, float]:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxcnn.evaluation import localisation
+
 JSONL = "metrics.jsonl"
 CSV = "metrics.csv"
 TENSORBOARD = "tensorboard"
@@ -20,7 +22,14 @@ COLUMNS = (
     *("train_loss", "train_top1_error", "train_top5_error"),
     *("learning_rate", "grad_norm", "images_per_second", "data_wait_ms"),
     *("ema_loss", "ema_top1_error", "ema_top5_error"),
+    *(prefix + name for prefix in ("", "ema_") for name in ("box_loss", *localisation.ERRORS)),
 )
+
+
+def score(values: Mapping[str, Any]) -> float:
+    """The error of an evaluation by which the best one is chosen: of class and box where both are
+    learnt, else of the class."""
+    return values.get(localisation.ERRORS[0], values["top1_error"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +84,7 @@ class MetricsFiles:
         self._csv = csv.DictWriter(self._csv_file, COLUMNS, lineterminator="\n")
         self._csv.writerows(kept)
         self._csv_file.flush()
-        self.best = min((r["top1_error"] for r in kept if r["kind"] == "eval"), default=None)
+        self.best = min((score(r) for r in kept if r["kind"] == "eval"), default=None)
         self._events = SummaryWriter(
             str(workdir / TENSORBOARD), purge_step=None if after is None else after + 1
         )
@@ -93,9 +102,7 @@ class MetricsFiles:
         for name, value in values.items():
             self._events.add_scalar(f"{kind}/{name}", value, step)
         if kind == "eval":
-            self.best = (
-                values["top1_error"] if self.best is None else min(self.best, values["top1_error"])
-            )
+            self.best = score(values) if self.best is None else min(self.best, score(values))
 
     def close(self) -> None:
         self._jsonl.close()

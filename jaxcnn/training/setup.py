@@ -14,11 +14,20 @@ from jax.sharding import Mesh
 from jaxcnn.data.dataset import Dataset
 from jaxcnn.data.encoded import EncodedSet
 from jaxcnn.models.registry import create_model
-from jaxcnn.training import datasets, inputs, losses, optimizers, parallel, schedules
+from jaxcnn.training import (
+    datasets,
+    inputs,
+    localisation,
+    losses,
+    optimizers,
+    parallel,
+    schedules,
+)
 from jaxcnn.training.config import Recorded
 from jaxcnn.training.state import TrainState, abstract_state, abstract_variables
 from jaxcnn.training.step import Prepare
 
+_WEIGHTS = ("aux_weight", "box_weight")  # of config.loss, which the losses do not take
 _STEPS_PER_CALL = 25  # on accelerators; a convolution in a loop is several times slower on a CPU
 
 
@@ -37,6 +46,7 @@ class Setup:
     weights: str | None
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     aux_weight: float
+    box_weight: float
     accumulate: int
     ema_decay: float
     optimizer: optax.GradientTransformation
@@ -97,7 +107,10 @@ def make_setup(config: Recorded) -> Setup:
             f"config.train.accumulate is {accumulate}; it must divide a device's {share} examples"
         )
     data = config.data
+    box_weight = config.loss.get("box_weight", 0.0)
     train_set, test_set, stream = datasets.open_sets(config)
+    train_set = localisation.with_boxes(train_set, box_weight, data.train_split)
+    test_set = localisation.with_boxes(test_set, box_weight, data.test_split)
     if stream and config.train.steps_per_call > 1:
         raise ValueError(
             f"config.train.steps_per_call is {config.train.steps_per_call}; it must be 0 or 1 for "
@@ -118,6 +131,7 @@ def make_setup(config: Recorded) -> Setup:
     length = schedules.duration(config.train, "length", steps_per_epoch=steps_per_epoch)
     total_steps = max(1, length)
     params = abstract_variables(model, image_shape)["params"]
+    localisation.check_head(params, config.model.options, box_weight)
     optimizer, rate = optimizers.make_optimizer(
         config.optimizer,
         config.schedule,
@@ -132,8 +146,9 @@ def make_setup(config: Recorded) -> Setup:
         stream=stream,
         model=model,
         weights=config.model.weights,
-        loss=losses.make_loss(**{k: v for k, v in config.loss.items() if k != "aux_weight"}),
+        loss=losses.make_loss(**{k: v for k, v in config.loss.items() if k not in _WEIGHTS}),
         aux_weight=config.loss.get("aux_weight", 0.0),
+        box_weight=box_weight,
         accumulate=accumulate,
         ema_decay=config.train.ema_decay,
         optimizer=optimizer,

@@ -7,6 +7,7 @@ convention throughout is a mean loss per device and an explicit mean of its grad
 A batch is a dictionary. Per example: `image`, `label`, or `index` into a set that lives on the
 device as `images` u8[size,H,W,C] and `labels` i32[size]; `slot`, the position in the whole batch;
 `mask`, 0 for padding. A prepared batch may also have soft targets, `target` f32[N,K].
+Where boxes are learnt, `box` f32[N,M,4] is per example, and `boxes` f32[size,M,4] of the set.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import optax
 from jax import lax
 
 from jaxcnn.evaluation import metrics
-from jaxcnn.training import averaging, losses
+from jaxcnn.training import averaging, localisation, losses
 from jaxcnn.training.state import TrainState
 
 Array = jax.Array
@@ -32,18 +33,21 @@ Loss = Callable[[Array, Array], Array]
 Prepare = Callable[[Batch, Array | None], Batch]
 
 # Entries that every device holds in full; all others are split among the devices by example.
-RESIDENT = ("images", "labels")
+RESIDENT = ("images", "labels", "boxes")
 # A slot of a batch never has this number, so the key of dropout is nobody's augmentation key.
 _DROPOUT = np.uint32(0xFFFFFFFF)
 
 
 def gather(batch: Batch, keys: Array | None = None) -> dict[str, Array]:
-    """{"image", "label"} of a batch, picked from the resident set where it holds indices."""
+    """{"image", "label", "box"} of a batch, from the resident set where it holds indices.
+
+    Without "box" where the set has no boxes.
+    """
     del keys
     if "index" not in batch:
-        return {"image": batch["image"], "label": batch["label"]}
-    index = batch["index"]
-    return {"image": batch["images"][index], "label": batch["labels"][index]}
+        return {name: batch[name] for name in ("image", "label", "box") if name in batch}
+    index, sets = batch["index"], {"image": "images", "label": "labels", "box": "boxes"}
+    return {name: batch[whole][index] for name, whole in sets.items() if whole in batch}
 
 
 def make_train_step(
@@ -53,6 +57,7 @@ def make_train_step(
     *,
     prepare: Prepare = gather,
     aux_weight: float = 0.0,
+    box_weight: float = 0.0,
     accumulate: int = 1,
     ema_decay: float = 0.0,
     axis_name: str | None = None,
@@ -67,6 +72,8 @@ def make_train_step(
         where the loss takes soft targets: looks up, augments, normalises. An example's key depends
         on the run's key, the step and its slot only, so that the number of devices does not matter.
       aux_weight: weight of each auxiliary head's loss; with 0 the heads are not computed.
+      box_weight: weight of the box head's loss, see `localisation`; the metrics then have its
+        `box_loss` and the localisation errors, too.
       accumulate: the batch goes through the network in so many parts, one after another, and their
         gradients and running statistics are averaged before the one update. BatchNorm normalises
         within a part: the step equals one of the whole batch on `accumulate` devices with
@@ -99,7 +106,7 @@ def make_train_step(
                 {"params": params, "batch_stats": state.batch_stats},
                 part["image"],
                 train=True,
-                mutable=["batch_stats", *(["endpoints"] if aux_weight else [])],
+                mutable=["batch_stats", *(["endpoints"] if aux_weight or box_weight else [])],
                 rngs={"dropout": dropout},
             )
             target = part.get("target", part["label"])
@@ -108,17 +115,22 @@ def make_train_step(
             if aux_weight:
                 for head in _aux_heads(model, changed):
                     total += aux_weight * loss(head, target).mean()
-            return total, (logits, per_example, changed.get("batch_stats", {}))
+            located = {}
+            if box_weight:
+                located = localisation.per_example(logits, changed, part)
+                total += box_weight * located["box_loss"].mean()
+            return total, (logits, per_example, located, changed.get("batch_stats", {}))
 
         def gradient(part, dropout):
             take = jax.value_and_grad(objective, has_aux=True)
-            (total, (logits, per_example, batch_stats)), grads = take(state.params, part, dropout)
-            return (total, grads, batch_stats), (logits, per_example)
+            (total, (*rows, batch_stats)), grads = take(state.params, part, dropout)
+            return (total, grads, batch_stats), tuple(rows)
 
         if accumulate == 1:
-            means, (logits, per_example) = gradient(batch, dropout)
+            means, (logits, per_example, located) = gradient(batch, dropout)
         else:
-            means, (logits, per_example) = _by_parts(gradient, batch, dropout, accumulate)
+            parts = _by_parts(gradient, batch, dropout, accumulate)
+            means, (logits, per_example, located) = parts
         # Needed even where BatchNorm averages over the devices: a gradient is of one device's loss.
         total, grads, batch_stats = _mean(means, axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -132,6 +144,7 @@ def make_train_step(
         if ema_decay:
             state = averaging.follow(state, ema_decay)
         counted = metrics.classification(logits, batch["label"], per_example)
+        counted |= {name: metrics.pair(values) for name, values in located.items()}
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
         finite = (jnp.isfinite(total) & jnp.isfinite(norm)).astype(jnp.float32)
         once = {"grad_norm": (norm, jnp.float32(1)), "finite": (finite, jnp.float32(1))}
@@ -145,20 +158,26 @@ def make_eval_step(
     loss: Loss = losses.cross_entropy,
     *,
     prepare: Prepare = gather,
+    boxes: bool = False,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], dict[str, tuple[Array, Array]]]:
     """Makes `eval_step(state, batch)`, the pairs `loss`, `top1_error`, `top5_error`.
 
     As `make_train_step`; `prepare` is given None for keys, and where the batch has a `mask`
-    f32[N], only its examples with 1 are counted.
+    f32[N], only its examples with 1 are counted. With `boxes` also `box_loss` and the localisation
+    errors.
     """
 
     def eval_step(state, batch):
         ready = prepare(batch, None)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits: Any = model.apply(variables, ready["image"], train=False)
+        mask, collected = batch.get("mask"), ["endpoints"] if boxes else []
+        logits, changed = model.apply(variables, ready["image"], train=False, mutable=collected)
         per_example = loss(logits, ready["label"])
-        counted = metrics.classification(logits, ready["label"], per_example, batch.get("mask"))
+        counted = metrics.classification(logits, ready["label"], per_example, mask)
+        if boxes:
+            located = localisation.per_example(logits, changed, ready)
+            counted |= {name: metrics.pair(values, mask) for name, values in located.items()}
         return _sum(counted, axis_name)
 
     return eval_step
