@@ -66,9 +66,8 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
     options = dict(config.model.options)
     model = create_model(config.model.name, num_classes=classes, **options)
     program = make_program(model)
-    train = config.train
-    key, _ = run_keys(train.seed, train.init_seed, train.dropout_seed)
-    if not config.model.weights:  # a run that began with given weights has none of its own
+    key, _ = run_keys(config.train.seed, config.train.get("init_seed"))  # an older run has none
+    if not config.model.get("weights"):  # a run that began with given weights has none of its own
         first = init_variables(model, key, (1, *images.shape[1:]))
         yield f"{workdir.name}, before training", program(first, images, labels)
     known: set[int] = set()

@@ -23,9 +23,12 @@ PUBLISHED = {
     "inception_v3": ("stage3", 1311, 32),
     "inception_resnet_v2": ("stage3", 3039, 32),
 }
+SLOW = ("inception_resnet_v2", "inception_v3", "resnet101_v1")
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in PUBLISHED]
+)
 def test_published(name):
     endpoint, size, stride = PUBLISHED[name]
     found = receptive_fields(name)[endpoint]
