@@ -22,7 +22,7 @@ def get_config(arg=None):
     set_duration(config.train, "length", epochs=30.0)
     config.loss = {"name": "cross_entropy", "box_weight": 10.0}
     config.optimizer = {"name": "adamw", "weight_decay": 1e-2}
-    config.schedule = {"name": "cosine", "learning_rate": 2e-3, "warmup_percent": 5.0}
+    config.schedule = {"name": "cosine", "learning_rate": 4e-3, "warmup_percent": 5.0}
     set_duration(config.eval, "every", epochs=5.0)
     set_duration(config.checkpoint, "every", epochs=10.0)
     if "smoke" in words:

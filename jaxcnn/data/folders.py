@@ -1,7 +1,8 @@
 """Image folders, `PATH/train/<class>/*.jpg` as torchvision has them, and the same as tar files.
 
 `PATH/train.tar` holds `<class>/*.jpg`. Classes are the folders' names in sorted order, those of
-"train"; other parts may lack some of them but have no others.
+"train"; other parts may lack some of them but have no others. Boxes may lie beside them, see
+`box_files`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import tarfile
 from pathlib import Path
 
+from jaxcnn.data import box_files
 from jaxcnn.data.encoded import Part, read_at
 from jaxcnn.models.registry import near
 
@@ -36,10 +38,13 @@ def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
         inside = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
         raise FileNotFoundError(f"{path} has no folder 'train' and no train.tar; it has {inside}")
     classes = tuple(sorted(listings["train"][0]))
-    return classes, {p: _part(path / p, classes, *listing) for p, listing in listings.items()}
+    find = box_files.find_boxes(path)
+    return classes, {p: _part(path / p, classes, find, *listing) for p, listing in listings.items()}
 
 
-def _part(path: Path, classes: tuple[str, ...], by_class: dict, read) -> Part:
+def _part(
+    path: Path, classes: tuple[str, ...], find: box_files.Find | None, by_class: dict, read
+) -> Part:
     label = {name: i for i, name in enumerate(classes)}
     for name, found in by_class.items():
         if name not in label:
@@ -51,10 +56,15 @@ def _part(path: Path, classes: tuple[str, ...], by_class: dict, read) -> Part:
     if not by_class:
         raise ValueError(f"{path} has no folders of images, one for each class")
     places = [(label[name], where) for name in sorted(by_class) for where in sorted(by_class[name])]
+
+    def file(i: int) -> tuple[str, str]:
+        return classes[places[i][0]], os.path.basename(str(places[i][1][0]))
+
     return Part(
         size=len(places),
         read=lambda i: (read(places[i][1]), places[i][0]),
-        name=lambda i: f"{path}/{classes[places[i][0]]}/{os.path.basename(str(places[i][1][0]))}",
+        name=lambda i: "/".join((str(path), *file(i))),
+        boxes=(lambda i: find(path.name, *file(i))) if find else None,
     )
 
 

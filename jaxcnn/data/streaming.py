@@ -125,6 +125,8 @@ class Evaluation:
         return _stack(done + [blank] * missing) | {"mask": mask.astype(np.float32)}
 
     def _example(self, index: int) -> Example:
+        if self._set.has_boxes and not boxes.area(self._set.boxes(index)).any():
+            raise ValueError(f"{self._set.name(index)} has no box; an evaluation needs them all")
         try:
             return _read(self._set, index, self._choose, self._size)
         except (BadImage, OSError) as error:

@@ -18,8 +18,8 @@ def open_synthetic_boxes(side: int = SIZE) -> Source:
 
     Always the same images. A class has a shape and a bright colour, of which the largest level is
     185 to 255, on noise of levels 0 to 99. A shape is three to six eighths of the side high and
-    wide, the longer extent at most twice the other. The boxes f32[N,1,4] are exact: the first and last row and column have a pixel
-    of the shape.
+    wide, the longer extent at most twice the other. The boxes f32[N,1,4] are
+    exact: their first and last rows and columns have a pixel of the shape.
     """
     if side < 16:
         raise ValueError(f"images of synthetic_boxes are {side} pixels wide; 16 is the least")

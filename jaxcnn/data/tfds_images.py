@@ -1,6 +1,8 @@
 """Sets of photos that TFDS has built, read without TensorFlow: ImageNet and the like.
 
-Any set with an `image` (JPEG or PNG files of any size) and a `label`. Images stay encoded. The
+Any set with an `image` (JPEG or PNG files of any size) and a `label`, or with `objects` that have a
+`label` and a `bbox` (voc): then the image's label is that of its largest object. Boxes are those of
+the objects of that label, or the set's own `bbox`. Images stay encoded. The
 labels of `imagenet2012_real` are the original ones, so that an error on it is comparable with one
 on `imagenet2012`; `real_labels` gives the reassessed ones (arXiv 2006.07159), of which an image has
 any number, also none.
@@ -16,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.data import record_index, tfds
+from jaxcnn.data import boxes, record_index, tfds
 from jaxcnn.data.encoded import Part
 from jaxcnn.data.images import BadImage
 
@@ -42,13 +44,21 @@ def open_tfds_images(
     import tensorflow_datasets as tensorflow_datasets
 
     info, form = tfds.open_info(name, data_dir)
-    label = _label_feature(name, info.features)
+    objects = _has_objects(info.features)
+    label = "objects" if objects else _label_feature(name, info.features)
     skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
 
     def example(record: bytes) -> tuple[bytes, int]:
         found = info.features.deserialize_example_np(record, decoders=skip)
-        return found["image"], int(found[label])
+        if not objects:
+            return found["image"], int(found[label])
+        return found["image"], _largest(found["objects"])[0]
 
+    def located(record: bytes) -> np.ndarray:
+        found = info.features.deserialize_example_np(record, decoders=skip)
+        return _largest(found["objects"])[1] if objects else boxes.pack(found["bbox"])
+
+    has_boxes = objects or "bbox" in info.features
     parts = {}
     for part, split in info.splits.items():
         if part not in _UNLABELLED.get(name.partition("/")[0], ()):
@@ -57,8 +67,9 @@ def open_tfds_images(
                 size=split.num_examples,
                 read=lambda i, record=record: example(record(i)),  # type: ignore[misc]
                 name=where,
+                boxes=(lambda i, record=record: located(record(i))) if has_boxes else None,  # type: ignore[misc]
             )
-    feature = info.features[label]
+    feature = info.features["objects"]["label"] if objects else info.features[label]
     return tuple(map(str, feature.names or range(feature.num_classes))), parts
 
 
@@ -78,6 +89,22 @@ def real_labels(data_dir: str | os.PathLike | None = None) -> list[tuple[int, ..
         for i in range(split.num_examples)
     )
     return [tuple(map(int, example["real_label"])) for example in examples]
+
+
+def _has_objects(features: Any) -> bool:
+    inside = getattr(features.get("objects"), "feature", None)
+    return not any(name in features for name in _LABELS) and all(
+        name in (inside or ()) for name in ("label", "bbox")
+    )
+
+
+def _largest(objects: Any) -> tuple[int, np.ndarray]:
+    """The label of the largest object, and the boxes f32[M,4] of that label."""
+    found, labels = np.reshape(objects["bbox"], (-1, 4)), np.asarray(objects["label"])
+    if not len(labels):
+        raise BadImage("has no object")
+    label = int(labels[boxes.area(found).argmax()])
+    return label, boxes.pack(found[labels == label])
 
 
 def _label_feature(name: str, features: Any) -> str:
