@@ -13,7 +13,11 @@ from jaxcnn.ablation.study import Run, Study
 
 # He et al. 2015, section 4.2.
 _RATE = {"name": "step", "learning_rate": 0.1, "boundaries_percent": (50, 75)}
-_WARMUP = {"warmup": "constant", "warmup_from": 0.01, "warmup_steps": 400}  # of 110 layers
+_WARMUP = {  # of 110 layers
+    "schedule.warmup": "constant",
+    "schedule.warmup_from": 0.01,
+    "schedule.warmup_steps": 400,
+}
 _CIFAR = {
     "data.source": "tfds:cifar10",
     "data.augment": (("pad_crop", 4), ("flip", 0.5)),
@@ -55,14 +59,14 @@ def residual_vs_plain() -> Study:
         for depth, rank in ranks.items():
             overrides: dict[str, Any] = {"model.name": f"{family}{depth}_cifar"}
             if depth == 110:
-                overrides["schedule"] = {**_RATE, **_WARMUP}
+                overrides |= _WARMUP
             error = published[depth] if family == "resnet" else None
             runs.append(Run(f"{family}-{depth}", overrides, panel, published=error, rank=rank))
     runs.sort(key=lambda run: (run.panel, int(run.label.split("-")[1])))
     return Study(
         title="Plain (left) and residual networks (right)",
         base=_CIFAR,
-        small=_DIGITS | {"train.length_steps": 800},
+        small=_DIGITS | {"train.length_steps": 800, "schedule": {**_RATE, "learning_rate": 0.02}},
         runs=runs,
         seeds=5,
         source="He, Zhang, Ren, Sun 2015 (arXiv 1512.03385), table 6; plain nets as curves only",
