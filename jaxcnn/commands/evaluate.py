@@ -22,6 +22,9 @@ protocols, at shorter sides that are in proportion for other sizes than 224:
   dense, dense3    the whole image at 256; at 256, 384, 512, mirrored (Simonyan 2014)
   dense5           the whole image at 224, 256, 384, 480, 640, mirrored (He 2015)
 
+Of networks with a box head, on data with boxes, the localisation error is printed too (class right
+and intersection over union at least 0.5), always by the central crop.
+
 Of several networks, --ensemble adds the mean of their probabilities, the mean of their logits and
 the mean normalised by image. With --fit 0.5 also sums whose weights are learnt on that share of the
 examples: weighted by class, by accuracy, by convex optimisation, and greedy selection; all errors
@@ -112,6 +115,12 @@ def run(args: argparse.Namespace) -> None:
     shown = views.pop() if len(views) == 1 else "several protocols"
     print(f"{source} ({split}), {shown}, {len(kept):,} examples\n")
     print(tables.text(table, best if len(rows) > len(entries) else None))
+    for label, errors in asked.locate(
+        networks, entries, test_set, args.crop, args.batch_size
+    ).items():
+        top1, top5 = (100 * error for error in errors.values())
+        print(f"\nlocalisation error of {label}: top-1 {top1:.2f} %, top-5 {top5:.2f} % (center)")
+        next(row for row in table if row["name"] == label).update(errors)
     about = {"data": source, "split": split, "protocol": shown, "examples": len(kept)}
     if ensemble:
         print(f"\nthe entry's own: {ensemble.combination}; published: {ensemble.published}")

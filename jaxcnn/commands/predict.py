@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 
 def register(subparsers) -> None:
@@ -33,6 +34,9 @@ def register(subparsers) -> None:
     parser.add_argument("--top", type=int, metavar="N", default=5, help="classes (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
+        "--draw", metavar="DIR", help="write the images there with the boxes of a box head"
+    )
+    parser.add_argument(
         "--explain",
         metavar="DIR",
         help="write pictures there: Grad-CAM of each image's first class, and the patches that "
@@ -41,14 +45,13 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import dataclasses
     import json
     import sys
     from pathlib import Path
 
     from absl import logging
 
-    from jaxcnn.evaluation import predict
+    from jaxcnn.evaluation import located, predict
     from jaxcnn.models.registry import create_model
     from jaxcnn.training import export
     from jaxcnn.weights import loading, pretrained
@@ -80,18 +83,23 @@ def run(args: argparse.Namespace) -> None:
     if args.explain and Path(args.explain).exists() and not Path(args.explain).is_dir():
         raise ValueError(f"--explain is {args.explain}, which is no directory")
     given = zip(paths, predict.predict(model, variables, paths, how, names, top=args.top))
-    found = list(given) if args.explain else given
+    if args.draw and not located.has_box_head(model):
+        raise ValueError("--draw is for networks with a box head; this one has none")
+    answered: Iterable = given
+    if located.has_box_head(model):
+        answered = located.with_boxes(model, variables, given, how, args.top, args.draw)
+    found = list(answered) if args.explain else answered
     if args.json:
         rows = [
-            {"image": path, "top": [dataclasses.asdict(a) for a in answers]}
-            for path, answers in found
+            {"image": path, "top": [predict.as_row(a) for a in answers]} for path, answers in found
         ]
         print(json.dumps(rows, indent=1))
     else:
         for path, answers in found:
             print(path)
             for answer in answers:
-                print(f"  {100 * answer.probability:6.2f} %  {answer.name}")
+                box = f"  {answer.box}" if answer.box else ""
+                print(f"  {100 * answer.probability:6.2f} %  {answer.name}{box}")
     if args.explain:
         from jaxcnn.analysis import explain_pictures
 

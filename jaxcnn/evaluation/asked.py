@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from jaxcnn.evaluation import evaluate, protocols
+from jaxcnn.evaluation import evaluate, located, protocols
 
 if TYPE_CHECKING:
     from jaxcnn.training.ensembles import Ensemble
@@ -122,6 +122,29 @@ def answer(
             )
             answers.append(found)
     return answers, labels
+
+
+def locate(
+    networks: Sequence[Network],
+    entries: Sequence[evaluate.Entry],
+    test_set: evaluate.TestSet,
+    crop: float | None = None,
+    batch_size: int = 64,
+) -> dict[str, dict[str, float]]:
+    """{label: localisation errors} by the central crop, of the networks that have a box head.
+
+    Empty where the set has no boxes.
+    """
+    found = {}
+    for network, entry in zip(networks, entries):
+        model = entry.make()
+        if test_set.has_boxes and located.has_box_head(model):
+            size = network.view.size or entry.how.size
+            how = dataclasses.replace(entry.how, size=size, crop=crop or entry.how.crop)
+            found[network.label] = located.errors(
+                model, entry.variables, test_set, how, batch_size=batch_size
+            )
+    return found
 
 
 def _show(bar, task, done: int) -> None:

@@ -160,7 +160,7 @@ def probabilities(
         return np.concatenate(found)
 
     rows, labels, waiting = [], [], []
-    for image, label in _examples(test_set):
+    for image, label in examples(test_set):
         if image.shape[-1] != len(how.mean):
             raise ValueError(
                 f"the images have {image.shape[-1]} channels; the network takes {len(how.mean)}"
@@ -193,7 +193,8 @@ def _compiled(model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...])
     return answer
 
 
-def _examples(test_set: TestSet) -> Iterator[tuple[np.ndarray, int]]:
+def examples(test_set: TestSet) -> Iterator[tuple[np.ndarray, int]]:
+    """Images u8[H,W,C] and labels, in order. Raises ValueError if one cannot be read."""
     if isinstance(test_set, Dataset):
         yield from zip(test_set.images, test_set.labels.tolist())
         return

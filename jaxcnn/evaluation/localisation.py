@@ -50,7 +50,11 @@ def errors(logits: Array, boxes: Array, labels: Array, truth: Array) -> dict[str
       truth: f32[N,M,4], the boxes of the label's objects, see `jaxcnn.data.boxes`.
     """
     classes, found = guesses(logits, boxes, 5)
+    good = right(classes, found, labels, truth) & ~jnp.isnan(logits).any(-1, keepdims=True)
+    return {name: 1 - good[:, :k].any(-1).astype(jnp.float32) for name, k in zip(ERRORS, (1, 5))}
+
+
+def right(classes: Array, found: Array, labels: Array, truth: Array) -> Array:
+    """Whether each guess is, bool[N,G]; classes i32[N,G] and boxes f32[N,G,4] as `guesses`."""
     overlap = geometry.iou(found[:, :, None], truth[:, None]).max(-1)
-    right = (classes == labels[:, None]) & (overlap >= OVERLAP)
-    right &= ~jnp.isnan(logits).any(-1, keepdims=True)
-    return {name: 1 - right[:, :k].any(-1).astype(jnp.float32) for name, k in zip(ERRORS, (1, 5))}
+    return (classes == labels[:, None]) & (overlap >= OVERLAP)

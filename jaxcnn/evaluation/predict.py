@@ -22,11 +22,20 @@ _MODES = {1: "L", 3: "RGB"}
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """One of the most probable classes of an image."""
+    """One of the most probable classes of an image.
+
+    `box` is where it is, (left, top, right, bottom) in pixels, of a network with a box head.
+    """
 
     index: int
     name: str
     probability: float
+    box: tuple[float, ...] | None = None
+
+
+def as_row(answer: Answer) -> dict[str, Any]:
+    """The answer as JSON has it; without a box where there is none."""
+    return {k: v for k, v in dataclasses.asdict(answer).items() if k != "box" or v is not None}
 
 
 def read_image(path: str | Path, channels: int = 3) -> Image.Image:
