@@ -9,8 +9,9 @@ def register(subparsers) -> None:
     parser = subparsers.add_parser(
         "summary",
         help="list what each layer of a network costs",
-        description="Lists each layer of a network: output shape, activation memory, parameters "
-        "and multiply-adds for one image. Nothing is computed, so any network takes a second.",
+        description="Lists each layer of a network: output shape, receptive field, activation "
+        "memory, parameters and multiply-adds for one image. Nothing is computed, so any network "
+        "takes a second.",
         epilog="example: jaxcnn summary vgg16 --input 224",
     )
     parser.add_argument("model", metavar="MODEL", help="id or alias, as `jaxcnn list` prints them")

@@ -10,6 +10,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn import layers
+from jaxcnn.analysis.explain import patch_box
 from jaxcnn.analysis.receptive_field import receptive_fields
 
 # Araujo et al. 2019, "Computing receptive fields of convolutional neural networks", table 1: size
@@ -125,6 +126,31 @@ def test_made_network_by_moving_pixels():
 def test_networks_by_moving_pixels(name, side, options):
     model = jaxcnn.create_model(name, num_classes=3, **options)
     check_by_moving_pixels(model, side)
+
+
+def test_field_is_where_the_gradient_is_not_zero():
+    """Without a maximum and with positive weights every pixel of the field counts."""
+    model = jaxcnn.create_model("resnet20_cifar", blocks=(1, 1, 1), num_classes=3)
+    images = jnp.ones((1, 40, 40, 3))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    variables = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.01, variables)
+    variables["batch_stats"] = jax.tree.map(jnp.ones_like, variables["batch_stats"])
+    variables["params"] = jax.tree.map(lambda leaf: leaf + 1, variables["params"])
+    units = {"stage2": (9, 10), "stage3": (2, 9)}
+
+    @jax.jit
+    def gradients(images):
+        def unit(images, name):
+            return jaxcnn.endpoints(model, variables, images)[name][0, *units[name]].sum()
+
+        return {name: jax.grad(unit)(images, name) for name in units}
+
+    fields = receptive_fields(model, 40)
+    for endpoint, gradient in gradients(images).items():
+        rows, columns = np.nonzero(np.asarray(gradient)[0].any(-1))
+        box = patch_box(fields[endpoint], *units[endpoint], (40, 40))
+        assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == box
+        assert len(rows) == (box[1] - box[0]) * (box[3] - box[2])
 
 
 def test_summary_shows_it():
