@@ -19,7 +19,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -91,7 +91,8 @@ class Draft:
         files are made. A draft of something else is refused.
 
     Raises:
-      ValueError: there is a draft of something else, or the archive already.
+      ValueError: there is a draft of something else, or the archive already, or another process is
+        writing it.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]):
@@ -99,14 +100,21 @@ class Draft:
             raise ValueError(f"{path} is there already; delete it or write another")
         self._path, self._about = path, json.loads(json.dumps(about))
         draft, records = _draft_files(path)
-        if records.exists() and draft.exists():
-            done = self._earlier(draft, records)
-        else:
-            draft.write_bytes(_MAGIC)
-            records.write_text(json.dumps(self._about) + "\n", encoding="utf-8")
-            done = np.empty(0, _RECORD)
+        going_on = records.exists() and draft.exists()
+        self._records = open(records, "r+b" if going_on else "a+b")  # noqa: SIM115
+        try:
+            _lock(self._records, path)
+            if going_on:
+                done = self._earlier(draft, records)
+            else:
+                draft.write_bytes(_MAGIC)
+                records.write_text(json.dumps(self._about) + "\n", encoding="utf-8")
+                done = np.empty(0, _RECORD)
+        except BaseException:
+            self._records.close()
+            raise
         self._data = open(draft, "r+b")  # noqa: SIM115
-        self._records = open(records, "r+b")  # noqa: SIM115
+        self._records.seek(0)
         header = len(self._records.readline())
         for file, end in (
             (self._data, len(_MAGIC) + int(done["length"].sum(dtype=np.int64))),
@@ -170,6 +178,18 @@ class Draft:
             if zlib.crc32(read_at(draft, int(ends[i]) - length, length)) != done["crc"][i]:
                 return done[:i]
         return done
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Keeps other processes from writing the same archive, where the system can, until closed."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"{path} is being written by another process") from None
 
 
 def _draft_files(path: Path) -> tuple[Path, Path]:

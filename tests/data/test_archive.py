@@ -154,3 +154,15 @@ def test_the_command(root, tmp_path, capsys, monkeypatch):
         error = capsys.readouterr().err
         assert text in error and error.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_two_processes_do_not_write_one_archive(root, tmp_path, capsys):
+    out = tmp_path / "set.jaxcnn"
+    writing = prepare.write_archive(f"folder:{root}", out)
+    next(writing)
+    next(writing)
+    assert cli.main(["prepare", f"folder:{root}", str(out)]) == 2
+    assert "is being written by another process" in capsys.readouterr().err
+    for _ in writing:  # undisturbed
+        pass
+    assert open_parts(f"archive:{out}")[1]["train"].size == 9
