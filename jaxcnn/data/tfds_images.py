@@ -92,7 +92,7 @@ def real_labels(data_dir: str | os.PathLike | None = None) -> list[tuple[int, ..
 
 
 def _has_objects(features: Any) -> bool:
-    inside = getattr(features.get("objects"), "feature", None)
+    inside = getattr(dict(features.items()).get("objects"), "feature", None)
     return not any(name in features for name in _LABELS) and all(
         name in (inside or ()) for name in ("label", "bbox")
     )
