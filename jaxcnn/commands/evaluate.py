@@ -43,7 +43,7 @@ def register(subparsers) -> None:
     parser.add_argument("what", metavar="WHAT", nargs="+", help="WHAT or WHAT@VIEW, see above")
     parser.add_argument("--data", metavar="SOURCE", help="default: the first run's own test set")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data lie")
-    parser.add_argument("--split", default="test", help="of --data (default: %(default)s)")
+    parser.add_argument("--split", help="(default: the run's own test split, or test)")
     parser.add_argument(
         "--protocol", default="center", metavar="VIEW", help="see above (default: %(default)s)"
     )
@@ -94,8 +94,9 @@ def run(args: argparse.Namespace) -> None:
             "examples that is learnt, such as --fit 0.2"
         )
     entries = asked.open_all(networks, args.checkpoint)
-    given = (args.data, args.data_dir, args.split) if args.data else None
+    given = (args.data, args.data_dir, "test") if args.data else None
     source, folder, split = asked.test_data(entries, given)
+    split = args.split or split
     test_set = asked.open_for(entries, source, args.data_dir or folder, split)
     answers, labels = asked.answer(networks, entries, test_set, args.crop, args.batch_size)
     kept, rows = np.arange(len(labels)), list(zip([n.label for n in networks], answers))

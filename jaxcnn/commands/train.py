@@ -12,7 +12,9 @@ def register(subparsers) -> None:
         help="train a network by a configuration file",
         description="Trains as a configuration file says, and writes checkpoints, metrics and "
         "figures. Exit codes: 0 done, 1 the loss was not finite, 2 a mistake in what was asked "
-        "for, 143 or 130 stopped by SIGTERM or Ctrl-C with a checkpoint.",
+        "for, 143 or 130 stopped by SIGTERM or Ctrl-C with a checkpoint. With train.members=N, or "
+        "train.members=FIELD=VALUE,VALUE, runs that differ in a seed or the learning rate are "
+        "trained as one, into WORKDIR/member_0 and so on.",
         epilog="example: jaxcnn train configs/cifar_resnet.py:56 train.seed=1 --workdir runs/r56",
     )
     parser.add_argument(

@@ -95,7 +95,7 @@ def test_photos_that_stream_by_several_protocols(kind, tmp_path, capsys):
     if kind == "archive":
         assert main(["prepare", source, str(tmp_path / "set.archive")]) == 0
         source = f"archive:{tmp_path / 'set.archive'}"
-    options = {"width": 4, "blocks": (1, 1), "stem": (4,)}
+    options = {"width": 4, "blocks": (1,), "stem": (4,)}
     drawn = entry_of("resnet18", 32, **options)
     weights, out = str(tmp_path / "w.safetensors"), tmp_path / "e.json"
     loading.save(weights, "resnet18", drawn.variables, preprocessing=drawn.how, **options)
