@@ -1,8 +1,23 @@
 """Where an object is as well as what: LeNet with a box head on drawn shapes.
 
-python train.py --config=configs/localisation.py                  # 30 epochs
-python train.py --config=configs/localisation.py:pcr              # a box for each class
-python train.py --config=configs/localisation.py:smoke            # five steps
+    python train.py --config=configs/localisation.py            # one box for all classes, a minute
+    python train.py --config=configs/localisation.py:pcr        # a box for each class
+    python train.py --config=configs/localisation.py:smoke      # five steps
+
+The set is drawn and its boxes are exact: see `jaxcnn.data.synthetic_boxes`. An answer is right if
+the class is, and the box has an intersection over union of at least 0.5 with the true one.
+
+Measured with jax 0.10.1 on two CPU cores that were shared, seed 0, 512 test images, by the first
+and the second command:
+
+    box head               class error   localisation error, top-1    top-5   seconds
+    scr (one for all)           0.00 %                       1.56 %   1.56 %       70
+    pcr (one for each)          1.17 %                       4.49 %   3.32 %       98
+
+Published, on ILSVRC (Simonyan & Zisserman 2015, arXiv 1409.1556, appendix A): VGG's top-5
+localisation error is 26.9 % on the validation set and 25.3 % on the test set, by networks with a
+box for each class, boxes of several views and scales merged. That is another task and another
+protocol than the one here.
 """
 
 from _common import choose

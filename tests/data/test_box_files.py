@@ -121,7 +121,7 @@ def test_an_evaluation_needs_every_box(folder):
     annotate(root, own)
     (root / "Annotations" / "val" / "bee" / "0.xml").unlink()
     evaluation = streaming.Evaluation(open_encoded(f"folder:{root}", "test"), 2, 32, 36)
-    with pytest.raises(ValueError, match="0.png has no box"):
+    with pytest.raises(ValueError, match=r"0\.png has no box"):
         streaming.make_batch(evaluation, 0)
     annotate(root, own)
     batch = streaming.make_batch(evaluation, 0)
