@@ -29,6 +29,7 @@ def with_trunk(
       FileNotFoundError: there is no such file.
       ValueError: the weights cannot be had or read, or are another network's.
     """
+    options = {k: v for k, v in options.items() if k != "box_head"}  # classifiers have none
     _, trunk = load_pretrained(weights, model=model, num_classes=0, **options)
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
     left = {parameter_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(trunk)}

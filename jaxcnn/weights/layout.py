@@ -159,7 +159,7 @@ def image_shape(name: str, options: Mapping[str, Any]) -> Shape:
     height, width, channels = registry.model_info(name).input_size
     if "min_size" in options:  # the size that fully connected layers are made for
         height = width = options["min_size"]
-    return height, width, channels
+    return height, width, options.get("channels", channels)
 
 
 def in_own_names(layout: Layout) -> Layout:
