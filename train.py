@@ -50,10 +50,10 @@ def _is_override(argument: str) -> bool:
 def main(argv: Sequence[str]) -> int:
     del argv
     logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
-    from jaxcnn.training import config, console
+    from jaxcnn.training import console, reading
 
     try:
-        fields = config.read_config(CONFIG.value, _OVERRIDES)
+        fields = reading.read_config(CONFIG.value, _OVERRIDES)
     except ValueError as error:
         print(f"train.py: error: {console.one_line(error)}", file=sys.stderr)
         return console.MISTAKE

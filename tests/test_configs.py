@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxcnn.training.config import read_config, validate
+from jaxcnn.training.config import validate
 from jaxcnn.training.loop import train
+from jaxcnn.training.reading import read_config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("[!_]*.py"))

@@ -26,7 +26,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxcnn.models.registry import near
-from jaxcnn.training.config import FREE, default_config, leaves, override, set_duration
+from jaxcnn.training.config import FREE, default_config, leaves, set_duration
+from jaxcnn.training.reading import override
 
 Overrides = Mapping[str, Any]
 _DURATIONS = (("train", "length"), ("eval", "every"), ("checkpoint", "every"))

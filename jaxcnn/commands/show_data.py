@@ -23,14 +23,14 @@ def register(subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from jaxcnn.training import config, plots, show_data
+    from jaxcnn.training import plots, reading, show_data
 
     out = Path(args.out)
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out is {args.out!r}; it must end in .png")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent}")
-    fields = config.read_config(args.config, args.overrides)
+    fields = reading.read_config(args.config, args.overrides)
     images, labels = show_data.first_samples(fields)
     plots.plot_samples(images, labels, out, f"{fields.data.source}, as {fields.model.name} sees it")
     size = " x ".join(map(str, images.shape[1:3]))

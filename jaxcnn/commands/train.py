@@ -35,12 +35,12 @@ def register(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from absl import logging
 
-    from jaxcnn.training import config, console, ensembles
+    from jaxcnn.training import console, ensembles, reading
 
     logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
     whole = ensembles.is_ensemble(args.config)
     return console.run(
-        args.config if whole else config.read_config(args.config, args.overrides),
+        args.config if whole else reading.read_config(args.config, args.overrides),
         args.workdir,
         resume=args.resume,
         overwrite=args.overwrite,

@@ -13,14 +13,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxcnn.training.config import default_config, read_config, set_duration
+    from jaxcnn.training.config import default_config, set_duration
     from jaxcnn.training.loop import train
+    from jaxcnn.training.reading import read_config
     from jaxcnn.training.reports import Report
 
 __all__ = ["Report", "default_config", "read_config", "set_duration", "train"]
 
 # Imported when first used: the loop needs data sources that a pure step does not.
-_HOMES = {"Report": "reports", "train": "loop"}
+_HOMES = {"Report": "reports", "read_config": "reading", "train": "loop"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Configurations of a run: the fields there are, reading them from a file, and checks.
+"""Configurations of a run: the fields there are, and checks.
 
 A configuration is a `ConfigDict` of sections. Durations are named by unit, `length_epochs` or
 `length_steps`; one of the two is set and the other is None.
@@ -6,11 +6,7 @@ A configuration is a `ConfigDict` of sections. Durations are named by unit, `len
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -153,96 +149,6 @@ def smoke(
     return config
 
 
-# --- reading ------------------------------------------------------------------------------------
-
-
-def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) -> ConfigDict:
-    """Reads "path/to/file.py" or "path/to/file.py:argument" and applies overrides.
-
-    The file has `get_config(arg=None) -> ConfigDict`; it may import files beside it.
-
-    Args:
-      spec: path, and what `get_config` is called with.
-      overrides: {"train.batch_size": "64"}, or "train.batch_size=64" strings. A value is read as
-        the field's own type; "none" clears a field that may be None.
-
-    Raises:
-      ValueError: no such file or `get_config`, an unknown field, or a value of another type.
-    """
-    path, suffix, argument = spec.partition(".py:")
-    get_config = load_function(Path(path + suffix.removesuffix(":")), "get_config")
-    config = get_config(argument) if argument else get_config()
-    if not isinstance(overrides, Mapping):
-        for text in overrides:
-            if "=" not in text:
-                raise ValueError(f"{text!r} does not say field=value")
-        overrides = dict(text.split("=", 1) for text in overrides)
-    for field, text in overrides.items():
-        override(config, field, text)
-        _clear_other_unit(config, field, overrides)
-    return config
-
-
-def load_function(path: Path, name: str) -> Callable:
-    """A function of a Python file, which may import files beside it; errors as `read_config`."""
-    if path.suffix != ".py" or not path.is_file():
-        beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise ValueError(f"no configuration file {str(path)!r}{near(path.name, beside)}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    folder = str(path.parent.resolve())
-    sys.path.insert(0, folder)
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
-    finally:
-        sys.path.remove(folder)
-    if not hasattr(module, name):
-        raise ValueError(f"{path} has no {name}()")
-    return getattr(module, name)
-
-
-def override(config: ConfigDict, field: str, text: str) -> None:
-    """Sets a field from its text; errors as `read_config`."""
-    *parents, last = field.split(".")
-    section: Any = config
-    for name in parents:
-        section = section[name] if isinstance(section, ConfigDict) and name in section else None
-    if not isinstance(section, ConfigDict) or last not in section:
-        raise ValueError(f"unknown field config.{field}{near(field, leaves(config))}")
-    if isinstance(section[last], ConfigDict):
-        inner = ", ".join(f"config.{field}.{name}" for name in section[last])
-        raise ValueError(f"config.{field} is a section; set one of its fields: {inner}")
-    try:
-        section[last] = _parse(text, section.get_type(last))
-    except (ValueError, TypeError, KeyError, SyntaxError) as error:
-        kind = section.get_type(last).__name__
-        raise ValueError(f"config.{field} is {text!r}; it must be of type {kind}") from error
-
-
-def _clear_other_unit(config: ConfigDict, field: str, overrides: Mapping[str, str]) -> None:
-    """A duration that is set in steps is no longer one in epochs."""
-    for unit, other in (("_steps", "_epochs"), ("_epochs", "_steps")):
-        name = field.removesuffix(unit) + other
-        if field.endswith(unit) and name not in overrides and name in leaves(config):
-            override(config, name, "none")
-
-
-def _parse(text: str, kind: type) -> Any:
-    if text.lower() == "none":
-        return None
-    if kind is str:
-        return text
-    if kind is bool:
-        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-    if kind in (int, float):
-        return kind(text)
-    value = ast.literal_eval(text)
-    return tuple(value) if kind is tuple else value
-
-
 def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"train.batch_size": 128, ...}: every value by its path; empty sections are left out."""
     found: dict[str, Any] = {}
@@ -266,10 +172,10 @@ def validate(config: Mapping[str, Any]) -> None:
     """
     known, given = leaves(default_config()), leaves(config)
     for field in given:
-        if field not in known and not _within(field, FREE):
+        if field not in known and not within(field, FREE):
             raise ValueError(f"unknown field config.{field}{near(field, known)}")
     for field in known:
-        if field not in given and not _within(field, FREE):
+        if field not in given and not within(field, FREE):
             raise ValueError(f"config.{field} is missing")
     for section in ("loss", "optimizer", "schedule"):
         if section not in config:
@@ -306,7 +212,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     found = []
     for field in sorted(before.keys() | after.keys()):
         was, now = (_plain(values.get(field)) for values in (before, after))
-        if was != now and not _within(field, HOW):
+        if was != now and not within(field, HOW):
             found.append(f"config.{field} was {was!r} and is {now!r}")
     return found
 
@@ -316,7 +222,8 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
-def _within(field: str, sections: Sequence[str]) -> bool:
+def within(field: str, sections: Sequence[str]) -> bool:
+    """Whether a field is one of these or of a section of these."""
     return any(field == section or field.startswith(f"{section}.") for section in sections)
 
 

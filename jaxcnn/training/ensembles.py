@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.training import members, members_shared
-from jaxcnn.training.config import load_function, read_config, validate
+from jaxcnn.training.config import validate
+from jaxcnn.training.reading import load_function, read_config
 from jaxcnn.training.reports import Report
 from jaxcnn.training.signals import StopSignals
 from jaxcnn.training.workdir import write_manifest

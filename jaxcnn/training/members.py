@@ -28,8 +28,9 @@ import jax
 
 from jaxcnn.models.registry import near
 from jaxcnn.training import members_order, members_shared
-from jaxcnn.training.config import override, validate
+from jaxcnn.training.config import validate
 from jaxcnn.training.loop import train_one
+from jaxcnn.training.reading import override
 from jaxcnn.training.reports import Report
 from jaxcnn.training.signals import StopSignals
 from jaxcnn.training.workdir import MANIFEST, claim, write_manifest

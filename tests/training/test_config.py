@@ -7,10 +7,10 @@ from jaxcnn.training.config import (
     default_config,
     differences,
     leaves,
-    read_config,
     set_duration,
     validate,
 )
+from jaxcnn.training.reading import read_config
 
 FILE = """
 from jaxcnn.training.config import default_config
@@ -77,6 +77,16 @@ def test_a_file_beside_can_be_imported(tmp_path, file):
         "import study\n\ndef get_config(arg=None):\n    return study.get_config('smoke')\n"
     )
     assert read_config(str(path)).train.seed == 7
+
+
+def test_free_sections_take_new_fields(file):
+    overrides = ["model.options.width=8", "model.options.act=tanh", "optimizer.nesterov=true"]
+    config = read_config(file, [*overrides, "schedule.boundaries_percent=[50, 75]"])
+    assert config.model.options.to_dict() == {"width": 8, "act": "tanh"}
+    assert config.optimizer.nesterov is True and config.schedule.boundaries_percent == (50, 75)
+    config = read_config(file, ["model.options={'blocks': (1, 1), 'remat': True}"])
+    assert config.model.options.to_dict() == {"blocks": (1, 1), "remat": True}
+    validate(config)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from PIL import Image
 from jaxcnn import cli
 from jaxcnn.evaluation import evaluate, localisation, located
 from jaxcnn.models.registry import create_model, endpoints
-from jaxcnn.training.config import read_config
 from jaxcnn.training.localisation import box_loss
 from jaxcnn.training.loop import train
+from jaxcnn.training.reading import read_config
 
 CONFIG = Path(__file__).parents[2] / "configs" / "localisation.py"
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 1), "float32")
