@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import uuid
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ def claim(
 
 
 def write_manifest(workdir: Path, config: Any, facts: Mapping[str, Any]) -> None:
-    """Writes `config.json`: the configuration, versions, and the given facts."""
+    """Writes `config.json`: the configuration, versions, the commit, and the given facts."""
     content = {
         "config": json.loads(config.to_json()) if hasattr(config, "to_json") else config,
         "jaxcnn": jaxcnn.__version__,
@@ -82,11 +83,31 @@ def write_manifest(workdir: Path, config: Any, facts: Mapping[str, Any]) -> None
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "devices": [str(device) for device in jax.devices()],
         "command": sys.argv,
+        "git": git_state(Path(jaxcnn.__file__).parent),
         **facts,
     }
     draft = workdir / f"{MANIFEST}.draft"
     draft.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     os.replace(draft, workdir / MANIFEST)
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit of a folder's checkout, and whether a tracked file differs from it.
+
+    None where there is no git, or the folder's files are not tracked, as of an installed package.
+    """
+    asked = (("ls-files", "--error-unmatch", "."), ("rev-parse", "HEAD"))
+    asked += (("status", "--porcelain", "--untracked-files=no"),)
+    try:
+        _, revision, changed = (
+            subprocess.run(
+                ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+            for words in asked
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"revision": revision, "dirty": bool(changed)}
 
 
 def read_manifest(workdir: Path) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Whose a directory is, and what may be deleted there."""
 
 import json
+import subprocess
 
 import pytest
 
 from jaxcnn.training import workdir
 from jaxcnn.training.config import default_config
+from jaxcnn.training.workdir import git_state
 
 
 def make_run(path, config=None):
@@ -109,3 +111,19 @@ def test_the_manifest_says_what_ran(tmp_path):
     assert content["config"]["train"]["batch_size"] == 128
     assert content["seed"] == 0
     assert set(content["versions"]) >= {"jax", "flax", "optax"}
+
+
+def test_the_commit_and_changes_to_it_are_told(tmp_path):
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    assert git_state(tmp_path) is None
+    git("init")
+    (tmp_path / "code.py").write_text("1\n")
+    git("add", "code.py")
+    git("commit", "-m", "first")
+    clean = git_state(tmp_path)
+    assert len(clean["revision"]) == 40 and clean["dirty"] is False
+    (tmp_path / "code.py").write_text("2\n")
+    assert git_state(tmp_path) == clean | {"dirty": True}
