@@ -96,8 +96,8 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
     None where there is no git, or the folder's files are not tracked, as of an installed package.
     """
-    asked = (("ls-files", "--error-unmatch", "."), ("rev-parse", "HEAD"))
-    asked += (("status", "--porcelain", "--untracked-files=no"),)
+    changes = ["status", "--porcelain", "--untracked-files=no"]
+    asked = [["ls-files", "--error-unmatch", "."], ["rev-parse", "HEAD"], changes]
     try:
         _, revision, changed = (
             subprocess.run(
