@@ -1,4 +1,4 @@
-"""Several runs side by side: their curves in one figure, their last and best errors in one table."""
+"""Several runs side by side: curves in one figure, last and best errors in one table."""
 
 from __future__ import annotations
 
