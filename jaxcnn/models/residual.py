@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxcnn import layers
 from jaxcnn.models.classic import choose
@@ -82,7 +82,8 @@ def shortcut(
                 f"shortcut {kind!r} adds channels, but a block takes {x.shape[-1]} to {features}"
             )
         before = new // 2 if kind == "A_symmetric" else 0
-        return jnp.pad(x[:, ::stride, ::stride], ((0, 0),) * 3 + ((before, new - before),))
+        x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, stride, stride, 1))  # x[:, ::s, ::s] may gather
+        return jnp.pad(x, ((0, 0),) * 3 + ((before, new - before),))
     if kind == "D" and stride > 1:
         x, stride = layers.avg_pool(x, 2, stride, ceil_mode=True), 1
     x = conv(features, kernel, stride, kernel // 2, name="proj_conv")(x)

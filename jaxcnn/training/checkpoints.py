@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
+
+from jaxcnn.training import parallel
 
 UNREADABLE = "unreadable"
 
@@ -116,7 +118,7 @@ class Checkpoints:
 
 def abstract(shapes: Any, mesh: Mesh) -> Any:
     """The tree of shapes that `restore` takes, for a state that every device holds in full."""
-    held = NamedSharding(mesh, PartitionSpec())
+    held = parallel.sharding(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=held), shapes)
 
 

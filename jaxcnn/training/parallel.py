@@ -12,7 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 
 from jaxcnn.training import compiling
 from jaxcnn.training.step import RESIDENT, multi_step
@@ -105,7 +112,7 @@ def place_state(state: Any, mesh: Mesh) -> Any:
     A copy: a step that takes its memory leaves the original alone.
     """
     state = jax.tree.map(lambda leaf: leaf.copy(), state)
-    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(state, sharding(mesh))
 
 
 def place_batch(batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False) -> dict[str, Any]:
@@ -120,9 +127,20 @@ def place_batch(batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False) 
         if name not in RESIDENT:
             check_batch_size(np.shape(value)[int(stacked)], mesh.size)
     return {
-        name: jax.device_put(value, NamedSharding(mesh, _spec(name, stacked)))
+        name: jax.device_put(value, sharding(mesh, _spec(name, stacked)))
         for name, value in batch.items()
     }
+
+
+def sharding(mesh: Mesh, spec: PartitionSpec = PartitionSpec()) -> Sharding:  # noqa: B008
+    """How an array lies on the mesh, by default in full on every device.
+
+    On one device nothing is said of a mesh: what is traced from such arrays would carry it along,
+    and jax 0.7 has no rule then for convolutions under `vmap`.
+    """
+    if mesh.size == 1:
+        return SingleDeviceSharding(mesh.devices.flat[0])
+    return NamedSharding(mesh, spec)
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:
