@@ -42,6 +42,8 @@ def run(
     logging.set_verbosity(logging.FATAL)  # Orbax's
     console = Console(highlight=False, soft_wrap=True)
     console.print(study.title)
+    if executor == "ray":
+        execute.check_ray()
     together = gpus > 0 or jax.default_backend() != "cpu"
     jobs, scaled = _planned(study, workdir, full, minutes, seeds, overrides, together, console)
     for text in scaled:

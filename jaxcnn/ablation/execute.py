@@ -7,6 +7,7 @@ checkpoint: whoever carries it out, and however often, the study comes out the s
 from __future__ import annotations
 
 import concurrent.futures
+import importlib.util
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -61,7 +62,17 @@ def in_processes(jobs: Sequence[Job], folder: Path, count: int) -> Iterator[Outc
     ) as pool:
         waiting = {pool.submit(carry_out, job, folder): job for job in jobs}
         for future in concurrent.futures.as_completed(waiting):
-            yield waiting[future], future.result()
+            try:
+                failure = future.result()
+            except concurrent.futures.process.BrokenProcessPool:
+                failure = "a process was killed; the same command goes on"
+            yield waiting[future], failure
+
+
+def check_ray() -> None:
+    """Raises ValueError if Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError("Ray is not installed: pip install 'jaxcnn[cluster]'")
 
 
 def on_ray(jobs: Sequence[Job], folder: Path, *, cpus: float, gpus: float) -> Iterator[Outcome]:
@@ -73,10 +84,9 @@ def on_ray(jobs: Sequence[Job], folder: Path, *, cpus: float, gpus: float) -> It
     Raises:
       ValueError: Ray is not installed.
     """
-    try:
-        import ray
-    except ImportError:
-        raise ValueError("Ray is not installed: pip install 'jaxcnn[cluster]'") from None
+    check_ray()
+    import ray
+
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=-1, max_calls=1)(carry_out)

@@ -18,7 +18,6 @@ Fields are those of `jaxcnn.training.config.default_config`, with dots.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from ml_collections import ConfigDict
 
 from jaxcnn.models.registry import near
 from jaxcnn.training.config import FREE, default_config, leaves, set_duration
-from jaxcnn.training.reading import override
+from jaxcnn.training.reading import load_function, override
 
 Overrides = Mapping[str, Any]
 _DURATIONS = (("train", "length"), ("eval", "every"), ("checkpoint", "every"))
@@ -107,13 +106,9 @@ def load_study(name: str) -> Study:
 def _from_file(path: Path) -> Study:
     if not path.is_file():
         raise ValueError(f"no study file {str(path)!r}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    study = module.get_study() if hasattr(module, "get_study") else None
+    study = load_function(path, "get_study")()
     if not isinstance(study, Study):
-        raise ValueError(f"{path} has no get_study() that returns a jaxcnn.ablation.study.Study")
+        raise ValueError(f"get_study() of {path} returns no jaxcnn.ablation.study.Study")
     return study
 
 

@@ -80,11 +80,20 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
     from absl import logging
 
+    from jaxcnn.analysis import charts
     from jaxcnn.evaluation import asked, tables
 
     logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
-    if not 0 <= args.fit < 1 or args.batch_size < 1 or args.bootstrap < 0:
-        raise ValueError("--fit must be in [0, 1), --batch-size 1 or more, --bootstrap 0 or more")
+    if not 0 <= args.fit < 1:
+        raise ValueError(f"--fit is {args.fit:g}; it must be at least 0 and below 1")
+    for option, least in (("batch_size", 1), ("bootstrap", 0)):
+        if (value := getattr(args, option)) < least:
+            name = option.replace("_", "-")
+            raise ValueError(f"--{name} is {value}; it must be {least} or more")
+    if args.confusion:
+        charts.picture_path(args.confusion)
+    if args.json:
+        charts.table_path(args.json)
     if args.crop is not None and not 0 < args.crop <= 1:
         raise ValueError(f"--crop is {args.crop:g}; it must be above 0 and at most 1")
     networks, ensemble = asked.read(args.what, args.like, args.protocol, args.size)

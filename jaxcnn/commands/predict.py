@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.model is None and args.weights is None:
         raise ValueError(
-            "neither --model nor --weights is given; example: --model resnet50.tv_in1k"
+            "neither --model nor --weights is given; example: --model resnet50.tv_in1k, or "
+            "--weights RUN for what a run has learnt"
         )
     published = pretrained.WEIGHTS.get(args.model)
     if args.weights is not None and Path(args.weights).is_dir():

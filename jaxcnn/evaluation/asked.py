@@ -49,6 +49,8 @@ def read(
         name, at, view = text.rpartition("@")
         if not at or Path(text).exists():
             name, view = text, ""
+        elif not view:
+            raise ValueError(f"{text!r} names no view after @; write {name}@center, for example")
         own = protocols.parse_view(view) if view else None
         asked += [(one, own) for one in evaluate.members_of(name)]
     ensemble = None

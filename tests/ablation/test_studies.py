@@ -180,6 +180,9 @@ def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
     path.write_text("x = 1")
     with pytest.raises(ValueError, match="has no get_study"):
         load_study(str(path))
+    path.write_text("def get_study(:")
+    assert main(["ablate", str(path)]) == 2
+    assert f"{path}, line 1: " in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -187,7 +187,10 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
         ([str(tmp_path)], "holds no run"),
         ([one, "--data", "digitz"], "did you mean 'digits'"),
         ([one, "--data", "synthetic"], "channels; the network takes 1"),
-        ([one, "--fit", "1.5"], "--fit must be in [0, 1)"),
+        ([one, "--fit", "1.5"], "--fit is 1.5; it must be at least 0 and below 1"),
+        ([one, "--json", "nowhere/x.json"], "there is no directory nowhere"),
+        ([one, "--confusion", "x.bmp"], "must end in .png, .svg or .pdf"),
+        ([f"{one}@"], "names no view after @"),
         ([one, "--crop", "1.5"], "--crop is 1.5; it must be above 0"),
     ):
         assert main(["evaluate", *arguments]) == 2
