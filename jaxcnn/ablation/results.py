@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxcnn.ablation.plan import Job
 from jaxcnn.ablation.study import Run, Study
+from jaxcnn.analysis import tables
 from jaxcnn.training.plots import make_figure
 from jaxcnn.training.reports import read_rows
 
@@ -70,24 +71,15 @@ def table(curves: Sequence[Curve]) -> list[dict[str, Any]]:
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table as aligned text."""
-    lines: list[tuple[str, ...]] = [
-        ("run", "seeds", "steps", "train error", "test error", "published")
-    ]
+    header = ("run", "seeds", "steps", "train error", "test error", "published")
+    lines = []
     for row in rows:
         spread = "" if row["test_error_std"] is None else f" ± {row['test_error_std']:.2f}"
         published = "" if row["published"] is None else f"{row['published']:.2f}"
         test = f"{row['test_error']:.2f}{spread}"
         counts = (str(row["seeds"]), f"{row['steps']:,}")
         lines.append((row["run"], *counts, f"{row['train_error']:.2f}", test, published))
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths))
-        ).rstrip()
-        for line in lines
-    )
+    return tables.text_table(header, lines)
 
 
 def write_json(

@@ -25,8 +25,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxcnn.models.registry import near
-from jaxcnn.training.config import FREE, default_config, leaves, set_duration
-from jaxcnn.training.reading import load_function, override
+from jaxcnn.training.config import FREE, default_config, leaves, set_duration, within
+from jaxcnn.training.reading import load_function, override, split_overrides
 
 Overrides = Mapping[str, Any]
 _DURATIONS = (("train", "length"), ("eval", "every"), ("checkpoint", "every"))
@@ -134,13 +134,10 @@ def read_overrides(texts: Sequence[str]) -> dict[str, Any]:
       ValueError: no "=", an unknown field, or a value of another type.
     """
     fields = default_config()
-    found = {}
-    for text in texts:
-        field, separator, value = text.partition("=")
-        if not separator:
-            raise ValueError(f"{text!r} does not say field=value")
+    found: dict[str, Any] = {}
+    for field, value in split_overrides(texts).items():
         override(fields, field, value)
-        found[field] = leaves(fields)[field]
+        found |= {name: v for name, v in leaves(fields).items() if within(name, (field,))}
     return found
 
 
@@ -151,8 +148,7 @@ def _set(config: ConfigDict, field: str, value: Any) -> None:
         parent = parent.get(name)
         if not isinstance(parent, ConfigDict):
             break
-    free = any(field == part or field.startswith(f"{part}.") for part in FREE)
-    if not isinstance(parent, ConfigDict) or (last not in parent and not free):
+    if not isinstance(parent, ConfigDict) or (last not in parent and not within(field, FREE)):
         raise ValueError(f"unknown field config.{field}{near(field, leaves(config))}")
     for owner, name in _DURATIONS:
         if section == owner and last in (f"{name}_steps", f"{name}_epochs"):

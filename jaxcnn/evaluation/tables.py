@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn.analysis.tables import text_table
 from jaxcnn.evaluation import classification, ensembles
 
 
@@ -92,7 +93,7 @@ def text(rows: Sequence[Mapping[str, Any]], best: float | None = None) -> str:
         if best is not None:
             line.append(f"{100 * (best - found['top1_error']):+.2f}")
         lines.append(line)
-    return _aligned(lines)
+    return text_table(lines[0], lines[1:])
 
 
 def class_text(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> str:
@@ -107,7 +108,7 @@ def class_text(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[st
         error = f"{100 * (1 - right / total):.2f}" if total else ""
         taken = f"{names[worst]} ({others[worst]})" if others[worst] else ""
         lines.append([names[index], f"{total:,}", f"{total - right:,}", error, taken])
-    return _aligned(lines)
+    return text_table(lines[0], lines[1:])
 
 
 def draw_confusion(
@@ -132,15 +133,3 @@ def draw_confusion(
             color = "white" if shares[i, j] > 0.5 else "black"
             axes.text(j, i, str(table[i, j]), ha="center", va="center", color=color, fontsize=8)
     figure.savefig(path)
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths))
-        ).rstrip()
-        for line in ruled
-    )

@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxcnn.training import members, members_shared
 from jaxcnn.training.config import validate
-from jaxcnn.training.reading import load_function, read_config
+from jaxcnn.training.reading import load_function, read_config, split_overrides, split_spec
 from jaxcnn.training.reports import Report
 from jaxcnn.training.signals import StopSignals
 from jaxcnn.training.workdir import write_manifest
@@ -65,9 +65,8 @@ class Ensemble:
 
 def is_ensemble(spec: str) -> bool:
     """Whether a configuration file describes an ensemble."""
-    path, _, _ = spec.partition(".py:")
-    file = Path(path if path.endswith(".py") else f"{path}.py")
-    return file.is_file() and "def get_ensemble" in file.read_text("utf-8")
+    file, _ = split_spec(spec)
+    return file.suffix == ".py" and file.is_file() and "def get_ensemble" in file.read_text("utf-8")
 
 
 def read_ensemble(spec: str) -> Ensemble:
@@ -76,15 +75,10 @@ def read_ensemble(spec: str) -> Ensemble:
     Raises:
       ValueError: no such file or `get_ensemble`, or another argument.
     """
-    path, argument = _parse(spec)
+    path, argument = split_spec(spec)
     if argument not in ("", "smoke"):
         raise ValueError(f"ensemble argument {argument!r} is unknown; known is smoke")
     return load_function(path, "get_ensemble")()
-
-
-def _parse(spec: str) -> tuple[Path, str]:
-    path, suffix, argument = spec.partition(".py:")
-    return Path(path + suffix.removesuffix(":")), argument
 
 
 def ensemble_configs(spec: str, overrides: Sequence[str] = ()) -> list[Any]:
@@ -96,10 +90,8 @@ def ensemble_configs(spec: str, overrides: Sequence[str] = ()) -> list[Any]:
       ValueError: as `read_ensemble` and `read_config`.
     """
     ensemble = read_ensemble(spec)
-    path, argument = _parse(spec)
-    for text in overrides:
-        if "=" not in text:
-            raise ValueError(f"{text!r} does not say field=value")
+    path, argument = split_spec(spec)
+    given = split_overrides(overrides)
     made = []
     for member in ensemble.members:
         recipe = str(path.parent / member.recipe)
@@ -109,7 +101,7 @@ def ensemble_configs(spec: str, overrides: Sequence[str] = ()) -> list[Any]:
             own = {k: v for k, v in own.items() if k == "model.name" or k.endswith("seed")}
             if member.stand_in:
                 own["model.name"] = member.stand_in
-        own |= dict(text.partition("=")[::2] for text in overrides)
+        own |= given
         config = read_config(recipe, own)
         recipes = dict(config.model.options)
         with config.unlocked():

@@ -28,18 +28,29 @@ def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) ->
     Raises:
       ValueError: no such file or `get_config`, an unknown field, or a value of another type.
     """
-    path, suffix, argument = spec.partition(".py:")
-    get_config = load_function(Path(path + suffix.removesuffix(":")), "get_config")
+    path, argument = split_spec(spec)
+    get_config = load_function(path, "get_config")
     config = get_config(argument) if argument else get_config()
     if not isinstance(overrides, Mapping):
-        for text in overrides:
-            if "=" not in text:
-                raise ValueError(f"{text!r} does not say field=value")
-        overrides = dict(text.split("=", 1) for text in overrides)
+        overrides = split_overrides(overrides)
     for field, text in overrides.items():
         override(config, field, text)
         _clear_other_unit(config, field, overrides)
     return config
+
+
+def split_spec(spec: str) -> tuple[Path, str]:
+    """The file and the argument of "path/to/file.py:argument", "" for none."""
+    path, suffix, argument = spec.partition(".py:")
+    return Path(path + suffix.removesuffix(":")), argument
+
+
+def split_overrides(texts: Sequence[str]) -> dict[str, str]:
+    """{"train.seed": "1"} of "train.seed=1". Raises ValueError for one without "="."""
+    for text in texts:
+        if "=" not in text:
+            raise ValueError(f"{text!r} does not say field=value")
+    return dict(text.split("=", 1) for text in texts)
 
 
 def load_function(path: Path, name: str) -> Callable:

@@ -177,6 +177,8 @@ def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"unknown field config\.train\.batch;"):
         make_config({"train.batch": 3})
     assert read_overrides(["train.batch_size=64"]) == {"train.batch_size": 64}
+    whole = read_overrides(["model.options={'width': 8}"])
+    assert make_config(whole).model.options.to_dict() == {"width": 8}
     path.write_text("x = 1")
     with pytest.raises(ValueError, match="has no get_study"):
         load_study(str(path))
