@@ -26,6 +26,12 @@ WORKDIR = flags.DEFINE_string(
 )
 RESUME = flags.DEFINE_bool("resume", False, "Go on with the run that workdir holds.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run that workdir holds.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes that SLURM, MPI, Kubernetes or a TPU started."
+)
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process, elsewhere.")
+PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are.")
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 
 _OVERRIDES: list[str] = []
 
@@ -50,7 +56,7 @@ def _is_override(argument: str) -> bool:
 def main(argv: Sequence[str]) -> int:
     del argv
     logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
-    from jaxcnn.training import console, reading
+    from jaxcnn.training import console, hosts, reading
 
     try:
         fields = reading.read_config(CONFIG.value, _OVERRIDES)
@@ -58,7 +64,19 @@ def main(argv: Sequence[str]) -> int:
         print(f"train.py: error: {console.one_line(error)}", file=sys.stderr)
         return console.MISTAKE
     workdir = WORKDIR.value or Path("runs") / _run_name(CONFIG.value)
-    return console.run(fields, workdir, resume=RESUME.value, overwrite=OVERWRITE.value)
+    processes = hosts.asked_for(
+        DISTRIBUTED.value,
+        coordinator=COORDINATOR.value,
+        processes=PROCESSES.value,
+        process=PROCESS.value,
+    )
+    return console.run(
+        fields,
+        workdir,
+        resume=RESUME.value,
+        overwrite=OVERWRITE.value,
+        processes=processes,
+    )
 
 
 def _run_name(config: str) -> str:

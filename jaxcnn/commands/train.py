@@ -30,12 +30,19 @@ def register(subparsers) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="go on with the run in workdir")
     how.add_argument("--overwrite", action="store_true", help="delete the run in workdir")
+    several = parser.add_argument_group("one of several processes (see docs/scaling.md)")
+    several.add_argument(
+        "--distributed", action="store_true", help="started by SLURM, MPI, Kubernetes, Cloud TPU"
+    )
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")
+    several.add_argument("--processes", metavar="N", type=int, help="how many there are")
+    several.add_argument("--process", metavar="I", type=int, help="which one this is, from 0")
 
 
 def run(args: argparse.Namespace) -> int:
     from absl import logging
 
-    from jaxcnn.training import console, ensembles, reading
+    from jaxcnn.training import console, ensembles, hosts, reading
 
     logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
     whole = ensembles.is_ensemble(args.config)
@@ -49,4 +56,10 @@ def run(args: argparse.Namespace) -> int:
         train=functools.partial(ensembles.train_ensemble, overrides=args.overrides)
         if whole
         else None,
+        processes=hosts.asked_for(
+            args.distributed,
+            coordinator=args.coordinator,
+            processes=args.processes,
+            process=args.process,
+        ),
     )

@@ -6,6 +6,7 @@ lie in the same checkpoint: both are there or neither.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxcnn.training import parallel
+from jaxcnn.training import hosts, parallel
 
 UNREADABLE = "unreadable"
 
@@ -29,7 +30,10 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self.directory = Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        # Where two stores of several processes write at once, Orbax mixes up their barriers.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=True, enable_async_checkpointing=hosts.count() == 1
+        )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._args = ocp.args
 
@@ -75,7 +79,8 @@ class Checkpoints:
         failed: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
-                _check_arrays(self.directory / str(step) / "state")
+                folder = self.directory / str(step) / "state"
+                hosts.first_does(functools.partial(_check_arrays, folder))
                 state, meta = self.restore(step, like)
             except Exception as error:  # Orbax raises whatever its parts raise
                 failed[step] = _first_line(error)
@@ -105,10 +110,13 @@ class Checkpoints:
         self._manager.close()
 
     def _set_aside(self, step: int, good: int, why: str) -> str:
-        folder = self.directory.parent / UNREADABLE
-        folder.mkdir(exist_ok=True)
-        target = _unused(folder / f"step_{step}")
-        (self.directory / str(step)).rename(target)
+        target = _unused(self.directory.parent / UNREADABLE / f"step_{step}")
+
+        def move() -> None:
+            target.parent.mkdir(exist_ok=True)
+            (self.directory / str(step)).rename(target)
+
+        hosts.first_does(move)
         self._manager.reload()
         return (
             f"the checkpoint of step {step} cannot be read ({why}) and is now {target}; going on "

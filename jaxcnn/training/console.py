@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxcnn.training import hosts
 from jaxcnn.training.reports import Report
 
 DONE, NOT_FINITE, MISTAKE = 0, 1, 2
@@ -28,8 +30,12 @@ def run(
     program: str = "train.py",
     debug: bool = False,
     train: Callable[..., Iterable[Report]] | None = None,
+    processes: Mapping[str, Any] | None = None,
 ) -> int:
     """Trains and shows what happens; returns the exit code. `train` is `loop.train` if None.
+
+    `processes` are arguments of `hosts.begin`, None for a single process; of several the first
+    one shows what happens, and each what went wrong.
 
     0: done. 1: the loss or a gradient was not finite. 2: a mistake in what was asked for, or a file
     that cannot be read or written; one line on stderr names it (`debug` or JAXCNN_DEBUG=1 raises
@@ -38,19 +44,24 @@ def run(
     from jaxcnn.training import loop
 
     try:
+        if processes is not None:
+            hosts.begin(**processes)
         train = train or loop.train
-        return show(train(config, workdir, resume=resume, overwrite=overwrite), workdir)
+        reports = train(config, workdir, resume=resume, overwrite=overwrite)
+        return show(reports, workdir, None if hosts.is_first() else io.StringIO())
     except FloatingPointError as error:
-        print(f"{program}: stopped: {error}; the last checkpoint is good", file=sys.stderr)
-        return NOT_FINITE
+        text, code = f"stopped: {error}; the last checkpoint is good", NOT_FINITE
     except (ValueError, OSError) as error:
         if debug or os.environ.get("JAXCNN_DEBUG", "0") not in ("", "0"):
             raise
-        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
-        return MISTAKE
+        text, code = f"error: {one_line(error)}", MISTAKE
     except KeyboardInterrupt:
-        print(f"{program}: interrupted before a checkpoint was written", file=sys.stderr)
-        return 128 + signal.SIGINT
+        text, code = "interrupted before a checkpoint was written", 128 + signal.SIGINT
+    if hosts.count() == 1:
+        print(f"{program}: {text}", file=sys.stderr)
+        return code
+    print(f"{program}: process {hosts.number()}: {text}", file=sys.stderr)
+    hosts.leave(code)
 
 
 def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = None) -> int:
@@ -119,6 +130,8 @@ def _progress(console: Console) -> Progress:
 def _start_text(start: Mapping[str, Any]) -> str:
     devices = f"{start['device_count']} {start['platform']} device"
     devices += "s" if start["device_count"] > 1 else ""
+    if start["process_count"] > 1:
+        devices += f" of {start['process_count']} processes"
     return (
         f"{start['model']} ({start['params']:,} parameters) on {start['source']} "
         f"({start['train_examples']:,} to train on, {start['test_examples']:,} to test on): "

@@ -15,9 +15,9 @@ import numpy as np
 from jaxcnn.data import crops, resident, streaming
 from jaxcnn.data.bad_records import BadRecords
 from jaxcnn.data.dataset import Dataset
-from jaxcnn.training import parallel
+from jaxcnn.training import hosts, parallel
 from jaxcnn.training.setup import Setup
-from jaxcnn.training.workdir import BAD_RECORDS
+from jaxcnn.training.workdir import BAD_RECORDS, bad_records_path
 
 Batch = dict[str, Any]
 
@@ -61,9 +61,15 @@ def open_test(setup: Setup) -> Callable[[], Iterator[Batch]]:
         )
     assert stream is not None
 
+    total, count = len(test_set), hosts.count()
+    places = streaming.share(total, hosts.number(), count)
+    steps = -(-max(len(streaming.share(total, i, count)) for i in range(count)) // (size // count))
+
     def batches() -> Iterator[Batch]:
-        source = streaming.Evaluation(test_set, size, stream.eval_size, stream.eval_resize)
-        with streaming.Prefetch(source, source.steps, stream.workers, _placing(setup)) as found:
+        source = streaming.Evaluation(
+            test_set, size // count, stream.eval_size, stream.eval_resize, places
+        )
+        with streaming.Prefetch(source, steps, stream.workers, _placing(setup)) as found:
             yield from found
 
     return batches
@@ -100,7 +106,7 @@ def _whole(dataset: Dataset) -> Batch:
 
 
 def _placing(setup: Setup) -> Callable[[streaming.Batch], Batch]:
-    return lambda batch: parallel.place_batch(batch, setup.mesh)
+    return lambda batch: parallel.place_share(batch, setup.mesh)
 
 
 class _Resident:
@@ -143,10 +149,11 @@ class _Streamed:
     def __init__(self, setup: Setup, seed: int, step: int, directory: Path | None):
         stream = setup.stream
         assert stream is not None
-        path = None if directory is None else directory / BAD_RECORDS
+        path = None if directory is None else bad_records_path(directory, hosts.number())
         self._size, self._told = len(setup.train_set), 0
         self._bad = BadRecords(self._size, path)
-        source = _training(setup, seed, self._bad)
+        slots = streaming.share(setup.batch_size, hosts.number(), hosts.count())
+        source = _training(setup, seed, self._bad, slots)
         self._batches = streaming.Prefetch(
             source, setup.total_steps, stream.workers, _placing(setup)
         )

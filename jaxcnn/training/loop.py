@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.evaluation import metrics
-from jaxcnn.training import checkpoints, feeds, parallel, plots, programs, schedules
+from jaxcnn.training import checkpoints, feeds, hosts, parallel, plots, programs, schedules
 from jaxcnn.training.checkpoints import Checkpoints
 from jaxcnn.training.config import Recorded, validate
 from jaxcnn.training.parts import Ask, Parts
@@ -81,6 +81,7 @@ def train_one(
     keep, seed = fields.checkpoint.keep, fields.train.seed
     facts = _facts(setup, fields)
     directory = claim(workdir, config, resume=resume, overwrite=overwrite)
+    stop_at = hosts.Agreement(lambda: stop.received)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(parts.stop())
         newest = stack.enter_context(Checkpoints(directory / CHECKPOINTS, keep))
@@ -101,9 +102,10 @@ def train_one(
             step, state, sums, notices = found
         state = parallel.place_state(state, setup.mesh)
         best.delete_after(step)
-        files = MetricsFiles(directory, after=step if resume else None)
+        files = MetricsFiles(directory, after=step if resume else None, write=hosts.is_first())
         stack.callback(files.close)
-        write_manifest(directory, config, facts)
+        if hosts.is_first():
+            write_manifest(directory, config, facts)
         yield Report("start", step, setup.epoch(step), facts)
         if setup.steps_per_call > 1 and facts["platform"] == "cpu":
             notices.append("several steps in a call are several times slower on a CPU than one")
@@ -138,7 +140,7 @@ def train_one(
                 yield Report("train", last, setup.epoch(last), row)
 
         late = None  # metrics are fetched one call late, so that the device never waits for them
-        while step < setup.total_steps and not stop.received:
+        while step < setup.total_steps and not (signal := stop_at.reached()):
             count, boundary = setup.steps_at_once(step), setup.next_boundary(step)
             with speed.running():
                 made = run_steps(state, step, count)
@@ -174,11 +176,12 @@ def train_one(
         newest.wait()
         best.wait()
         if step < setup.total_steps:
-            yield Report("stopped", step, setup.epoch(step), {"signal": stop.received})
+            yield Report("stopped", step, setup.epoch(step), {"signal": signal})
             return
         rows = read_rows(directory)
-        plots.plot_curves(rows, directory / plots.CURVES, facts["model"])
-        _plot_predictions(setup, state, directory / plots.PREDICTIONS)
+        if hosts.is_first():
+            plots.plot_curves(rows, directory / plots.CURVES, facts["model"])
+            _plot_predictions(setup, state, directory / plots.PREDICTIONS)
         if fields.unread():
             text = f"nothing read config.{', config.'.join(fields.unread())}"
             yield Report("notice", step, setup.epoch(step), {"text": text})
@@ -216,7 +219,7 @@ def _observe(setup: Setup, fields: Recorded, state: TrainState, error: float) ->
 
 
 def _plot_predictions(setup: Setup, state: TrainState, path: Path) -> None:
-    predicted = programs.predict(setup, state, _PREDICTED)
+    predicted = programs.predict(setup, parallel.on_this_host(state), _PREDICTED)
     images, labels = feeds.first_examples(setup, _PREDICTED)
     plots.plot_predictions(images, labels, predicted, setup.test_set.class_names, path)
 
@@ -234,6 +237,7 @@ def _facts(setup: Setup, fields: Recorded) -> dict[str, Any]:
         "total_epochs": setup.epoch(setup.total_steps),
         "seed": fields.train.seed,
         "device_count": setup.mesh.size,
+        "process_count": hosts.count(),
         "platform": setup.mesh.devices.flat[0].platform,
         "parallel": setup.mode,
         "bn_sync": fields.train.bn_sync,

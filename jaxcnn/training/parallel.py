@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import (
     AxisType,
@@ -21,7 +22,7 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
-from jaxcnn.training import compiling
+from jaxcnn.training import compiling, hosts
 from jaxcnn.training.step import RESIDENT, multi_step
 
 AXIS = "data"
@@ -32,13 +33,23 @@ BN_SYNC = ("local", "global")
 def make_mesh(devices: int | None = None) -> Mesh:
     """A mesh with the one axis "data" over the first `devices` devices, by default all.
 
+    Of several processes it has all devices, those of the first process first: what a process holds
+    of a batch is one piece.
+
     Raises:
-      ValueError: there are not so many.
+      ValueError: there are not so many, or of several processes not all are asked for.
     """
     present = jax.device_count()
     devices = present if devices is None else devices
+    if hosts.count() > 1 and devices != present:
+        raise ValueError(
+            f"devices is {devices}; {hosts.count()} processes use all of theirs, {present}"
+        )
     if not 1 <= devices <= present:
         raise ValueError(f"devices is {devices}; this machine has {present}")
+    if hosts.count() > 1:
+        ordered = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+        return Mesh(np.array(ordered), (AXIS,), axis_types=(AxisType.Auto,))
     return jax.make_mesh(
         (devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )
@@ -79,10 +90,15 @@ def parallelise(
       `.lower(...).compile()`.
 
     Raises:
-      ValueError: the mode is unknown, or "jit" is asked for on several devices.
+      ValueError: the mode is unknown, "jit" is asked for on several devices, or "pmap" with several
+        processes.
     """
     if axis_name(mode) is None and mesh.size > 1:
         raise ValueError(f"parallel is 'jit' on {mesh.size} devices; it must be 'shard_map' there")
+    if mode == "pmap" and hosts.count() > 1:
+        raise ValueError(
+            f"parallel is 'pmap' with {hosts.count()} processes; it must be 'shard_map' there"
+        )
     if steps > 1:
         step = multi_step(step, steps)
     donated = (0,) if donate else ()
@@ -111,6 +127,8 @@ def place_state(state: Any, mesh: Mesh) -> Any:
 
     A copy: a step that takes its memory leaves the original alone.
     """
+    if hosts.count() > 1:
+        return jax.tree.map(lambda leaf: _on_every_host(leaf, mesh), state)
     state = jax.tree.map(lambda leaf: leaf.copy(), state)
     return jax.device_put(state, sharding(mesh))
 
@@ -118,7 +136,8 @@ def place_state(state: Any, mesh: Mesh) -> Any:
 def place_batch(batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False) -> dict[str, Any]:
     """The batch on the mesh: split by example, the resident set in full on every device.
 
-    `stacked` batches have a leading axis of steps.
+    `stacked` batches have a leading axis of steps. Every process has the whole batch, and its
+    devices take their part of it; see `place_share` for one that has its part alone.
 
     Raises:
       ValueError: the examples cannot be split evenly.
@@ -126,10 +145,25 @@ def place_batch(batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False) 
     for name, value in batch.items():
         if name not in RESIDENT:
             check_batch_size(np.shape(value)[int(stacked)], mesh.size)
+    held = {name: sharding(mesh, _spec(name, stacked)) for name in batch}
+    if hosts.count() > 1:
+        return {name: _from_whole(value, held[name]) for name, value in batch.items()}
+    return {name: jax.device_put(value, held[name]) for name, value in batch.items()}
+
+
+def place_share(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
+    """`place_batch` where each process has the examples of its own devices only."""
+    if hosts.count() == 1:
+        return place_batch(batch, mesh)
+    held = sharding(mesh, PartitionSpec(AXIS))
     return {
-        name: jax.device_put(value, sharding(mesh, _spec(name, stacked)))
-        for name, value in batch.items()
+        name: jax.make_array_from_process_local_data(held, value) for name, value in batch.items()
     }
+
+
+def on_this_host(tree: Any) -> Any:
+    """What every device holds in full, such as a state, for computing with it in one process."""
+    return jax.device_get(tree) if hosts.count() > 1 else tree
 
 
 def sharding(mesh: Mesh, spec: PartitionSpec = PartitionSpec()) -> Sharding:  # noqa: B008
@@ -152,6 +186,21 @@ def check_batch_size(batch_size: int, devices: int) -> None:
             f"batch size {batch_size} cannot be split evenly over {devices} devices; the nearest "
             f"that can: {' and '.join(sizes)}"
         )
+
+
+def _from_whole(value: Any, held: Sharding) -> jax.Array:
+    whole = np.asarray(value)
+    return jax.make_array_from_callback(whole.shape, held, lambda part: whole[part])
+
+
+def _on_every_host(leaf: jax.Array, mesh: Mesh) -> jax.Array:
+    if not leaf.is_fully_addressable:
+        return leaf.copy()
+    held = sharding(mesh)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _from_whole(jax.random.key_data(leaf), held)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return _from_whole(leaf, held)
 
 
 def _spec(name: str, stacked: bool) -> PartitionSpec:

@@ -71,12 +71,17 @@ class MetricsFiles:
       workdir: where the files lie.
       after: None for a new run. For a resumed one its step: later rows of the files, and a last
         line that was cut short, are dropped, so that the files become those of an undisturbed run.
+      write: False in a process that only needs to know the best score so far.
     """
 
-    def __init__(self, workdir: Path, after: int | None = None):
+    def __init__(self, workdir: Path, after: int | None = None, *, write: bool = True):
         from tensorboardX import SummaryWriter
 
         kept = [] if after is None else [r for r in read_rows(workdir) if r["step"] <= after]
+        self.best = min((score(r) for r in kept if r["kind"] == "eval"), default=None)
+        self._write = write
+        if not write:
+            return
         _replace(workdir / JSONL, (json.dumps(row) + "\n" for row in kept))
         _replace(workdir / CSV, [",".join(COLUMNS) + "\n"])
         self._jsonl = open(workdir / JSONL, "a", encoding="utf-8")  # noqa: SIM115
@@ -84,13 +89,16 @@ class MetricsFiles:
         self._csv = csv.DictWriter(self._csv_file, COLUMNS, lineterminator="\n")
         self._csv.writerows(kept)
         self._csv_file.flush()
-        self.best = min((score(r) for r in kept if r["kind"] == "eval"), default=None)
         self._events = SummaryWriter(
             str(workdir / TENSORBOARD), purge_step=None if after is None else after + 1
         )
 
     def write(self, kind: str, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Adds a row to all three."""
+        if kind == "eval":
+            self.best = score(values) if self.best is None else min(self.best, score(values))
+        if not self._write:
+            return
         row = {"kind": kind, "step": step, "epoch": epoch, **values}
         unknown = set(row) - set(COLUMNS)
         if unknown:
@@ -101,10 +109,10 @@ class MetricsFiles:
         self._csv_file.flush()
         for name, value in values.items():
             self._events.add_scalar(f"{kind}/{name}", value, step)
-        if kind == "eval":
-            self.best = score(values) if self.best is None else min(self.best, score(values))
 
     def close(self) -> None:
+        if not self._write:
+            return
         self._jsonl.close()
         self._csv_file.close()
         self._events.close()

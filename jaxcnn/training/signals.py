@@ -7,11 +7,15 @@ import threading
 from types import FrameType
 from typing import Any
 
+from jaxcnn.training import hosts
+
 
 class StopSignals:
     """While entered, SIGTERM and Ctrl-C are noted in `received` instead of ending the process.
 
-    A second Ctrl-C interrupts as usual. Outside the main thread nothing is changed.
+    A second Ctrl-C interrupts as usual. Outside the main thread nothing is changed. Of several
+    processes JAX listens for SIGTERM itself, to tell the others (see `hosts.Agreement`): it stays
+    with JAX, and Ctrl-C is handed on as one.
     """
 
     def __init__(self) -> None:
@@ -20,7 +24,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            alone = hosts.count() == 1
+            for number in (signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGINT,):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -34,3 +39,5 @@ class StopSignals:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name
+        if hosts.count() > 1:
+            signal.raise_signal(signal.SIGTERM)

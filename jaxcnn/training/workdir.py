@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 import jaxcnn
-from jaxcnn.training import checkpoints, plots, reports
+from jaxcnn.training import checkpoints, hosts, plots, reports
 from jaxcnn.training.config import differences
 
 MANIFEST = "config.json"
@@ -27,8 +27,15 @@ BEST = "best"
 BAD_RECORDS = "bad_records.jsonl"
 
 _FILES = (reports.JSONL, reports.CSV, plots.CURVES, plots.PREDICTIONS, BAD_RECORDS)
+_OTHERS_FILES = "bad_records_*.jsonl"
 _FOLDERS = (CHECKPOINTS, BEST, reports.TENSORBOARD, checkpoints.UNREADABLE)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def bad_records_path(workdir: Path, process: int) -> Path:
+    """Where a process writes the bad records that it meets."""
+    path = workdir / BAD_RECORDS
+    return path.with_name(f"{path.stem}_{process}{path.suffix}") if process else path
 
 
 def claim(
@@ -49,6 +56,11 @@ def claim(
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other")
     workdir = Path(workdir).absolute()
+    hosts.first_does(lambda: _claim(workdir, config, resume, overwrite))
+    return workdir
+
+
+def _claim(workdir: Path, config: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
     _check_writable(workdir)
     manifest = workdir / MANIFEST
     if not manifest.exists():
@@ -71,7 +83,6 @@ def claim(
             f"{workdir} already holds a run; resume it (--resume), overwrite it (--overwrite) or "
             "choose another workdir"
         )
-    return workdir
 
 
 def write_manifest(workdir: Path, config: Any, facts: Mapping[str, Any]) -> None:
@@ -142,8 +153,8 @@ def _delete_run(workdir: Path) -> None:
     for folder in folders:
         if folder.is_symlink():
             raise ValueError(f"{folder} is a link; nothing was deleted")
-    for name in _FILES:
-        (workdir / name).unlink(missing_ok=True)
+    for path in (*(workdir / name for name in _FILES), *workdir.glob(_OTHERS_FILES)):
+        path.unlink(missing_ok=True)
     for folder in folders:
         shutil.rmtree(folder)
     (workdir / MANIFEST).unlink()
