@@ -5,7 +5,8 @@ configuration is set by `--config.train.seed=1`; `--config=configs/lenet_digits.
 of seconds.
 
 Exit codes: 0 done, 1 the loss was not finite, 2 a mistake in what was asked for, 143 or 130 stopped
-by SIGTERM or Ctrl-C with a checkpoint; go on with --resume.
+by SIGTERM or Ctrl-C with a checkpoint; go on with --resume. Compiled programs are kept between
+runs in the user's folder of caches; JAXCNN_CACHE=0 turns that off.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ def _is_override(argument: str) -> bool:
 def main(argv: Sequence[str]) -> int:
     del argv
     logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
+    from jaxcnn import program_cache
+
+    program_cache.use()
     from jaxcnn.training import console, hosts, reading
 
     try:

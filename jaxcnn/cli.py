@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import jaxcnn.commands
+from jaxcnn import program_cache
 
 USER_MISTAKES = (ValueError, FileNotFoundError, PermissionError)
 
@@ -19,7 +20,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jaxcnn",
         description="The convolutional networks that made computer vision, in JAX and Flax.",
-        epilog="`jaxcnn COMMAND --help` explains a command and gives an example.",
+        epilog="`jaxcnn COMMAND --help` explains a command and gives an example. Compiled programs "
+        "are kept between runs in the user's folder of caches; JAXCNN_CACHE=0 turns that off.",
     )
     _add_debug(parser, False)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -42,6 +44,7 @@ def _add_debug(parser: argparse.ArgumentParser, default: bool | str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, or 2 where the user made a mistake."""
     args = make_parser().parse_args(argv)
+    program_cache.use()
     try:
         code = args.run(args) or 0
         sys.stdout.flush()
