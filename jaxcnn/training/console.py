@@ -18,7 +18,7 @@ from jaxcnn.training import hosts
 from jaxcnn.training.reports import Report
 
 DONE, NOT_FINITE, MISTAKE = 0, 1, 2
-_SPEED = "images_per_second"
+_SPEED, _FIRST = "images_per_second", "first_step_seconds"
 
 
 def run(
@@ -88,6 +88,9 @@ def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = No
                 if not whose or report.values["seconds"] > 0.1:  # else a member before did it
                     console.print(whose + _compiled_text(report.values))
                 progress.start_task(task)
+            elif report.kind == "first_step":
+                if not report.member:  # the others follow at once, or come much later
+                    console.print(f"first step done after {report.values[_FIRST]:.1f} s")
             elif report.kind == "step":
                 epoch = f"epoch {report.epoch:.1f}/{start['total_epochs']:.4g}"
                 loss = f"loss {report.values['loss']:.4f}"

@@ -125,6 +125,10 @@ def train_one(
             """Fetches and sums the metrics of the steps first+1..last, and writes a row if due."""
             with speed.running((last - first) * setup.batch_size):
                 fetched = jax.device_get(fetched_later)
+            if not speed.known:
+                seconds = {"first_step_seconds": time.perf_counter() - began}
+                yield Report("first_step", last, setup.epoch(last), seconds)
+                speed.known = True
             _check_finite(fetched, first)
             for name, so_far in sums.items():
                 sums[name] = metrics.combine([so_far, fetched])
@@ -249,6 +253,7 @@ class _Speed:
 
     def __init__(self) -> None:
         self._images, self._seconds = 0, 0.0
+        self.known = False  # since the first steps are finished
 
     @contextlib.contextmanager
     def running(self, images: int = 0) -> Iterator[None]:

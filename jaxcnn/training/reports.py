@@ -37,7 +37,8 @@ class Report:
     """One thing that happened in a run.
 
     Fields:
-      kind: "start", "notice", "compiled", "step", "train", "eval", "checkpoint", "stopped", "end".
+      kind: "start", "notice", "compiled", "first_step", "step", "train", "eval", "checkpoint",
+        "stopped", "end".
       step: updates made so far.
       epoch: passes over the training set so far.
       member: whose it is, of runs that are trained as one; see `members`.
@@ -46,6 +47,7 @@ class Report:
           total_epochs, devices, platform, parallel.
         notice: text.
         compiled: seconds, and memory_bytes where the backend tells it.
+        first_step: first_step_seconds, from the beginning of the run until its first step was done.
         step: loss, learning_rate, images_per_second of the newest step that was fetched.
         train: means over the steps since the last such row; see `COLUMNS`. `data_wait_ms`, of
           photos that are streamed, is how long a step waited for its batch.

@@ -39,7 +39,7 @@ def of_kind(reports, kind):
 
 def test_reports_come_in_order(finished):
     reports = finished[1]
-    assert [r.kind for r in reports[:2]] == ["start", "compiled"]
+    assert [r.kind for r in reports[:4]] == ["start", "compiled", "first_step", "step"]
     assert reports[-1].kind == "end"
     assert [r.step for r in of_kind(reports, "step")] == list(range(1, 11))
     assert [r.step for r in of_kind(reports, "train")] == [3, 6, 9]
@@ -50,6 +50,9 @@ def test_reports_come_in_order(finished):
     assert (start["train_examples"], start["test_examples"], start["total_steps"]) == (200, 70, 10)
     assert reports[-1].epoch == 10 * 48 / 200
     assert reports[1].values["memory_bytes"] > 1000
+    (first,) = of_kind(reports, "first_step")
+    seconds = (reports[1].values["seconds"], *first.values.values(), reports[-1].values["seconds"])
+    assert seconds == tuple(sorted(seconds)) and first.step == 1
     assert all(r.values["images_per_second"] > 1 for r in of_kind(reports, "train"))
 
 
@@ -229,10 +232,11 @@ def test_lines_for_a_run_without_a_terminal(finished, tmp_path, capsys):
         lines[0].startswith("tiny (") and "synthetic (200 to train on, 70 to test on)" in lines[0]
     )
     assert lines[1].startswith("compiled the step in")
-    assert [line.split()[3] for line in lines[2:5]] == ["4/10", "8/10", "10/10"]
+    assert lines[2].startswith("first step done after")
+    assert [line.split()[3] for line in lines[3:6]] == ["4/10", "8/10", "10/10"]
     error = reports[-1].values["top1_error"]
-    assert f"test error {100 * error:.2f} % ({round(70 * error)} of 70 wrong)" in lines[5]
-    assert len(lines) == 6
+    assert f"test error {100 * error:.2f} % ({round(70 * error)} of 70 wrong)" in lines[6]
+    assert len(lines) == 7
 
 
 def test_exit_codes(tmp_path, capsys):
