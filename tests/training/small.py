@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from tiny import Tiny
 
@@ -41,8 +42,13 @@ def last_checkpoint(directory):
     store = checkpoints.Checkpoints(directory / "checkpoints", 3)
     with store:
         step = store.steps()[-1]
-        args = store._args
-        item = args.Composite(state=args.StandardRestore(), meta=args.JsonRestore())
+        args, held = store._args, jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        with ocp.StandardCheckpointer() as reader:
+            saved = reader.metadata(store.directory / str(step) / "state").item_metadata.tree
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=held), saved
+        )
+        item = args.Composite(state=args.StandardRestore(like), meta=args.JsonRestore())
         restored = store._manager.restore(step, args=item)
     leaves = jax.tree_util.tree_leaves_with_path(restored.state)
     return step, {jax.tree_util.keystr(p): np.asarray(v) for p, v in leaves}, restored.meta
