@@ -3,21 +3,26 @@
     uv venv /tmp/torch && uv pip install --python /tmp/torch/bin/python torch torchvision timm
     python benchmarks/against_torch.py --torch-python /tmp/torch/bin/python
     python benchmarks/against_torch.py --torch-python ... --quick --models lenet5 --modes train
+    python benchmarks/against_torch.py --torch-python ... --forms eager compile --dtype bfloat16
 
 A training step is forward, cross-entropy, backward and SGD with momentum; inference is the logits.
 Data are on the device. PyTorch runs in a process of its own, in as many forms as `--forms` names:
 eager, channels_last, compile (which is channels-last as well). In each round every form makes its
 steps in turn; a ratio is jaxcnn's time over PyTorch's in the same round, so below 1 jaxcnn is
 faster. `--threads` cores are used by either. On a GPU bfloat16 is autocast in PyTorch and
-`dtype=bfloat16` in jaxcnn.
+`dtype=bfloat16` in jaxcnn. Both networks must have the same number of parameters.
 
-Writes results/against_torch.json (or --name); rows of other models and modes stay in it.
+The file results/against_torch.json (or --name) is written after every row; rows of other models,
+modes and types stay in it. What fails is named, and the next one begins. `--limit` bounds the
+seconds of a row, building and compiling included: no further round begins after it, though two are
+always made. With its default the whole list takes at most twenty minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import math
 import os
@@ -115,11 +120,12 @@ def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable,
 
 def measure(
     torch: Torch, name: str, mode: str, batch: int, dtype: str, forms: list[str],
-    rounds: int, seconds: float,
+    rounds: int, seconds: float, limit: float,
 ) -> dict:  # fmt: skip
     """One row: seconds of each form by round, and jaxcnn's ratio to each."""
     from jaxcnn import model_info
 
+    began = time.perf_counter()
     runs: dict[str, Callable[[int], float]] = {}
     runs["jaxcnn"], about = jaxcnn_form(name, mode, batch, dtype)
     built = {"jaxcnn": about}
@@ -134,13 +140,14 @@ def measure(
         raise RuntimeError(f"{name}: parameters differ: {built}")
     calls = {form: max(1, round(seconds / run(1))) for form, run in runs.items()}
     times: dict[str, list[float]] = {form: [] for form in runs}
-    for _ in range(rounds):
+    for made in range(rounds):
+        if made > 1 and time.perf_counter() - began > limit:
+            break
         for form, run in runs.items():
             time.sleep(0.05)  # the other side's threads stop spinning
             times[form].append(run(calls[form]))
-    torch("forget")
     row = {"model": name, "mode": mode, "batch": batch, "dtype": dtype, "params": counts.pop()}
-    row["date"] = datetime.date.today().isoformat()
+    row |= {"rounds": len(times["jaxcnn"]), "date": datetime.date.today().isoformat()}
     row["forms"] = {
         form: {
             "seconds": statistics.median(values),
@@ -199,6 +206,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="cores that either side may use")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of a form's turn in a round")
+    parser.add_argument("--limit", type=float, default=40, help="seconds of a row (default: 40)")
     parser.add_argument("--quick", action="store_true", help="3 short rounds, two small models")
     parser.add_argument("--name", default="against_torch", help="of the result file")
     args = parser.parse_args()
@@ -216,20 +224,29 @@ def main() -> None:
     machine = harness.machine() | {"torch": torch.about}
     path = harness.RESULTS / f"{args.name}.json"
     rows: list[dict] = []
+    failed = []
+    rounds = args.rounds or (3 if args.quick else 7)
+    seconds = args.seconds or (0.3 if args.quick else 1.0)
     names = args.models or (SHORT if args.quick else list(BATCHES))
-    for name in names:
-        for mode in args.modes:
-            batch = args.batch or BATCHES[name][0 if on_cpu else 1]
-            rounds = args.rounds or (3 if args.quick else 7)
-            seconds = args.seconds or (0.3 if args.quick else 1.5)
-            row = measure(torch, name, mode, batch, args.dtype, args.forms, rounds, seconds)
-            rows.append(row)
-            together = kept(path, machine, rows) + rows
-            harness.save(args.name, together, machine=machine, summary=summary(together))
-            parts = [f"{form} {1e3 * f['seconds']:.1f} ms (x {f['ratio']:.2f}"
-                     f" [{f['ratio_min']:.2f}, {f['ratio_max']:.2f}])"
-                     for form, f in row["forms"].items()]  # fmt: skip
-            print(f"{name} {mode} b{batch}: " + ", ".join(parts), flush=True)
+    for name, mode in itertools.product(names, args.modes):
+        batch = args.batch or BATCHES[name][0 if on_cpu else 1]
+        try:
+            row = measure(
+                torch, name, mode, batch, args.dtype, args.forms, rounds, seconds, args.limit
+            )
+        except RuntimeError as error:
+            failed.append(f"{name} {mode}: {error}")
+            print(failed[-1], file=sys.stderr, flush=True)
+            continue
+        finally:
+            torch("forget")
+        rows.append(row)
+        together = kept(path, machine, rows) + rows
+        harness.save(args.name, together, machine=machine, summary=summary(together))
+        parts = [f"{form} {1e3 * f['seconds']:.1f} ms (x {f['ratio']:.2f}"
+                 f" [{f['ratio_min']:.2f}, {f['ratio_max']:.2f}])"
+                 for form, f in row["forms"].items()]  # fmt: skip
+        print(f"{name} {mode} b{batch}: " + ", ".join(parts), flush=True)
     torch.close()
     for key, mean in summary(rows).items():
         print(
@@ -237,6 +254,8 @@ def main() -> None:
             f"the best form, worst {mean['worst']:.2f}"
         )
     print(f"written to {path}")
+    if failed:
+        sys.exit(f"{len(failed)} failed")
 
 
 if __name__ == "__main__":
