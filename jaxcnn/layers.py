@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxcnn.batch_norm import GroupedBatchNorm
 from jaxcnn.operations import (
     Padding,
     Pair,
@@ -63,6 +64,8 @@ class Network(nn.Module):
         (logits float64 with dtype=float64).
       axis_name: mesh axis over which BatchNorm averages its batch statistics while training;
         None for statistics of each device's own share.
+      bn_group: examples that BatchNorm takes its statistics of while training, see
+        `jaxcnn.batch_norm`; None for what `axis_name` says.
       channels: of the images: 3 for colour, 1 for grey.
       min_size: smallest height and width of an image that the network can take.
       remat: recompute each block's activations in the backward pass instead of keeping them.
@@ -73,6 +76,7 @@ class Network(nn.Module):
     num_classes: int = 1000
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    bn_group: int | None = None
     channels: int = 3
     min_size: int = 32
     remat: bool = False
@@ -98,8 +102,11 @@ class Network(nn.Module):
 
     def norm(self, train: bool, *, epsilon: float = 1e-5, momentum: float = 0.9):
         """The network's BatchNorm: `norm(name=...)`. `momentum` is the share that is kept."""
+        kind: Callable[..., nn.BatchNorm] = nn.BatchNorm
+        if self.bn_group is not None:
+            kind = functools.partial(GroupedBatchNorm, group=self.bn_group)
         return functools.partial(
-            nn.BatchNorm,
+            kind,
             use_running_average=not train,
             momentum=momentum,
             epsilon=epsilon,

@@ -41,7 +41,8 @@ def default_config() -> ConfigDict:
     train: `batch_size` over all devices; `length_epochs` or `length_steps`; `seed` of everything
       random; `parallel` ("auto" is "jit" on one device and "shard_map" on several); `devices`,
       how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's "local"
-      share; `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere;
+      share, or with `bn_group` over so many neighbouring examples, wherever they lie;
+      `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere;
       `accumulate`, parts in which a device takes its share of the batch one after another;
       `ema_decay` of a running average of the weights, evaluated beside them, 0 for none;
       `init_seed` and `dropout_seed`, of the initial weights and of dropout alone, None for `seed`;
@@ -89,6 +90,7 @@ def default_config() -> ConfigDict:
             "parallel": "auto",
             "devices": 0,
             "bn_sync": "global",
+            "bn_group": config_dict.placeholder(int),
             "steps_per_call": 0,
             "accumulate": 1,
             "ema_decay": 0.0,
@@ -190,6 +192,8 @@ def validate(config: Mapping[str, Any]) -> None:
         _at_least(field, given[field], 1)
     for field in ("train.seed", "train.devices", "train.steps_per_call"):
         _at_least(field, given[field], 0)
+    if given["train.bn_group"] is not None:
+        _at_least("train.bn_group", given["train.bn_group"], 1)
     for field in ("train.init_seed", "train.dropout_seed"):
         if given[field] is not None:
             _at_least(field, given[field], 0)

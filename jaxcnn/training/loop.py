@@ -244,7 +244,7 @@ def _facts(setup: Setup, fields: Recorded) -> dict[str, Any]:
         "process_count": hosts.count(),
         "platform": setup.mesh.devices.flat[0].platform,
         "parallel": setup.mode,
-        "bn_sync": fields.train.bn_sync,
+        "batch_norm_examples": setup.bn_examples,
     }
 
 

@@ -62,14 +62,47 @@ def axis_name(mode: str) -> str | None:
     return None if mode == "jit" else AXIS
 
 
-def batch_norm_axis(mode: str, bn_sync: str) -> str | None:
+def batch_norm_axis(mode: str, bn_sync: str, bn_group: int | None = None) -> str | None:
     """The `axis_name` of a model: BatchNorm over the whole batch, or over each device's share.
+
+    With `bn_group` a group may lie on several devices, whatever `bn_sync` says.
 
     Raises ValueError for an unknown mode or `bn_sync`.
     """
     if bn_sync not in BN_SYNC:
         raise ValueError(f"bn_sync is {bn_sync!r}; it must be {' or '.join(BN_SYNC)}")
-    return axis_name(mode) if bn_sync == "global" else None
+    return axis_name(mode) if bn_sync == "global" or bn_group is not None else None
+
+
+def batch_norm_examples(
+    batch_size: int, devices: int, accumulate: int, bn_sync: str, bn_group: int | None
+) -> int:
+    """How many examples BatchNorm takes its statistics of.
+
+    Raises:
+      ValueError: `accumulate` does not divide a device's share, or groups of `bn_group` examples
+        cannot be formed of the parts of the batch that go through the network at once.
+    """
+    share = batch_size // devices
+    if share % accumulate:
+        raise ValueError(
+            f"config.train.accumulate is {accumulate}; it must divide a device's {share} examples"
+        )
+    part = share // accumulate
+    if bn_group is None:
+        return part * devices if bn_sync == "global" else part
+    spread = accumulate == 1 and bn_group % part == 0 and batch_size % bn_group == 0
+    if not (part % bn_group == 0 or spread):
+        fitting = [
+            size
+            for size in range(1, (part if accumulate > 1 else batch_size) + 1)
+            if part % size == 0 or (size % part == 0 and batch_size % size == 0)
+        ]
+        raise ValueError(
+            f"config.train.bn_group is {bn_group}; with {part} examples at once on each of "
+            f"{devices} devices it must be one of {', '.join(map(str, fitting))}"
+        )
+    return bn_group
 
 
 def parallelise(

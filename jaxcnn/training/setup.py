@@ -48,6 +48,7 @@ class Setup:
     aux_weight: float
     box_weight: float
     accumulate: int
+    bn_examples: int
     ema_decay: float
     optimizer: optax.GradientTransformation
     rate: schedules.Schedule
@@ -100,12 +101,10 @@ def make_setup(config: Recorded) -> Setup:
     batch_size = config.train.batch_size
     for examples in (batch_size, config.eval.batch_size):
         parallel.check_batch_size(examples, mesh.size)
-    accumulate = config.train.accumulate
-    share = batch_size // mesh.size
-    if share % accumulate:
-        raise ValueError(
-            f"config.train.accumulate is {accumulate}; it must divide a device's {share} examples"
-        )
+    accumulate, bn_sync, bn_group = (
+        config.train[name] for name in ("accumulate", "bn_sync", "bn_group")
+    )
+    bn_examples = parallel.batch_norm_examples(batch_size, mesh.size, accumulate, bn_sync, bn_group)
     data = config.data
     box_weight = config.loss.get("box_weight", 0.0)
     train_set, test_set, stream = datasets.open_sets(config)
@@ -120,7 +119,8 @@ def make_setup(config: Recorded) -> Setup:
         config.model.name,
         num_classes=train_set.num_classes,
         dtype={"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.model.dtype],
-        axis_name=parallel.batch_norm_axis(mode, config.train.bn_sync),
+        axis_name=parallel.batch_norm_axis(mode, bn_sync, bn_group),
+        bn_group=bn_group,
         **dict(config.model.options),
     )
     if stream:
@@ -150,6 +150,7 @@ def make_setup(config: Recorded) -> Setup:
         aux_weight=config.loss.get("aux_weight", 0.0),
         box_weight=box_weight,
         accumulate=accumulate,
+        bn_examples=bn_examples,
         ema_decay=config.train.ema_decay,
         optimizer=optimizer,
         rate=rate,

@@ -45,6 +45,51 @@ def test_local_statistics_differ_and_are_the_same_under_both_wrappings(one_devic
     chex.assert_trees_all_close(alone, one_device[0], **TOLERANCE)
 
 
+def test_groups_of_examples_are_the_same_on_any_number_of_devices():
+    """Groups of 4 of a batch of 16: whole groups on 1 and 2 devices, half of one on each of 8."""
+    one, _ = train("jit", 1, bn_group=4)
+    for mode, devices in (("shard_map", 2), ("shard_map", 8), ("pmap", 8)):
+        several, _ = train(mode, devices, bn_group=4)
+        chex.assert_trees_all_close(several, one, **TOLERANCE)
+    by_device, _ = train("shard_map", 4, bn_sync="local")
+    chex.assert_trees_all_close(by_device, one, **TOLERANCE)
+    by_part, _ = train("jit", 1, accumulate=2, bn_group=4)
+    chex.assert_trees_all_close(by_part, one, **TOLERANCE)
+
+
+def test_a_group_of_the_whole_batch_is_ordinary_batch_norm(one_device):
+    grouped, _ = train("jit", 1, bn_group=16)
+    chex.assert_trees_all_close(grouped, one_device[0], **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "examples"),
+    [
+        ((64, 1, 1, "global", None), 64),
+        ((64, 4, 1, "global", None), 64),
+        ((64, 4, 1, "local", None), 16),
+        ((64, 4, 2, "global", None), 32),
+        ((64, 4, 1, "local", 32), 32),
+        ((64, 4, 2, "global", 8), 8),
+    ],
+)
+def test_how_many_examples_are_normalised_together(arguments, examples):
+    assert parallel.batch_norm_examples(*arguments) == examples
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((64, 4, 1, "global", 12), "bn_group is 12; .* must be one of 1, 2, 4, 8, 16, 32, 64"),
+        ((64, 4, 2, "global", 16), "bn_group is 16; with 8 examples at once .* 1, 2, 4, 8$"),
+        ((64, 4, 3, "global", None), "accumulate is 3; it must divide a device's 16 examples"),
+    ],
+)
+def test_groups_that_cannot_be_formed_are_named(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        parallel.batch_norm_examples(*arguments)
+
+
 def draw_batch(size, seed=0):
     rng = np.random.default_rng(seed)
     return {

@@ -65,12 +65,17 @@ def begin(model, **options):
     return optimizer, state.create_state(model, optimizer, jax.random.key(0), (1, *SHAPE))
 
 
-def train(mode, devices, *, steps=5, batch=16, bn_sync="global", wrap=lambda f: f, **fields):
+def train(
+    mode, devices, *, steps=5, batch=16, bn_sync="global", wrap=lambda f: f, accumulate=1, **fields
+):
     """The state and the last metrics, on the host, after some steps on a resident set."""
     mesh = parallel.make_mesh(devices)
-    model = Tiny(axis_name=parallel.batch_norm_axis(mode, bn_sync), **fields)
+    axis = parallel.batch_norm_axis(mode, bn_sync, fields.get("bn_group"))
+    model = Tiny(axis_name=axis, **fields)
     optimizer, start = begin(model, weight_decay=1e-3)
-    one = step.make_train_step(model, optimizer, prepare=noisy, axis_name=parallel.axis_name(mode))
+    axis = parallel.axis_name(mode)
+    options = {"prepare": noisy, "axis_name": axis, "accumulate": accumulate}
+    one = step.make_train_step(model, optimizer, **options)
     run = parallel.parallelise(wrap(one), mode, mesh, donate=True)
     resident = parallel.place_batch(draw_set(40), mesh)
     key = parallel.place_state(jax.random.key(1), mesh)
