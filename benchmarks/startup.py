@@ -1,11 +1,12 @@
-"""Start-up, each figure from fresh processes: import, initialisation, compilation, warm cache.
+"""Start-up, each figure from fresh processes: import, initialisation, compilation, a whole command.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --models lenet5 --runs 3
 
-Import is compared with `import jax, flax.linen`; initialisation as jaxcnn compiles it with an
-ordinary `jit`; the training step's compilation with and without a filled persistent compilation
-cache. Writes results/startup.json.
+Import is compared with `import jax, flax.linen`, alone and with a network created; initialisation
+as jaxcnn compiles it with an ordinary `jit`; the training step's compilation with and without a
+filled persistent compilation cache; `jaxcnn train` of a few steps without the cache, with an empty
+one and with a filled one. Writes results/startup.json.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from pathlib import Path
 
 import harness
 
-IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+MODELS = ("lenet5", "resnet20_cifar", "resnet50", "inception_v3", "resnet152")
+CONFIGS = Path(__file__).parents[1] / "configs"
+IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 COMPILE = """
 import sys, time, json
 import jax, jax.numpy as jnp, numpy as np, optax
@@ -58,14 +64,44 @@ def fresh(code: str, *arguments: str, cache: str | None = None) -> str:
 
 
 def imports(runs: int) -> dict[str, float]:
-    """Median seconds of each import, and the ratio."""
-    names = {"jax, flax.linen": [], "jaxcnn": []}
+    """Median seconds of each import, and the last one's ratio to that of JAX and Flax alone."""
+    codes = {
+        "jax, flax.linen": "import jax, flax.linen",
+        "jaxcnn": "import jaxcnn",
+        "jaxcnn.create_model": "import jaxcnn; jaxcnn.create_model('resnet50')",
+    }
+    times: dict[str, list[float]] = {name: [] for name in codes}
     for _ in range(runs):
-        for name, values in names.items():
-            values.append(float(fresh(IMPORT.format(name))))
-    row = {name: statistics.median(values) for name, values in names.items()}
-    pairs = zip(names["jaxcnn"], names["jax, flax.linen"])
+        for name, code in codes.items():
+            times[name].append(float(fresh(IMPORT.format(code))))
+    row = {name: statistics.median(values) for name, values in times.items()}
+    pairs = zip(times["jaxcnn.create_model"], times["jax, flax.linen"])
     return row | {"ratio": statistics.median(a / b for a, b in pairs)}
+
+
+def command(runs: int) -> dict[str, float]:
+    """Median seconds of `jaxcnn train` until its first step, counted from the run's beginning, and
+    of the whole process: without the cache of programs, with an empty one, with a filled one."""
+    rows: dict[str, list[float]] = {}
+    own = ("JAX_COMPILATION_CACHE_DIR", "JAXCNN_CACHE")
+    environment = {k: v for k, v in os.environ.items() if k not in own}
+    run = [sys.executable, "-m", "jaxcnn.cli", "train", f"{CONFIGS}/lenet_digits.py:smoke"]
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as folder:
+            for kind in ("off", "cold", "warm"):
+                given = {"XDG_CACHE_HOME": folder} | (
+                    {"JAXCNN_CACHE": "0"} if kind == "off" else {}
+                )
+                began = time.perf_counter()
+                done = subprocess.run(
+                    [*run, "--workdir", f"{folder}/{kind}"], env=environment | given, check=True,
+                    stdout=subprocess.PIPE, text=True,
+                )  # fmt: skip
+                rows.setdefault(f"whole, {kind}", []).append(time.perf_counter() - began)
+                first = re.search(r"first step done after ([\d.]+) s", done.stdout)
+                assert first, done.stdout
+                rows.setdefault(f"first step, {kind}", []).append(float(first[1]))
+    return {label: statistics.median(values) for label, values in rows.items()}
 
 
 def compilation(name: str, runs: int) -> dict[str, float]:
@@ -86,10 +122,12 @@ def compilation(name: str, runs: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["lenet5", "resnet20_cifar"])
+    parser.add_argument(
+        "--models", nargs="+", default=["lenet5", "resnet20_cifar"], metavar="MODEL"
+    )
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
-    rows = {"import": imports(args.runs)}
+    rows = {"import": imports(args.runs), "command": command(args.runs)}
     rows |= {name: compilation(name, args.runs) for name in args.models}
     for title, row in rows.items():
         print(title)

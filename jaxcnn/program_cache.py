@@ -28,8 +28,9 @@ def use(environment: MutableMapping[str, str] = os.environ) -> Path | None:
     if "jax" in sys.modules:
         return None
     # XLA writes lines of thousands of characters about each program that it reads from the cache,
-    # as errors; what fails is raised.
-    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # as errors; what fails is raised. JAX leaves a 1 to the processes that a program of it starts.
+    if environment.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+        environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if environment.get("JAXCNN_CACHE") == "0" or "JAX_COMPILATION_CACHE_DIR" in environment:
         return None
     folder = _caches(environment) / "jaxcnn" / "xla" / _machine()

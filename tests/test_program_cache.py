@@ -39,6 +39,13 @@ def test_the_platforms_own_place(without_jax, tmp_path, monkeypatch, system):
     assert folder.is_relative_to(tmp_path / place)
 
 
+def test_xla_is_quiet_also_under_a_process_of_jax(without_jax, tmp_path):
+    for before, after in (("1", "3"), ("0", "0"), ("2", "2")):
+        environment = {"JAXCNN_CACHE": "0", "TF_CPP_MIN_LOG_LEVEL": before}
+        program_cache.use(environment)
+        assert environment["TF_CPP_MIN_LOG_LEVEL"] == after
+
+
 def test_what_the_user_says_stays(without_jax, tmp_path):
     (tmp_path / "file").write_text("")
     for said in (
