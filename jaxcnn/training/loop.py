@@ -14,7 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.evaluation import metrics
-from jaxcnn.training import checkpoints, feeds, hosts, parallel, plots, programs, schedules
+from jaxcnn.training import (
+    checkpoints,
+    feeds,
+    hosts,
+    nonfinite,
+    parallel,
+    plots,
+    programs,
+    schedules,
+)
 from jaxcnn.training.checkpoints import Checkpoints
 from jaxcnn.training.config import Recorded, validate
 from jaxcnn.training.parts import Ask, Parts
@@ -53,7 +62,8 @@ def train(
     Raises:
       ValueError: the configuration, the data or the directory cannot be used, or an evaluation did
         not count every example once.
-      FloatingPointError: the loss or a gradient was not finite; the text names the steps.
+      FloatingPointError: the loss or a gradient was not finite; the text names the step, what
+        was not finite, and the first layer where.
     """
     validate(config)
     if config["train"]["members"]:
@@ -91,16 +101,11 @@ def train_one(
         found = newest.restore_newest(checkpoints.abstract(setup.shapes, setup.mesh))
         sums: dict[str, Any] = {"log": {}, "eval": {}}
         if found is None:
-            step = 0
+            step, state = 0, _begin(setup, fields, parts, init_key)
             notices = ["there is no checkpoint to go on from: the run begins"] if resume else []
-            state = parts.begin(setup, init_key)
-            if setup.weights:
-                state = with_trunk(
-                    state, setup.weights, fields.model.name, dict(fields.model.options)
-                )
         else:
             step, state, sums, notices = found
-        state = parallel.place_state(state, setup.mesh)
+            state = parallel.place_state(state, setup.mesh)
         best.delete_after(step)
         files = MetricsFiles(directory, after=step if resume else None, write=hosts.is_first())
         stack.callback(files.close)
@@ -129,7 +134,8 @@ def train_one(
                 seconds = {"first_step_seconds": time.perf_counter() - began}
                 yield Report("first_step", last, setup.epoch(last), seconds)
                 speed.known = True
-            _check_finite(fetched, first)
+            if bad := nonfinite.describe(fetched, first):
+                yield from find_layer(*bad)
             for name, so_far in sums.items():
                 sums[name] = metrics.combine([so_far, fetched])
             values = metrics.finalise(metrics.combine([fetched]))
@@ -142,6 +148,26 @@ def train_one(
                 sums["log"] = {}
                 files.write("train", last, setup.epoch(last), row)
                 yield Report("train", last, setup.epoch(last), row)
+
+        def find_layer(bad: int, what: str) -> Iterator[Report]:
+            """Raises FloatingPointError that says where the step that went wrong did."""
+            if not parts.alone:
+                raise FloatingPointError(what)
+            newest.wait()
+            found = newest.restore_newest(checkpoints.abstract(setup.shapes, setup.mesh))
+            at, again = (0, _begin(setup, fields, parts, init_key)) if found is None else found[:2]
+            text = f"{what}; making steps {at + 1} to {bad} again, to find the layer"
+            yield Report("notice", bad, setup.epoch(bad), {"text": text})
+
+            def observe(state: TrainState, step: int) -> TrainState:
+                if fields.schedule["name"] != "plateau" or not setup.is_due(setup.every_eval, step):
+                    return state
+                return _observe(setup, fields, state, evaluate(state)["top1_error"])
+
+            again = parallel.place_state(again, setup.mesh)
+            again = nonfinite.make_again(at, again, bad - 1, setup, run_steps, observe)
+            where = nonfinite.first_bad(setup, again, feed.batch(bad - 1, 1), key)
+            raise FloatingPointError(f"{what}: {where}")
 
         late = None  # metrics are fetched one call late, so that the device never waits for them
         while step < setup.total_steps and not (signal := stop_at.reached()):
@@ -195,12 +221,12 @@ def train_one(
         )
 
 
-def _check_finite(fetched: Mapping[str, Any], first: int) -> None:
-    finite = np.atleast_1d(fetched["finite"][0]) > 0
-    bad = first + 1 + np.flatnonzero(~finite)
-    if len(bad):
-        which = f"step {bad[0]}" if len(bad) == 1 else f"steps {bad[0]} to {bad[-1]}"
-        raise FloatingPointError(f"the loss or a gradient is not finite at {which}")
+def _begin(setup: Setup, fields: Recorded, parts: Parts, key: jax.Array) -> TrainState:
+    """The state before the first step, on the mesh."""
+    state = parts.begin(setup, key)
+    if setup.weights:
+        state = with_trunk(state, setup.weights, fields.model.name, dict(fields.model.options))
+    return parallel.place_state(state, setup.mesh)
 
 
 def _without_finite(means: Mapping[str, float]) -> dict[str, float]:

@@ -122,6 +122,7 @@ def make_parts(shared: Shared, by: str, stop: StopSignals) -> list[Parts]:
             compile_train=compile_train,
             make_evaluate=evaluate,
             stop=lambda: contextlib.nullcontext(stop),
+            alone=False,
         )
 
     return [part(i) for i in range(len(shared.setups))]

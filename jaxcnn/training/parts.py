@@ -41,7 +41,8 @@ def begin(setup: Setup, key: jax.Array) -> TrainState:
 class Parts:
     """How a run makes its parts; by default, for itself alone.
 
-    `compile_train` makes a function that makes steps, or that returns an `Ask`.
+    `compile_train` makes a function that makes steps, or that returns an `Ask`. `alone` is False
+    for a run that is trained with others.
     """
 
     make_setup: Callable[[Recorded], Setup] = make_setup
@@ -49,3 +50,4 @@ class Parts:
     compile_train: Callable[..., tuple[Callable, dict[str, Any]]] = programs.compile_train
     make_evaluate: Callable[[Setup], Callable] = programs.make_evaluate
     stop: Callable[[], contextlib.AbstractContextManager[StopSignals]] = StopSignals
+    alone: bool = True
