@@ -1,0 +1,339 @@
+"""Writes benchmarks/README.md, and the headline rows in the project's README, from results/*.json.
+
+    python benchmarks/tables.py            # writes both
+    python benchmarks/tables.py --check    # says whether they are what it would write
+
+Nothing is measured here, and JAX is not imported. A subject whose result file is missing is named
+with the command that makes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS, PAGE, README = HERE / "results", HERE / "README.md", HERE.parent / "README.md"
+BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+
+HEAD = """# Benchmarks
+
+This page is made from the files in [results](results) by `python benchmarks/tables.py`; a test
+compares the two. A ratio is that of two things measured in turn in one run. Each table names its
+machine, versions and date: figures of different tables are of different days. What was tried, and
+what it brought, is in [NOTES.md](NOTES.md); `make bench` runs short forms of everything.
+"""
+
+
+def against_torch(found: dict) -> str:
+    """Step times of both sides, training and inference, by type."""
+    torch = found["machine"]["torch"]
+    parts = [
+        "A step of jaxcnn over the same step of PyTorch "
+        f"{torch['versions']['torch']} ({torch['threads']} threads): below 1 jaxcnn is faster. "
+        "*best* is the faster form of PyTorch in that row; brackets hold the least and the largest "
+        "ratio of a round. LeNet-5 and the CIFAR networks read 32 x 32 images."
+    ]
+    for mode, title in (("train", "Training step"), ("infer", "Inference")):
+        for dtype in sorted({row["dtype"] for row in found["rows"]}):
+            rows = [r for r in found["rows"] if (r["mode"], r["dtype"]) == (mode, dtype)]
+            if rows:
+                mean = found["summary"][f"{mode} {dtype}"]
+                header = ["network", "batch", "jaxcnn ms", "PyTorch eager ms", "best ms", "best",
+                          "ratio to eager", "", "ratio to best"]  # fmt: skip
+                lines = [_torch_row(row) for row in rows]
+                lines.append(["geometric mean", "", "", "", "", "", _two(mean["ratio"]),
+                              "", _two(mean["ratio_to_best"])])  # fmt: skip
+                parts += [f"{title}, {dtype}:", table(header, lines, left=(0, 5))]
+    return "\n\n".join(parts)
+
+
+def _torch_row(row: dict) -> list[str]:
+    forms = row["forms"]
+    eager = forms.get("eager", forms[row["best"]])
+    ends = f"[{_two(eager['ratio_min'])}, {_two(eager['ratio_max'])}]"
+    times = [_ms(forms["jaxcnn"]), _ms(eager), _ms(forms[row["best"]])]
+    return [f"`{row['model']}`", str(row["batch"]), *times, row["best"],
+            _two(row["ratio"]), ends, _two(row["ratio_to_best"])]  # fmt: skip
+
+
+def training_cpu(found: dict) -> str:
+    """What each lever of a small network's step brings."""
+    lines = []
+    for name, row in found["rows"].items():
+        base = row["as jaxcnn makes it"]
+        lines.append([f"`{name}`", "as jaxcnn makes it", _ms(base), "1", ""])
+        lines += [["", form, _ms(one), *_ratio(one)] for form, one in row.items() if one != base]
+    text = "Steps of batch 128 as `train.py` makes them, and with one lever taken away: above 1 is "
+    return (
+        text + "what the lever saves.\n\n" + table(["network", "form", "ms", "ratio", ""], lines, 2)
+    )
+
+
+def grouped_conv(found: dict) -> str:
+    """XLA's grouped convolution against the package's."""
+    header = ["layer", "groups", "forward: XLA ms", "ours ms", "ratio",
+              "gradients: XLA ms", "ours ms", "ratio"]  # fmt: skip
+    lines = []
+    for row in found["rows"]:
+        line = [row["layer"], str(row["groups"])]
+        for part in (row["forward"], row["gradients"]):
+            line += [_ms(part["native"]), _ms(part["ours"]), f"{part['native']['ratio']:.1f}"]
+        lines.append(line)
+    text = f"Time of XLA's form over that of `jaxcnn.layers`, batch {found['rows'][0]['batch']}."
+    return text + "\n\n" + table(header, lines)
+
+
+def startup(found: dict) -> str:
+    """Import, initialisation, compilation, and what the cache of programs saves."""
+    rows = dict(found["rows"])
+    took = rows.pop("import")
+    text = (
+        f"`import jaxcnn` takes {took['jaxcnn']:.2f} s and `import jax, flax.linen` "
+        f"{took['jax, flax.linen']:.2f} s: JAX is imported when something of jaxcnn is used."
+    )
+    if "jaxcnn.create_model" in took:
+        text += (
+            f" With a network created it is {took['jaxcnn.create_model']:.2f} s, "
+            f"{took['ratio']:.2f} times as much."
+        )
+    if whole := rows.pop("command", None):
+        kinds = {"off": "without the cache", "cold": "with an empty one", "warm": "with a full one"}
+        told = [f"{whole[f'first step, {k}']:.1f} s {how}" for k, how in kinds.items()]
+        text += f" A short `jaxcnn train` makes its first step after {', '.join(told)}."
+    header = ["network", "initialise: `jit` s", "jaxcnn s", "from the cache s",
+              "compile the step s", "from the cache s"]  # fmt: skip
+    keys = ("initialise, usual", "initialise, cold", "initialise, warm", "compile, cold",
+            "compile, warm")  # fmt: skip
+    lines = [[f"`{name}`", *(f"{row[key]:.2f}" for key in keys)] for name, row in rows.items()]
+    return text + "\n\n" + table(header, lines)
+
+
+def members(found: dict) -> str:
+    """Several seeds as one program."""
+    lines = []
+    for name, row in found["rows"].items():
+        for way, one in row.items():
+            compiled = one.get("compile_seconds")
+            seconds = f"{one['seconds']:.1f} s" if compiled is None else f"{_ms(one)} ms"
+            told = "" if compiled is None else f"{compiled:.1f}"
+            lines.append([name, way, str(one.get("members", "")), seconds, *_ratio(one), told])
+    text = "A step of all members one after another (*turn*) and in one program (*vmap*)."
+    header = ["network", "form", "members", "time", "ratio", "", "compile s"]
+    return text + "\n\n" + table(header, lines, 2)
+
+
+def small_sets(found: dict) -> str:
+    """From the start of Python to the first step."""
+    lines = [
+        [f"`{row['source']}`", f"{row['examples']:,}", f"{row['first_step_seconds']:.1f}",
+         f"{row['images_per_s']:,.0f}"]
+        for row in found["rows"]
+    ]  # fmt: skip
+    header = ["set", "images", "first step after s", "images/s"]
+    text = f"`{found['network']}`, batch {found['batch']}, from the start of Python."
+    return text + "\n\n" + table(header, lines)
+
+
+def input_pipeline(found: dict) -> str:
+    """Decoding and cropping on one core."""
+    lines = [
+        [row["name"], f"{row['images_per_s']:,.0f}", _two(row["speed"]),
+         f"[{_two(row['speed_min'])}, {_two(row['speed_max'])}]"]
+        for row in found["rows"]
+    ]  # fmt: skip
+    header = ["pipeline", "images/s of one core", "speed over Pillow", ""]
+    text = f"{found['files']} photos to {found['size']} x {found['size']} pixels, on one core."
+    return "\n\n".join(part for part in (text, table(header, lines), limits(found)) if part)
+
+
+def limits(pipeline: dict) -> str:
+    """One sentence: what limits a run on photos, decoding or the step, of each network."""
+    found = load("against_torch")
+    if found is None:
+        return ""
+    decoded = next(r["images_per_s"] for r in pipeline["rows"] if r["name"] == "jaxcnn")
+    rates = {
+        row["model"]: row["batch"] / row["forms"]["jaxcnn"]["seconds"]
+        for row in found["rows"]
+        if row["mode"] == "train" and row["dtype"] == "float32" and row["model"] not in SMALL
+    }
+    if not rates:
+        return ""
+    cores = found["machine"]["torch"]["threads"]
+    device = " ".join(found["machine"]["devices"])
+    told = ", ".join(
+        f"`{name}` {rate:,.1f}" for name, rate in sorted(rates.items(), key=lambda r: -r[1])
+    )
+    by_input = [f"`{name}`" for name, rate in rates.items() if rate > decoded]
+    verdict = (
+        f"one core of decoding limits {', '.join(by_input)}, the step all others"
+        if by_input
+        else "the step limits every one of them, and decoding takes at most "
+        f"{max(rates.values()) / decoded:.0%} of a core"
+    )
+    return (
+        f"One core decodes {decoded:,.0f} images/s; training takes, in images/s on {device} with "
+        f"{cores} threads: {told}. So {verdict}."
+    )
+
+
+SMALL = ("lenet5", "resnet20_cifar")  # their images are not decoded
+
+
+def gpu(found: dict) -> str:
+    """Small networks, large ones in bfloat16, and seeds under vmap."""
+    lines = []
+    for row in found["rows"]:
+        seeds = row["subject"] == "seeds"
+        lines.append([
+            row["subject"], f"`{row['model']}`", str(row["batch"]), row["dtype"],
+            f"{row['steps_per_s']:,.1f}" if "steps_per_s" in row else "",
+            f"{row['images_per_s']:,.0f}" if "images_per_s" in row else "",
+            f"{row['minutes']:.2f} min for {row['steps']:,} steps" if "minutes" in row else
+            f"{row['members']} seeds at {_two(row['ratio'])} of as many runs" if seeds else "",
+        ])  # fmt: skip
+    header = ["subject", "network", "batch", "type", "steps/s", "images/s", ""]
+    return table(header, lines, 2)
+
+
+# Subject, result file, what makes it, and how it is shown.
+SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
+    ("Against PyTorch on a CPU", "against_torch",
+     "python benchmarks/against_torch.py --torch-python PYTHON", against_torch),
+    ("Small networks on a CPU", "training_cpu", "python benchmarks/training_cpu.py", training_cpu),
+    ("Grouped convolution on a CPU", "grouped_conv", "python benchmarks/grouped_conv.py",
+     grouped_conv),
+    ("Start-up", "startup", "python benchmarks/startup.py", startup),
+    ("Small data sets, from start to first step", "small_sets",
+     "python benchmarks/small_sets.py --save", small_sets),
+    ("Several seeds at once", "members_cpu", "python benchmarks/members.py --run", members),
+    ("Input", "input_pipeline",
+     "python benchmarks/input_pipeline.py --folder PHOTOS --rounds 15 --save", input_pipeline),
+    ("On a GPU", "gpu", "python benchmarks/gpu.py", gpu),
+)  # fmt: skip
+
+
+def page() -> str:
+    """benchmarks/README.md."""
+    parts = [HEAD]
+    for title, name, command, show in SUBJECTS:
+        found = load(name)
+        parts.append(f"## {title}\n")
+        if found is None:
+            parts.append(f"Not measured yet: `{command}` writes results/{name}.json.\n")
+        else:
+            parts += [f"{machine(found['machine'])} `{command}`\n", show(found) + "\n"]
+    return "\n".join(parts)
+
+
+def headline() -> str:
+    """The rows of the project's README."""
+    lines = []
+    if found := load("against_torch"):
+        version = found["machine"]["torch"]["versions"]["torch"]
+        for key, mean in found["summary"].items():
+            mode, dtype = key.split()
+            what = f"{'training step' if mode == 'train' else 'inference'}, {dtype}"
+            lines.append([
+                f"jaxcnn's time over PyTorch {version}'s: {what}, {mean['models']} networks",
+                f"{_two(mean['ratio'])} (geometric mean), {_two(mean['worst'])} (worst)",
+            ])  # fmt: skip
+    if found := load("grouped_conv"):
+        gains = [row["gradients"]["native"]["ratio"] for row in found["rows"]]
+        lines.append(["gradients of a grouped convolution, XLA's time over ours",
+                      f"{min(gains):.0f} to {max(gains):.0f}"])  # fmt: skip
+    if found := load("startup"):
+        kinds = ("cold", "warm")
+        rows = {k: v for k, v in found["rows"].items() if k not in ("import", "command")}
+        for name, row in rows.items():
+            cold, warm = (row[f"initialise, {k}"] + row[f"compile, {k}"] for k in kinds)
+            lines.append([f"`{name}`: initialise and compile, first start and later ones",
+                          f"{cold:.1f} s, {warm:.1f} s"])  # fmt: skip
+    if found := load("input_pipeline"):
+        ours = next(row for row in found["rows"] if row["name"] == "jaxcnn")
+        lines.append(["JPEG files to batches, images/s of one core, and over Pillow's",
+                      f"{ours['images_per_s']:,.0f}, {_two(ours['speed'])}"])  # fmt: skip
+    if found := load("gpu"):
+        device = ", ".join(found["machine"]["devices"])
+        for row in found["rows"]:
+            if "minutes" in row:
+                what = f"`{row['model']}`, {row['steps']:,} steps of {row['batch']} on {device}"
+                lines.append([what, f"{row['minutes']:.1f} min"])
+    else:
+        lines.append(["on a GPU", "not measured yet (`python benchmarks/gpu.py`)"])
+    return table(["measured", "figure"], lines, left=(0, 1))
+
+
+def machine(found: dict) -> str:
+    """A sentence: where and when, and with which versions."""
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    devices = f"{found['device_count']} x {', '.join(found['devices'])}"
+    cores = f"{found['cores']} core{'s' if found['cores'] != 1 else ''}"
+    where = f"{found['cpu']}, {cores}" + ("" if found["devices"] == ["cpu"] else f", {devices}")
+    return f"{where}; Python {found['python']}, {versions}; {found['date']}."
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """A result file, None if there is none."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def table(header: list[str], rows: Iterable[list[str]], left: int | tuple[int, ...] = 1) -> str:
+    """Markdown. `left` columns, a number from the left or their indices, are text."""
+    text = range(left) if isinstance(left, int) else left
+    rule = ["---" if i in text else "---:" for i in range(len(header))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *rows])
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _ms(form: dict) -> str:
+    return f"{1e3 * form['seconds']:,.1f}"
+
+
+def _ratio(form: dict) -> tuple[str, str]:
+    return _two(form["ratio"]), f"[{_two(form['ratio_min'])}, {_two(form['ratio_max'])}]"
+
+
+def insert(document: str, text: str) -> str:
+    """The document with `text` between its two marks.
+
+    Raises:
+      ValueError: a mark is missing.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{README.name} lacks {BEGIN} or {END}")
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+def made() -> dict[Path, str]:
+    """Each file and what it should hold."""
+    return {PAGE: page(), README: insert(README.read_text("utf-8"), headline())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if stale")
+    args = parser.parse_args()
+    for path, text in made().items():
+        same = path.exists() and path.read_text("utf-8") == text
+        if not (same or args.check):
+            path.write_text(text, "utf-8")
+        print(f"{path.relative_to(HERE.parent)}: {'as it was' if same else 'stale'}"
+              f"{'' if same or args.check else ', written'}")  # fmt: skip
+        if args.check and not same:
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

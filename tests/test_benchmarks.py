@@ -1,0 +1,108 @@
+"""The pages of benchmarks/ hold what the result files say."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", BENCHMARKS / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pages_are_those_that_the_result_files_make(tables):
+    for path, text in tables.made().items():
+        assert path.read_text("utf-8") == text, f"{path} is stale: python benchmarks/tables.py"
+
+
+def test_every_result_file_is_shown(tables):
+    shown = {f"{name}.json" for _, name, _, _ in tables.SUBJECTS}
+    assert {path.name for path in tables.RESULTS.glob("*.json")} <= shown
+
+
+MACHINE = {
+    "cpu": "A processor", "cores": 4, "devices": ["cpu"], "device_count": 1, "python": "3.12.1",
+    "versions": {"jax": "0.10.1"}, "date": "2026-01-02",
+    "torch": {"versions": {"torch": "2.0"}, "threads": 4},
+}  # fmt: skip
+
+
+def comparison(model, mode, batch, seconds, eager, compiled):
+    def form(value):
+        ratio = seconds / value
+        return {"seconds": value, "ratio": ratio, "ratio_min": ratio, "ratio_max": ratio}
+
+    forms = {"jaxcnn": form(seconds), "eager": form(eager), "compile": form(compiled)}
+    best = min(("eager", "compile"), key=lambda name: forms[name]["seconds"])
+    row = {"model": model, "mode": mode, "batch": batch, "dtype": "float32", "forms": forms}
+    ratios = {"ratio": forms["eager"]["ratio"], "ratio_to_best": forms[best]["ratio"]}
+    return row | ratios | {"best": best}
+
+
+@pytest.fixture
+def planted(tables, tmp_path, monkeypatch):
+    """Result files of round figures in place of the real ones."""
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    mean = {"models": 2, "ratio": 0.75, "ratio_to_best": 0.9, "worst": 1.5}
+    rows = [
+        comparison("resnet18", "train", 16, 0.16, 0.32, 0.2),  # 100 images/s
+        comparison("resnet50", "train", 8, 0.16, 0.16, 0.2),  # 50 images/s
+        comparison("lenet5", "train", 128, 0.001, 0.002, 0.002),  # no photos
+    ]
+    found = {"machine": MACHINE, "rows": rows, "summary": {"train float32": mean}}
+    (tmp_path / "against_torch.json").write_text(json.dumps(found))
+
+    def decode(rate):
+        row = {"name": "jaxcnn", "images_per_s": rate, "speed": 2.0, "speed_min": 1, "speed_max": 3}
+        found = {"machine": MACHINE, "files": 9, "size": 224, "rows": [row]}
+        (tmp_path / "input_pipeline.json").write_text(json.dumps(found))
+
+    decode(400.0)
+    return decode
+
+
+def test_figures_come_from_the_files_with_machine_and_date(tables, planted):
+    page = tables.page()
+    assert "A processor, 4 cores; Python 3.12.1, jax 0.10.1; 2026-01-02. `python benchmarks" in page
+    assert "| `resnet18` | 16 | 160.0 | 320.0 | 200.0 | compile | 0.50 | [0.50, 0.50] |" in page
+    assert "| `resnet50` | 8 | 160.0 | 160.0 | 160.0 | eager | 1.00 | [1.00, 1.00] | 1.00 |" in page
+    assert "`python benchmarks/grouped_conv.py` writes results/grouped_conv.json" in page
+    told = tables.headline()
+    assert "training step, float32, 2 networks | 0.75 (geometric mean), 1.50 (worst) |" in told
+    assert "| on a GPU | not measured yet" in told
+
+
+def test_one_sentence_says_what_limits_a_run(tables, planted):
+    assert "`resnet18` 100.0, `resnet50` 50.0. So the step limits" in tables.page()
+    assert "decoding takes at most 25% of a core" in tables.page()
+    planted(80.0)
+    assert "one core of decoding limits `resnet18`, the step all others." in tables.page()
+
+
+def test_a_gpu_is_shown_when_it_was_measured(tables, planted):
+    machine = MACHINE | {"devices": ["A GPU"]}
+    shared = {"batch": 128, "dtype": "float32"}
+    rows = [
+        {"subject": "recipe", "model": "resnet20_cifar", "steps_per_s": 800.0, "steps": 64000,
+         "minutes": 1.5, "images_per_s": 102400.0, **shared},
+        {"subject": "seeds", "model": "lenet5", "members": 7, "ratio": 0.25, **shared},
+    ]  # fmt: skip
+    (tables.RESULTS / "gpu.json").write_text(json.dumps({"machine": machine, "rows": rows}))
+    assert "4 cores, 1 x A GPU; Python" in tables.page()
+    assert "800.0 | 102,400 | 1.50 min for 64,000 steps |" in tables.page()
+    assert "7 seeds at 0.25 of as many runs" in tables.page()
+    assert "| `resnet20_cifar`, 64,000 steps of 128 on A GPU | 1.5 min |" in tables.headline()
+
+
+def test_only_what_is_between_the_marks_changes(tables):
+    document = f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n"
+    assert tables.insert(document, "new") == f"before\n{tables.BEGIN}\nnew\n{tables.END}\nafter\n"
+    with pytest.raises(ValueError, match="lacks"):
+        tables.insert(f"before\n{tables.BEGIN}\nold\n", "new")
