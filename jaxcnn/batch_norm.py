@@ -1,4 +1,4 @@
-"""BatchNorm over groups of examples, whatever number of devices the batch lies on.
+"""BatchNorm in the form that suits the platform, and over groups of examples.
 
 Large batches are normalised in small groups for accuracy ("ghost batches", Hoffer et al. 2017,
 arXiv 1705.08741; 32 an accelerator in Goyal et al. 2017, arXiv 1706.02677, section 3). Where that
@@ -13,6 +13,19 @@ import jax
 import jax.numpy as jnp
 from flax.linen import dtypes
 from jax import lax
+
+
+class BatchNorm(nn.BatchNorm):
+    """`nn.BatchNorm`, f[N,H,W,C] to f[N,H,W,C], with the same variables and values.
+
+    On a CPU it takes the images as N*H*W rows: XLA adds up rows about three times as fast as it
+    adds up over three axes, here and in the gradient.
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        if self.use_running_average or jax.default_backend() != "cpu":
+            return super().__call__(x)
+        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(x.shape)
 
 
 class GroupedBatchNorm(nn.BatchNorm):

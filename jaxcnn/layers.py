@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.batch_norm import GroupedBatchNorm
+from jaxcnn.batch_norm import BatchNorm, GroupedBatchNorm
 from jaxcnn.operations import (
     Padding,
     Pair,
@@ -102,7 +102,7 @@ class Network(nn.Module):
 
     def norm(self, train: bool, *, epsilon: float = 1e-5, momentum: float = 0.9):
         """The network's BatchNorm: `norm(name=...)`. `momentum` is the share that is kept."""
-        kind: Callable[..., nn.BatchNorm] = nn.BatchNorm
+        kind: Callable[..., nn.BatchNorm] = BatchNorm
         if self.bn_group is not None:
             kind = functools.partial(GroupedBatchNorm, group=self.bn_group)
         return functools.partial(
@@ -195,7 +195,7 @@ class ConvNormAct(nn.Module):
     padding: Any = 0
     groups: int = 1
     conv: Callable[..., nn.Module] = conv
-    norm: Callable[..., nn.Module] | None = nn.BatchNorm
+    norm: Callable[..., nn.Module] | None = BatchNorm
     act: Callable[[Array], Array] | None = nn.relu
 
     @nn.compact
