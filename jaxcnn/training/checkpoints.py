@@ -6,8 +6,11 @@ lie in the same checkpoint: both are there or neither.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterable, Mapping
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +35,22 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         # Where two stores of several processes write at once, Orbax mixes up their barriers.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, enable_async_checkpointing=hosts.count() == 1
+            max_to_keep=keep,
+            create=True,
+            enable_async_checkpointing=hosts.count() == 1,
+            cleanup_tmp_directories=True,  # of a process that was killed while it wrote
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._args = ocp.args
+        self._written: int | None = None
 
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        """As `close`; but where an error is on its way already, that is the one to be told."""
+        with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
+            self.close()
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, ascending."""
@@ -50,14 +59,18 @@ class Checkpoints:
     def save(self, state: Any, step: int, meta: Mapping[str, Any]) -> bool:
         """Begins to write the state and plain numbers; False if this step is there already.
 
-        Raises what went wrong with the checkpoint before, if anything did.
+        Raises:
+          OSError: this checkpoint, or the one before in the background, could not be written.
         """
-        self._manager.check_for_errors()
-        if step in self._manager.all_steps():
-            return False
-        args = self._args
-        item = args.Composite(state=args.StandardSave(state), meta=args.JsonSave(dict(meta)))
-        self._manager.save(step, args=item, force=True)
+        with self._told_as_one_error():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+            if step in self._manager.all_steps():
+                return False
+            self._written = step
+            args = self._args
+            item = args.Composite(state=args.StandardSave(state), meta=args.JsonSave(dict(meta)))
+            self._manager.save(step, args=item, force=True)
         return True
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
@@ -101,13 +114,28 @@ class Checkpoints:
                 self._manager.delete(later)
 
     def wait(self) -> None:
-        """Waits until all is written. Raises what went wrong in the background."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Waits until all is written. Raises OSError if it could not be."""
+        with self._told_as_one_error():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
 
     def close(self) -> None:
-        """Waits until all is written."""
-        self._manager.close()
+        """As `wait`; then nothing more can be saved."""
+        with self._told_as_one_error():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _told_as_one_error(self) -> Iterator[None]:
+        """Orbax raises whatever its parts raise: as OSError, with what is left to go on from."""
+        try:
+            yield
+        except Exception as error:
+            good = [int(p.name) for p in self.directory.glob("*") if p.name.isdigit()]
+            left = f"the newest good one is of step {max(good)}" if good else "there is none before"
+            raise OSError(
+                f"the checkpoint of step {self._written} cannot be written to {self.directory} "
+                f"({_reason(error)}); {left}"
+            ) from error
 
     def _set_aside(self, step: int, good: int, why: str) -> str:
         target = _unused(self.directory.parent / UNREADABLE / f"step_{step}")
@@ -147,6 +175,14 @@ def _check_arrays(folder: Path) -> None:
 def _unused(path: Path) -> Path:
     candidates: Iterable[Path] = (path.with_name(f"{path.name}_{n}") for n in range(2, 1000))
     return path if not path.exists() else next(p for p in candidates if not p.exists())
+
+
+def _reason(error: Exception) -> str:
+    """Such as "No space left on device", however Orbax says it."""
+    code = error.errno if isinstance(error, OSError) else None
+    if found := re.search(r"os_error_code='(\d+)'", str(error)):
+        code = int(found[1])
+    return os.strerror(code) if code else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

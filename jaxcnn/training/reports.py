@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -105,19 +106,23 @@ class MetricsFiles:
         unknown = set(row) - set(COLUMNS)
         if unknown:
             raise ValueError(f"no column for {', '.join(sorted(unknown))}")
-        self._jsonl.write(json.dumps(row) + "\n")
-        self._jsonl.flush()
-        self._csv.writerow(row)
-        self._csv_file.flush()
+        try:
+            self._jsonl.write(json.dumps(row) + "\n")
+            self._jsonl.flush()
+            self._csv.writerow(row)
+            self._csv_file.flush()
+        except OSError as error:
+            text = f"cannot write the metrics of step {step} ({error.strerror})"
+            raise OSError(error.errno, text, self._jsonl.name) from error
         for name, value in values.items():
             self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
         if not self._write:
             return
-        self._jsonl.close()
-        self._csv_file.close()
-        self._events.close()
+        for file in (self._jsonl, self._csv_file, self._events):
+            with contextlib.suppress(OSError):  # every row was flushed, or its error told
+                file.close()
 
 
 def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
