@@ -88,6 +88,16 @@ def grouped_conv(found: dict) -> str:
     return text + "\n\n" + table(header, lines)
 
 
+def forms(found: dict) -> str:
+    """Single operations in the usual form and in the package's."""
+    lines = [
+        [row["operation"], _ms(row["usual"]), _ms(row["ours"]), *_ratio(row["usual"])]
+        for row in found["rows"]
+    ]
+    text = "Forward and backward pass of an operation alone; above 1 the package's form is faster."
+    return text + "\n\n" + table(["operation", "usual ms", "ours ms", "ratio", ""], lines)
+
+
 def startup(found: dict) -> str:
     """Import, initialisation, compilation, and what the cache of programs saves."""
     rows = dict(found["rows"])
@@ -208,6 +218,7 @@ SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
     ("Small networks on a CPU", "training_cpu", "python benchmarks/training_cpu.py", training_cpu),
     ("Grouped convolution on a CPU", "grouped_conv", "python benchmarks/grouped_conv.py",
      grouped_conv),
+    ("Single operations on a CPU", "forms", "python benchmarks/forms.py", forms),
     ("Start-up", "startup", "python benchmarks/startup.py", startup),
     ("Small data sets, from start to first step", "small_sets",
      "python benchmarks/small_sets.py --save", small_sets),
