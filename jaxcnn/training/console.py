@@ -107,6 +107,7 @@ def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = No
                 code = _stopped(console, report, workdir)
             elif report.kind == "end":
                 progress.update(task, visible=False)
+                console.print(whose + _shares_text(report.values["time_shares"]))
                 where = f"{workdir}/member_{report.member}" if whose else workdir
                 console.print(whose + _end_text(report, start, where), markup=False)
     return code
@@ -176,6 +177,11 @@ def _end_text(report: Report, start: Mapping[str, Any], workdir: str | Path) -> 
         f"({round(error * examples)} of {examples:,} wrong) after {report.epoch:.4g} epochs; "
         f"curves.png, predictions.png and metrics are in {workdir}"
     )
+
+
+def _shares_text(shares: Mapping[str, float]) -> str:
+    parts = (f"{100 * share:.0f} % {what}" for what, share in shares.items())
+    return f"the time went into: {', '.join(parts)}"
 
 
 def _percent(share: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from jaxcnn.training import (
     plots,
     programs,
     schedules,
+    timing,
 )
 from jaxcnn.training.checkpoints import Checkpoints
 from jaxcnn.training.config import Recorded, validate
@@ -31,6 +31,7 @@ from jaxcnn.training.reports import MetricsFiles, Report, read_rows, score
 from jaxcnn.training.setup import Setup
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import run_keys
+from jaxcnn.training.timing import Clock
 from jaxcnn.training.warm_start import with_trunk
 from jaxcnn.training.workdir import BEST, CHECKPOINTS, claim, write_manifest
 
@@ -83,7 +84,7 @@ def train_one(
     parts: Parts = Parts(),  # noqa: B008
 ) -> Generator[Any, Any, None]:
     """`train` of one run; `parts` may be shared with others, and an `Ask` is yielded as it is."""
-    began = time.perf_counter()
+    clock = Clock()
     fields = Recorded(config)
     setup = parts.make_setup(fields)
     seeds = (fields.train[name] for name in ("seed", "init_seed", "dropout_seed"))
@@ -124,16 +125,14 @@ def train_one(
         evaluate = parts.make_evaluate(setup)
         yield Report("compiled", step, setup.epoch(step), compiled)
 
-        speed = _Speed()
-
         def settle(first: int, last: int, fetched_later: Any) -> Iterator[Report]:
             """Fetches and sums the metrics of the steps first+1..last, and writes a row if due."""
-            with speed.running((last - first) * setup.batch_size):
+            with clock.on(timing.STEPS, last - first):
                 fetched = jax.device_get(fetched_later)
-            if not speed.known:
-                seconds = {"first_step_seconds": time.perf_counter() - began}
+            if clock.first_step is None:
+                clock.first_step = clock.elapsed()
+                seconds = {"first_step_seconds": clock.first_step}
                 yield Report("first_step", last, setup.epoch(last), seconds)
-                speed.known = True
             if bad := nonfinite.describe(fetched, first):
                 yield from find_layer(*bad)
             for name, so_far in sums.items():
@@ -143,8 +142,8 @@ def train_one(
             if last // setup.every_log > first // setup.every_log:
                 rate = schedules.learning_rate(setup.rate, state.opt_state, last - 1)
                 row = _without_finite(metrics.finalise(sums["log"]))
-                row |= {"learning_rate": float(rate), "images_per_second": speed.take()}
-                row |= feed.waited()
+                row |= {"learning_rate": float(rate)} | clock.take_steps(setup.batch_size)
+                row |= feed.waited() | timing.device_memory()
                 sums["log"] = {}
                 files.write("train", last, setup.epoch(last), row)
                 yield Report("train", last, setup.epoch(last), row)
@@ -172,7 +171,7 @@ def train_one(
         late = None  # metrics are fetched one call late, so that the device never waits for them
         while step < setup.total_steps and not (signal := stop_at.reached()):
             count, boundary = setup.steps_at_once(step), setup.next_boundary(step)
-            with speed.running():
+            with clock.on(timing.STEPS):
                 made = run_steps(state, step, count)
                 state, out = (yield made) if isinstance(made, Ask) else made
             if late:
@@ -186,25 +185,31 @@ def train_one(
             if told := feed.notice():
                 yield Report("notice", step, setup.epoch(step), {"text": told})
             if setup.is_due(setup.every_eval, step):
-                row = evaluate(state) | _training_means(sums)
+                with clock.on(timing.EVALUATION):
+                    row = evaluate(state) | _training_means(sums)
                 if not np.isfinite(row["loss"]):
                     raise FloatingPointError(f"the test loss is not finite after step {step}")
                 improved = files.best is None or score(row) < files.best
+                row["eval_seconds"] = clock.take(timing.EVALUATION)
+                row["checkpoint_seconds"] = clock.take(timing.CHECKPOINTS)
                 files.write("eval", step, setup.epoch(step), row)
                 yield Report("eval", step, setup.epoch(step), row)
                 state = _observe(setup, fields, state, row["top1_error"])
                 if improved:
-                    best.save(state, step, {})
+                    with clock.on(timing.CHECKPOINTS):
+                        best.save(state, step, {})
                     yield Report("checkpoint", step, setup.epoch(step), {"best": True})
             if setup.is_due(setup.every_checkpoint, step):
-                newest.save(state, step, sums)
+                with clock.on(timing.CHECKPOINTS):
+                    newest.save(state, step, sums)
                 yield Report("checkpoint", step, setup.epoch(step), {"best": False})
 
         if late:
             yield from settle(*late)
-        newest.save(state, step, sums)
-        newest.wait()
-        best.wait()
+        with clock.on(timing.CHECKPOINTS):
+            newest.save(state, step, sums)
+            newest.wait()
+            best.wait()
         if step < setup.total_steps:
             yield Report("stopped", step, setup.epoch(step), {"signal": signal})
             return
@@ -216,9 +221,8 @@ def train_one(
             text = f"nothing read config.{', config.'.join(fields.unread())}"
             yield Report("notice", step, setup.epoch(step), {"text": text})
         values = {k: v for k, v in rows[-1].items() if k not in ("kind", "step", "epoch")}
-        yield Report(
-            "end", step, setup.epoch(step), values | {"seconds": time.perf_counter() - began}
-        )
+        values |= {"seconds": clock.elapsed(), "time_shares": clock.shares()}
+        yield Report("end", step, setup.epoch(step), values)
 
 
 def _begin(setup: Setup, fields: Recorded, parts: Parts, key: jax.Array) -> TrainState:
@@ -272,23 +276,3 @@ def _facts(setup: Setup, fields: Recorded) -> dict[str, Any]:
         "parallel": setup.mode,
         "batch_norm_examples": setup.bn_examples,
     }
-
-
-class _Speed:
-    """Images a second, of the time spent in steps and in waiting for them."""
-
-    def __init__(self) -> None:
-        self._images, self._seconds = 0, 0.0
-        self.known = False  # since the first steps are finished
-
-    @contextlib.contextmanager
-    def running(self, images: int = 0) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self._seconds += time.perf_counter() - began
-        self._images += images
-
-    def take(self) -> float:
-        images, seconds = self._images, self._seconds
-        self._images, self._seconds = 0, 0.0
-        return images / seconds if seconds else 0.0

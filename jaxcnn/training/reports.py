@@ -21,7 +21,8 @@ TENSORBOARD = "tensorboard"
 COLUMNS = (
     *("kind", "step", "epoch", "loss", "top1_error", "top5_error"),
     *("train_loss", "train_top1_error", "train_top5_error"),
-    *("learning_rate", "grad_norm", "images_per_second", "data_wait_ms"),
+    *("learning_rate", "grad_norm", "images_per_second", "step_ms", "data_wait_ms"),
+    *("device_memory_mib", "eval_seconds", "checkpoint_seconds"),
     *("ema_loss", "ema_top1_error", "ema_top5_error"),
     *(prefix + name for prefix in ("", "ema_") for name in ("box_loss", *localisation.ERRORS)),
 )
@@ -50,14 +51,17 @@ class Report:
         compiled: seconds, and memory_bytes where the backend tells it.
         first_step: first_step_seconds, from the beginning of the run until its first step was done.
         step: loss, learning_rate, images_per_second of the newest step that was fetched.
-        train: means over the steps since the last such row; see `COLUMNS`. `data_wait_ms`, of
-          photos that are streamed, is how long a step waited for its batch.
+        train: means over the steps since the last such row; see `COLUMNS`. `step_ms` is the time
+          of a step, `data_wait_ms`, of photos that are streamed, how long of it a step waited for
+          its batch, `device_memory_mib` the most memory a device has held, where it tells.
         eval: means over the test split, and with `train_` before them those over the training
           steps since the last evaluation, with `ema_` those of the averaged weights.
-          Errors are shares between 0 and 1.
+          Errors are shares between 0 and 1. `eval_seconds` it took; `checkpoint_seconds` were
+          spent on checkpoints since the last evaluation.
         checkpoint: best (True where it is the best so far too).
         stopped: signal.
-        end: the last evaluation's values, and seconds.
+        end: the last evaluation's values, seconds, and time_shares: of them in steps, evaluation,
+          checkpoints, and other things such as loading and compiling.
     """
 
     kind: str

@@ -68,7 +68,7 @@ def without_speed(directory):
 
     from jaxcnn.training.reports import CSV, read_rows
 
-    timed = ("images_per_second", "data_wait_ms")
+    timed = ("images_per_second", "data_wait_ms", "step_ms", "eval_seconds", "checkpoint_seconds")
     rows = [{k: v for k, v in r.items() if k not in timed} for r in read_rows(directory)]
     with open(directory / CSV, newline="") as file:
         table = [{k: v for k, v in r.items() if k not in timed} for r in csv.DictReader(file)]

@@ -1,6 +1,7 @@
 """A run that was killed and resumed equals an undisturbed one, bit for bit."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -173,4 +174,37 @@ def test_a_killed_process_goes_on(tmp_path):
     assert process.returncode == 0 and "Traceback" not in error, error
     assert f"note: the checkpoint of step {newest} cannot be read" in out
     assert "done in" in out
+    assert_same_run(broken, tmp_path / "whole")
+
+
+def wait_for_writing(process, directory):
+    """Returns when the run is in the middle of writing a checkpoint."""
+    old = set((directory / "checkpoints").glob("*tmp*"))
+    deadline = time.monotonic() + 120
+    while not set((directory / "checkpoints").glob("*tmp*")) - old:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(tmp_path):
+    """kill -9, in turn at a random step and while a checkpoint is being written."""
+    longer = ("--config.train.length_steps=600", "--config.checkpoint.every_steps=7")
+    whole = start(tmp_path / "whole", *longer)
+    assert whole.communicate(timeout=300) and whole.returncode == 0
+    broken, draw, reached = tmp_path / "broken", random.Random(0), []
+    for kill in range(20):
+        process = start(broken, "--resume", *longer)
+        if kill % 2:
+            wait_for_writing(process, broken)
+        else:
+            newest = max((row["step"] for row in read_rows(broken)), default=0)
+            wait_for_step(process, broken, newest + draw.randint(1, 20))
+        process.kill()
+        process.communicate()
+        reached.append(max(row["step"] for row in read_rows(broken)))
+    assert len(set(reached)) > 10, "the kills came at different steps"
+    process = start(broken, "--resume", *longer)
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0 and "Traceback" not in error, error
+    assert "cannot be read" not in out
     assert_same_run(broken, tmp_path / "whole")
