@@ -169,24 +169,42 @@ def _max_pool_bwd(window, stride, padding, residuals, g):
     def native(x, y, g):
         return jax.vjp(lambda x: nn.max_pool(x, window, stride, padding), x)[1](g)[0]
 
-    def first_maximum(x, y, g):
-        (top, _), (left, _) = padding
-        height, width = x.shape[1:3]
-        x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
-        out = y.shape[1:3]
+    first_maximum = functools.partial(_to_first_maximum, window, stride, padding)
+    return (lax.platform_dependent(*residuals, g, cpu=first_maximum, default=native),)
+
+
+def _to_first_maximum(window, stride, padding, x, y, g):
+    """Gradient of max pooling: each window's goes to the first of its elements that equals y."""
+    (top, _), (left, _) = padding
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+    out = y.shape[1:3]
+    positions = [(i, j) for i in range(window[0]) for j in range(window[1])]
+    hits = {at: _window_slice(x, *at, out, stride) == y for at in positions}
+
+    if window == stride and x.shape[1:3] == (out[0] * window[0], out[1] * window[1]):
+        # Windows lie side by side: one selection writes all of them.
         taken = jnp.zeros(y.shape, bool)
-        dx = jnp.zeros(x.shape, g.dtype)
-        for i in range(window[0]):
-            for j in range(window[1]):
-                hit = (_window_slice(x, i, j, out, stride) == y) & ~taken
-                taken |= hit
-                spread = [(0, 0, 0)]
-                for start, n, o, s in zip((i, j), x.shape[1:3], out, stride):
-                    spread.append((start, n - start - s * (o - 1) - 1, s - 1))
-                dx += lax.pad(jnp.where(hit, g, 0), jnp.zeros((), g.dtype), [*spread, (0, 0, 0)])
+        for at in positions:
+            hits[at], taken = hits[at] & ~taken, taken | hits[at]
+        rows = [jnp.stack([hits[i, j] for j in range(window[1])], 3) for i in range(window[0])]
+        dx = jnp.where(jnp.stack(rows, 2), g[:, :, None, :, None, :], 0).reshape(x.shape)
         return dx[:, top : top + height, left : left + width]
 
-    return (lax.platform_dependent(*residuals, g, cpu=first_maximum, default=native),)
+    # Windows overlap or leave gaps: each one's first hit by number, spread and added up.
+    number = jnp.int8 if len(positions) < 128 else jnp.int32
+    first = jnp.full(y.shape, len(positions), number)
+    for n in reversed(range(len(positions))):
+        first = jnp.where(hits[positions[n]], jnp.asarray(n, number), first)
+    first = lax.optimization_barrier(first)  # or it is found anew for each position
+    dx = jnp.zeros(x.shape, g.dtype)
+    for n, at in enumerate(positions):
+        spread = [(0, 0, 0)]
+        for start, size, o, s in zip(at, x.shape[1:3], out, stride):
+            spread.append((start, size - start - s * (o - 1) - 1, s - 1))
+        share = jnp.where(first == n, g, 0)
+        dx += lax.pad(share, jnp.zeros((), g.dtype), [*spread, (0, 0, 0)])
+    return dx[:, top : top + height, left : left + width]
 
 
 _max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)

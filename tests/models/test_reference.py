@@ -124,6 +124,8 @@ POOLS = [
     ((7, 5), (2, 3), (1, 2), (0, 1), False),
     ((4, 4), 2, 3, 1, True),  # a last window would start in the padding
     ((5, 6), 1, 2, 0, True),
+    ((4, 9), (2, 3), (2, 3), 0, False),  # windows that cover the images side by side
+    ((6, 8), 2, 2, 1, False),
 ]
 
 
