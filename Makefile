@@ -46,9 +46,19 @@ lint: install  ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# Their figures go to .cache, those of benchmarks/README.md stay. TORCH=python compares with PyTorch.
+bench: export BENCH_RESULTS = $(CURDIR)/.cache/benchmarks
 bench: install  ## short forms of the benchmarks (minutes); see benchmarks/
-	@cd benchmarks && ../$(BIN)/python training_cpu.py --rounds 3
-	@cd benchmarks && ../$(BIN)/python startup.py --runs 1
+	@$(BIN)/python benchmarks/training_cpu.py --rounds 2 --seconds 0.2
+	@$(BIN)/python benchmarks/grouped_conv.py --rounds 1
+	@$(BIN)/python benchmarks/forms.py --rounds 2 --seconds 0.1
+	@$(BIN)/python benchmarks/members.py --models lenet5 --steps 2 --rounds 2
+	@$(BIN)/python benchmarks/startup.py --models lenet5 --runs 1
+	@$(BIN)/python benchmarks/small_sets.py --runs 1 --save
+	@$(BIN)/python benchmarks/input_pipeline.py --rounds 2 --seconds 0.5 --save
+	@$(BIN)/python benchmarks/gpu.py --smoke
+	@if [ -n "$(TORCH)" ]; then $(BIN)/python benchmarks/against_torch.py --quick --torch-python $(TORCH); fi
+	@$(BIN)/python benchmarks/tables.py --print
 
 notebooks: install  ## run the notebooks (half an hour); ARGS="--fast 01" for a quick one
 	@$(BIN)/python notebooks/execute.py $(ARGS)

@@ -1,6 +1,7 @@
 """How much quicker `layers.grouped_conv` is than XLA's grouped convolution, by layer.
 
     python benchmarks/grouped_conv.py
+    python benchmarks/grouped_conv.py --rounds 1
 
 Forward and both gradients at a small batch, XLA's form and ours in turn in one process. A row's
 ratio is XLA's time over ours. Raw figures go to `results/grouped_conv.json`.
@@ -8,6 +9,7 @@ ratio is XLA's time over ours. Raw figures go to `results/grouped_conv.json`.
 
 from __future__ import annotations
 
+import argparse
 import functools
 
 import harness
@@ -44,7 +46,7 @@ def native(x, w, stride, padding, groups):
     )
 
 
-def measure(layer) -> dict:
+def measure(layer, rounds: int) -> dict:
     name, size, cin, cout, kernel, stride, padding, groups = layer
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((BATCH, size, size, cin)), jnp.float32)
@@ -61,14 +63,19 @@ def measure(layer) -> dict:
                 contenders[form] = functools.partial(compiled, x, w, g)
             else:
                 contenders[form] = functools.partial(jax.jit(run), x, w)
-        row[part] = harness.ratios(harness.alternate(contenders, rounds=3, seconds=0.2), "ours")
+        row[part] = harness.ratios(
+            harness.alternate(contenders, rounds=rounds, seconds=0.2), "ours"
+        )
     return row
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
     rows = []
     for layer in LAYERS:
-        rows.append(measure(layer))
+        rows.append(measure(layer, args.rounds))
         harness.save("grouped_conv", rows)
     header = ["layer", "groups"]
     for part in ("forward", "gradients"):

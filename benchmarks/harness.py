@@ -15,7 +15,8 @@ from typing import Any
 
 import jax
 
-RESULTS = Path(__file__).parent / "results"
+# BENCH_RESULTS keeps short runs apart from the figures that are shown.
+RESULTS = Path(os.environ.get("BENCH_RESULTS") or Path(__file__).parent / "results")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -79,7 +80,7 @@ def machine() -> dict[str, Any]:
 
 def save(name: str, rows: Any, **more: Any) -> Path:
     """Writes `results/NAME.json`: the rows, the machine and the versions, and `more` entries."""
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     entries = {"machine": machine(), **more, "rows": rows}
     path.write_text(json.dumps(entries, indent=1) + "\n")

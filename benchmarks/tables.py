@@ -2,6 +2,7 @@
 
     python benchmarks/tables.py            # writes both
     python benchmarks/tables.py --check    # says whether they are what it would write
+    python benchmarks/tables.py --print    # prints the page, also of BENCH_RESULTS=FOLDER
 
 Nothing is measured here, and JAX is not imported. A subject whose result file is missing is named
 with the command that makes it.
@@ -11,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-RESULTS, PAGE, README = HERE / "results", HERE / "README.md", HERE.parent / "README.md"
+RESULTS = Path(os.environ.get("BENCH_RESULTS") or HERE / "results")
+PAGE, README = HERE / "README.md", HERE.parent / "README.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 HEAD = """# Benchmarks
@@ -335,7 +338,11 @@ def made() -> dict[Path, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if stale")
+    parser.add_argument("--print", action="store_true", help="print the page, write nothing")
     args = parser.parse_args()
+    if args.print:
+        print(page())
+        return
     for path, text in made().items():
         same = path.exists() and path.read_text("utf-8") == text
         if not (same or args.check):

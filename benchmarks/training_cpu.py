@@ -67,7 +67,7 @@ def make_run(name: str, dataset, *, options: bool = True, on_device: bool = True
     return run
 
 
-def measure(name: str, rounds: int) -> dict[str, dict[str, float]]:
+def measure(name: str, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
     """Seconds a step of each form, and ratios to the full one."""
     channels = SHAPES[name][-1]
     rng = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def measure(name: str, rounds: int) -> dict[str, dict[str, float]]:
             slow_pool = make_run(name, dataset)
             slow_pool()
         contenders["without the own max pooling"] = slow_pool
-    times = harness.alternate(contenders, rounds=rounds)
+    times = harness.alternate(contenders, rounds=rounds, seconds=seconds)
     return harness.ratios(times, "as jaxcnn makes it")
 
 
@@ -97,10 +97,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a form, each round")
     args = parser.parse_args()
     rows = {}
     for name in args.models:
-        rows[name] = measure(name, args.rounds)
+        rows[name] = measure(name, args.rounds, args.seconds)
         steps = 1 / rows[name]["as jaxcnn makes it"]["seconds"]
         harness.show(f"{name}, batch {BATCH}: {steps:.2f} steps/s", rows[name])
     print(f"written to {harness.save('training_cpu', rows)}")
