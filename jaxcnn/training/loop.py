@@ -20,6 +20,7 @@ from jaxcnn.training import (
     nonfinite,
     parallel,
     plots,
+    preflight,
     programs,
     schedules,
     timing,
@@ -90,6 +91,7 @@ def train_one(
     seeds = (fields.train[name] for name in ("seed", "init_seed", "dropout_seed"))
     init_key, key = run_keys(*seeds)
     keep, seed = fields.checkpoint.keep, fields.train.seed
+    preflight.check(setup, seed)
     facts = _facts(setup, fields)
     directory = claim(workdir, config, resume=resume, overwrite=overwrite)
     stop_at = hosts.Agreement(lambda: stop.received)
