@@ -24,7 +24,7 @@ from pathlib import Path
 
 import harness
 
-MODELS = ("lenet5", "resnet20_cifar", "resnet50", "inception_v3", "resnet152")
+MODELS = ("lenet5", "resnet20_cifar", "resnet50", "inception_v3")
 CONFIGS = Path(__file__).parents[1] / "configs"
 IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 COMPILE = """
