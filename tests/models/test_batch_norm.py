@@ -63,6 +63,13 @@ def test_closed_form():
     np.testing.assert_allclose(stats["var"], 0.7 * running["var"] + 0.3 * x.var(0), rtol=1e-5)
 
 
+def test_named_once_in_a_program():
+    x, _, variables = inputs()
+    module = BatchNorm(use_running_average=True, name="bn")
+    names = {str(e.source_info.name_stack) for e in jax.make_jaxpr(module.apply)(variables, x).eqns}
+    assert names and not any("bn/bn" in name for name in names)
+
+
 def test_sums_of_rows_on_a_cpu():
     """The program adds up over the rows alone, in both directions."""
     x, g, variables = inputs()
