@@ -122,9 +122,7 @@ def compilation(name: str, runs: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--models", nargs="+", default=["lenet5", "resnet20_cifar"], metavar="MODEL"
-    )
+    parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="MODEL")
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     rows = {"import": imports(args.runs), "command": command(args.runs)}
