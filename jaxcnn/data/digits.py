@@ -7,6 +7,8 @@ of handwritten digits" (Alpaydin and Kaynak 1998, UCI machine learning repositor
 from __future__ import annotations
 
 import functools
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from jaxcnn.data.dataset import Arrays, Source
 
 SIZE = 32
 TEST_EXAMPLES = 360
+_FILE = "datasets/data/digits.csv.gz"
 
 
 def open_digits() -> Source:
@@ -39,13 +42,23 @@ def open_digits() -> Source:
 @functools.cache
 def _scans() -> Arrays:
     """All images and labels in scikit-learn's order."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    grid = bunch.images * (255 / 16)  # 0..16 to 0..255
+    table = _table()
+    grid = table[:, :-1].reshape(-1, 8, 8) * (255 / 16)  # 0..16 to 0..255
     weights = _bilinear(grid.shape[-1], SIZE)
     images = np.rint(weights @ grid @ weights.T).astype(np.uint8)[..., None]
-    return images, bunch.target.astype(np.int32)
+    return images, table[:, -1].astype(np.int32)
+
+
+def _table() -> np.ndarray:
+    """f64[1797,65]: pixels and label. Scikit-learn's file, whose import would take seconds."""
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (Path(folder) / _FILE).is_file():
+            return np.loadtxt(Path(folder) / _FILE, delimiter=",")
+    from sklearn.datasets import load_digits  # for a version that keeps it elsewhere
+
+    bunch = load_digits()
+    return np.column_stack([bunch.data, bunch.target])
 
 
 def _bilinear(small: int, large: int) -> np.ndarray:

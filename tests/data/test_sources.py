@@ -64,6 +64,18 @@ def test_digits_are_scikit_learns_each_once():
     assert whole.images.max() == 255 and whole.images.min() == 0
 
 
+def test_digits_are_read_without_importing_scikit_learn_and_the_same_with_it(monkeypatch):
+    found = subprocess.run(
+        [sys.executable, "-c", "import sys; from jaxcnn.data import digits; digits._table()\n"
+         "print('sklearn' in sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout == "False\n"
+    table = digits._table()
+    monkeypatch.setattr(digits, "_FILE", "moved.csv.gz")
+    assert np.array_equal(digits._table(), table)
+
+
 def test_interpolation_against_pillow():
     """Pillow's bilinear resize of the same 8x8 scans; it rounds once for each axis."""
     from PIL import Image
