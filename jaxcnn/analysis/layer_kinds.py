@@ -1,0 +1,139 @@
+"""The kinds of layers that `jaxcnn.analysis.selfcheck` goes through: each as the networks have it,
+and again from `jaxcnn.analysis.plain_layers`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcnn import layers
+from jaxcnn.analysis import plain_layers as plain
+from jaxcnn.batch_norm import BatchNorm
+
+CLASSES = 5
+# (on a CPU, elsewhere). A fault is of a tenth or more; float32 rounds to 1e-7 of a term.
+EXACT = 1e-4, 1e-4
+MATRIX_UNITS = 1e-4, 2e-2  # which round what they multiply, to TF32 or bfloat16
+BFLOAT16 = 5e-2, 5e-2
+
+
+class Operation(nn.Module):
+    """A function of the images as a layer without parameters."""
+
+    fn: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fn(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of layer, twice.
+
+    Attributes:
+      layer: as the networks have it, f32[N,...] to f[N,...].
+      plain: (parameters, images) to the same, of `plain_layers`.
+      shape: of the images.
+      plain_statistics: images to running statistics after the step; None if there are none.
+      ties: the images are multiples of a quarter, so that windows have several maxima.
+      tolerance: of the errors, see `selfcheck.Row`; on a CPU, and elsewhere.
+    """
+
+    name: str
+    layer: nn.Module
+    plain: Callable[[Any, jax.Array], jax.Array]
+    shape: tuple[int, ...] = (4, 9, 9, 8)
+    plain_statistics: Callable[[jax.Array], Any] | None = None
+    ties: bool = False
+    tolerance: tuple[float, float] = EXACT
+
+
+def _conv(name: str, features: int, kernel: int, stride: int, padding: int, **other: Any) -> Kind:
+    groups, bias = other.get("groups", 1), other.get("bias", False)
+    dtype, shape = other.get("dtype", jnp.float32), other.get("shape", (4, 9, 9, 8))
+    return Kind(
+        name,
+        layers.conv(features, kernel, stride, padding, groups=groups, bias=bias, dtype=dtype),
+        functools.partial(plain.conv, stride=stride, padding=padding, groups=groups),
+        shape,
+        tolerance=BFLOAT16 if dtype == jnp.bfloat16 else MATRIX_UNITS,
+    )
+
+
+def _max_pool(name: str, window: int, stride: int, padding: int, size: int, below: int = 0) -> Kind:
+    """`below`: what rounding up adds."""
+    ours = functools.partial(
+        layers.max_pool, window=window, stride=stride, padding=padding, ceil_mode=below > 0
+    )
+    sides = (padding, padding + below)
+    reference = functools.partial(plain.max_pool, window=window, stride=stride, sides=sides)
+    return Kind(name, Operation(ours), reference, (4, size, size, 8), ties=True)
+
+
+def _avg_pool(name: str, window: int, stride: int, padding: int, count_padding: bool) -> Kind:
+    options: dict[str, Any] = {"window": window, "stride": stride, "padding": padding}
+    ours = functools.partial(layers.avg_pool, **options, count_include_pad=count_padding)
+    reference = functools.partial(plain.avg_pool, **options, count_padding=count_padding)
+    return Kind(name, Operation(ours), reference)
+
+
+def _dense() -> nn.Module:
+    return nn.Sequential([nn.Dense(12), nn.Dropout(0.5, deterministic=True)])
+
+
+_LRN: dict[str, Any] = {"n": 5, "k": 2.0, "alpha": 0.1}
+
+KINDS: tuple[Kind, ...] = (
+    _conv("convolution 3x3", 12, 3, 1, 1, bias=True),
+    _conv("convolution 3x3, stride 2", 24, 3, 2, 1, shape=(4, 12, 12, 16)),
+    _conv("convolution 1x1, stride 2", 12, 1, 2, 0),
+    _conv("convolution 7x7, stride 2, of colours", 8, 7, 2, 3, shape=(4, 20, 20, 3)),
+    _conv("convolution 11x11, stride 4", 8, 11, 4, 2, bias=True, shape=(4, 23, 23, 3)),
+    _conv("convolution 5x5, of grey images", 6, 5, 1, 0, bias=True, shape=(4, 14, 14, 1)),
+    _conv("convolution 3x3 in 2 groups", 12, 3, 1, 1, groups=2, bias=True),
+    _conv("convolution 3x3 in 8 groups, stride 2", 16, 3, 2, 1, groups=8, shape=(4, 9, 9, 16)),
+    _conv("convolution 3x3, bfloat16", 12, 3, 1, 1, dtype=jnp.bfloat16),
+    _max_pool("max pooling 2x2", 2, 2, 0, 8),
+    _max_pool("max pooling 3x3, stride 2, overlapping", 3, 2, 1, 9),
+    _max_pool("max pooling 3x3, stride 2, rounded up", 3, 2, 0, 8, below=1),
+    _avg_pool("average pooling 2x2", 2, 2, 0, True),
+    _avg_pool("average pooling 3x3, padding not counted", 3, 1, 1, False),
+    Kind(
+        "adaptive average pooling",
+        Operation(functools.partial(layers.adaptive_avg_pool, size=4)),
+        functools.partial(plain.adaptive_avg_pool, size=4),
+    ),
+    Kind(
+        "local response normalisation",
+        Operation(functools.partial(layers.local_response_norm, **_LRN)),
+        functools.partial(plain.local_response_norm, **_LRN),
+    ),
+    Kind(
+        "BatchNorm",
+        BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5),
+        functools.partial(plain.batch_norm, epsilon=1e-5),
+        plain_statistics=functools.partial(plain.running_statistics, momentum=0.9),
+    ),
+    Kind(
+        "dense, dropout off",
+        _dense(),
+        lambda params, x: plain.dense(params["layers_0"], x),
+        (4, 40),
+        tolerance=MATRIX_UNITS,
+    ),
+    Kind(
+        "squeeze-and-excitation",
+        layers.SqueezeExcite(reduction=2),
+        plain.squeeze_excite,
+        tolerance=MATRIX_UNITS,
+    ),
+    Kind("cross-entropy", Operation(lambda x: 20 * x), lambda params, x: 20 * x, (16, CLASSES)),
+)

@@ -1,0 +1,125 @@
+"""Every kind of layer a second time: indices, sums and products, as the papers' formulas read.
+
+Nothing here is shared with what the networks use, and nothing is fast. In float64 it is what
+`jaxcnn.analysis.selfcheck` compares with. Each function takes a layer's parameters under the names
+that the layer gives them, and images f64[N,H,W,C].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+Params = Mapping[str, Any]
+Sides = tuple[int, int]  # added before and after, of both axes
+
+
+def _windows(x: Array, window: int, stride: int, sides: Sides, fill: float) -> Array:
+    """The elements of each window, row by row: f64[N,h,w,window*window,C]."""
+    x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)), constant_values=fill)
+    rows, columns = (
+        np.arange((n - window) // stride + 1)[:, None] * stride + np.arange(window)[None]
+        for n in x.shape[1:3]
+    )
+    found = x[:, rows[:, None, :, None], columns[None, :, None, :]]
+    return found.reshape(*found.shape[:3], window * window, x.shape[-1])
+
+
+def conv(params: Params, x: Array, *, stride: int, padding: int, groups: int = 1) -> Array:
+    """Convolution: the sum of products over a window's elements, group by group."""
+    kernel = params["kernel"]
+    size, _, channels, features = kernel.shape
+    windows = _windows(x, size, stride, (padding, padding), 0.0)
+    windows = windows.reshape(*windows.shape[:-1], groups, channels)
+    kernel = kernel.reshape(size * size, channels, groups, features // groups)
+    y = jnp.einsum("nhwtgc,tcgf->nhwgf", windows, kernel)
+    y = y.reshape(*y.shape[:3], features)
+    return y + params["bias"][None, None, None] if "bias" in params else y
+
+
+def max_pool(params: Params, x: Array, *, window: int, stride: int, sides: Sides) -> Array:
+    """The first of a window's largest elements, by its number."""
+    windows = _windows(x, window, stride, sides, -jnp.inf)
+    first = jnp.argmax(windows, 3)[:, :, :, None]
+    return jnp.take_along_axis(windows, first, 3)[:, :, :, 0]
+
+
+def avg_pool(
+    params: Params, x: Array, *, window: int, stride: int, padding: int, count_padding: bool
+) -> Array:
+    """The sum of a window's elements over their number."""
+    sides = (padding, padding)
+    total = _windows(x, window, stride, sides, 0.0).sum(3)
+    if count_padding:
+        return total / window**2
+    return total / _windows(jnp.ones_like(x), window, stride, sides, 0.0).sum(3)
+
+
+def adaptive_avg_pool(params: Params, x: Array, *, size: int) -> Array:
+    """Cell i of n elements is the mean of floor(i n / size) up to ceil((i + 1) n / size)."""
+    height, width = x.shape[1:3]
+
+    def cell(i: int, n: int) -> slice:
+        return slice(i * n // size, -(-(i + 1) * n // size))
+
+    rows = [
+        [x[:, cell(i, height), cell(j, width)].mean((1, 2)) for j in range(size)]
+        for i in range(size)
+    ]
+    return jnp.stack([jnp.stack(row, 1) for row in rows], 1)
+
+
+def local_response_norm(params: Params, x: Array, *, n: int, k: float, alpha: float) -> Array:
+    """Krizhevsky et al. 2012, section 3.3, channel by channel, beta 0.75."""
+    channels = x.shape[-1]
+    made = []
+    for c in range(channels):
+        near = x[..., max(0, c - n // 2) : c + n // 2 + 1]
+        made.append(x[..., c] / (k + alpha * (near**2).sum(-1)) ** 0.75)
+    return jnp.stack(made, -1)
+
+
+def batch_norm(params: Params, x: Array, *, epsilon: float) -> Array:
+    """Of the batch's own mean and biased variance."""
+    centred, variance = _centred(x)
+    scaled = centred / jnp.sqrt(variance + epsilon)
+    return scaled * params["scale"][None, None, None] + params["bias"][None, None, None]
+
+
+def running_statistics(x: Array, *, momentum: float) -> Params:
+    """After one step from mean 0 and variance 1."""
+    kept = momentum * jnp.ones(x.shape[-1])
+    _, variance = _centred(x)
+    mean = (1 - momentum) * x.mean((0, 1, 2))
+    return {"mean": mean, "var": kept + (1 - momentum) * variance[0, 0, 0]}
+
+
+def _centred(x: Array) -> tuple[Array, Array]:
+    centred = x - x.mean((0, 1, 2), keepdims=True)
+    return centred, (centred**2).mean((0, 1, 2), keepdims=True)
+
+
+def dense(params: Params, x: Array) -> Array:
+    """f64[N,C] to f64[N,F]."""
+    return jnp.einsum("nc,cf->nf", x, params["kernel"]) + params["bias"][None]
+
+
+def squeeze_excite(params: Params, x: Array) -> Array:
+    """Hu et al. 2018, section 3."""
+    hidden = dense(params["fc1"], x.sum((1, 2)) / (x.shape[1] * x.shape[2]))
+    gate = 1 / (1 + jnp.exp(-dense(params["fc2"], jnp.where(hidden > 0, hidden, 0.0))))
+    return jnp.einsum("nhwc,nc->nhwc", x, gate)
+
+
+def cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Array:
+    """The batch's mean; f64[N,K] and i32[N]. Written out: log of the sum minus the target's."""
+    top = lax.stop_gradient(logits.max(-1, keepdims=True))
+    log_total = jnp.log(jnp.exp(logits - top).sum(-1)) + top[:, 0]
+    classes = logits.shape[-1]
+    hits = labels[:, None] == jnp.arange(classes)[None]
+    target = jnp.where(hits, 1 - label_smoothing, 0.0) + label_smoothing / classes
+    return (log_total - (target * logits).sum(-1)).mean()

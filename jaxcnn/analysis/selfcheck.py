@@ -1,0 +1,198 @@
+"""Whether this device, driver and compiler compute what they should: one small step of each layer.
+
+A step is made as training makes it, on the default device, and a second time from
+`jaxcnn.analysis.plain_layers` in float64 on the CPU. The images are trained too, so that every
+layer's gradient with respect to its input is compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.experimental
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn import layers
+from jaxcnn.analysis import plain_layers as plain
+from jaxcnn.analysis.layer_kinds import CLASSES, KINDS, Kind
+from jaxcnn.analysis.tables import text_table
+from jaxcnn.training import compiling, losses
+from jaxcnn.training.optimizers import make_optimizer
+
+_SMOOTHING = 0.1
+_RATE, _MOMENTUM, _DECAY = 0.1, 0.9, 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What came out for a kind.
+
+    The errors of the loss, of the gradients and of what is updated (parameters, images, running
+    statistics) are largest differences over the largest value, each the worst of its tensors.
+    `failed` is the first line of what XLA said where the device could not make the step.
+    """
+
+    kind: str
+    loss: float
+    gradients: float
+    updated: float
+    tolerance: float
+    failed: str = ""
+
+    @property
+    def ok(self) -> bool:
+        # not finite is not below
+        errors = (self.loss, self.gradients, self.updated)
+        return not self.failed and all(error <= self.tolerance for error in errors)
+
+
+def check(kinds: Sequence[Kind] | None = None) -> Iterator[Row]:
+    """A row of each kind (all of them by default), on the default device."""
+    for kind in KINDS if kinds is None else kinds:
+        given = _given(kind)
+        expected = _reference(kind, *given)
+        tolerance = kind.tolerance[jax.default_backend() != "cpu"]
+        try:
+            found = jax.device_get(compiling.jit(functools.partial(_step, kind))(*given))
+        except jax.errors.JaxRuntimeError as error:
+            said = str(error).partition("\n")[0]
+            yield Row(kind.name, np.nan, np.nan, np.nan, tolerance, said)
+            continue
+        loss, gradients, updated = (
+            _error(found[part], expected[part]) for part in ("loss", "gradients", "updated")
+        )
+        yield Row(kind.name, loss, gradients, updated, tolerance)
+
+
+def reference_device() -> jax.Device:
+    """The CPU, or the default device where JAX was started without one."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
+
+
+def to_text(rows: Sequence[Row]) -> str:
+    """The table."""
+    header = ("kind", "loss", "gradients", "updated", "tolerance", "verdict")
+    cells = [
+        (
+            row.kind,
+            *(f"{e:.1e}" for e in (row.loss, row.gradients, row.updated)),
+            f"{row.tolerance:.0e}",
+            "ok" if row.ok else "WRONG",
+        )
+        for row in rows
+    ]
+    failed = [f"{row.kind}: {row.failed}" for row in rows if row.failed]
+    return "\n".join([text_table(header, cells), *failed])
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """What it ran on, what came out, and what to do if something is wrong."""
+    device, other = jax.local_devices()[0], reference_device()
+    against = "float64 on the CPU" if other.platform == "cpu" else f"float64 on {other.device_kind}"
+    where = f"{device.device_kind} ({device.platform}), jax {jax.__version__}"
+    wrong = [row.kind for row in rows if not row.ok]
+    if not wrong:
+        return f"{where}: all {len(rows)} kinds agree with {against}"
+    return (
+        f"{where}: {len(wrong)} of {len(rows)} kinds are WRONG against {against}. Train nothing on "
+        "it: unset XLA_FLAGS, empty the folder of compiled programs, then try another version of "
+        "jaxlib or of the driver; JAX_PLATFORMS=cpu tells whether it is the device"
+    )
+
+
+# --- the two steps ------------------------------------------------------------------------------
+
+
+def _given(kind: Kind) -> tuple[Any, Any, np.ndarray, np.ndarray]:
+    """What is trained, running statistics, labels i32[N], and outputs to logits f32[K,outputs]."""
+    rng = np.random.default_rng(zlib.crc32(kind.name.encode()))
+
+    def normal(shape: Sequence[int], scale: float = 1.0) -> np.ndarray:
+        return (scale * rng.normal(size=shape)).astype(np.float32)
+
+    images = normal(kind.shape)
+    if kind.ties:
+        images = np.round(4 * images) / 4
+    taken = jax.ShapeDtypeStruct(kind.shape, jnp.float32)
+    out, shapes = jax.eval_shape(lambda x: kind.layer.init_with_output(jax.random.key(0), x), taken)
+    params = jax.tree.map(lambda leaf: normal(leaf.shape, 0.5), shapes.get("params", {}))
+    statistics = {
+        name: np.full(leaf.shape, name == "var", np.float32)
+        for name, leaf in shapes.get("batch_stats", {}).items()
+    }
+    labels = rng.integers(0, CLASSES, kind.shape[0]).astype(np.int32)
+    size = int(np.prod(out.shape[1:]))
+    to_logits = np.eye(CLASSES, dtype=np.float32)
+    if size != CLASSES:
+        to_logits = normal((CLASSES, size), 2 / np.sqrt(size))
+    return {"images": images, "layer": params}, statistics, labels, to_logits
+
+
+def _logits(y: jax.Array, to_logits: jax.Array) -> jax.Array:
+    """Not a matrix product, which matrix units would round."""
+    return (y.reshape(len(y), 1, -1) * to_logits[None]).sum(-1)
+
+
+def _step(kind: Kind, trained, statistics, labels, to_logits):
+    """Loss, gradients, and what is updated, with the project's own parts."""
+
+    def loss(trained):
+        variables = {"params": trained["layer"], "batch_stats": statistics}
+        y, new = kind.layer.apply(variables, trained["images"], mutable=["batch_stats"])
+        logits = _logits(layers.as_output(y), to_logits)
+        each = losses.cross_entropy(logits, labels, label_smoothing=_SMOOTHING)
+        return each.mean(), new.get("batch_stats", {})
+
+    (value, statistics), gradients = jax.value_and_grad(loss, has_aux=True)(trained)
+    rule = {"name": "sgd", "momentum": _MOMENTUM, "nesterov": True, "weight_decay": _DECAY}
+    optimizer, _ = make_optimizer(rule, {"learning_rate": _RATE}, 1, 1.0, trained)
+    change, _ = optimizer.update(gradients, optimizer.init(trained), trained)
+    updated = jax.tree.map(jnp.add, trained, change), statistics
+    return {"loss": value, "gradients": gradients, "updated": updated}
+
+
+def _plain_step(kind: Kind, trained, labels, to_logits):
+    """The same, from formulas. The first step of Nesterov's momentum is the gradient's, twice."""
+
+    def loss(trained):
+        y = kind.plain(trained["layer"], trained["images"])
+        return plain.cross_entropy(_logits(y, to_logits), labels, _SMOOTHING)
+
+    value, gradients = jax.value_and_grad(loss)(trained)
+
+    def descend(value, gradient):
+        return value - _RATE * (1 + _MOMENTUM) * (gradient + _DECAY * value)
+
+    new = {} if kind.plain_statistics is None else kind.plain_statistics(trained["images"])
+    updated = jax.tree.map(descend, trained, gradients), new
+    return {"loss": value, "gradients": gradients, "updated": updated}
+
+
+def _reference(kind: Kind, trained, statistics, labels, to_logits) -> dict[str, Any]:
+    with _float64(), jax.default_device(reference_device()):
+        trained, to_logits = jax.tree.map(np.float64, (trained, to_logits))
+        step = compiling.compile_init(functools.partial(_plain_step, kind))
+        return jax.device_get(step(trained, labels, to_logits))
+
+
+def _float64():
+    """`jax.enable_x64`, which jax 0.7 has elsewhere."""
+    here = jax if hasattr(jax, "enable_x64") else jax.experimental
+    return here.enable_x64(True)
+
+
+def _error(found: Any, expected: Any) -> float:
+    """Largest difference over the largest value, the worst of all tensors; NaN stays."""
+    pairs = jax.tree.map(
+        lambda a, b: float(np.abs(np.float64(a) - b).max() / np.abs(b).max()), found, expected
+    )
+    return float(np.max(jax.tree.leaves(pairs)))

@@ -1,0 +1,25 @@
+"""`jaxcnn selfcheck`: whether this device computes what it should."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def register(subparsers) -> None:
+    subparsers.add_parser(
+        "selfcheck",
+        help="check each kind of layer on this device",
+        description="Makes one small training step with each kind of layer on the default device "
+        "and compares loss, gradients and updated parameters with a second formulation in float64 "
+        "on the CPU. The errors are relative to the largest value. Exit code 1 if one is wrong.",
+        epilog="example: jaxcnn selfcheck",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from jaxcnn.analysis import selfcheck
+
+    rows = list(selfcheck.check())
+    print(selfcheck.to_text(rows))
+    print(f"\n{selfcheck.summary(rows)}")
+    return 0 if all(row.ok for row in rows) else 1
