@@ -27,6 +27,10 @@ WORKDIR = flags.DEFINE_string(
 )
 RESUME = flags.DEFINE_bool("resume", False, "Go on with the run that workdir holds.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run that workdir holds.")
+DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "The same bits in every run on a GPU too: train.deterministic=True."
+)
+PROFILE = flags.DEFINE_bool("profile", False, "Trace ten calls of the step: log.profile=10.")
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes that SLURM, MPI, Kubernetes or a TPU started."
 )
@@ -63,7 +67,8 @@ def main(argv: Sequence[str]) -> int:
     from jaxcnn.training import console, hosts, reading
 
     try:
-        fields = reading.read_config(CONFIG.value, _OVERRIDES)
+        shorthands = reading.shorthands(deterministic=DETERMINISTIC.value, profile=PROFILE.value)
+        fields = reading.read_config(CONFIG.value, [*_OVERRIDES, *shorthands])
     except ValueError as error:
         print(f"train.py: error: {console.one_line(error)}", file=sys.stderr)
         return console.MISTAKE

@@ -30,6 +30,14 @@ def register(subparsers) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="go on with the run in workdir")
     how.add_argument("--overwrite", action="store_true", help="delete the run in workdir")
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same bits in every run on a GPU too: train.deterministic=True",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="trace ten calls of the step: log.profile=10"
+    )
     several = parser.add_argument_group("one of several processes (see docs/scaling.md)")
     several.add_argument(
         "--distributed", action="store_true", help="started by SLURM, MPI, Kubernetes, Cloud TPU"
@@ -45,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from jaxcnn.training import console, ensembles, hosts, reading
 
     logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
+    args.overrides += reading.shorthands(deterministic=args.deterministic, profile=args.profile)
     whole = ensembles.is_ensemble(args.config)
     return console.run(
         args.config if whole else reading.read_config(args.config, args.overrides),

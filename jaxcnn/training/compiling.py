@@ -23,13 +23,30 @@ CPU_STEP = {
     ),
     "xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE",
 }
+# Without them a GPU adds up some sums, such as a scatter's, in whichever order they come.
+GPU_DETERMINISTIC = {
+    "xla_gpu_deterministic_ops": True,
+    "xla_gpu_exclude_nondeterministic_ops": True,
+}
 # An initialisation runs once: its compilation is all that it costs.
 CPU_INIT = {"xla_backend_optimization_level": 0}
 
 
-def jit(fn: Callable, *, donate_argnums: Sequence[int] = (), **options: Any) -> Any:
-    """`jax.jit` for a step that runs many times, with the CPU's compiler options on a CPU."""
-    return jax.jit(fn, donate_argnums=donate_argnums, compiler_options=_on_cpu(CPU_STEP), **options)
+def jit(
+    fn: Callable,
+    *,
+    donate_argnums: Sequence[int] = (),
+    deterministic: bool = False,
+    **options: Any,
+) -> Any:
+    """`jax.jit` for a step that runs many times, with the CPU's compiler options on a CPU.
+
+    `deterministic` asks a GPU for the same bits every time; CPUs and TPUs give them anyway.
+    """
+    compiler_options = _on_cpu(CPU_STEP)
+    if deterministic and jax.default_backend() == "gpu":
+        compiler_options = accepted(GPU_DETERMINISTIC)
+    return jax.jit(fn, donate_argnums=donate_argnums, compiler_options=compiler_options, **options)
 
 
 def compile_init(fn: Callable) -> Any:

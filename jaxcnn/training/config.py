@@ -44,6 +44,7 @@ def default_config() -> ConfigDict:
       share, or with `bn_group` over so many neighbouring examples, wherever they lie;
       `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere;
       `accumulate`, parts in which a device takes its share of the batch one after another;
+      `deterministic`, the same bits in every run on a GPU too, where that costs time;
       `ema_decay` of a running average of the weights, evaluated beside them, 0 for none;
       `init_seed` and `dropout_seed`, of the initial weights and of dropout alone, None for `seed`;
       `members`, runs to train as one, and `members_by`, how; see `jaxcnn.training.members`.
@@ -51,7 +52,8 @@ def default_config() -> ConfigDict:
     optimizer, schedule: see `jaxcnn.training.optimizers`.
     eval: `batch_size`, `every_epochs` or `every_steps`.
     checkpoint: `every_epochs` or `every_steps`, `keep` (the newest so many).
-    log: `every_steps`.
+    log: `every_steps`; `profile`, calls of the step to trace (see `jaxcnn.training.profiling`);
+      `wandb`, project of Weights & Biases that the rows go to as well, if it is installed.
     """
     config = ConfigDict()
     config.model = ConfigDict(
@@ -91,6 +93,7 @@ def default_config() -> ConfigDict:
             "devices": 0,
             "bn_sync": "global",
             "bn_group": config_dict.placeholder(int),
+            "deterministic": False,
             "steps_per_call": 0,
             "accumulate": 1,
             "ema_decay": 0.0,
@@ -103,7 +106,9 @@ def default_config() -> ConfigDict:
     config.schedule = ConfigDict({"name": "cosine", "learning_rate": 0.1})
     config.eval = ConfigDict({"batch_size": 256, **_duration("every", epochs=1.0)})
     config.checkpoint = ConfigDict({**_duration("every", epochs=1.0), "keep": 3})
-    config.log = ConfigDict({"every_steps": 10})
+    config.log = ConfigDict(
+        {"every_steps": 10, "profile": 0, "wandb": config_dict.placeholder(str)}
+    )
     return config.lock()
 
 
@@ -190,7 +195,7 @@ def validate(config: Mapping[str, Any]) -> None:
     counts = ("train.batch_size", "train.accumulate", "eval.batch_size", "checkpoint.keep")
     for field in (*counts, "log.every_steps"):
         _at_least(field, given[field], 1)
-    for field in ("train.seed", "train.devices", "train.steps_per_call"):
+    for field in ("train.seed", "train.devices", "train.steps_per_call", "log.profile"):
         _at_least(field, given[field], 0)
     if given["train.bn_group"] is not None:
         _at_least("train.bn_group", given["train.bn_group"], 1)

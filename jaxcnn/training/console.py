@@ -145,8 +145,15 @@ def _start_text(start: Mapping[str, Any]) -> str:
 
 def _compiled_text(values: Mapping[str, Any]) -> str:
     memory = values.get("memory_bytes")
-    taken = f", it takes {memory / 2**20:,.1f} MiB" if memory is not None else ""
-    return f"compiled the step in {values['seconds']:.1f} s{taken}"
+    text = f"compiled the step in {values['seconds']:.1f} s"
+    if memory is not None:
+        text += f", it takes {memory / 2**20:,.1f} MiB"
+    if "flops" in values:
+        text += (
+            f"; {values['flops'] / 1e9:,.3g} GFLOP, at most "
+            f"{values['images_per_second_at_most']:,.0f} images/s at the rate of matrix products"
+        )
+    return text
 
 
 def _eval_text(report: Report, start: Mapping[str, Any], shown: Mapping[str, Any]) -> str:

@@ -21,18 +21,22 @@ from jaxcnn.training import (
     parallel,
     plots,
     preflight,
+    profiling,
     programs,
     schedules,
     timing,
+    wandb_rows,
 )
 from jaxcnn.training.checkpoints import Checkpoints
-from jaxcnn.training.config import Recorded, validate
+from jaxcnn.training.config import Recorded, leaves, validate
 from jaxcnn.training.parts import Ask, Parts
+from jaxcnn.training.profiling import Trace
 from jaxcnn.training.reports import MetricsFiles, Report, read_rows, score
 from jaxcnn.training.setup import Setup
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import run_keys
 from jaxcnn.training.timing import Clock
+from jaxcnn.training.wandb_rows import WandbRows
 from jaxcnn.training.warm_start import with_trunk
 from jaxcnn.training.workdir import BEST, CHECKPOINTS, claim, write_manifest
 
@@ -92,6 +96,7 @@ def train_one(
     init_key, key = run_keys(*seeds)
     keep, seed = fields.checkpoint.keep, fields.train.seed
     preflight.check(setup, seed)
+    wandb_rows.check(fields.log.wandb)
     facts = _facts(setup, fields)
     directory = claim(workdir, config, resume=resume, overwrite=overwrite)
     stop_at = hosts.Agreement(lambda: stop.received)
@@ -114,6 +119,8 @@ def train_one(
         stack.callback(files.close)
         if hosts.is_first():
             write_manifest(directory, config, facts)
+            if fields.log.wandb is not None:
+                files.wandb = WandbRows(fields.log.wandb, directory, leaves(config))
         yield Report("start", step, setup.epoch(step), facts)
         if setup.steps_per_call > 1 and facts["platform"] == "cpu":
             notices.append("several steps in a call are several times slower on a CPU than one")
@@ -129,8 +136,8 @@ def train_one(
 
         def settle(first: int, last: int, fetched_later: Any) -> Iterator[Report]:
             """Fetches and sums the metrics of the steps first+1..last, and writes a row if due."""
-            with clock.on(timing.STEPS, last - first):
-                fetched = jax.device_get(fetched_later)
+            fetched = jax.device_get(fetched_later)
+            clock.finished(last - first)
             if clock.first_step is None:
                 clock.first_step = clock.elapsed()
                 seconds = {"first_step_seconds": clock.first_step}
@@ -170,12 +177,16 @@ def train_one(
             where = nonfinite.first_bad(setup, again, feed.batch(bad - 1, 1), key)
             raise FloatingPointError(f"{what}: {where}")
 
+        trace = Trace(directory / profiling.FOLDER, fields.log.profile)
+        stack.callback(trace.close)
+        clock.begin_steps()
         late = None  # metrics are fetched one call late, so that the device never waits for them
         while step < setup.total_steps and not (signal := stop_at.reached()):
             count, boundary = setup.steps_at_once(step), setup.next_boundary(step)
-            with clock.on(timing.STEPS):
-                made = run_steps(state, step, count)
-                state, out = (yield made) if isinstance(made, Ask) else made
+            made = run_steps(state, step, count)
+            state, out = (yield made) if isinstance(made, Ask) else made
+            if told := trace.after_call(out):
+                yield Report("notice", step, setup.epoch(step), {"text": told})
             if late:
                 yield from settle(*late)
             late = step, step + count, out
@@ -208,6 +219,7 @@ def train_one(
 
         if late:
             yield from settle(*late)
+        clock.take_steps(setup.batch_size)
         with clock.on(timing.CHECKPOINTS):
             newest.save(state, step, sums)
             newest.wait()

@@ -106,7 +106,13 @@ def batch_norm_examples(
 
 
 def parallelise(
-    step: Callable, mode: str, mesh: Mesh, *, donate: bool = False, steps: int = 1
+    step: Callable,
+    mode: str,
+    mesh: Mesh,
+    *,
+    donate: bool = False,
+    steps: int = 1,
+    deterministic: bool = False,
 ) -> Callable:
     """Compiles a train or evaluation step for the devices of a mesh.
 
@@ -117,6 +123,7 @@ def parallelise(
       mesh: of `make_mesh`.
       donate: let the new state take the memory of the old, which is then gone.
       steps: train steps in one call, over stacked batches; see `step.multi_step`.
+      deterministic: see `compiling.jit`; not for "pmap".
 
     Returns:
       A function of the same arguments, placed by `place_state` and `place_batch`; it has
@@ -124,7 +131,7 @@ def parallelise(
 
     Raises:
       ValueError: the mode is unknown, "jit" is asked for on several devices, or "pmap" with several
-        processes.
+        processes or `deterministic`.
     """
     if axis_name(mode) is None and mesh.size > 1:
         raise ValueError(f"parallel is 'jit' on {mesh.size} devices; it must be 'shard_map' there")
@@ -132,13 +139,15 @@ def parallelise(
         raise ValueError(
             f"parallel is 'pmap' with {hosts.count()} processes; it must be 'shard_map' there"
         )
+    if mode == "pmap" and deterministic:
+        raise ValueError("deterministic is set; parallel must be 'jit' or 'shard_map', not 'pmap'")
     if steps > 1:
         step = multi_step(step, steps)
     donated = (0,) if donate else ()
     if mode == "pmap":
         return _pmap(step, mesh, donated, stacked=steps > 1)
     if mode == "jit":
-        return compiling.jit(step, donate_argnums=donated)
+        return compiling.jit(step, donate_argnums=donated, deterministic=deterministic)
 
     def sharded(state, batch, *key):
         specs = {name: _spec(name, steps > 1) for name in batch}
@@ -152,7 +161,7 @@ def parallelise(
             check_vma=False,
         )(state, batch, *key)
 
-    return compiling.jit(sharded, donate_argnums=donated)
+    return compiling.jit(sharded, donate_argnums=donated, deterministic=deterministic)
 
 
 def place_state(state: Any, mesh: Mesh) -> Any:

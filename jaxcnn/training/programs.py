@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn.analysis.count import count_macs
 from jaxcnn.data import resident
 from jaxcnn.evaluation import metrics
-from jaxcnn.training import averaging, compiling, feeds, parallel
+from jaxcnn.training import averaging, compiling, feeds, parallel, timing
 from jaxcnn.training.setup import Setup
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import make_eval_step, make_train_step
@@ -58,7 +61,14 @@ def compile_train(
 
     def program(count: int, *arguments: Any) -> Callable:
         if count not in programs:
-            call = parallel.parallelise(pure, setup.mode, setup.mesh, donate=True, steps=count)
+            call = parallel.parallelise(
+                pure,
+                setup.mode,
+                setup.mesh,
+                donate=True,
+                steps=count,
+                deterministic=setup.deterministic,
+            )
             programs[count], memory = _compile(call, setup.mode, *arguments)
             facts.setdefault("memory_bytes", memory)
         return programs[count]
@@ -72,7 +82,29 @@ def compile_train(
         count = setup.steps_at_once(step)
         first[step] = feed.batch(step, count)
         program(count, state, first[step], key)
-    return run, {"seconds": time.perf_counter() - began, **facts}
+    facts["seconds"] = time.perf_counter() - began
+    if step < setup.total_steps:
+        facts |= work(setup)
+    return run, facts
+
+
+def work(setup: Setup) -> dict[str, float]:
+    """What a step has to compute, and how many images a second that allows at most.
+
+    `flops`: six for each multiply-add of the network's convolutions and products and each image,
+    two of the forward and four of the backward pass. `images_per_second_at_most`: if all devices
+    computed them as fast as this process's first multiplies large matrices in the type of the
+    computation, measured now.
+    """
+    variables = {"params": setup.shapes.params, "batch_stats": setup.shapes.batch_stats}
+    images = jax.ShapeDtypeStruct(setup.image_shape, jnp.float32)
+    forward = functools.partial(setup.model.clone(axis_name=None).apply, train=False)
+    flops = 6 * count_macs(forward, variables, images)
+    rate = timing.product_rate(setup.model.dtype)
+    return {
+        "flops": flops * setup.batch_size,
+        "images_per_second_at_most": setup.mesh.size * rate / flops,
+    }
 
 
 def _compile(call: Any, mode: str, *arguments: Any) -> tuple[Callable, int | None]:

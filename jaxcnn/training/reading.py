@@ -133,3 +133,9 @@ def _value(text: str) -> Any:
     except (ValueError, SyntaxError):
         return text
     return tuple(value) if isinstance(value, list) else value
+
+
+def shorthands(*, deterministic: bool, profile: bool) -> list[str]:
+    """FIELD=VALUE of flags that the commands have for them."""
+    fields = {"train.deterministic=True": deterministic, "log.profile=10": profile}
+    return [field for field, given in fields.items() if given]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.evaluation import localisation
+from jaxcnn.training.wandb_rows import WandbRows
 
 JSONL = "metrics.jsonl"
 CSV = "metrics.csv"
@@ -48,7 +49,7 @@ class Report:
         start: model, params, source, train_examples, test_examples, batch_size, total_steps,
           total_epochs, devices, platform, parallel.
         notice: text.
-        compiled: seconds, and memory_bytes where the backend tells it.
+        compiled: seconds, memory_bytes where the backend tells it, and what `programs.work` gives.
         first_step: first_step_seconds, from the beginning of the run until its first step was done.
         step: loss, learning_rate, images_per_second of the newest step that was fetched.
         train: means over the steps since the last such row; see `COLUMNS`. `step_ms` is the time
@@ -87,6 +88,7 @@ class MetricsFiles:
         kept = [] if after is None else [r for r in read_rows(workdir) if r["step"] <= after]
         self.best = min((score(r) for r in kept if r["kind"] == "eval"), default=None)
         self._write = write
+        self.wandb: WandbRows | None = None
         if not write:
             return
         _replace(workdir / JSONL, (json.dumps(row) + "\n" for row in kept))
@@ -120,6 +122,8 @@ class MetricsFiles:
             raise OSError(error.errno, text, self._jsonl.name) from error
         for name, value in values.items():
             self._events.add_scalar(f"{kind}/{name}", value, step)
+        if self.wandb is not None:
+            self.wandb.write(kind, step, values)
 
     def close(self) -> None:
         if not self._write:
@@ -127,6 +131,8 @@ class MetricsFiles:
         for file in (self._jsonl, self._csv_file, self._events):
             with contextlib.suppress(OSError):  # every row was flushed, or its error told
                 file.close()
+        if self.wandb is not None:
+            self.wandb.close()
 
 
 def read_rows(workdir: str | Path) -> list[dict[str, Any]]:

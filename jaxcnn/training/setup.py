@@ -64,6 +64,7 @@ class Setup:
     every_checkpoint: float
     every_log: int
     steps_per_call: int
+    deterministic: bool
 
     def epoch(self, step: int) -> float:
         """Passes over the training set after so many steps."""
@@ -167,6 +168,7 @@ def make_setup(config: Recorded) -> Setup:
         every_log=config.log.every_steps,
         steps_per_call=config.train.steps_per_call
         or (1 if stream or mesh.devices.flat[0].platform == "cpu" else _STEPS_PER_CALL),
+        deterministic=config.train.deterministic,
     )
 
 

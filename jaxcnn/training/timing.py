@@ -6,14 +6,16 @@ import collections
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 STEPS, EVALUATION, CHECKPOINTS = "steps", "evaluation", "checkpoints"
 
 
 class Clock:
-    """Seconds by what they were spent on, since they were last asked for and in all.
+    """Seconds by what they were spent on: evaluation, checkpoints, and the steps between.
 
     `first_step` is None until the first steps are done, then the seconds that passed before.
     """
@@ -23,19 +25,20 @@ class Clock:
         self.first_step: float | None = None
         self._began = time.perf_counter()
         self._taken: dict[str, float] = collections.defaultdict(float)
-        self._steps = 0
+        self._since, self._spent, self._steps = self._began, 0.0, 0
 
     def elapsed(self) -> float:
         """Seconds since the run began."""
         return time.perf_counter() - self._began
 
     @contextlib.contextmanager
-    def on(self, what: str, steps: int = 0) -> Iterator[None]:
-        """The time within counts for `what`; `steps` are finished with it."""
+    def on(self, what: str) -> Iterator[None]:
+        """The time within counts for `what`, and not for steps."""
         began = time.perf_counter()
         yield
-        self.total[what] += time.perf_counter() - began
-        self._steps += steps
+        seconds = time.perf_counter() - began
+        self.total[what] += seconds
+        self._spent += seconds
 
     def take(self, what: str) -> float:
         """Seconds spent on it since the last call."""
@@ -43,11 +46,20 @@ class Clock:
         self._taken[what] = self.total[what]
         return seconds
 
+    def begin_steps(self) -> None:
+        """From now on time that is spent on nothing else is that of steps."""
+        self._since, self._spent, self._steps = time.perf_counter(), 0.0, 0
+
+    def finished(self, steps: int) -> None:
+        """So many more steps are finished on the device."""
+        self._steps += steps
+
     def take_steps(self, batch_size: int) -> dict[str, float]:
-        """`images_per_second` and `step_ms` of the steps since the last call, without evaluation
-        and checkpoints."""
-        seconds, steps, self._steps = self.take(STEPS), self._steps, 0
-        if not (seconds and steps):
+        """`images_per_second` and `step_ms` of the steps finished since the last call."""
+        seconds, steps = time.perf_counter() - self._since - self._spent, self._steps
+        self.total[STEPS] += seconds
+        self.begin_steps()
+        if not steps:
             return {}
         return {
             "images_per_second": steps * batch_size / seconds,
@@ -59,6 +71,21 @@ class Clock:
         whole = self.elapsed()
         shares = {what: seconds / whole for what, seconds in self.total.items()}
         return shares | {"other": max(0.0, 1 - sum(shares.values()))}
+
+
+def product_rate(dtype: Any) -> float:
+    """FLOP/s of a large matrix product on the default device, the best of three."""
+    side = 1024 if jax.default_backend() == "cpu" else 8192
+    x = jnp.ones((side, side), dtype)
+    product = jax.jit(jnp.matmul)
+    product(x, x).block_until_ready()
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        product(x, x).block_until_ready()
+        return time.perf_counter() - began
+
+    return 2 * side**3 / min(seconds() for _ in range(3))
 
 
 def device_memory() -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 import jaxcnn
-from jaxcnn.training import checkpoints, hosts, plots, reports
+from jaxcnn.training import checkpoints, hosts, plots, profiling, reports, wandb_rows
 from jaxcnn.training.config import differences
 
 MANIFEST = "config.json"
@@ -26,9 +26,9 @@ BEST = "best"
 
 BAD_RECORDS = "bad_records.jsonl"
 
-_FILES = (reports.JSONL, reports.CSV, plots.CURVES, plots.PREDICTIONS, BAD_RECORDS)
+_FILES = (reports.JSONL, reports.CSV, plots.CURVES, plots.PREDICTIONS, BAD_RECORDS, wandb_rows.ID)
 _OTHERS_FILES = "bad_records_*.jsonl"
-_FOLDERS = (CHECKPOINTS, BEST, reports.TENSORBOARD, checkpoints.UNREADABLE)
+_FOLDERS = (CHECKPOINTS, BEST, reports.TENSORBOARD, checkpoints.UNREADABLE, profiling.FOLDER)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

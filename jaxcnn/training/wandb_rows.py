@@ -1,0 +1,45 @@
+"""A run's rows on Weights & Biases, where that is installed and asked for (`log.wandb=PROJECT`)."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ID = "wandb_id.txt"  # in the run's directory, so that a resumed run goes on under its id
+
+
+def check(project: str | None) -> None:
+    """Raises ValueError if rows are to go there and it is not installed."""
+    if project is not None and importlib.util.find_spec("wandb") is None:
+        raise ValueError(
+            f"config.log.wandb is {project!r}, but Weights & Biases is not installed: "
+            "pip install wandb, or leave the field out"
+        )
+
+
+class WandbRows:
+    """Sends rows to a project; charts are by `step`, so that a resumed run may repeat some."""
+
+    def __init__(self, project: str, workdir: Path, config: Mapping[str, Any]):
+        import wandb
+
+        path = workdir / ID
+        known = path.read_text("utf-8").strip() if path.exists() else None
+        self._run = wandb.init(
+            project=project,
+            name=workdir.name,
+            id=known,
+            resume="allow",
+            dir=str(workdir),
+            config=dict(config),
+        )
+        path.write_text(self._run.id + "\n", "utf-8")
+        self._run.define_metric("*", step_metric="step")
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        self._run.log({"step": step, **{f"{kind}/{name}": value for name, value in values.items()}})
+
+    def close(self) -> None:
+        self._run.finish()
