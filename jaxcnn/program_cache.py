@@ -8,15 +8,13 @@ names another folder, and JAX's other variables are heeded as well.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import platform
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
-# What is quicker to compile is not kept. The folder stays below this size: the oldest goes first.
-_LEAST_SECONDS, _MOST_BYTES = 0.1, 2 * 2**30
+_MOST_BYTES = 2 * 2**30
 
 
 def use(environment: MutableMapping[str, str] = os.environ) -> Path | None:
@@ -33,17 +31,18 @@ def use(environment: MutableMapping[str, str] = os.environ) -> Path | None:
         environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if environment.get("JAXCNN_CACHE") == "0" or "JAX_COMPILATION_CACHE_DIR" in environment:
         return None
-    folder = _caches(environment) / "jaxcnn" / "xla" / _machine()
+    programs = _caches(environment) / "jaxcnn" / "xla"
+    folder = programs / _machine()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _shrink(programs)
     except OSError:
         return None
     if not os.access(folder, os.W_OK):
         return None
     environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(_LEAST_SECONDS))
-    if importlib.util.find_spec("filelock"):  # JAX needs it to keep the folder small
-        environment.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_MOST_BYTES))
+    # A start compiles dozens of small programs, too; together they take longer than the step.
+    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     return folder
 
 
@@ -58,6 +57,23 @@ def _caches(environment: MutableMapping[str, str]) -> Path:
     except RuntimeError:  # an account without one
         return Path(os.devnull)
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+
+
+def _shrink(programs: Path) -> None:
+    """Deletes what was not used for longest down to half, if the machines' folders hold too much.
+
+    JAX's own limit looks at all files for every program that it adds, and adds none any more after
+    a process was killed at the wrong moment.
+    """
+    found = [(path.stat(), path) for path in programs.glob("*/*")]
+    held = sum(stat.st_size for stat, _ in found)
+    if held <= _MOST_BYTES:
+        return
+    for stat, path in sorted(found, key=lambda f: max(f[0].st_atime, f[0].st_mtime)):
+        if held <= _MOST_BYTES / 2:
+            return
+        path.unlink(missing_ok=True)
+        held -= stat.st_size
 
 
 def _machine() -> str:

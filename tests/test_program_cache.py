@@ -20,7 +20,6 @@ def test_a_folder_of_the_users_and_of_the_machine(without_jax, tmp_path):
     folder = program_cache.use(environment)
     assert folder.parent == tmp_path / "jaxcnn" / "xla" and folder.is_dir()
     assert environment["JAX_COMPILATION_CACHE_DIR"] == str(folder)
-    assert int(environment["JAX_COMPILATION_CACHE_MAX_SIZE"]) > 1e9
     assert program_cache.use({"XDG_CACHE_HOME": str(tmp_path)}) == folder
 
 
@@ -28,6 +27,20 @@ def test_another_processor_has_another_folder(without_jax, tmp_path, monkeypatch
     here = program_cache.use({"XDG_CACHE_HOME": str(tmp_path)})
     monkeypatch.setattr(program_cache.platform, "machine", lambda: "riscv64")
     assert program_cache.use({"XDG_CACHE_HOME": str(tmp_path)}) != here
+
+
+def test_what_was_not_used_for_longest_goes_first(without_jax, tmp_path, monkeypatch):
+    folder = program_cache.use({"XDG_CACHE_HOME": str(tmp_path)})
+    for age in range(10):
+        (folder / f"{age}-cache").write_bytes(bytes(100))
+        os.utime(folder / f"{age}-cache", (1e9 - age, 1e9 - age))
+    os.utime(folder / "9-cache", (2e9, 1e9 - 9))  # the oldest, and read since
+    monkeypatch.setattr(program_cache, "_MOST_BYTES", 1000)
+    program_cache.use({"XDG_CACHE_HOME": str(tmp_path)})
+    assert len(list(folder.iterdir())) == 10
+    monkeypatch.setattr(program_cache, "_MOST_BYTES", 900)
+    program_cache.use({"XDG_CACHE_HOME": str(tmp_path)})
+    assert sorted(path.name[0] for path in folder.iterdir()) == ["0", "1", "2", "9"]
 
 
 @pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
