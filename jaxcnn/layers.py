@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxcnn.batch_norm import BatchNorm, GroupedBatchNorm
 from jaxcnn.operations import (
@@ -49,6 +50,7 @@ Array = jax.Array
 
 # He et al. 2015 (arXiv 1502.01852): N(0, 2 / fan). Torch's ResNet recipe takes the fan-out.
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_CONVOLVED = "convolved"
 he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
@@ -68,7 +70,8 @@ class Network(nn.Module):
         `jaxcnn.batch_norm`; None for what `axis_name` says.
       channels: of the images: 3 for colour, 1 for grey.
       min_size: smallest height and width of an image that the network can take.
-      remat: recompute each block's activations in the backward pass instead of keeping them.
+      remat: what is recomputed in the backward pass instead of being kept: False nothing, True all
+        within a block, "cheap" all within a block but the results of convolutions.
       box_head: None, or where the object is too, as endpoint `box`: "scr" one box f32[N,4] for all
         classes, "pcr" one for each, f32[N,4K]; see `jaxcnn.training.localisation`.
     """
@@ -79,7 +82,7 @@ class Network(nn.Module):
     bn_group: int | None = None
     channels: int = 3
     min_size: int = 32
-    remat: bool = False
+    remat: bool | str = False
     box_head: str | None = None
 
     def check_images(self, images: Array) -> Array:
@@ -115,8 +118,16 @@ class Network(nn.Module):
         )
 
     def block(self, block: type[nn.Module]) -> type[nn.Module]:
-        """The block itself, or its rematerialised form when `remat` is set."""
-        return nn.remat(block) if self.remat else block
+        """The block itself, or its rematerialised form when `remat` is set.
+
+        Raises ValueError for a `remat` that is none.
+        """
+        if self.remat not in (False, True, "cheap"):
+            raise ValueError(f"remat is {self.remat!r}; it must be False, True or 'cheap'")
+        if not self.remat:
+            return block
+        keep = jax.checkpoint_policies.save_only_these_names(_CONVOLVED)
+        return nn.remat(block, policy=keep if self.remat == "cheap" else None)
 
     def endpoint(self, name: str, value: Array) -> Array:
         """Names an activation for `jaxcnn.endpoints`; costs nothing unless it is asked for."""
@@ -141,6 +152,11 @@ class Network(nn.Module):
                 features
             )
         return as_output(features)
+
+
+def _named_conv(*arguments: Any, **options: Any) -> Array:
+    """A convolution whose result `remat="cheap"` knows by name, in whatever form it is computed."""
+    return checkpoint_name(conv_general_dilated(*arguments, **options), _CONVOLVED)
 
 
 def _box_width(head: str, num_classes: int) -> int:
@@ -181,7 +197,7 @@ def conv(
         use_bias=bias,
         dtype=dtype,
         kernel_init=kernel_init,
-        conv_general_dilated=conv_general_dilated if groups > 1 else None,
+        conv_general_dilated=_named_conv,
         **options,
     )
 

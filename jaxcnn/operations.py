@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxcnn import narrow_conv
+
 Pair = int | tuple[int, int]
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
 
@@ -112,10 +114,16 @@ grouped_conv.defvjp(_grouped_conv_fwd, _grouped_conv_bwd)
 
 
 def conv_general_dilated(x, w, strides, padding, *, feature_group_count, **options):
-    """What nn.Conv calls in place of lax.conv_general_dilated for groups > 1."""
-    if any(d != 1 for k in ("lhs_dilation", "rhs_dilation") for d in options.get(k) or ()):
-        raise ValueError("grouped_conv does not take dilation")
-    return grouped_conv(x, w, tuple(strides), tuple(map(tuple, padding)), feature_group_count)
+    """What nn.Conv calls in place of lax.conv_general_dilated."""
+    strides, padding = tuple(strides), tuple(map(tuple, padding))
+    dilated = any(d != 1 for k in ("lhs_dilation", "rhs_dilation") for d in options.get(k) or ())
+    if feature_group_count > 1:
+        if dilated:
+            raise ValueError("grouped_conv does not take dilation")
+        return grouped_conv(x, w, strides, padding, feature_group_count)
+    if not dilated and narrow_conv.suits(x.shape[-1], w.shape, strides):
+        return narrow_conv.narrow_conv(x, w, padding)
+    return lax.conv_general_dilated(x, w, strides, padding, **options)
 
 
 # --- pooling ------------------------------------------------------------------------------------

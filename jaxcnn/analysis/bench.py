@@ -2,8 +2,9 @@
 
 A step's time is set beside two measured limits: the rate of a large matrix product in the step's
 type, and the rate at which the memory is read and written. FLOPs are XLA's count of the program as
-it was traced (two for a multiply-add, elementwise operations included), bytes its count of what the
-compiled program's operations read and write, so that what a cache serves is counted too.
+it was traced (two for a multiply-add, elementwise operations included, no zeros that a formulation
+for one platform multiplies by), bytes its count of what the compiled program's operations read and
+write, so that what a cache serves is counted too.
 """
 
 from __future__ import annotations
@@ -130,13 +131,14 @@ def _plan(name: str, batch: int | None, dtype: str, size: int | None) -> tuple[s
 def _measure(name, train, batch, dtype, size, seconds, machine) -> Bench:
     call, arguments = make_step(name, train=train, batch=batch, dtype=dtype, image_size=size)
     began = time.perf_counter()
-    lowered = call.lower(*arguments)
-    compiled = lowered.compile()
+    traced = call.trace(*arguments)
+    compiled = traced.lower().compile()
     compile_seconds = time.perf_counter() - began
     blocks = step_times(compiled, arguments, seconds, keeps_state=train)
     step = statistics.median(blocks)
     counted = _costs(compiled)
-    flops = (_costs(lowered) or counted)["flops"]
+    plain = traced.lower(lowering_platforms=("tpu",))  # that has no formulations of its own
+    flops = (_costs(plain) or counted)["flops"]
     moved = counted.get("bytes accessed")
     return Bench(
         model=name,

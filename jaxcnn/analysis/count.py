@@ -18,7 +18,7 @@ def count_macs(function: Callable, *args: Any) -> int:
     """Multiply-adds of the convolutions and matrix products in `function(*args)`.
 
     Traced, not run: arguments may be `jax.ShapeDtypeStruct`s. A choice between formulations
-    (`lax.platform_dependent`) counts as its largest branch.
+    (`lax.platform_dependent`) counts as its default.
     """
     return jaxpr_macs(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -29,7 +29,7 @@ def jaxpr_macs(jaxpr) -> int:
     for eqn in jaxpr.eqns:
         inner = [jaxpr_macs(sub) for sub in sub_jaxprs(eqn)]
         if eqn.primitive.name == "cond":
-            total += max(inner)
+            total += inner[-1]  # the default comes last
         elif eqn.primitive.name == "scan":
             total += eqn.params["length"] * sum(inner)
         else:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from jax.extend.core import Literal
 
-from jaxcnn.analysis.count import jaxpr_macs, sub_jaxprs
+from jaxcnn.analysis.count import sub_jaxprs
 
 INF = math.inf
 
@@ -61,7 +61,7 @@ def inner_call(eqn: Any, given: Sequence[Spans]) -> tuple[Any, list[Spans]] | No
     if not inner or name in ("scan", "while"):
         return None
     if name == "cond":  # the last branch is the default
-        return max(reversed(inner), key=jaxpr_macs), list(given[1:])
+        return inner[-1], list(given[1:])
     called = inner[0]
     return called, [None] * (len(called.invars) - len(given)) + list(given)
 

@@ -1,0 +1,82 @@
+"""Convolution of few channels on a CPU, where XLA's kernels want many.
+
+A row of W pixels of C channels lies in memory as W / f pixels of f * C channels. A convolution
+that makes f neighbouring outputs at once from such wide pixels is the same function with f times
+the channels: 5x5 from 1 to 6 channels becomes 5x2 from 4 to 24. Its kernel holds the original's
+f times, each shifted by one pixel, and zeros between; the images are only read in another shape.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+Pairs = tuple[tuple[int, int], tuple[int, int]]
+
+
+def suits(channels: int, kernel: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether folding was found to pay: a window, stride 1, fewer channels than a kernel takes."""
+    return channels < 16 and min(kernel[:2]) > 1 and tuple(strides) == (1, 1)
+
+
+def folded_conv(x: Array, w: Array, padding: Pairs, fold: int) -> Array:
+    """Convolution with stride 1, [N,H,W,C] by [kh,kw,C,F], `fold` outputs of a row at a time."""
+    n, h, width, channels = x.shape
+    kh, kw, _, features = w.shape
+    left, right = padding[1]
+    out = width + left + right - kw + 1
+    steps = -(-out // fold)
+    taps = -(-(kw + fold - 1) // fold)  # wide pixels below a window of `fold` outputs
+    whole = (steps + taps - 1) * fold
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0),) * 2 + ((left, whole - width - left, 0),)
+                + ((0, 0, 0),))  # fmt: skip
+    x = x.reshape(n, h, whole // fold, fold * channels)
+    rest = taps * fold - kw
+    shifted = [jnp.pad(w, ((0, 0), (i, rest - i), (0, 0), (0, 0))) for i in range(fold)]
+    w = jnp.stack(shifted, 3).reshape(kh, taps, fold * channels, fold * features)
+    y = lax.conv_general_dilated(x, w, (1, 1), (padding[0], (0, 0)), dimension_numbers=_NHWC)
+    return y.reshape(n, y.shape[1], steps * fold, features)[:, :, :out]
+
+
+def _native(x: Array, w: Array, padding: Pairs) -> Array:
+    return lax.conv_general_dilated(x, w, (1, 1), padding, dimension_numbers=_NHWC)
+
+
+def _fold(channels: int) -> int:
+    return 4 if channels < 3 else 2
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def narrow_conv(x: Array, w: Array, padding: Pairs) -> Array:
+    """Convolution with stride 1, [N,H,W,C] by [kh,kw,C,F], in the form that suits the platform.
+
+    On a CPU it is folded, elsewhere XLA's own. Reverse-mode only.
+    """
+    folded = functools.partial(folded_conv, padding=padding, fold=_fold(x.shape[-1]))
+    native = functools.partial(_native, padding=padding)
+    return lax.platform_dependent(x, w, cpu=folded, default=native)
+
+
+def _forward(x, w, padding):
+    return narrow_conv(x, w, padding), (x, w)
+
+
+def _backward(padding, residuals, g):
+    def on_cpu(x, w, g):
+        kernel = functools.partial(folded_conv, padding=padding, fold=_fold(x.shape[-1]))
+        images = functools.partial(folded_conv, padding=padding, fold=4)
+        (dw,) = jax.vjp(lambda w: kernel(x, w), w)[1](g)
+        (dx,) = jax.vjp(lambda x: images(x, w), x)[1](g)
+        return dx, dw
+
+    def native(x, w, g):
+        return jax.vjp(functools.partial(_native, padding=padding), x, w)[1](g)
+
+    return lax.platform_dependent(*residuals, g, cpu=on_cpu, default=native)
+
+
+narrow_conv.defvjp(_forward, _backward)
