@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -98,7 +99,9 @@ def summary(rows: Sequence[Row]) -> str:
     """What it ran on, what came out, and what to do if something is wrong."""
     device, other = jax.local_devices()[0], reference_device()
     against = "float64 on the CPU" if other.platform == "cpu" else f"float64 on {other.device_kind}"
-    where = f"{device.device_kind} ({device.platform}), jax {jax.__version__}"
+    kind = device.device_kind
+    where = kind if kind == device.platform else f"{kind} ({device.platform})"
+    where += f", jax {jax.__version__}, jaxlib {metadata.version('jaxlib')}"
     wrong = [row.kind for row in rows if not row.ok]
     if not wrong:
         return f"{where}: all {len(rows)} kinds agree with {against}"
