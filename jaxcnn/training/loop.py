@@ -149,10 +149,11 @@ def train_one(
             values = metrics.finalise(metrics.combine([fetched]))
             yield Report("step", last, setup.epoch(last), _without_finite(values))
             if last // setup.every_log > first // setup.every_log:
+                # First the speed: what is computed for the row waits for the next step's end.
+                row = clock.take_steps(setup.batch_size) | feed.waited() | timing.device_memory()
                 rate = schedules.learning_rate(setup.rate, state.opt_state, last - 1)
-                row = _without_finite(metrics.finalise(sums["log"]))
-                row |= {"learning_rate": float(rate)} | clock.take_steps(setup.batch_size)
-                row |= feed.waited() | timing.device_memory()
+                row |= _without_finite(metrics.finalise(sums["log"]))
+                row["learning_rate"] = float(rate)
                 sums["log"] = {}
                 files.write("train", last, setup.epoch(last), row)
                 yield Report("train", last, setup.epoch(last), row)
