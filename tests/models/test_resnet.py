@@ -3,6 +3,7 @@
 import functools
 import importlib
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -226,6 +227,38 @@ def test_recomputing_blocks_changes_no_gradient():
         assert np.abs(a).max() > 0
     for a, b in zip(jax.tree.leaves(plain_state), jax.tree.leaves(again_state), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_what_remat_keeps_for_the_backward_pass():
+    """Bytes, as autodiff keeps them: all activations, those of convolutions, those of blocks."""
+    model = jaxcnn.create_model("resnet20_cifar", **SMALL)
+    variables = draw_variables(model, (1, 8, 8, 3))
+    images = draw_images((4, 8, 8, 3))
+
+    def loss(remat, params):
+        other = model.clone(remat=remat)
+        logits, _ = other.apply(
+            {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+        )
+        return jnp.sum(logits**2)
+
+    def kept(remat):
+        forget = functools.partial(loss, remat)
+        backward = jax.eval_shape(lambda p: jax.vjp(forget, p)[1], variables["params"])
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(backward))
+
+    assert kept(False) > 1.5 * kept("cheap") > 2 * kept(True)
+    a, b = (
+        jax.jit(jax.grad(functools.partial(loss, remat)))(variables["params"])
+        for remat in (False, "cheap")
+    )
+    chex.assert_trees_all_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_unknown_remat_is_named():
+    model = jaxcnn.create_model("resnet20_cifar", remat="chaep", **SMALL)
+    with pytest.raises(ValueError, match="remat is 'chaep'; it must be False, True or 'cheap'"):
+        draw_variables(model, (1, 8, 8, 3))
 
 
 @pytest.mark.parametrize(
