@@ -111,8 +111,8 @@ def floors(found: dict) -> str:
         shares = [f"{row[kind]['share']:.0%}" for kind in kinds]
         lines.append([row["convolution"], shape, f"{row['peak_gflops']:.0f}", *shares])
     text = (
-        "Each convolution alone, in XLA's own kernel, as a share of the rate of a matrix product on "
-        "one core: what no formulation of that kernel beats."
+        "Each convolution alone, in XLA's own kernel, as a share of the rate of a matrix product "
+        "on one core: what no formulation of that kernel beats."
     )
     header = ["convolution", "shape", "product GFLOP/s", *kinds.values()]
     return text + "\n\n" + table(header, lines, 2)
