@@ -22,11 +22,17 @@ def choose(arg, variants, flags=()):
     return (chosen or list(variants))[0], set(words)
 
 
-def imagenet(name, *, batch_size, epochs):
-    """A configuration for a network on ImageNet: 1,281,167 training images, 50,000 to test on."""
+def imagenet(name, *, batch_size, epochs, crop="inception", size=224, tested=(224, 256)):
+    """A configuration for a network on ImageNet: 1,281,167 training images, 50,000 to test on.
+
+    Trained on crops of `size` pixels; `tested` on the centre of so many pixels of the image whose
+    shorter side is resized to the second number.
+    """
     config = default_config()
     config.model.name = name
     config.data.source = "tfds:imagenet2012"
+    config.data.crop, config.data.image_size = crop, size
+    config.data.eval_size, config.data.eval_resize = tested
     config.data.augment = (("flip", 0.5),)
     config.train.batch_size = batch_size
     set_duration(config.train, "length", epochs=float(epochs))

@@ -6,12 +6,14 @@
     python train.py --config=configs/resnet_imagenet.py:smoke           # five steps, narrow
 
 The paper (arXiv 1512.03385, section 3.4): SGD with momentum 0.9, batch 256, weight decay 1e-4, rate
-0.1, flips and the PCA shift. It divides the rate by ten on plateaus; here after 30 and 60 of 90
-epochs, which its sequel (arXiv 1603.05027) states for the same hyper-parameters.
+0.1, any window of images whose shorter side is uniform in 256 to 480, flips and the PCA shift. It
+divides the rate by ten on plateaus; here after 30 and 60 of 90 epochs, which its sequel (arXiv
+1603.05027) states for the same hyper-parameters.
 
-`goyal` (arXiv 1706.02677): stride on the 3x3, Nesterov momentum, rate 0.1 per 256 images reached
-in five epochs from 0.1, divided by ten after 30, 60 and 80 of 90, no decay of BatchNorm's
-parameters, zero for the last scale of every block, statistics of each device's own images.
+`goyal` (arXiv 1706.02677): Inception's crops, stride on the 3x3, Nesterov momentum, rate 0.1 per
+256 images reached in five epochs from 0.1, divided by ten after 30, 60 and 80 of 90, no decay of
+BatchNorm's parameters, zero for the last scale of every block, BatchNorm's statistics of 32 images
+each, whatever the number of devices.
 
 Published validation error, one crop, top-1 and top-5 in percent: 24.7 and 7.8 (50), 23.6 and 7.1
 (101), 23.0 and 6.7 (152). Goyal et al., ResNet-50, top-1: 23.60 +- 0.12 (batch 256), 23.53 +- 0.08
@@ -32,7 +34,7 @@ def get_config(arg=None):
         if words & set(BATCHES):
             raise ValueError(f"config argument {arg!r} has a batch; only goyal takes one")
         name = f"resnet{depth}" + ("_v1" if int(depth) >= 50 else "")
-        config = imagenet(name, batch_size=256, epochs=90)
+        config = imagenet(name, batch_size=256, epochs=90, crop="scale_jitter_480")
         config.data.augment = (("flip", 0.5), ("lighting", 0.1))
         config.optimizer = {
             "name": "sgd",
@@ -47,7 +49,7 @@ def get_config(arg=None):
 def _goyal(depth, batch_size):
     config = imagenet(f"resnet{depth}", batch_size=batch_size, epochs=90)
     config.model.options = {"zero_gamma": True}
-    config.train.bn_sync = "local"
+    config.train.bn_group = 32
     config.optimizer = {
         "name": "sgd",
         "momentum": 0.9,

@@ -19,11 +19,11 @@ at 224); 19.14 (torchvision, trained at 176, tested at 224).
 
 from _common import WITHOUT_BATCH_NORM, choose, finish, imagenet
 
-# epochs, rate, decay, smoothing, mixup, magnitude of RandAugment, stochastic depth
+# epochs, pixels, rate, decay, smoothing, mixup, magnitude of RandAugment, stochastic depth
 STRIKES_BACK = {
-    "a3": (100, 8e-3, 0.02, 0.0, 0.1, 6, 0.0),
-    "a2": (300, 5e-3, 0.02, 0.0, 0.1, 7, 0.05),
-    "a1": (600, 5e-3, 0.01, 0.1, 0.2, 7, 0.05),
+    "a3": (100, 160, 8e-3, 0.02, 0.0, 0.1, 6, 0.0),
+    "a2": (300, 224, 5e-3, 0.02, 0.0, 0.1, 7, 0.05),
+    "a1": (600, 224, 5e-3, 0.01, 0.1, 0.2, 7, 0.05),
 }
 
 
@@ -35,8 +35,9 @@ def get_config(arg=None):
     return finish(config, words, width=16, blocks=(1, 1, 1, 1))
 
 
-def _strikes_back(epochs, rate, weight_decay, smoothing, mixup, magnitude, drop_path):
-    config = imagenet("resnet50", batch_size=2048, epochs=epochs)
+def _strikes_back(epochs, size, rate, weight_decay, smoothing, mixup, magnitude, drop_path):
+    photos = {"size": size, "tested": (224, 236)}  # the central 95 %
+    config = imagenet("resnet50", batch_size=2048, epochs=epochs, **photos)
     config.model.options = {"drop_path": drop_path}
     config.data.augment = (("flip", 0.5), ("randaugment", (2, magnitude, 0.5)))
     config.data.mixup = mixup
@@ -47,7 +48,8 @@ def _strikes_back(epochs, rate, weight_decay, smoothing, mixup, magnitude, drop_
 
 
 def _torchvision():
-    config = imagenet("resnet50", batch_size=1024, epochs=600)
+    photos = {"size": 176, "tested": (224, 232)}
+    config = imagenet("resnet50", batch_size=1024, epochs=600, **photos)
     config.data.augment = (("flip", 0.5), ("trivial_augment", 31), ("random_erasing", 0.1))
     config.data.mixup = 0.2
     config.loss.label_smoothing = 0.1

@@ -6,12 +6,14 @@
     python train.py --config=configs/vgg.py:smoke                       # five steps, narrow
 
 SGD with momentum 0.9, batch 256, weight decay 5e-4, dropout 0.5, 74 epochs (370,000 steps), rate
-0.01 divided by ten on a plateau, three times, as in `alexnet.py`. Flips and the PCA shift.
+0.01 divided by ten on a plateau, three times, as in `alexnet.py`. Any window of images whose
+shorter side is uniform in 256 to 512, flips and the PCA shift.
 
 The paper begins B to E with layers of A; He's initialisation makes that unnecessary, as the paper
 found later of Glorot's (section 3.1). Here all begin so.
 
 Published validation error of one network, multi-crop and dense: 24.4 % top-1, 7.1 % top-5 (D, E).
+Dense alone, at three scales: `jaxcnn evaluate RUN --protocol dense3`.
 """
 
 from _common import choose, finish, imagenet
@@ -22,7 +24,7 @@ def get_config(arg=None):
     """The configuration; `arg` is a list of a letter such as "d" or "d_bn", and "smoke"."""
     letters = ("d", "a", "b", "c", "e", "a_bn", "b_bn", "d_bn", "e_bn")
     letter, words = choose(arg, letters)
-    config = imagenet(f"vgg_{letter}", batch_size=256, epochs=74)
+    config = imagenet(f"vgg_{letter}", batch_size=256, epochs=74, crop="scale_jitter")
     config.data.augment = (("flip", 0.5), ("lighting", 0.1))
     config.optimizer = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
     config.schedule = plateau(0.01)

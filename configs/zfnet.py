@@ -8,7 +8,10 @@ SGD with momentum 0.9, batch 128, 70 epochs, dropout 0.5, flips; the rate 0.01 i
 when the validation error plateaus, here as in `alexnet.py`. The paper states no weight decay: 5e-4
 is AlexNet's. Its renormalisation of filters whose RMS exceeds 0.1 is left out.
 
-Published validation error, ten crops: 38.4 % top-1, 16.5 % top-5 (384), 37.5 % and 16.0 % (512).
+The paper takes ten fixed windows of the central 256 x 256 square; here any of it.
+
+Published validation error, ten crops (`jaxcnn evaluate RUN --protocol 10crop`): 38.4 % top-1, 16.5
+% top-5 (384), 37.5 % and 16.0 % (512).
 """
 
 from _common import choose, finish, imagenet
@@ -18,7 +21,7 @@ from alexnet import plateau
 def get_config(arg=None):
     """The configuration; `arg` is a list of "384" or "512", and "smoke"."""
     maps, words = choose(arg, ("384", "512"))
-    config = imagenet(f"zfnet_{maps}", batch_size=128, epochs=70)
+    config = imagenet(f"zfnet_{maps}", batch_size=128, epochs=70, crop="fixed_square")
     config.optimizer = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
     config.schedule = plateau(0.01)
     return finish(config, words, side=224, fc_width=32, widths=(8, 16, 16, 16, 16))

@@ -178,10 +178,6 @@ def _setup(config: ConfigDict) -> Setup:
 
 def _with_points(config: ConfigDict) -> ConfigDict:
     """The configuration with as many evaluations as the curve has points."""
-    length = config.train
     for section in (config.eval, config.checkpoint):
-        if length.length_steps is not None:
-            set_duration(section, "every", steps=max(1, length.length_steps // _POINTS))
-        else:
-            set_duration(section, "every", epochs=length.length_epochs / _POINTS)
+        set_duration(section, "every", percent=100 / _POINTS)
     return config

@@ -25,7 +25,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxcnn.models.registry import near
-from jaxcnn.training.config import FREE, default_config, leaves, set_duration, within
+from jaxcnn.training.config import FREE, default_config, leaves, set_duration, units, within
 from jaxcnn.training.reading import load_function, override, split_overrides
 
 Overrides = Mapping[str, Any]
@@ -151,7 +151,7 @@ def _set(config: ConfigDict, field: str, value: Any) -> None:
     if not isinstance(parent, ConfigDict) or (last not in parent and not within(field, FREE)):
         raise ValueError(f"unknown field config.{field}{near(field, leaves(config))}")
     for owner, name in _DURATIONS:
-        if section == owner and last in (f"{name}_steps", f"{name}_epochs"):
+        if section == owner and last in [f"{name}_{unit}" for unit in units(name)]:
             set_duration(config[owner], name, **{last.removeprefix(f"{name}_"): value})
             return
     with parent.unlocked():

@@ -13,7 +13,14 @@ from PIL import Image
 from jaxcnn.data.images import decode, image_size
 from jaxcnn.models.registry import near
 
-AREA, RATIO, SIDES = (0.08, 1.0), (3 / 4, 4 / 3), (256, 512)
+AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+# Shorter side of the resized image, for windows of 224 pixels.
+SIDES = {
+    "scale_jitter": (256, 512),  # VGG
+    "scale_jitter_480": (256, 480),  # ResNet
+    "fixed_scale": (256, 256),
+    "fixed_square": (256, 256),  # AlexNet
+}
 
 
 class Window(NamedTuple):
@@ -53,15 +60,27 @@ def inception(random: np.random.Generator, height: int, width: int) -> Window:
 
 
 def scale_jitter(
-    random: np.random.Generator, height: int, width: int, *, size: int = 224, sides=SIDES
+    random: np.random.Generator,
+    height: int,
+    width: int,
+    *,
+    size: int,
+    sides: tuple[int, int],
+    square: bool = False,
 ) -> Window:
-    """Shorter side uniform in 256..512, then any window (arXiv 1409.1556, section 3.1).
+    """Shorter side uniform in a range, then any window (arXiv 1409.1556, section 3.1).
 
-    `sides` are for size 224 and in proportion for others. (256, 256) is AlexNet's crop.
+    `sides` are for size 224 and in proportion for others; but 227, AlexNet's, is cut from the same
+    images. With `square` the window lies in the central square.
     """
-    low, high = (max(size, round(s * size / 224)) for s in sides)
-    new = _resized(height, width, int(random.integers(low, high + 1)))
-    top, left = (int(random.integers(n - size + 1)) for n in new)
+    scale = 1 if size == 227 else size / 224
+    low, high = (max(size, round(side * scale)) for side in sides)
+    side = int(random.integers(low, high + 1))
+    new = _resized(height, width, side)
+    within = (side, side) if square else new
+    top, left = (
+        (n - m) // 2 + int(random.integers(m - size + 1)) for n, m in zip(new, within, strict=True)
+    )
     return _window(height, width, new, top, left, size)
 
 
@@ -77,11 +96,12 @@ def whole(random: np.random.Generator, height: int, width: int) -> Window:
     return Window(0, 0, height, width, True)
 
 
-CROPS = ("inception", "scale_jitter", "fixed_scale", "whole")
+CROPS = ("inception", *SIDES, "whole")
 
 
 def training_crop(name: str, size: int) -> Crop:
-    """The crop of this name: "inception", "scale_jitter" (VGG), "fixed_scale" (AlexNet), "whole".
+    """The crop of this name: "inception", "whole", or a window of the resized image: "scale_jitter"
+    (VGG), "scale_jitter_480" (ResNet), "fixed_scale", or "fixed_square" (AlexNet: of its centre).
 
     Raises ValueError for another name.
     """
@@ -90,8 +110,9 @@ def training_crop(name: str, size: int) -> Crop:
         raise ValueError(f"config.data.crop is {name!r}{hint}")
     if name in ("inception", "whole"):
         return {"inception": inception, "whole": whole}[name]
-    sides = SIDES if name == "scale_jitter" else (256, 256)
-    return lambda random, h, w: scale_jitter(random, h, w, size=size, sides=sides)
+    return functools.partial(
+        scale_jitter, size=size, sides=SIDES[name], square=name == "fixed_square"
+    )
 
 
 def _resized(height: int, width: int, side: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Configurations of a run: the fields there are, and checks.
 
-A configuration is a `ConfigDict` of sections. Durations are named by unit, `length_epochs` or
-`length_steps`; one of the two is set and the other is None.
+A configuration is a `ConfigDict` of sections. Durations are named by unit, such as `length_epochs`,
+`length_steps` or `length_examples`; one of them is set and the others are None.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def default_config() -> ConfigDict:
       it ("inception" if None; see `jaxcnn.data.crops`); `eval_size`, None for `image_size`, of the
       centre of the image whose shorter side is resized to `eval_resize`, None for 8/7 of
       `eval_size`; `workers`, threads that decode, None for one per core.
-    train: `batch_size` over all devices; `length_epochs` or `length_steps`; `seed` of everything
-      random; `parallel` ("auto" is "jit" on one device and "shard_map" on several); `devices`,
-      how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's "local"
+    train: `batch_size` over all devices; `length_epochs`, `_steps` or `_examples`; `seed` of
+      everything random; `parallel` ("auto" is "jit" on one device and "shard_map" on several);
+      `devices`, how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's "local"
       share, or with `bn_group` over so many neighbouring examples, wherever they lie;
       `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere;
       `accumulate`, parts in which a device takes its share of the batch one after another;
@@ -50,8 +50,8 @@ def default_config() -> ConfigDict:
       `members`, runs to train as one, and `members_by`, how; see `jaxcnn.training.members`.
     loss: `name` and options, see `jaxcnn.training.losses`; `aux_weight` of auxiliary heads.
     optimizer, schedule: see `jaxcnn.training.optimizers`.
-    eval: `batch_size`, `every_epochs` or `every_steps`.
-    checkpoint: `every_epochs` or `every_steps`, `keep` (the newest so many).
+    eval: `batch_size`; `every_epochs`, `_steps`, `_examples` or `_percent` of the run.
+    checkpoint: the same of `every`, and `keep` (the newest so many).
     log: `every_steps`; `profile`, calls of the step to trace (see `jaxcnn.training.profiling`);
       `wandb`, project of Weights & Biases that the rows go to as well, if it is installed.
     """
@@ -114,22 +114,31 @@ def default_config() -> ConfigDict:
 
 def _duration(name: str, *, epochs: float) -> dict[str, Any]:
     fields = ConfigDict(
-        {f"{name}_epochs": config_dict.placeholder(float)}
-        | {f"{name}_steps": config_dict.placeholder(int)}
+        {f"{name}_{unit}": config_dict.placeholder(kind) for unit, kind in units(name).items()}
     )
     fields[f"{name}_epochs"] = epochs
     return {key: fields.get_ref(key) for key in fields}
 
 
-def set_duration(section: ConfigDict, name: str, *, steps: int | None = None, epochs=None) -> None:
-    """Sets a duration in one unit and clears the other: `set_duration(c.train, "length", steps=5)`.
+def units(name: str) -> dict[str, type]:
+    """Units of the duration `length` or `every`; a length cannot be a share of itself."""
+    known = {"epochs": float, "steps": int, "examples": int}
+    return known if name == "length" else known | {"percent": float}
+
+
+def set_duration(section: ConfigDict, name: str, **value: float) -> None:
+    """Sets a duration in one unit and clears the others.
+
+    `set_duration(config.train, "length", steps=5)`
 
     Raises:
-      ValueError: not exactly one unit is given.
+      ValueError: not exactly one unit that there is is given.
     """
-    if (steps is None) == (epochs is None):
-        raise ValueError(f"{name}: give either steps or epochs")
-    section[f"{name}_steps"], section[f"{name}_epochs"] = steps, epochs
+    known = units(name)
+    if len(value) != 1 or not value.keys() <= known.keys():
+        raise ValueError(f"{name}: give one of {', '.join(known)}")
+    for unit in known:
+        section[f"{name}_{unit}"] = value.get(unit)
 
 
 def smoke(
@@ -144,7 +153,10 @@ def smoke(
     config.data.test_split = f"test[:{evaluated}]"
     config.train.batch_size = config.eval.batch_size = batch_size
     config.train.accumulate = 1
+    config.train.bn_group = None
     config.model.weights = None
+    for field in ("image_size", "crop", "eval_size", "eval_resize"):  # of photos
+        config.data[field] = None
     set_duration(config.train, "length", steps=5)
     for section in (config.eval, config.checkpoint):
         set_duration(section, "every", steps=5)
@@ -207,10 +219,12 @@ def validate(config: Mapping[str, Any]) -> None:
         if not 0 <= value < 1:
             raise ValueError(f"config.{field} is {value}; it must be in [0, 1)")
     for section, name in (("train", "length"), ("eval", "every"), ("checkpoint", "every")):
-        both = [f"{section}.{name}_{unit}" for unit in ("epochs", "steps")]
-        values = [given[field] for field in both if given[field] is not None]
+        known_units = [f"{section}.{name}_{unit}" for unit in units(name)]
+        values = [given[field] for field in known_units if given[field] is not None]
         if len(values) != 1:
-            raise ValueError(f"set one of config.{both[0]} and config.{both[1]}, not {len(values)}")
+            raise ValueError(
+                f"set one of config.{', config.'.join(known_units)}, not {len(values)}"
+            )
         if not values[0] > 0:
             raise ValueError(f"config.{section}.{name} is {values[0]}; it must be above 0")
 

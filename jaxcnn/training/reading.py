@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxcnn.models.registry import near
-from jaxcnn.training.config import FREE, leaves, within
+from jaxcnn.training.config import FREE, leaves, units, within
 
 
 def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) -> ConfigDict:
@@ -104,10 +104,12 @@ def override(config: ConfigDict, field: str, text: str) -> None:
 
 def _clear_other_unit(config: ConfigDict, field: str, overrides: Mapping[str, str]) -> None:
     """A duration that is set in steps is no longer one in epochs."""
-    for unit, other in (("_steps", "_epochs"), ("_epochs", "_steps")):
-        name = field.removesuffix(unit) + other
-        if field.endswith(unit) and name not in overrides and name in leaves(config):
-            override(config, name, "none")
+    stem, _, unit = field.rpartition("_")
+    if unit in units("every"):
+        for other in units("every"):
+            name = f"{stem}_{other}"
+            if name != field and name not in overrides and name in leaves(config):
+                override(config, name, "none")
 
 
 def _parse(text: str, kind: type) -> Any:

@@ -129,7 +129,9 @@ def make_setup(config: Recorded) -> Setup:
     prepare = inputs.make_prepare(train_set, data.augment, mixup=data.mixup, cutmix=data.cutmix)
     image_shape = (1, *datasets.image_shape(train_set, stream))
     steps_per_epoch = len(train_set) / batch_size
-    length = schedules.duration(config.train, "length", steps_per_epoch=steps_per_epoch)
+    length = schedules.duration(
+        config.train, "length", steps_per_epoch=steps_per_epoch, batch_size=batch_size
+    )
     total_steps = max(1, length)
     params = abstract_variables(model, image_shape)["params"]
     localisation.check_head(params, config.model.options, box_weight)
@@ -163,8 +165,8 @@ def make_setup(config: Recorded) -> Setup:
         batch_size=batch_size,
         eval_batch_size=config.eval.batch_size,
         total_steps=total_steps,
-        every_eval=_interval(config.eval, steps_per_epoch),
-        every_checkpoint=_interval(config.checkpoint, steps_per_epoch),
+        every_eval=_interval(config.eval, steps_per_epoch, batch_size, total_steps),
+        every_checkpoint=_interval(config.checkpoint, steps_per_epoch, batch_size, total_steps),
         every_log=config.log.every_steps,
         steps_per_call=config.train.steps_per_call
         or (1 if stream or mesh.devices.flat[0].platform == "cpu" else _STEPS_PER_CALL),
@@ -177,7 +179,16 @@ def _next(every: float, step: int) -> int:
     return next(s for k in range(max(0, times - 1), times + 2) if (s := round(k * every)) > step)
 
 
-def _interval(section: Recorded, steps_per_epoch: float) -> float:
-    if section.every_steps is not None:
-        return section.every_steps
-    return max(1.0, section.every_epochs * steps_per_epoch)
+def _interval(
+    section: Recorded, steps_per_epoch: float, batch_size: int, total_steps: int
+) -> float:
+    """Steps, which need not be whole."""
+    factors = {
+        "steps": 1.0,
+        "epochs": steps_per_epoch,
+        "examples": 1 / batch_size,
+        "percent": total_steps / 100,
+    }
+    every = (section[f"every_{unit}"] for unit in factors)
+    steps = next(v * f for v, f in zip(every, factors.values()) if v is not None)
+    return max(1.0, steps)

@@ -49,6 +49,19 @@ def test_scale_jitter_covers_the_scales_and_stays_inside():
     assert abs(side.mean() - 384) < 6
     fixed = crops.training_crop("fixed_scale", 112)(random, 300, 400)
     assert fixed.bottom - fixed.top == pytest.approx(112 * 300 / 128)
+    resnet = crops.training_crop("scale_jitter_480", 224)
+    sides = [224 * 300 / (w.bottom - w.top) for w in (resnet(random, 300, 400) for _ in range(999))]
+    assert min(sides) == pytest.approx(256) and max(sides) == pytest.approx(480)
+
+
+def test_alexnets_windows_lie_in_the_central_square():
+    """227 of 256 pixels: 30 places each way, of a 512x256 image in its middle half."""
+    random = np.random.default_rng(2)
+    crop = crops.training_crop("fixed_square", 227)
+    windows = np.array([crop(random, 256, 512) for _ in range(3000)])
+    top, left, bottom, right, _ = windows.T
+    assert set(bottom - top) == set(right - left) == {227.0}
+    assert set(top) == set(range(30)) and set(left) == set(range(128, 158))
 
 
 @pytest.mark.parametrize("height, width", [(96, 128), (131, 90), (40, 41), (64, 64)])

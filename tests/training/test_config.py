@@ -1,5 +1,7 @@
 """Configurations: reading, overriding, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 
 from jaxcnn.training.config import (
@@ -11,6 +13,7 @@ from jaxcnn.training.config import (
     validate,
 )
 from jaxcnn.training.reading import read_config
+from jaxcnn.training.setup import make_setup
 
 FILE = """
 from jaxcnn.training.config import default_config
@@ -132,8 +135,8 @@ def test_a_wrong_file_is_named(tmp_path, file):
         ("train.batch_size", 0, "config.train.batch_size is 0; it must be an integer, 1 or more"),
         ("train.seed", -1, "config.train.seed is -1"),
         ("train.length_epochs", 0.0, "config.train.length is 0.0; it must be above 0"),
-        ("train.length_epochs", None, "set one of config.train.length_epochs and"),
-        ("train.length_steps", 4, "set one of config.train.length_epochs and .*, not 2"),
+        ("train.length_epochs", None, "set one of config.train.length_epochs, "),
+        ("train.length_steps", 4, "set one of config.train.length_epochs, .*, not 2"),
     ],
 )
 def test_a_wrong_value_is_named(field, value, message):
@@ -176,3 +179,32 @@ def test_fields_that_nothing_reads_are_found():
     assert set(recorded.unread()) == every - read
     with pytest.raises(AttributeError, match=r"config\.train\.bach_size"):
         _ = recorded.train.bach_size
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("eval.every_steps=7", 7),
+        ("eval.every_epochs=2", 2 * 1437 / 64),
+        ("eval.every_examples=640", 10),
+        ("eval.every_percent=25", 100 / 4),
+        ("eval.every_examples=1", 1),
+    ],
+)
+def test_a_duration_in_any_unit_clears_the_others(override, expected):
+    """1,437 digits in batches of 64; a run of 6,400 examples."""
+    path = Path(__file__).parents[2] / "configs" / "lenet_digits.py"
+    config = read_config(str(path), [override, "train.length_examples=6400", "train.devices=1"])
+    assert config.train.length_epochs is None
+    setup = make_setup(Recorded(config))
+    assert setup.total_steps == 100
+    assert setup.every_eval == pytest.approx(expected)
+
+
+def test_a_length_has_no_percent():
+    config = default_config()
+    with pytest.raises(ValueError, match="length: give one of epochs, steps, examples"):
+        set_duration(config.train, "length", percent=10.0)
+    config.eval.every_percent = 10.0
+    with pytest.raises(ValueError, match=r"set one of config\.eval\.every_epochs, .*, not 2"):
+        validate(config)
