@@ -40,8 +40,8 @@ def default_config() -> ConfigDict:
       `eval_size`; `workers`, threads that decode, None for one per core.
     train: `batch_size` over all devices; `length_epochs`, `_steps` or `_examples`; `seed` of
       everything random; `parallel` ("auto" is "jit" on one device and "shard_map" on several);
-      `devices`, how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's "local"
-      share, or with `bn_group` over so many neighbouring examples, wherever they lie;
+      `devices`, how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's
+      "local" share, or with `bn_group` over so many neighbouring examples, wherever they lie;
       `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere;
       `accumulate`, parts in which a device takes its share of the batch one after another;
       `deterministic`, the same bits in every run on a GPU too, where that costs time;
