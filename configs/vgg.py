@@ -3,14 +3,18 @@
     python train.py --config=configs/vgg.py                             # network D, VGG-16
     python train.py --config=configs/vgg.py:e                           # or a, b, c
     python train.py --config=configs/vgg.py:d_bn                        # with BatchNorm; a, b, e
+    python train.py --config=configs/vgg.py:d,staged \
+        --config.model.weights=vgg_a.safetensors                        # some layers of net A's
     python train.py --config=configs/vgg.py:smoke                       # five steps, narrow
 
 SGD with momentum 0.9, batch 256, weight decay 5e-4, dropout 0.5, 74 epochs (370,000 steps), rate
 0.01 divided by ten on a plateau, three times, as in `alexnet.py`. Any window of images whose
 shorter side is uniform in 256 to 512, flips and the PCA shift.
 
-The paper begins B to E with layers of A; He's initialisation makes that unnecessary, as the paper
-found later of Glorot's (section 3.1). Here all begin so.
+The paper begins B to E with A's first four convolutions and three last layers (section 3.1), as
+`staged` does with the weights of a run of A (`jaxcnn export RUN vgg_a.safetensors`); it says
+nothing of their places: here each stays in its stage. He's initialisation makes that unnecessary,
+as the paper found later of Glorot's; so the other forms begin.
 
 Published validation error of one network, multi-crop and dense: 24.4 % top-1, 7.1 % top-5 (D, E).
 Dense alone, at three scales: `jaxcnn evaluate RUN --protocol dense3`.
@@ -19,13 +23,18 @@ Dense alone, at three scales: `jaxcnn evaluate RUN --protocol dense3`.
 from _common import choose, finish, imagenet
 from alexnet import plateau
 
+# Net A's first four convolutions and three last layers, in the places of their stages.
+FIRST_AND_LAST = "block[12]/conv1|block3/conv[12]|fc[678]"
+
 
 def get_config(arg=None):
-    """The configuration; `arg` is a list of a letter such as "d" or "d_bn", and "smoke"."""
+    """The configuration; `arg` lists a letter such as "d" or "d_bn", "staged" and "smoke"."""
     letters = ("d", "a", "b", "c", "e", "a_bn", "b_bn", "d_bn", "e_bn")
-    letter, words = choose(arg, letters)
+    letter, words = choose(arg, letters, ("staged",))
     config = imagenet(f"vgg_{letter}", batch_size=256, epochs=74, crop="scale_jitter")
     config.data.augment = (("flip", 0.5), ("lighting", 0.1))
     config.optimizer = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
     config.schedule = plateau(0.01)
+    if "staged" in words:
+        config.model.weights_only = FIRST_AND_LAST
     return finish(config, words, side=224, fc_width=32, widths=(4, 8, 8, 8, 8))

@@ -30,7 +30,8 @@ def default_config() -> ConfigDict:
 
     model: `name` (id or alias), `dtype` of the computation ("float32" or "bfloat16"), `options`
       (further fields of the network), `weights` (published ones or a file, from which all but the
-      classifiers begin; see `jaxcnn.load_pretrained`).
+      classifiers begin; see `jaxcnn.load_pretrained`), `weights_only` (regular expression of the
+      layers that begin so instead, the weights being perhaps another network's).
     data: `source` and `dir` (see `jaxcnn.data.sources`), `train_split`, `test_split`, `augment`
       (see `jaxcnn.training.inputs`), `mixup` and `cutmix` (see `jaxcnn.data.mixing`). Of photos
       that are streamed ("folder:PATH", "archive:PATH", "tfds:imagenet2012"; see
@@ -62,6 +63,7 @@ def default_config() -> ConfigDict:
             "dtype": "float32",
             "options": {},
             "weights": config_dict.placeholder(str),
+            "weights_only": config_dict.placeholder(str),
         }
     )
     config.data = ConfigDict(
@@ -154,7 +156,7 @@ def smoke(
     config.train.batch_size = config.eval.batch_size = batch_size
     config.train.accumulate = 1
     config.train.bn_group = None
-    config.model.weights = None
+    config.model.weights = config.model.weights_only = None
     for field in ("image_size", "crop", "eval_size", "eval_resize"):  # of photos
         config.data[field] = None
     set_duration(config.train, "length", steps=5)
@@ -204,6 +206,8 @@ def validate(config: Mapping[str, Any]) -> None:
     _one_of("train.parallel", given["train.parallel"], PARALLEL)
     if given["train.members_by"] is not None:
         _one_of("train.members_by", given["train.members_by"], MEMBERS_BY)
+    if given["model.weights_only"] is not None and given["model.weights"] is None:
+        raise ValueError("config.model.weights_only is set, and config.model.weights is not")
     counts = ("train.batch_size", "train.accumulate", "eval.batch_size", "checkpoint.keep")
     for field in (*counts, "log.every_steps"):
         _at_least(field, given[field], 1)

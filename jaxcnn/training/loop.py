@@ -37,7 +37,7 @@ from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import run_keys
 from jaxcnn.training.timing import Clock
 from jaxcnn.training.wandb_rows import WandbRows
-from jaxcnn.training.warm_start import with_trunk
+from jaxcnn.training.warm_start import with_layers, with_trunk
 from jaxcnn.training.workdir import BEST, CHECKPOINTS, claim, write_manifest
 
 _PREDICTED = 1000  # held-out examples that `predictions.png` is drawn from
@@ -243,7 +243,9 @@ def train_one(
 def _begin(setup: Setup, fields: Recorded, parts: Parts, key: jax.Array) -> TrainState:
     """The state before the first step, on the mesh."""
     state = parts.begin(setup, key)
-    if setup.weights:
+    if setup.weights and fields.model.weights_only is not None:
+        state = with_layers(state, setup.weights, fields.model.weights_only)
+    elif setup.weights:
         state = with_trunk(state, setup.weights, fields.model.name, dict(fields.model.options))
     return parallel.place_state(state, setup.mesh)
 

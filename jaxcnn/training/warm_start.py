@@ -1,8 +1,9 @@
-"""Beginning a run with the trunk of a network that is trained already."""
+"""Beginning a run with weights of a network that is trained already: its trunk, or some layers."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,4 +47,40 @@ def with_trunk(
     merged = jax.tree_util.tree_map_with_path(pick, fresh)
     if left:
         raise ValueError(f"{weights!r} has {next(iter(left))}, which {model!r} has not")
+    return dataclasses.replace(state, **merged, ema=merged if state.ema is not None else None)
+
+
+def with_layers(state: TrainState, weights: str, only: str) -> TrainState:
+    """The state before the first step with some layers taken from weights of another network.
+
+    Args:
+      state: of `create_state`.
+      weights: published weights or a file that knows its network, see `jaxcnn.load_pretrained`.
+      only: regular expression of the layers' paths, such as "block1/conv1|fc8".
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the weights cannot be read, a layer is not in both networks, or has another shape,
+        or no layer is meant.
+    """
+    model, stored = load_pretrained(weights)
+    there = {parameter_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+    wanted = re.compile(f"(params|batch_stats)/({only})/[^/]+")
+    taken = []
+
+    def pick(path, leaf):
+        name = parameter_path(path)
+        if not wanted.fullmatch(name):
+            return leaf
+        found = there.get(name)
+        if found is None or found.shape != leaf.shape:
+            has = "is not" if found is None else f"has shape {found.shape} and not {leaf.shape}"
+            raise ValueError(f"{name} {has} in {weights!r}, the weights of {type(model).__name__}")
+        taken.append(name)
+        return jnp.asarray(found, leaf.dtype)
+
+    fresh = {"params": state.params, "batch_stats": state.batch_stats}
+    merged = jax.tree_util.tree_map_with_path(pick, fresh)
+    if not taken:
+        raise ValueError(f"config.model.weights_only is {only!r}; no layer has such a path")
     return dataclasses.replace(state, **merged, ema=merged if state.ema is not None else None)

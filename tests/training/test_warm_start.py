@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,8 +7,14 @@ import pytest
 from small import last_checkpoint, run, small_config
 
 import jaxcnn
-from jaxcnn.training.config import set_duration
+from jaxcnn.training.config import set_duration, validate
+from jaxcnn.training.optimizers import parameter_path
+from jaxcnn.training.reading import read_config
+from jaxcnn.training.state import TrainState
+from jaxcnn.training.warm_start import with_layers
 from jaxcnn.weights import save
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +67,41 @@ def test_weights_of_another_network(weights, tmp_path):
     config.model.name = "lenet5_1998"
     with pytest.raises(ValueError, match="lenet"):
         run(config, tmp_path)
+
+
+VGG = {"widths": (4, 8, 8, 8, 8), "fc_width": 32, "min_size": 32}
+
+
+def test_some_layers_of_another_network(tmp_path):
+    """The recipe's: net A's first four convolutions and three last layers, the others afresh."""
+    config = read_config(str(ROOT / "configs" / "vgg.py") + ":d,staged", ["model.weights=x"])
+    only = config.model.weights_only
+    small, deep = (jaxcnn.create_model(name, num_classes=10, **VGG) for name in ("vgg_a", "vgg_d"))
+    images = jnp.zeros((1, 32, 32, 3))
+    path = tmp_path / "vgg_a.safetensors"
+    stored = small.init(jax.random.key(1), images)
+    save(path, "vgg_a", stored, **VGG)
+    fresh = deep.init(jax.random.key(2), images)
+    state = TrainState(step=0, params=fresh["params"], batch_stats={}, opt_state=(), ema=None)
+    begun = with_layers(state, str(path), only).params
+    of_a = {"block1/conv1", "block2/conv1", "block3/conv1", "block3/conv2", "fc6", "fc7", "fc8"}
+    leaves = jax.tree_util.tree_leaves_with_path(begun)
+    taken = set()
+    for where, leaf in leaves:
+        name = parameter_path(where)
+        layer = name.rpartition("/")[0]
+        source = stored["params"] if layer in of_a else fresh["params"]
+        for key in name.split("/"):
+            source = source[key]
+        np.testing.assert_array_equal(leaf, source, err_msg=name)
+        taken |= {layer} & of_a
+    assert taken == of_a and len(leaves) == 2 * 16
+    with pytest.raises(ValueError, match=r"weights_only is 'conv9'; no layer has such a path"):
+        with_layers(state, str(path), "conv9")
+    with pytest.raises(ValueError, match=r"block1/conv2/bias is not in .*vgg_a"):
+        with_layers(state, str(path), "block1/conv2")
+
+
+def test_layers_need_weights():
+    with pytest.raises(ValueError, match=r"weights_only is set, and config\.model\.weights is not"):
+        validate(read_config(str(ROOT / "configs" / "vgg.py") + ":d,staged"))
