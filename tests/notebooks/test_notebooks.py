@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PNG = "image/png"
+ALWAYS = ("01", "03", "06")  # they all take minutes; the others run with the slow tests
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -39,6 +40,13 @@ def test_form(path):
     assert execute.fields(notebook)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path.name[:2] in ALWAYS else pytest.mark.slow)
+        for path in NOTEBOOKS
+    ],
+)
 def test_runs_in_fast_form(path, tmp_path):
     ours = ("XLA_FLAGS", "MPLBACKEND")  # of the tests' own process
     env = {name: value for name, value in os.environ.items() if name not in ours}
