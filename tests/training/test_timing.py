@@ -24,7 +24,3 @@ def test_time_is_counted_where_it_is_spent():
     assert clock.total[timing.STEPS] <= clock.elapsed() - 0.15, "neither start nor evaluation"
     shares = clock.shares()
     assert sum(shares.values()) == pytest.approx(1) and shares["evaluation"] > 0
-
-
-def test_the_rate_of_products_is_one():
-    assert 1e8 < timing.product_rate("float32") < 1e16
