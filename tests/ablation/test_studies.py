@@ -57,7 +57,7 @@ def test_the_full_study_is_the_papers_recipe():
     assert config.schedule.boundaries_percent == (50, 75)
     assert "warmup_steps" not in config.schedule
     assert by_name["resnet-110_seed0"].schedule.warmup_steps == 400
-    assert config.eval.every_steps == 3200
+    assert config.eval.every_percent == 5
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
         """)
     )
     config = plan.make_jobs(load_study(str(path)))[1].config
-    assert config.model.options.pool == "avg" and config.eval.every_epochs == pytest.approx(0.1)
+    assert config.model.options.pool == "avg" and config.eval.every_percent == 5
     for arguments, text in (
         (["residual_vs_plane"], "did you mean 'residual_vs_plain'"),
         ([str(tmp_path / "no.py")], "no study file"),

@@ -73,7 +73,7 @@ def streamed(config, folder, number):
 def taken(config, folder, number):
     """The directory holds a run: everyone is told."""
     try:
-        run(config, folder / "streamed")
+        run(config, folder / "moved")
     except ValueError as error:
         return {"error": str(error)}
     return {}
