@@ -61,8 +61,9 @@ def _is_override(argument: str) -> bool:
 def main(argv: Sequence[str]) -> int:
     del argv
     logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
-    from jaxcnn import program_cache
+    from jaxcnn import heap, program_cache
 
+    heap.keep()
     program_cache.use()
     from jaxcnn.training import console, hosts, reading
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import jaxcnn.commands
-from jaxcnn import program_cache
+from jaxcnn import heap, program_cache
 
 USER_MISTAKES = (ValueError, FileNotFoundError, PermissionError)
 
@@ -44,6 +44,7 @@ def _add_debug(parser: argparse.ArgumentParser, default: bool | str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, or 2 where the user made a mistake."""
     args = make_parser().parse_args(argv)
+    heap.keep()
     if not getattr(args, "compiles_anew", False):
         program_cache.use()
     try:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxcnn import narrow_conv
+from jaxcnn import narrow_conv, winograd
 
 Pair = int | tuple[int, int]
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
@@ -123,6 +123,8 @@ def conv_general_dilated(x, w, strides, padding, *, feature_group_count, **optio
         return grouped_conv(x, w, strides, padding, feature_group_count)
     if not dilated and narrow_conv.suits(x.shape[-1], w.shape, strides):
         return narrow_conv.narrow_conv(x, w, padding)
+    if not dilated and winograd.suits(x, w, strides, padding):
+        return winograd.conv3x3(x, w, padding)
     return lax.conv_general_dilated(x, w, strides, padding, **options)
 
 

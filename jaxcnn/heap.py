@@ -1,0 +1,33 @@
+"""Memory that a process keeps between the steps of a run on a CPU, for the commands.
+
+XLA asks the C library for a step's memory at its start and gives it back at its end. glibc returns
+blocks of more than 32 MiB to the system at once, so that each step takes its pages anew, each one
+cleared and mapped: a sixth of the processor time of a ResNet-20 step. `benchmarks/NOTES.md`, "CPU".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_LARGEST = 2**31 - 1
+
+
+def keep() -> bool:
+    """Tells glibc to keep what is freed, for the threads together; returns whether it did.
+
+    False, and nothing is set, where JAX is imported already (its importer decides, and threads that
+    have an arena of their own would stay with it), with another C library, and where MALLOC_
+    variables say how it is to be.
+    """
+    if "jax" in sys.modules:
+        return False
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    wanted = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _LARGEST), (_M_TRIM_THRESHOLD, _LARGEST))
+    return all(mallopt(option, value) == 1 for option, value in wanted)

@@ -1,0 +1,56 @@
+"""What a step frees is kept for the next one."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from jaxcnn import heap
+
+# Pages that a process takes anew for a call of a program with 128 MB of temporaries. The first
+# few calls find their places.
+FAULTS = """
+import resource, sys
+from jaxcnn import heap
+assert heap.keep() == (sys.argv[1] == "kept")
+import jax, jax.numpy as jnp
+
+def sums(x):
+    held = jax.lax.optimization_barrier(jnp.outer(x, x))
+    return held.sum(0) + held[::-1].sum(1)
+
+x, sums = jnp.ones(4096), jax.jit(sums)
+for _ in range(6):
+    sums(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+sums(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str, **variables: str) -> int:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, how],
+        env=environment | {"JAX_PLATFORMS": "cpu"} | variables,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
+def test_no_page_is_taken_twice():
+    pages = 4096 * 4096 * 4 // os.sysconf("SC_PAGE_SIZE")
+    assert faults("kept") < pages / 20
+    assert faults("the user's", MALLOC_ARENA_MAX="2") > pages / 2
+
+
+def test_a_process_that_has_jax_is_left_alone():
+    import jax
+
+    assert jax.__name__ in sys.modules
+    assert not heap.keep()
