@@ -218,9 +218,6 @@ def main() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # both sides on one GPU
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     torch = Torch(args.torch_python, args.threads)
-    from jaxcnn import heap
-
-    heap.keep()  # as the commands do
     import harness
     import jax
 

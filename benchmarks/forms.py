@@ -4,8 +4,9 @@
     python benchmarks/forms.py --only pool norm
 
 pool: gradient of max pooling. norm: response normalisation and its gradient. batch_norm: over rows
-and over three axes, with the gradient. scan: a training step of LeNet-5 in a jitted scan and by
-itself. A ratio is the usual form's time over ours. Writes results/forms.json.
+and over three axes, with the gradient. conv: 3x3 convolution of many channels and both gradients.
+scan: a training step of LeNet-5 in a jitted scan and by itself. A ratio is the usual form's time
+over ours. Writes results/forms.json.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxcnn import create_model, operations
+from jaxcnn import create_model, operations, winograd
 from jaxcnn.analysis.tables import text_table
 from jaxcnn.batch_norm import BatchNorm
 from jaxcnn.training.compiling import jit
@@ -39,6 +40,15 @@ POOLS = [
 ]
 NORMS = [(32, 55, 55, 96), (32, 27, 27, 256)]
 BATCH_NORMS = [(128, 32, 32, 16), (16, 56, 56, 64)]
+# As many channels come out: ResNet-18's second to fourth stage, VGG-16's third to fifth block.
+CONVS = [
+    (16, 28, 28, 128),
+    (16, 14, 14, 256),
+    (16, 7, 7, 512),
+    (4, 56, 56, 256),
+    (4, 28, 28, 512),
+    (4, 14, 14, 512),
+]
 SCANNED = 4
 
 
@@ -99,6 +109,33 @@ def batch_norm() -> Iterator[tuple[str, dict[str, Callable]]]:
         yield f"BatchNorm, {shape}", forms
 
 
+def conv() -> Iterator[tuple[str, dict[str, Callable]]]:
+    pads = ((1, 1), (1, 1))
+
+    def usual(x, w):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, w, (1, 1), pads, dimension_numbers=numbers)
+
+    for shape in CONVS:
+        w = values((3, 3, shape[-1], shape[-1]))
+        forms = {"usual": usual, "ours": lambda x, w: winograd.conv3x3(x, w, pads)}
+        yield (
+            f"3x3 convolution, {shape}",
+            {name: both_gradients(form, values(shape), w) for name, form in forms.items()},
+        )
+
+
+def both_gradients(function: Callable, x: jax.Array, w: jax.Array) -> Callable[[], Any]:
+    """The compiled forward pass and the gradients of `function(x, w)` by x and by w."""
+
+    def run(x, w):
+        y, pull = jax.vjp(function, x, w)
+        return y, pull(y)
+
+    call = jit(run)
+    return lambda: call(x, w)
+
+
 def scan() -> Iterator[tuple[str, dict[str, Callable]]]:
     model, optimizer, batch = create_model("lenet5"), optax.sgd(0.01, 0.9), 32
     step = make_train_step(model, optimizer)
@@ -118,7 +155,7 @@ def scan() -> Iterator[tuple[str, dict[str, Callable]]]:
     yield f"{SCANNED} steps of LeNet-5, batch {batch}: in a scan, one by one", forms
 
 
-PARTS = {"pool": pool, "norm": norm, "batch_norm": batch_norm, "scan": scan}
+PARTS = {"pool": pool, "norm": norm, "batch_norm": batch_norm, "conv": conv, "scan": scan}
 
 
 def main() -> None:

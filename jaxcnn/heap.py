@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import sys
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -20,12 +19,9 @@ _LARGEST = 2**31 - 1
 def keep() -> bool:
     """Tells glibc to keep what is freed, for the threads together; returns whether it did.
 
-    False, and nothing is set, where JAX is imported already (its importer decides, and threads that
-    have an arena of their own would stay with it), with another C library, and where MALLOC_
-    variables say how it is to be.
+    Call it before JAX's first array: a thread that has an arena of its own stays with it. False,
+    and nothing is set, with another C library and where MALLOC_ variables say how it is to be.
     """
-    if "jax" in sys.modules:
-        return False
     if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
         return False
     mallopt = ctypes.CDLL(None).mallopt

@@ -18,9 +18,13 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 Pairs = tuple[tuple[int, int], tuple[int, int]]
 
 
+_FORWARD_ONLY = 16  # channels in and out, where a kernel's gradient is faster in XLA's own form
+
+
 def suits(channels: int, kernel: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Whether folding was found to pay: a window, stride 1, fewer channels than a kernel takes."""
-    return channels < 16 and min(kernel[:2]) > 1 and tuple(strides) == (1, 1)
+    few = channels < 16 or channels == kernel[-1] == _FORWARD_ONLY
+    return few and min(kernel[:2]) > 1 and tuple(strides) == (1, 1)
 
 
 def folded_conv(x: Array, w: Array, padding: Pairs, fold: int) -> Array:
@@ -54,7 +58,8 @@ def _fold(channels: int) -> int:
 def narrow_conv(x: Array, w: Array, padding: Pairs) -> Array:
     """Convolution with stride 1, [N,H,W,C] by [kh,kw,C,F], in the form that suits the platform.
 
-    On a CPU it is folded, elsewhere XLA's own. Reverse-mode only.
+    On a CPU it is folded, of 16 channels only where no gradient is asked for; elsewhere it is XLA's
+    own. Reverse-mode only.
     """
     folded = functools.partial(folded_conv, padding=padding, fold=_fold(x.shape[-1]))
     native = functools.partial(_native, padding=padding)
@@ -62,7 +67,8 @@ def narrow_conv(x: Array, w: Array, padding: Pairs) -> Array:
 
 
 def _forward(x, w, padding):
-    return narrow_conv(x, w, padding), (x, w)
+    form = _native if x.shape[-1] == _FORWARD_ONLY else narrow_conv
+    return form(x, w, padding), (x, w)
 
 
 def _backward(padding, residuals, g):
@@ -76,7 +82,10 @@ def _backward(padding, residuals, g):
     def native(x, w, g):
         return jax.vjp(functools.partial(_native, padding=padding), x, w)[1](g)
 
-    return lax.platform_dependent(*residuals, g, cpu=on_cpu, default=native)
+    x, w = residuals
+    if x.shape[-1] == _FORWARD_ONLY:
+        return native(x, w, g)
+    return lax.platform_dependent(x, w, g, cpu=on_cpu, default=native)
 
 
 narrow_conv.defvjp(_forward, _backward)

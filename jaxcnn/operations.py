@@ -50,6 +50,21 @@ def _split_conv(x: Array, w: Array, stride, padding, groups) -> Array:
     return jnp.concatenate([_native_conv(a, b, stride, padding, 1) for a, b in parts], -1)
 
 
+_BLOCK = 32  # channels that a convolution may have on a CPU with zeros from group to group
+
+
+def _block_conv(x: Array, w: Array, stride, padding, groups) -> Array:
+    """Some groups at a time as one convolution, whose kernel has zeros from group to group."""
+    kh, kw, channels, features = w.shape
+    m = max(m for m in range(1, groups + 1)
+            if groups % m == 0 and (m == 1 or m * channels <= _BLOCK))  # fmt: skip
+    blocks = groups // m
+    apart = w.reshape(kh, kw, 1, channels, blocks, m, features // groups)
+    own = jnp.eye(m, dtype=bool).reshape(m, 1, 1, m, 1)
+    w = jnp.where(own, apart, 0).reshape(kh, kw, m * channels, features)
+    return _split_conv(x, w, stride, padding, blocks)
+
+
 def _kernel_gradient_by_taps(x: Array, w: Array, g: Array, stride, padding, groups) -> Array:
     """Gradient of a grouped convolution's kernel: one batched product per kernel position."""
     kh, kw, cin, cout = w.shape
@@ -64,6 +79,11 @@ def _kernel_gradient_by_taps(x: Array, w: Array, g: Array, stride, padding, grou
     return jnp.stack(taps).reshape(kh, kw, cin, cout)
 
 
+def _in_blocks(y: Array, groups: int) -> bool:
+    """Whether blocks pay: many take a second to compile, which few pixels do not earn."""
+    return groups <= 4 or y.shape[0] * y.shape[1] * y.shape[2] >= 1024
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def grouped_conv(
     x: Array,
@@ -74,25 +94,18 @@ def grouped_conv(
 ) -> Array:
     """Grouped convolution, [N,H,W,C] by [kh,kw,C/groups,F], in the form that suits the platform.
 
-    On CPU: few groups as separate convolutions, many with the kernel's gradient as batched
-    products. Elsewhere: XLA's own. Reverse-mode only.
+    On CPU: a few groups at a time as one convolution, or, where pixels are few, XLA's own with the
+    kernel's gradient as batched products. Elsewhere: XLA's own. Reverse-mode only.
     """
-    return _grouped_forward(x, w, stride, padding, groups)
-
-
-_FEW_GROUPS = 4
-
-
-def _grouped_forward(x, w, stride, padding, groups):
     native = functools.partial(_native_conv, stride=stride, padding=padding, groups=groups)
-    if groups > _FEW_GROUPS:
+    if not _in_blocks(jax.eval_shape(native, x, w), groups):
         return native(x, w)
-    split = functools.partial(_split_conv, stride=stride, padding=padding, groups=groups)
-    return lax.platform_dependent(x, w, cpu=split, default=native)
+    blocks = functools.partial(_block_conv, stride=stride, padding=padding, groups=groups)
+    return lax.platform_dependent(x, w, cpu=blocks, default=native)
 
 
 def _grouped_conv_fwd(x, w, stride, padding, groups):
-    return _grouped_forward(x, w, stride, padding, groups), (x, w)
+    return grouped_conv(x, w, stride, padding, groups), (x, w)
 
 
 def _grouped_conv_bwd(stride, padding, groups, residuals, g):
@@ -102,8 +115,8 @@ def _grouped_conv_bwd(stride, padding, groups, residuals, g):
         return jax.vjp(functools.partial(_native_conv, **options), x, w)[1](g)
 
     def on_cpu(x, w, g):
-        if groups <= _FEW_GROUPS:
-            return jax.vjp(functools.partial(_split_conv, **options), x, w)[1](g)
+        if _in_blocks(g, groups):
+            return jax.vjp(functools.partial(_block_conv, **options), x, w)[1](g)
         (dx,) = jax.vjp(lambda x: _native_conv(x, w, **options), x)[1](g)
         return dx, _kernel_gradient_by_taps(x, w, g, **options)
 

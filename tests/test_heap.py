@@ -7,12 +7,10 @@ import sys
 
 import pytest
 
-from jaxcnn import heap
-
-# Pages that a process takes anew for a call of a program with 128 MB of temporaries. The first
-# few calls find their places.
+# Pages that a process takes anew for a call of a program with 128 MB of temporaries, as a median:
+# now and then a call finds another place.
 FAULTS = """
-import resource, sys
+import resource, statistics, sys
 from jaxcnn import heap
 assert heap.keep() == (sys.argv[1] == "kept")
 import jax, jax.numpy as jnp
@@ -22,11 +20,12 @@ def sums(x):
     return held.sum(0) + held[::-1].sum(1)
 
 x, sums = jnp.ones(4096), jax.jit(sums)
-for _ in range(6):
+found = []
+for _ in range(25):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     sums(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-sums(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(int(statistics.median(found)))
 """
 
 
@@ -47,10 +46,3 @@ def test_no_page_is_taken_twice():
     pages = 4096 * 4096 * 4 // os.sysconf("SC_PAGE_SIZE")
     assert faults("kept") < pages / 20
     assert faults("the user's", MALLOC_ARENA_MAX="2") > pages / 2
-
-
-def test_a_process_that_has_jax_is_left_alone():
-    import jax
-
-    assert jax.__name__ in sys.modules
-    assert not heap.keep()

@@ -29,6 +29,7 @@ CASES = [
     ((6, 10), 6, 5, (5, 5), 2),
     ((5, 6), 2, 3, (2, 4), ((1, 0), (0, 3))),
     ((4, 3), 15, 2, (3, 3), 1),
+    ((4, 5), 16, 16, (3, 3), 1),
     ((3, 3), 1, 1, (3, 3), 0),
 ]
 
@@ -77,7 +78,8 @@ def test_each_example_with_a_kernel_of_its_own():
     "channels, kernel, stride, options, folds",
     [
         (3, 3, 1, {}, True),
-        (16, 3, 1, {}, False),
+        (15, 3, 1, {}, True),
+        (16, 3, 1, {}, False),  # to 4
         (3, 1, 1, {}, False),
         (3, 7, 2, {}, False),
         (3, 3, 1, {"kernel_dilation": 2}, False),
@@ -88,6 +90,16 @@ def test_where_it_is_taken(channels, kernel, stride, options, folds):
     x = jax.ShapeDtypeStruct((1, 9, 9, channels), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), x)
     assert ("custom_vjp" in str(jax.make_jaxpr(module.apply)(variables, x))) == folds
+
+
+def test_sixteen_channels_are_folded_without_a_gradient_only():
+    module = layers.conv(16, 3, 1, 1)
+    x = jnp.ones((2, 8, 8, 16), jnp.float32)
+    variables = module.init(jax.random.key(0), x)
+    wide = "3x2x32x32"
+    assert wide in jax.jit(module.apply).lower(variables, x).as_text()
+    loss = jax.grad(lambda variables: module.apply(variables, x).sum())
+    assert wide not in jax.jit(loss).lower(variables).as_text()
 
 
 def test_other_platforms_keep_their_own():

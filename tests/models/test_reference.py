@@ -40,6 +40,10 @@ CONVOLUTIONS = [
     ((8, 8), 12, 24, (3, 3), (2, 2), ((1, 0), (0, 1)), 6),
     ((7, 8), 32, 32, (3, 3), (1, 1), 1, 32),
     ((10, 10), 3, 24, (7, 7), (2, 2), 3, 3),
+    # Pixels enough to go in blocks on a CPU: two, one, and as many as groups.
+    ((24, 22), 64, 32, (3, 3), (1, 1), 1, 16),
+    ((46, 45), 12, 24, (3, 3), (2, 2), ((1, 0), (0, 1)), 6),
+    ((23, 23), 100, 5, (1, 3), (1, 1), (0, 1), 5),
 ]
 
 
@@ -252,7 +256,7 @@ def test_accelerators_get_native_operations_only(platform):
         options = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "groups": groups}
         text = program(
             functools.partial(layers.grouped_conv, **options),
-            jnp.zeros((1, 6, 6, 64)),
+            jnp.zeros((1, 32, 32, 64)),
             jnp.zeros((3, 3, 64 // groups, 64)),
         )
         assert text.count("stablehlo.convolution") == 3
