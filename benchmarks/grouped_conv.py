@@ -20,6 +20,7 @@ from jax import lax
 
 from jaxcnn import layers
 from jaxcnn.analysis.tables import text_table
+from jaxcnn.training.compiling import jit
 
 BATCH = 4
 
@@ -59,10 +60,10 @@ def measure(layer, rounds: int) -> dict:
             run = functools.partial(function, **options)
             if part == "gradients":
                 g = jnp.ones_like(run(x, w))
-                compiled = jax.jit(lambda x, w, g, run=run: jax.vjp(run, x, w)[1](g))
+                compiled = jit(lambda x, w, g, run=run: jax.vjp(run, x, w)[1](g))
                 contenders[form] = functools.partial(compiled, x, w, g)
             else:
-                contenders[form] = functools.partial(jax.jit(run), x, w)
+                contenders[form] = functools.partial(jit(run), x, w)
         row[part] = harness.ratios(
             harness.alternate(contenders, rounds=rounds, seconds=0.2), "ours"
         )
