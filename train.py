@@ -63,7 +63,8 @@ def main(argv: Sequence[str]) -> int:
     logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
     from jaxcnn import heap, program_cache
 
-    heap.keep()
+    if "jax" not in sys.modules:  # who has imported it decides about the process
+        heap.keep()
     program_cache.use()
     from jaxcnn.training import console, hosts, reading
 
