@@ -55,6 +55,7 @@ def module_page(module: ModuleType) -> str:
 def modules() -> Iterator[ModuleType]:
     """The modules of the reference: those with something public."""
     yield importlib.import_module("jaxcnn.layers")
+    yield importlib.import_module("jaxcnn.convolution")
     yield importlib.import_module("jaxcnn.operations")
     for room in _ROOMS:
         package = importlib.import_module(f"jaxcnn.{room}")

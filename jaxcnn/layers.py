@@ -1,5 +1,6 @@
 """What two or more families share: the base of every network, convolution with normalisation,
-squeeze-and-excitation. The operations below them are in `jaxcnn.operations`.
+squeeze-and-excitation. The operations below them are in `jaxcnn.operations` and
+`jaxcnn.convolution`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxcnn.batch_norm import BatchNorm, GroupedBatchNorm
+from jaxcnn.convolution import conv_general_dilated, grouped_conv
 from jaxcnn.operations import (
     Padding,
     Pair,
     adaptive_avg_pool,
     avg_pool,
-    conv_general_dilated,
     global_avg_pool,
-    grouped_conv,
     local_response_norm,
     max_pool,
     padding_pairs,

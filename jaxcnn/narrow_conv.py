@@ -14,9 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-_NHWC = ("NHWC", "HWIO", "NHWC")
-Pairs = tuple[tuple[int, int], tuple[int, int]]
-
+from jaxcnn.formulation import Pairs, by_platform, gradients_of, native_conv
 
 _FORWARD_ONLY = 16  # channels in and out, where a kernel's gradient is faster in XLA's own form
 
@@ -42,50 +40,29 @@ def folded_conv(x: Array, w: Array, padding: Pairs, fold: int) -> Array:
     rest = taps * fold - kw
     shifted = [jnp.pad(w, ((0, 0), (i, rest - i), (0, 0), (0, 0))) for i in range(fold)]
     w = jnp.stack(shifted, 3).reshape(kh, taps, fold * channels, fold * features)
-    y = lax.conv_general_dilated(x, w, (1, 1), (padding[0], (0, 0)), dimension_numbers=_NHWC)
+    y = native_conv(x, w, (padding[0], (0, 0)))
     return y.reshape(n, y.shape[1], steps * fold, features)[:, :, :out]
-
-
-def _native(x: Array, w: Array, padding: Pairs) -> Array:
-    return lax.conv_general_dilated(x, w, (1, 1), padding, dimension_numbers=_NHWC)
 
 
 def _fold(channels: int) -> int:
     return 4 if channels < 3 else 2
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def narrow_conv(x: Array, w: Array, padding: Pairs) -> Array:
     """Convolution with stride 1, [N,H,W,C] by [kh,kw,C,F], in the form that suits the platform.
 
     On a CPU it is folded, of 16 channels only where no gradient is asked for; elsewhere it is XLA's
     own. Reverse-mode only.
     """
+    native = functools.partial(native_conv, padding=padding)
     folded = functools.partial(folded_conv, padding=padding, fold=_fold(x.shape[-1]))
-    native = functools.partial(_native, padding=padding)
-    return lax.platform_dependent(x, w, cpu=folded, default=native)
+    images = functools.partial(folded_conv, padding=padding, fold=4)
 
-
-def _forward(x, w, padding):
-    form = _native if x.shape[-1] == _FORWARD_ONLY else narrow_conv
-    return form(x, w, padding), (x, w)
-
-
-def _backward(padding, residuals, g):
-    def on_cpu(x, w, g):
-        kernel = functools.partial(folded_conv, padding=padding, fold=_fold(x.shape[-1]))
-        images = functools.partial(folded_conv, padding=padding, fold=4)
-        (dw,) = jax.vjp(lambda w: kernel(x, w), w)[1](g)
+    def gradients(x, w, g):
+        (dw,) = jax.vjp(lambda w: folded(x, w), w)[1](g)
         (dx,) = jax.vjp(lambda x: images(x, w), x)[1](g)
         return dx, dw
 
-    def native(x, w, g):
-        return jax.vjp(functools.partial(_native, padding=padding), x, w)[1](g)
-
-    x, w = residuals
     if x.shape[-1] == _FORWARD_ONLY:
-        return native(x, w, g)
-    return lax.platform_dependent(x, w, g, cpu=on_cpu, default=native)
-
-
-narrow_conv.defvjp(_forward, _backward)
+        return by_platform("folded", native, native, gradients_of(native), alone=folded)(x, w)
+    return by_platform("folded", native, folded, gradients)(x, w)

@@ -1,9 +1,9 @@
-"""Convolution in groups, pooling and response normalisation, in the form that suits the platform.
+"""Pooling and response normalisation, in the form that suits the platform.
 
-XLA's own forms are many times too slow on CPU in the gradient: see `benchmarks/grouped_conv.py`
-and `benchmarks/training_cpu.py`. Each operation picks its formulation while it is lowered for a
-platform, so that a program compiled for a GPU or TPU holds the native operation only. All forms
-compute the same function.
+XLA's own forms are several times too slow on a CPU: see `benchmarks/forms.py`. Each operation
+picks its formulation while it is lowered for a platform, so that a program compiled for a GPU or
+TPU holds the native operation only. All forms compute the same function. Convolutions are in
+`jaxcnn.convolution`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-
-from jaxcnn import narrow_conv, winograd
 
 Pair = int | tuple[int, int]
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
@@ -32,116 +30,6 @@ def padding_pairs(padding: Padding | tuple[int, int]) -> tuple[tuple[int, int], 
     """1 -> ((1, 1), (1, 1)); (0, 3) -> ((0, 0), (3, 3)); pairs stay."""
     height, width = pair(padding)  # type: ignore[arg-type]
     return pair(height), pair(width)
-
-
-# --- grouped convolution ------------------------------------------------------------------------
-
-_NHWC = ("NHWC", "HWIO", "NHWC")
-
-
-def _native_conv(x: Array, w: Array, stride, padding, groups) -> Array:
-    return lax.conv_general_dilated(
-        x, w, stride, padding, dimension_numbers=_NHWC, feature_group_count=groups
-    )
-
-
-def _split_conv(x: Array, w: Array, stride, padding, groups) -> Array:
-    parts = zip(jnp.split(x, groups, -1), jnp.split(w, groups, -1))
-    return jnp.concatenate([_native_conv(a, b, stride, padding, 1) for a, b in parts], -1)
-
-
-_BLOCK = 32  # channels that a convolution may have on a CPU with zeros from group to group
-
-
-def _block_conv(x: Array, w: Array, stride, padding, groups) -> Array:
-    """Some groups at a time as one convolution, whose kernel has zeros from group to group."""
-    kh, kw, channels, features = w.shape
-    m = max(m for m in range(1, groups + 1)
-            if groups % m == 0 and (m == 1 or m * channels <= _BLOCK))  # fmt: skip
-    blocks = groups // m
-    apart = w.reshape(kh, kw, 1, channels, blocks, m, features // groups)
-    own = jnp.eye(m, dtype=bool).reshape(m, 1, 1, m, 1)
-    w = jnp.where(own, apart, 0).reshape(kh, kw, m * channels, features)
-    return _split_conv(x, w, stride, padding, blocks)
-
-
-def _kernel_gradient_by_taps(x: Array, w: Array, g: Array, stride, padding, groups) -> Array:
-    """Gradient of a grouped convolution's kernel: one batched product per kernel position."""
-    kh, kw, cin, cout = w.shape
-    n, oh, ow, _ = g.shape
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    g = g.reshape(n * oh * ow, groups, cout // groups)
-    taps = []
-    for i in range(kh):
-        for j in range(kw):
-            tap = _window_slice(x, i, j, (oh, ow), stride).reshape(n * oh * ow, groups, cin)
-            taps.append(jnp.einsum("ngi,ngo->igo", tap, g).reshape(cin, cout))
-    return jnp.stack(taps).reshape(kh, kw, cin, cout)
-
-
-def _in_blocks(y: Array, groups: int) -> bool:
-    """Whether blocks pay: many take a second to compile, which few pixels do not earn."""
-    return groups <= 4 or y.shape[0] * y.shape[1] * y.shape[2] >= 1024
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def grouped_conv(
-    x: Array,
-    w: Array,
-    stride: tuple[int, int],
-    padding: tuple[tuple[int, int], tuple[int, int]],
-    groups: int,
-) -> Array:
-    """Grouped convolution, [N,H,W,C] by [kh,kw,C/groups,F], in the form that suits the platform.
-
-    On CPU: a few groups at a time as one convolution, or, where pixels are few, XLA's own with the
-    kernel's gradient as batched products. Elsewhere: XLA's own. Reverse-mode only.
-    """
-    native = functools.partial(_native_conv, stride=stride, padding=padding, groups=groups)
-    if not _in_blocks(jax.eval_shape(native, x, w), groups):
-        return native(x, w)
-    blocks = functools.partial(_block_conv, stride=stride, padding=padding, groups=groups)
-    return lax.platform_dependent(x, w, cpu=blocks, default=native)
-
-
-def _grouped_conv_fwd(x, w, stride, padding, groups):
-    return grouped_conv(x, w, stride, padding, groups), (x, w)
-
-
-def _grouped_conv_bwd(stride, padding, groups, residuals, g):
-    options = {"stride": stride, "padding": padding, "groups": groups}
-
-    def native(x, w, g):
-        return jax.vjp(functools.partial(_native_conv, **options), x, w)[1](g)
-
-    def on_cpu(x, w, g):
-        if _in_blocks(g, groups):
-            return jax.vjp(functools.partial(_block_conv, **options), x, w)[1](g)
-        (dx,) = jax.vjp(lambda x: _native_conv(x, w, **options), x)[1](g)
-        return dx, _kernel_gradient_by_taps(x, w, g, **options)
-
-    return lax.platform_dependent(*residuals, g, cpu=on_cpu, default=native)
-
-
-grouped_conv.defvjp(_grouped_conv_fwd, _grouped_conv_bwd)
-
-
-def conv_general_dilated(x, w, strides, padding, *, feature_group_count, **options):
-    """What nn.Conv calls in place of lax.conv_general_dilated."""
-    strides, padding = tuple(strides), tuple(map(tuple, padding))
-    dilated = any(d != 1 for k in ("lhs_dilation", "rhs_dilation") for d in options.get(k) or ())
-    if feature_group_count > 1:
-        if dilated:
-            raise ValueError("grouped_conv does not take dilation")
-        return grouped_conv(x, w, strides, padding, feature_group_count)
-    if not dilated and narrow_conv.suits(x.shape[-1], w.shape, strides):
-        return narrow_conv.narrow_conv(x, w, padding)
-    if not dilated and winograd.suits(x, w, strides, padding):
-        return winograd.conv3x3(x, w, padding)
-    return lax.conv_general_dilated(x, w, strides, padding, **options)
-
-
-# --- pooling ------------------------------------------------------------------------------------
 
 
 def pool_padding(size, window: Pair, stride: Pair, padding, ceil_mode: bool):
@@ -160,11 +48,28 @@ def pool_padding(size, window: Pair, stride: Pair, padding, ceil_mode: bool):
     return tuple(pairs)
 
 
-def _window_slice(x: Array, i: int, j: int, out: Sequence[int], stride: tuple[int, int]) -> Array:
+def window_slice(x: Array, i: int, j: int, out: Sequence[int], stride: tuple[int, int]) -> Array:
     """Every window's element (i, j): [N, out_h, out_w, C]."""
     n, _, _, c = x.shape
     end = (i + stride[0] * (out[0] - 1) + 1, j + stride[1] * (out[1] - 1) + 1)
     return lax.slice(x, (0, i, j, 0), (n, *end, c), (1, *stride, 1))
+
+
+def _reduce_windows(x: Array, init: float, op, window, stride, padding) -> Array:
+    """`lax.reduce_window` over images; on a CPU one axis at a time where windows overlap."""
+
+    def reduce(x, window, stride, padding):
+        pads = ((0, 0), *padding, (0, 0))
+        return lax.reduce_window(x, init, op, (1, *window, 1), (1, *stride, 1), pads)
+
+    def one_axis_at_a_time(x):
+        x = reduce(x, (1, window[1]), (1, stride[1]), ((0, 0), padding[1]))
+        return reduce(x, (window[0], 1), (stride[0], 1), (padding[0], (0, 0)))
+
+    whole = functools.partial(reduce, window=window, stride=stride, padding=padding)
+    if any(k <= s for k, s in zip(window, stride)):
+        return whole(x)
+    return lax.platform_dependent(x, cpu=one_axis_at_a_time, default=whole)
 
 
 def max_pool(
@@ -180,11 +85,11 @@ def max_pool(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x, window, stride, padding):
-    return nn.max_pool(x, window, stride, padding)
+    return _reduce_windows(x, -jnp.inf, lax.max, window, stride, padding)
 
 
 def _max_pool_fwd(x, window, stride, padding):
-    y = nn.max_pool(x, window, stride, padding)
+    y = _max_pool(x, window, stride, padding)
     return y, (x, y)
 
 
@@ -199,11 +104,17 @@ def _max_pool_bwd(window, stride, padding, residuals, g):
 def _to_first_maximum(window, stride, padding, x, y, g):
     """Gradient of max pooling: each window's goes to the first of its elements that equals y."""
     (top, _), (left, _) = padding
+    if stride == (1, 1) and min(window) > 1:
+        # The first of a window is the first of its row in the first row that holds the maximum.
+        of_row = ((1, window[1]), stride, ((0, 0), padding[1]))
+        of_column = ((window[0], 1), stride, (padding[0], (0, 0)))
+        rows = _max_pool(x, *of_row)
+        return _to_first_maximum(*of_row, x, rows, _to_first_maximum(*of_column, rows, y, g))
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     out = y.shape[1:3]
     positions = [(i, j) for i in range(window[0]) for j in range(window[1])]
-    hits = {at: _window_slice(x, *at, out, stride) == y for at in positions}
+    hits = {at: window_slice(x, *at, out, stride) == y for at in positions}
 
     if window == stride and x.shape[1:3] == (out[0] * window[0], out[1] * window[1]):
         # Windows lie side by side: one selection writes all of them.
@@ -247,10 +158,14 @@ def avg_pool(
     Padding is not counted by default (TensorFlow); `count_include_pad=True` divides by the whole
     window (Caffe, torchvision's inception_v3).
     """
+    window, stride = pair(window), pair(stride)
     pads = pool_padding(x.shape[1:3], window, stride, padding, ceil_mode)
-    if not any(map(any, pads)):
-        count_include_pad = True  # nothing to leave out: spares the division by counts
-    return nn.avg_pool(x, pair(window), pair(stride), pads, count_include_pad=count_include_pad)
+    total = functools.partial(
+        _reduce_windows, init=0.0, op=lax.add, window=window, stride=stride, padding=pads
+    )
+    if count_include_pad or not any(map(any, pads)):
+        return total(x) / (window[0] * window[1])
+    return total(x) / total(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
 
 
 def global_avg_pool(x: Array) -> Array:

@@ -13,12 +13,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-_NHWC = ("NHWC", "HWIO", "NHWC")
-Pairs = tuple[tuple[int, int], tuple[int, int]]
+from jaxcnn.formulation import Pairs, by_platform, native_conv
 
 
 def suits(x: Array, w: Array, strides: tuple[int, int], padding: Pairs) -> bool:
@@ -28,7 +26,8 @@ def suits(x: Array, w: Array, strides: tuple[int, int], padding: Pairs) -> bool:
     if not all(0 <= p <= 2 for side in padding for p in side):
         return False  # the gradient pads by 2 - p
     _, rows, columns = _tiles(x.shape, padding)
-    return min(w.shape[2:]) >= 128 and x.shape[0] * rows * columns >= 192
+    wide = min(w.shape[2:]) >= 64 and w.shape[2] * w.shape[3] >= 64 * 192
+    return wide and x.shape[0] * rows * columns >= 192
 
 
 def _tiles(shape: Sequence[int], padding: Pairs) -> tuple[int, int, int]:
@@ -130,31 +129,12 @@ def winograd_gradients(x: Array, w: Array, g: Array, padding: Pairs) -> tuple[Ar
     return dx, jnp.stack(_g_t(list(_held(by_columns, 1))))
 
 
-def _native(x: Array, w: Array, padding: Pairs) -> Array:
-    return lax.conv_general_dilated(x, w, (1, 1), padding, dimension_numbers=_NHWC)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv3x3(x: Array, w: Array, padding: Pairs) -> Array:
     """3x3 convolution with stride 1, f32[N,H,W,C] by f32[3,3,C,F].
 
     On a CPU in Winograd's form, elsewhere XLA's own. Reverse-mode only.
     """
-    ours = functools.partial(winograd_conv, padding=padding)
-    native = functools.partial(_native, padding=padding)
-    return lax.platform_dependent(x, w, cpu=ours, default=native)
-
-
-def _forward(x, w, padding):
-    return conv3x3(x, w, padding), (x, w)
-
-
-def _backward(padding, residuals, g):
-    def native(x, w, g):
-        return jax.vjp(functools.partial(_native, padding=padding), x, w)[1](g)
-
-    ours = functools.partial(winograd_gradients, padding=padding)
-    return lax.platform_dependent(*residuals, g, cpu=ours, default=native)
-
-
-conv3x3.defvjp(_forward, _backward)
+    native = functools.partial(native_conv, padding=padding)
+    forward = functools.partial(winograd_conv, padding=padding)
+    gradients = functools.partial(winograd_gradients, padding=padding)
+    return by_platform("winograd", native, forward, gradients)(x, w)

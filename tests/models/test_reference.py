@@ -9,7 +9,7 @@ import pytest
 import reference
 from jax import lax
 
-from jaxcnn import layers
+from jaxcnn import convolution, layers
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +87,18 @@ def test_grouped_convolution_and_both_gradients(size, cin, cout, kernel, stride,
         close(mine, slow)
 
 
+@pytest.mark.parametrize("size", [(6, 8), (7, 9)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 3)])
+def test_pointwise_convolution_and_both_gradients(size, stride):
+    x, w = draw(2, *size, 5), draw(1, 1, 5, 4, seed=1)
+    ours = jax.jit(functools.partial(convolution.pointwise_conv, stride=stride))
+    y, pull = jax.vjp(ours, x, w)
+    close(y, reference.conv(x, w, stride, 0, 1))
+    g = draw(*y.shape, seed=2)
+    for mine, slow in zip(pull(g), reference.conv_gradients(x, w, g, stride, 0, 1)):
+        close(mine, slow)
+
+
 def test_gradient_of_grouped_convolution_by_differences():
     """A check of the reference's own gradients as well: both follow from the forward pass alone."""
     x, w, g = draw(1, 5, 4, 10), draw(3, 3, 2, 5, seed=1), draw(1, 3, 2, 5, seed=2)
@@ -125,6 +137,7 @@ POOLS = [
     ((12, 13), 3, 2, 1, False),
     ((11, 12), 3, 2, 1, True),
     ((6, 6), 3, 1, 1, False),
+    ((6, 7), (2, 3), 1, (0, 1), False),
     ((7, 5), (2, 3), (1, 2), (0, 1), False),
     ((4, 4), 2, 3, 1, True),  # a last window would start in the padding
     ((5, 6), 1, 2, 0, True),
@@ -150,7 +163,10 @@ def test_max_pool_and_its_gradient(size, window, stride, padding, ceil_mode, tie
 def test_average_pool_without_padding_in_the_count(size, window, stride, padding, ceil_mode):
     x = draw(2, *size, 3)
     options = {"window": window, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
-    close(layers.avg_pool(x, **options), reference.avg_pool(x, **options))
+    y, pull = jax.vjp(functools.partial(layers.avg_pool, **options), x)
+    close(y, reference.avg_pool(x, **options))
+    g = draw(*y.shape, seed=1)
+    np.testing.assert_allclose(np.sum(pull(g)[0] * x), np.sum(g * y), rtol=1e-9)  # as it is linear
 
 
 @pytest.mark.parametrize("size, window, stride, padding, ceil_mode", POOLS)
@@ -261,6 +277,13 @@ def test_accelerators_get_native_operations_only(platform):
         )
         assert text.count("stablehlo.convolution") == 3
         assert "dot_general" not in text and "concatenate" not in text
+    pointwise = functools.partial(convolution.pointwise_conv, stride=(2, 2))
+    text = program(pointwise, jnp.zeros((1, 5, 5, 2)), jnp.zeros((1, 1, 2, 3)))
+    assert text.count("stablehlo.convolution") == 3
+    assert "stablehlo.dot_general" not in text and "stablehlo.slice" not in text
+    average = functools.partial(layers.avg_pool, window=3, stride=1)
+    text = program(average, jnp.zeros((1, 7, 7, 2)))
+    assert text.count("stablehlo.reduce_window") == 2  # value and gradient, whole windows
     pool = functools.partial(layers.max_pool, window=3, stride=2)
     text = program(pool, jnp.zeros((1, 7, 7, 2)))
     assert text.count("stablehlo.select_and_scatter") == 1

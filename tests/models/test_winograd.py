@@ -76,6 +76,7 @@ def test_each_example_with_a_kernel_of_its_own():
         ((4, 14, 14), 128, {}, True),
         ((1, 28, 28), 128, {}, True),
         ((3, 14, 14), 128, {}, False),  # 147 tiles
+        ((4, 14, 14), 96, {}, True),
         ((4, 14, 14), 64, {}, False),
         ((4, 14, 14), 128, {"kernel": 1, "padding": 0}, False),
         ((4, 14, 14), 128, {"kernel": 5, "padding": 2}, False),
@@ -91,7 +92,7 @@ def test_where_it_is_taken(images, channels, options, taken):
     x = jax.ShapeDtypeStruct((*images, channels), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), x)
     text = str(jax.make_jaxpr(module.apply)(variables, x))
-    assert ("conv3x3" in text) == taken
+    assert ("name=winograd" in text) == taken
 
 
 def test_other_platforms_keep_their_own():

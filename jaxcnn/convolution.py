@@ -1,0 +1,119 @@
+"""The convolution of every network: the dispatch to a form for the CPU, and two of the forms.
+
+XLA's own forms are slow on a CPU where channels are grouped or few, and in some gradients: see
+`benchmarks/grouped_conv.py` and `benchmarks/forms.py`. Other platforms get XLA's own convolution.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxcnn import narrow_conv, winograd
+from jaxcnn.formulation import Pairs, by_platform, gradients_of, native_conv
+from jaxcnn.operations import window_slice
+
+
+def conv_general_dilated(x, w, strides, padding, *, feature_group_count, **options):
+    """What nn.Conv calls in place of lax.conv_general_dilated."""
+    strides, padding = tuple(strides), tuple(map(tuple, padding))
+    dilated = any(d != 1 for k in ("lhs_dilation", "rhs_dilation") for d in options.get(k) or ())
+    if feature_group_count > 1:
+        if dilated:
+            raise ValueError("grouped_conv does not take dilation")
+        return grouped_conv(x, w, strides, padding, feature_group_count)
+    if not dilated and w.shape[:2] == (1, 1) and not any(map(any, padding)):
+        return pointwise_conv(x, w, strides)
+    if not dilated and narrow_conv.suits(x.shape[-1], w.shape, strides):
+        return narrow_conv.narrow_conv(x, w, padding)
+    if not dilated and winograd.suits(x, w, strides, padding):
+        return winograd.conv3x3(x, w, padding)
+    return lax.conv_general_dilated(x, w, strides, padding, **options)
+
+
+# --- 1x1 ----------------------------------------------------------------------------------------
+
+
+def pointwise_conv(x: Array, w: Array, stride: tuple[int, int] = (1, 1)) -> Array:
+    """1x1 convolution without padding, [N,H,W,C] by [1,1,C,F].
+
+    On a CPU the pixels that a stride leaves are taken first, and the kernel's gradient is one
+    matrix product: XLA transposes images and gradients for its convolution. Reverse-mode only.
+    """
+    without = ((0, 0), (0, 0))
+
+    def taken(x):
+        return x[:, :: stride[0], :: stride[1]]
+
+    def forward(x, w):
+        return native_conv(taken(x), w, without)
+
+    def gradients(x, w, g):
+        near, spread = jax.vjp(taken, x)
+        rows = near.reshape(-1, near.shape[-1]), g.reshape(-1, g.shape[-1])
+        dw = lax.dot_general(*rows, (((0,), (0,)), ((), ()))).reshape(w.shape)
+        (dx,) = jax.vjp(lambda near: native_conv(near, w, without), near)[1](g)
+        return *spread(dx), dw
+
+    native = functools.partial(native_conv, padding=without, stride=stride)
+    return by_platform("pointwise", native, forward, gradients)(x, w)
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+_BLOCK = 32  # channels that a convolution may have on a CPU with zeros from group to group
+
+
+def _split_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Array:
+    parts = zip(jnp.split(x, groups, -1), jnp.split(w, groups, -1))
+    return jnp.concatenate([native_conv(a, b, padding, stride) for a, b in parts], -1)
+
+
+def _block_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Array:
+    """Some groups at a time as one convolution, whose kernel has zeros from group to group."""
+    kh, kw, channels, features = w.shape
+    m = max(m for m in range(1, groups + 1)
+            if groups % m == 0 and (m == 1 or m * channels <= _BLOCK))  # fmt: skip
+    blocks = groups // m
+    apart = w.reshape(kh, kw, 1, channels, blocks, m, features // groups)
+    own = jnp.eye(m, dtype=bool).reshape(m, 1, 1, m, 1)
+    w = jnp.where(own, apart, 0).reshape(kh, kw, m * channels, features)
+    return _split_conv(x, w, padding, stride, blocks)
+
+
+def _kernel_gradient_by_taps(x: Array, w: Array, g: Array, padding, stride, groups) -> Array:
+    """Gradient of a grouped convolution's kernel: one batched product per kernel position."""
+    kh, kw, cin, cout = w.shape
+    n, oh, ow, _ = g.shape
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    g = g.reshape(n * oh * ow, groups, cout // groups)
+    taps = []
+    for i in range(kh):
+        for j in range(kw):
+            tap = window_slice(x, i, j, (oh, ow), stride).reshape(n * oh * ow, groups, cin)
+            taps.append(jnp.einsum("ngi,ngo->igo", tap, g).reshape(cin, cout))
+    return jnp.stack(taps).reshape(kh, kw, cin, cout)
+
+
+def grouped_conv(x: Array, w: Array, stride: tuple[int, int], padding: Pairs, groups: int) -> Array:
+    """Grouped convolution, [N,H,W,C] by [kh,kw,C/groups,F], in the form that suits the platform.
+
+    On CPU: a few groups at a time as one convolution, or, where pixels are few, XLA's own with the
+    kernel's gradient as batched products. Elsewhere: XLA's own. Reverse-mode only.
+    """
+    native = functools.partial(native_conv, padding=padding, stride=stride, groups=groups)
+    blocks = functools.partial(_block_conv, padding=padding, stride=stride, groups=groups)
+
+    def gradients(x, w, g):
+        (dx,) = jax.vjp(lambda x: native(x, w), x)[1](g)
+        return dx, _kernel_gradient_by_taps(x, w, g, padding, stride, groups)
+
+    n, height, width, _ = jax.eval_shape(native, x, w).shape
+    if groups <= 4 or n * height * width >= 1024:
+        return by_platform("grouped", native, blocks, gradients_of(blocks))(x, w)
+    return by_platform("grouped", native, native, gradients)(
+        x, w
+    )  # many blocks take long to compile

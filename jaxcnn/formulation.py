@@ -1,0 +1,58 @@
+"""How a convolution takes another form on a CPU than elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array, lax
+
+Pairs = tuple[tuple[int, int], tuple[int, int]]
+Form = Callable[[Array, Array], Array]
+
+
+def native_conv(
+    x: Array, w: Array, padding: Pairs, stride: tuple[int, int] = (1, 1), groups: int = 1
+) -> Array:
+    """XLA's own convolution, [N,H,W,C] by [kh,kw,C/groups,F]."""
+    return lax.conv_general_dilated(
+        x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )  # fmt: skip
+
+
+def gradients_of(form: Form) -> Callable[[Array, Array, Array], tuple[Array, Array]]:
+    """(x, w, g) to the gradients of x and w."""
+    return lambda x, w, g: jax.vjp(form, x, w)[1](g)
+
+
+def by_platform(
+    name: str,
+    native: Form,
+    forward: Form,
+    gradients: Callable[[Array, Array, Array], Any],
+    alone: Form | None = None,
+) -> Form:
+    """`native(x, w)`, with `forward(x, w)` and `gradients(x, w, g)` in its place on a CPU.
+
+    `alone` is the CPU's form where no gradient is asked for, `forward` without it. The form is
+    picked while a program is lowered: elsewhere it holds the native one only. `name` is what a
+    jaxpr shows. Reverse-mode only.
+    """
+
+    def primal(x, w):
+        return lax.platform_dependent(x, w, cpu=alone or forward, default=native)
+
+    primal.__name__ = name
+    conv = jax.custom_vjp(primal)
+
+    def with_residuals(x, w):
+        return lax.platform_dependent(x, w, cpu=forward, default=native), (x, w)
+
+    def backward(residuals, g):
+        default = gradients_of(native)
+        return lax.platform_dependent(*residuals, g, cpu=gradients, default=default)
+
+    conv.defvjp(with_residuals, backward)
+    return conv
