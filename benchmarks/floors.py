@@ -1,4 +1,4 @@
-"""How fast XLA's own kernels are for a network's convolutions: what no formulation of them beats.
+"""How fast XLA's own kernels are for a network's convolutions: what another form has to beat.
 
     python benchmarks/floors.py
 
@@ -25,6 +25,10 @@ CASES = {
     "ResNet-18, 3rd stage": (4, 14, 256, 256, 3, 1),
     "ResNet-18, 4th stage": (4, 7, 512, 512, 3, 1),
     "ResNet, stem": (4, 224, 3, 64, 7, 2),
+    "ResNet-50, 1st stage, 1x1": (4, 56, 64, 256, 1, 1),
+    "DPN-92, last stage, 1x1": (4, 14, 1552, 768, 1, 1),
+    "Inception-v3, 3rd layer": (2, 147, 32, 64, 3, 1),
+    "Inception-v3, 5x5": (8, 35, 48, 64, 5, 1),
 }
 
 

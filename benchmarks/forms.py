@@ -3,15 +3,16 @@
     python benchmarks/forms.py
     python benchmarks/forms.py --only pool norm
 
-pool: gradient of max pooling. norm: response normalisation and its gradient. batch_norm: over rows
-and over three axes, with the gradient. conv: 3x3 convolution of many channels and both gradients.
-scan: a training step of LeNet-5 in a jitted scan and by itself. A ratio is the usual form's time
-over ours. Writes results/forms.json.
+pool: max and average pooling. norm: response normalisation. batch_norm: over rows and over three
+axes. conv: 3x3 and 1x1 convolutions. All forward and with every gradient. scan: a training step of
+LeNet-5 in a jitted scan and by itself. A ratio is the usual form's time over ours. Writes
+results/forms.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxcnn import create_model, operations, winograd
+from jaxcnn import create_model, layers, operations
 from jaxcnn.analysis.tables import text_table
 from jaxcnn.batch_norm import BatchNorm
 from jaxcnn.training.compiling import jit
@@ -38,16 +39,23 @@ POOLS = [
     ((16, 112, 112, 64), 3, 2, 1),
     ((8, 28, 28, 192), 3, 1, 1),
 ]
+AVERAGES = [((8, 35, 35, 256), 3, 1, 1), ((8, 17, 17, 768), 3, 1, 1)]  # Inception-v3
 NORMS = [(32, 55, 55, 96), (32, 27, 27, 256)]
 BATCH_NORMS = [(128, 32, 32, 16), (16, 56, 56, 64)]
-# As many channels come out: ResNet-18's second to fourth stage, VGG-16's third to fifth block.
+# Shape, channels that come out, kernel, stride: ResNet-18's second to fourth stage, VGG-16's third
+# to fifth block, GoogLeNet's third layer; ResNet-50, GoogLeNet, DPN-92.
 CONVS = [
-    (16, 28, 28, 128),
-    (16, 14, 14, 256),
-    (16, 7, 7, 512),
-    (4, 56, 56, 256),
-    (4, 28, 28, 512),
-    (4, 14, 14, 512),
+    ((16, 28, 28, 128), 128, 3, 1),
+    ((16, 14, 14, 256), 256, 3, 1),
+    ((16, 7, 7, 512), 512, 3, 1),
+    ((4, 56, 56, 256), 256, 3, 1),
+    ((4, 28, 28, 512), 512, 3, 1),
+    ((4, 14, 14, 512), 512, 3, 1),
+    ((16, 56, 56, 64), 192, 3, 1),
+    ((8, 56, 56, 256), 64, 1, 1),
+    ((8, 28, 28, 512), 128, 1, 1),
+    ((16, 28, 28, 192), 64, 1, 1),
+    ((4, 56, 56, 336), 576, 1, 2),
 ]
 SCANNED = 4
 
@@ -58,27 +66,32 @@ def values(shape: tuple[int, ...]) -> jax.Array:
 
 def gradient(function: Callable, x: jax.Array) -> Callable[[], Any]:
     """The compiled forward and backward pass of `function(x)`, as a function of nothing."""
-    g = jnp.ones_like(jax.eval_shape(function, x))
-    call = jit(lambda x, g: jax.vjp(function, x)[1](g)[0])
+
+    def run(x, g):
+        y, pull = jax.vjp(function, x)
+        return y, pull(g)
+
+    call, g = jit(run), jnp.ones_like(jax.eval_shape(function, x))
     return lambda: call(x, g)
 
 
 def pool() -> Iterator[tuple[str, dict[str, Callable]]]:
-    for shape, window, stride, padding in POOLS:
-        pads = ((padding, padding),) * 2
-        yield (
-            f"max pooling {window}/{stride}, {shape}",
-            {
-                "usual": gradient(
-                    lambda x, w=window, s=stride, p=pads: nn.max_pool(x, (w, w), (s, s), p),
-                    values(shape),
-                ),
-                "ours": gradient(
-                    lambda x, w=window, s=stride, p=padding: operations.max_pool(x, w, s, p),
-                    values(shape),
-                ),
-            },
-        )
+    for shape, *options in POOLS:
+        yield pooled("max", nn.max_pool, operations.max_pool, shape, *options)
+    for shape, *options in AVERAGES:
+        yield pooled("average", nn.avg_pool, counted_pool, shape, *options)
+
+
+counted_pool = functools.partial(operations.avg_pool, count_include_pad=True)  # as Flax counts
+
+
+def pooled(name, usual, ours, shape, window, stride, padding):
+    pads = ((padding, padding),) * 2
+    forms = {
+        "usual": gradient(lambda x: usual(x, (window,) * 2, (stride,) * 2, pads), values(shape)),
+        "ours": gradient(lambda x: ours(x, window, stride, padding), values(shape)),
+    }
+    return f"{name} pooling {window}/{stride}, {shape}", forms
 
 
 def by_power(x: jax.Array) -> jax.Array:
@@ -110,19 +123,23 @@ def batch_norm() -> Iterator[tuple[str, dict[str, Callable]]]:
 
 
 def conv() -> Iterator[tuple[str, dict[str, Callable]]]:
-    pads = ((1, 1), (1, 1))
-
-    def usual(x, w):
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(x, w, (1, 1), pads, dimension_numbers=numbers)
-
-    for shape in CONVS:
-        w = values((3, 3, shape[-1], shape[-1]))
-        forms = {"usual": usual, "ours": lambda x, w: winograd.conv3x3(x, w, pads)}
+    for shape, features, kernel, stride in CONVS:
+        pads = ((kernel // 2, kernel // 2),) * 2
+        sizes = (kernel, kernel), (stride, stride), pads
+        layers_of = {"usual": nn.Conv(features, *sizes, use_bias=False)}
+        layers_of["ours"] = layers.conv(features, *sizes)
+        w = values((kernel, kernel, shape[-1], features))
         yield (
-            f"3x3 convolution, {shape}",
-            {name: both_gradients(form, values(shape), w) for name, form in forms.items()},
+            f"{kernel}x{kernel} convolution, stride {stride}, {shape} to {features}",
+            {
+                name: both_gradients(functools.partial(applied, layer), values(shape), w)
+                for name, layer in layers_of.items()
+            },
         )
+
+
+def applied(layer: nn.Module, x: jax.Array, w: jax.Array) -> jax.Array:
+    return layer.apply({"params": {"kernel": w}}, x)
 
 
 def both_gradients(function: Callable, x: jax.Array, w: jax.Array) -> Callable[[], Any]:
