@@ -144,10 +144,14 @@ def resolve(name: str) -> str:
     >>> resolve("resnet51")
     Traceback (most recent call last):
     ValueError: unknown model 'resnet51'; did you mean 'resnet50'...
+    >>> resolve("zzz")
+    Traceback (most recent call last):
+    ValueError: unknown model 'zzz'; `jaxcnn list` shows all of them
     """
     name = list_aliases().get(name, name)
     if name not in _variants():
-        raise ValueError(f"unknown model {name!r}{near(name, [*_variants(), *list_aliases()])}")
+        hint = near(name, [*_variants(), *list_aliases()]) or "; `jaxcnn list` shows all of them"
+        raise ValueError(f"unknown model {name!r}{hint}")
     return name
 
 
