@@ -10,7 +10,8 @@ separable 7x7 convolution, which `googlenet_separable_stem` has (inferred from i
 `googlenet_bn` is torchvision's, which descends from TF-Slim: BatchNorm after every convolution,
 3x3 in place of 5x5, last max pool 2x2, auxiliary pooling to 4x4 by adaptive windows, dropout 0.2.
 `googlenet_bn_5x5` is the same with 5x5. On images other than 224x224 the auxiliary classifiers of
-all variants pool adaptively, since their first dense layer takes a 4x4 map.
+all variants pool adaptively, since their first dense layer takes a 4x4 map. The paper tests with
+144 crops of an image: `jaxcnn evaluate RUN --protocol 144crop`.
 """
 
 from __future__ import annotations
