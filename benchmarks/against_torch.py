@@ -13,9 +13,10 @@ faster. `--threads` cores are used by either. On a GPU bfloat16 is autocast in P
 `dtype=bfloat16` in jaxcnn. Both networks must have the same number of parameters.
 
 The file results/against_torch.json (or --name) is written after every row; rows of other models,
-modes and types stay in it. What fails is named, and the next one begins. `--limit` bounds the
-seconds of a row, building and compiling included: no further round begins after it, though two are
-always made. Its default is meant for two cores and twenty minutes for the whole list.
+modes and types stay in it. What fails is named, and the next one begins. Each form makes steps in
+advance, while the C library's heap still grows. `--limit` bounds the seconds of a row's rounds: no
+further one begins after it, though three are always made. With its default the whole list takes
+half an hour on two cores.
 `torch.compile` builds for a minute or more there, so it is asked for by `--forms`, for a few:
 
     python ... --models lenet5 resnet20_cifar resnet18 --forms eager channels_last compile
@@ -88,6 +89,9 @@ class Torch:
         self.process.wait()
 
 
+_WARM = 5  # steps before the rounds: pages of a grown heap were first met in the fifth
+
+
 def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable, dict]:
     """`run(count) -> seconds a step`, and what the network and its compilation are like."""
     import jax
@@ -128,7 +132,6 @@ def measure(
     """One row: seconds of each form by round, and jaxcnn's ratio to each."""
     from jaxcnn import model_info
 
-    began = time.perf_counter()
     runs: dict[str, Callable[[int], float]] = {}
     runs["jaxcnn"], about = jaxcnn_form(name, mode, batch, dtype)
     built = {"jaxcnn": about}
@@ -141,10 +144,11 @@ def measure(
     counts = {found["params"] for found in built.values()}
     if len(counts) > 1:
         raise RuntimeError(f"{name}: parameters differ: {built}")
-    calls = {form: max(1, round(seconds / run(1))) for form, run in runs.items()}
+    calls = {form: max(1, round(seconds / run(_WARM))) for form, run in runs.items()}
     times: dict[str, list[float]] = {form: [] for form in runs}
+    began = time.perf_counter()
     for made in range(rounds):
-        if made > 1 and time.perf_counter() - began > limit:
+        if made > 2 and time.perf_counter() - began > limit:
             break
         for form, run in runs.items():
             time.sleep(0.05)  # the other side's threads stop spinning
@@ -209,7 +213,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="cores that either side may use")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of a form's turn in a round")
-    parser.add_argument("--limit", type=float, default=30, help="seconds of a row (default: 30)")
+    parser.add_argument(
+        "--limit", type=float, default=20, help="seconds of a row's rounds (default: 20)"
+    )
     parser.add_argument("--quick", action="store_true", help="3 short rounds, two small models")
     parser.add_argument("--name", default="against_torch", help="of the result file")
     args = parser.parse_args()
