@@ -63,8 +63,7 @@ def main(argv: Sequence[str]) -> int:
     logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
     from jaxcnn import heap, program_cache
 
-    if "jax" not in sys.modules:  # who has imported it decides about the process
-        heap.keep()
+    heap.keep_before_jax()
     program_cache.use()
     from jaxcnn.training import console, hosts, reading
 

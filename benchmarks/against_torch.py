@@ -15,8 +15,7 @@ faster. `--threads` cores are used by either. On a GPU bfloat16 is autocast in P
 The file results/against_torch.json (or --name) is written after every row; rows of other models,
 modes and types stay in it. What fails is named, and the next one begins. Each form makes steps in
 advance, while the C library's heap still grows. `--limit` bounds the seconds of a row's rounds: no
-further one begins after it, though three are always made. With its default the whole list takes
-half an hour on two cores.
+further one begins after it, though three are always made.
 `torch.compile` builds for a minute or more there, so it is asked for by `--forms`, for a few:
 
     python ... --models lenet5 resnet20_cifar resnet18 --forms eager channels_last compile
@@ -54,6 +53,7 @@ BATCHES = {
     "inception_resnet_v2": (4, 128),
 }
 SHORT = ("lenet5", "resnet20_cifar")  # what --quick runs unless --models is given
+WARM = 5  # steps before the rounds: pages of a grown heap were first met in the fifth
 
 
 class Torch:
@@ -87,9 +87,6 @@ class Torch:
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait()
-
-
-_WARM = 5  # steps before the rounds: pages of a grown heap were first met in the fifth
 
 
 def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable, dict]:
@@ -144,7 +141,7 @@ def measure(
     counts = {found["params"] for found in built.values()}
     if len(counts) > 1:
         raise RuntimeError(f"{name}: parameters differ: {built}")
-    calls = {form: max(1, round(seconds / run(_WARM))) for form, run in runs.items()}
+    calls = {form: max(1, round(seconds / run(WARM))) for form, run in runs.items()}
     times: dict[str, list[float]] = {form: [] for form in runs}
     began = time.perf_counter()
     for made in range(rounds):

@@ -64,15 +64,15 @@ def values(shape: tuple[int, ...]) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
 
 
-def gradient(function: Callable, x: jax.Array) -> Callable[[], Any]:
-    """The compiled forward and backward pass of `function(x)`, as a function of nothing."""
+def gradients(function: Callable, *arguments: jax.Array) -> Callable[[], Any]:
+    """The compiled forward pass and gradients of `function`, as a function of nothing."""
 
-    def run(x, g):
-        y, pull = jax.vjp(function, x)
-        return y, pull(g)
+    def run(*arguments):
+        y, pull = jax.vjp(function, *arguments)
+        return y, pull(y)
 
-    call, g = jit(run), jnp.ones_like(jax.eval_shape(function, x))
-    return lambda: call(x, g)
+    call = jit(run)
+    return lambda: call(*arguments)
 
 
 def pool() -> Iterator[tuple[str, dict[str, Callable]]]:
@@ -88,8 +88,8 @@ counted_pool = functools.partial(operations.avg_pool, count_include_pad=True)  #
 def pooled(name, usual, ours, shape, window, stride, padding):
     pads = ((padding, padding),) * 2
     forms = {
-        "usual": gradient(lambda x: usual(x, (window,) * 2, (stride,) * 2, pads), values(shape)),
-        "ours": gradient(lambda x: ours(x, window, stride, padding), values(shape)),
+        "usual": gradients(lambda x: usual(x, (window,) * 2, (stride,) * 2, pads), values(shape)),
+        "ours": gradients(lambda x: ours(x, window, stride, padding), values(shape)),
     }
     return f"{name} pooling {window}/{stride}, {shape}", forms
 
@@ -105,7 +105,7 @@ def norm() -> Iterator[tuple[str, dict[str, Callable]]]:
     for shape in NORMS:
         x = values(shape)
         forms = {"usual": by_power, "ours": operations.local_response_norm}
-        yield f"response normalisation, {shape}", {k: gradient(f, x) for k, f in forms.items()}
+        yield f"response normalisation, {shape}", {k: gradients(f, x) for k, f in forms.items()}
 
 
 def batch_norm() -> Iterator[tuple[str, dict[str, Callable]]]:
@@ -118,7 +118,7 @@ def batch_norm() -> Iterator[tuple[str, dict[str, Callable]]]:
             def apply(x, made=made, variables=variables):
                 return made.apply(variables, x, mutable=["batch_stats"])[0]
 
-            forms[name] = gradient(apply, values(shape))
+            forms[name] = gradients(apply, values(shape))
         yield f"BatchNorm, {shape}", forms
 
 
@@ -126,31 +126,19 @@ def conv() -> Iterator[tuple[str, dict[str, Callable]]]:
     for shape, features, kernel, stride in CONVS:
         pads = ((kernel // 2, kernel // 2),) * 2
         sizes = (kernel, kernel), (stride, stride), pads
-        layers_of = {"usual": nn.Conv(features, *sizes, use_bias=False)}
-        layers_of["ours"] = layers.conv(features, *sizes)
+        usual, ours = nn.Conv(features, *sizes, use_bias=False), layers.conv(features, *sizes)
         w = values((kernel, kernel, shape[-1], features))
         yield (
             f"{kernel}x{kernel} convolution, stride {stride}, {shape} to {features}",
             {
-                name: both_gradients(functools.partial(applied, layer), values(shape), w)
-                for name, layer in layers_of.items()
+                name: gradients(functools.partial(applied, layer), values(shape), w)
+                for name, layer in (("usual", usual), ("ours", ours))
             },
         )
 
 
 def applied(layer: nn.Module, x: jax.Array, w: jax.Array) -> jax.Array:
     return layer.apply({"params": {"kernel": w}}, x)
-
-
-def both_gradients(function: Callable, x: jax.Array, w: jax.Array) -> Callable[[], Any]:
-    """The compiled forward pass and the gradients of `function(x, w)` by x and by w."""
-
-    def run(x, w):
-        y, pull = jax.vjp(function, x, w)
-        return y, pull(y)
-
-    call = jit(run)
-    return lambda: call(x, w)
 
 
 def scan() -> Iterator[tuple[str, dict[str, Callable]]]:

@@ -16,10 +16,10 @@ import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxcnn import layers
 from jaxcnn.analysis.tables import text_table
+from jaxcnn.formulation import native_conv
 from jaxcnn.training.compiling import jit
 
 BATCH = 4
@@ -36,17 +36,6 @@ LAYERS = [
 ]
 
 
-def native(x, w, stride, padding, groups):
-    return lax.conv_general_dilated(
-        x,
-        w,
-        stride,
-        padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-
-
 def measure(layer, rounds: int) -> dict:
     name, size, cin, cout, kernel, stride, padding, groups = layer
     rng = np.random.default_rng(0)
@@ -56,7 +45,7 @@ def measure(layer, rounds: int) -> dict:
     row: dict = {"layer": name, "groups": groups, "batch": BATCH}
     for part in ("forward", "gradients"):
         contenders = {}
-        for form, function in (("ours", layers.grouped_conv), ("native", native)):
+        for form, function in (("ours", layers.grouped_conv), ("native", native_conv)):
             run = functools.partial(function, **options)
             if part == "gradients":
                 g = jnp.ones_like(run(x, w))

@@ -44,8 +44,7 @@ def _add_debug(parser: argparse.ArgumentParser, default: bool | str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, or 2 where the user made a mistake."""
     args = make_parser().parse_args(argv)
-    if "jax" not in sys.modules:  # who has imported it decides about the process
-        heap.keep()
+    heap.keep_before_jax()
     if not getattr(args, "compiles_anew", False):
         program_cache.use()
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -27,3 +28,8 @@ def keep() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     wanted = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _LARGEST), (_M_TRIM_THRESHOLD, _LARGEST))
     return all(mallopt(option, value) == 1 for option, value in wanted)
+
+
+def keep_before_jax() -> bool:
+    """`keep()`, unless the process has imported JAX: who did decides about its memory."""
+    return "jax" not in sys.modules and keep()

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from jaxcnn import heap
+
 # Pages that a process takes anew for a call of a program with 128 MB of temporaries, as a median:
 # now and then a call finds another place.
 FAULTS = """
@@ -46,3 +48,10 @@ def test_no_page_is_taken_twice():
     pages = 4096 * 4096 * 4 // os.sysconf("SC_PAGE_SIZE")
     assert faults("kept") < pages / 20
     assert faults("the user's", MALLOC_ARENA_MAX="2") > pages / 2
+
+
+def test_a_process_that_has_jax_is_left_alone():
+    import jax
+
+    assert jax.__name__ in sys.modules
+    assert not heap.keep_before_jax()
