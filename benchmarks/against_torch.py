@@ -6,11 +6,12 @@
     python benchmarks/against_torch.py --torch-python ... --forms eager compile --dtype bfloat16
 
 A training step is forward, cross-entropy, backward and SGD with momentum; inference is the logits.
-Data are on the device. PyTorch runs in a process of its own, in as many forms as `--forms` names:
-eager, channels_last, compile (which is channels-last as well). In each round every form makes its
-steps in turn; a ratio is jaxcnn's time over PyTorch's in the same round, so below 1 jaxcnn is
-faster. `--threads` cores are used by either. On a GPU bfloat16 is autocast in PyTorch and
-`dtype=bfloat16` in jaxcnn. Both networks must have the same number of parameters.
+Data are on the device. Each row has two new processes, as a user's run has one: jaxcnn's and
+PyTorch's, the latter with as many forms as `--forms` names: eager, channels_last, compile (which is
+channels-last as well). In each round every form makes its steps in turn; a ratio is jaxcnn's time
+over PyTorch's in the same round, so below 1 jaxcnn is faster. `--threads` cores are used by either.
+On a GPU bfloat16 is autocast in PyTorch and `dtype=bfloat16` in jaxcnn. Both networks must have the
+same number of parameters.
 
 The file results/against_torch.json (or --name) is written after every row; rows of other models,
 modes and types stay in it. What fails is named, and the next one begins. Each form makes steps in
@@ -28,12 +29,14 @@ import datetime
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 # Images of a step on a CPU, and on a GPU.
@@ -123,12 +126,19 @@ def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable,
 
 
 def measure(
-    torch: Torch, name: str, mode: str, batch: int, dtype: str, forms: list[str],
+    python: str, threads: int, name: str, mode: str, batch: int, dtype: str, forms: list[str],
     rounds: int, seconds: float, limit: float,
 ) -> dict:  # fmt: skip
-    """One row: seconds of each form by round, and jaxcnn's ratio to each."""
+    """One row: seconds of each form by round, and jaxcnn's ratio to each.
+
+    Wants a process that has run no network yet: what an earlier one left of the heap makes the
+    steps of the next up to half as long again.
+    """
+    import harness  # noqa: F401  keeps the heap, before JAX's first array
+
     from jaxcnn import model_info
 
+    torch = Torch(python, threads)
     runs: dict[str, Callable[[int], float]] = {}
     runs["jaxcnn"], about = jaxcnn_form(name, mode, batch, dtype)
     built = {"jaxcnn": about}
@@ -150,6 +160,7 @@ def measure(
         for form, run in runs.items():
             time.sleep(0.05)  # the other side's threads stop spinning
             times[form].append(run(calls[form]))
+    torch.close()
     row = {"model": name, "mode": mode, "batch": batch, "dtype": dtype, "params": counts.pop()}
     row |= {"rounds": len(times["jaxcnn"]), "date": datetime.date.today().isoformat()}
     row["forms"] = {
@@ -220,10 +231,11 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # both sides on one GPU
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    torch = Torch(args.torch_python, args.threads)
     import harness
     import jax
 
+    torch = Torch(args.torch_python, args.threads)
+    torch.close()
     on_cpu = jax.default_backend() == "cpu"
     if on_cpu != (torch.about["device"] == "cpu"):
         sys.exit(f"jaxcnn is on {jax.default_backend()}, PyTorch on {torch.about['device']}")
@@ -236,16 +248,17 @@ def main() -> None:
     names = args.models or (SHORT if args.quick else list(BATCHES))
     for name, mode in itertools.product(names, args.modes):
         batch = args.batch or BATCHES[name][0 if on_cpu else 1]
+        spawn = multiprocessing.get_context("spawn")
         try:
-            row = measure(
-                torch, name, mode, batch, args.dtype, args.forms, rounds, seconds, args.limit
-            )
+            with ProcessPoolExecutor(1, mp_context=spawn) as process:
+                row = process.submit(
+                    measure, args.torch_python, args.threads, name, mode, batch, args.dtype,
+                    args.forms, rounds, seconds, args.limit,
+                ).result()  # fmt: skip
         except RuntimeError as error:
             failed.append(f"{name} {mode}: {error}")
             print(failed[-1], file=sys.stderr, flush=True)
             continue
-        finally:
-            torch("forget")
         rows.append(row)
         together = kept(path, machine, rows) + rows
         harness.save(args.name, together, machine=machine, summary=summary(together))
@@ -253,7 +266,6 @@ def main() -> None:
                  f" [{f['ratio_min']:.2f}, {f['ratio_max']:.2f}])"
                  for form, f in row["forms"].items()]  # fmt: skip
         print(f"{name} {mode} b{batch}: " + ", ".join(parts), flush=True)
-    torch.close()
     for key, mean in summary(rows).items():
         print(
             f"{key}: geometric mean {mean['ratio']:.2f} of eager, {mean['ratio_to_best']:.2f} of "

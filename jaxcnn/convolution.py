@@ -65,6 +65,8 @@ def pointwise_conv(x: Array, w: Array, stride: tuple[int, int] = (1, 1)) -> Arra
 # --- groups -------------------------------------------------------------------------------------
 
 _BLOCK = 32  # channels that a convolution may have on a CPU with zeros from group to group
+_FEW_PIXELS = 1024  # of the outputs: below, patches
+_WIDE_GROUP = 32  # channels of a group, from which on XLA's own forward pass is the faster
 
 
 def _split_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Array:
@@ -84,36 +86,32 @@ def _block_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Arra
     return _split_conv(x, w, padding, stride, blocks)
 
 
-def _kernel_gradient_by_taps(x: Array, w: Array, g: Array, padding, stride, groups) -> Array:
-    """Gradient of a grouped convolution's kernel: one batched product per kernel position."""
-    kh, kw, cin, cout = w.shape
-    n, oh, ow, _ = g.shape
+def _patch_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Array:
+    """The pixels below each output side by side, and one product for each group."""
+    kh, kw, channels, features = w.shape
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    g = g.reshape(n * oh * ow, groups, cout // groups)
-    taps = []
-    for i in range(kh):
-        for j in range(kw):
-            tap = window_slice(x, i, j, (oh, ow), stride).reshape(n * oh * ow, groups, cin)
-            taps.append(jnp.einsum("ngi,ngo->igo", tap, g).reshape(cin, cout))
-    return jnp.stack(taps).reshape(kh, kw, cin, cout)
+    height, width = ((n - k) // s + 1 for n, k, s in zip(x.shape[1:3], (kh, kw), stride))
+    pixels = len(x) * height * width
+    below = [window_slice(x, i, j, (height, width), stride).reshape(pixels, groups, 1, channels)
+             for i in range(kh) for j in range(kw)]  # fmt: skip
+    patches = jnp.concatenate(below, 2).reshape(pixels, groups, kh * kw * channels)
+    kernels = w.reshape(kh * kw * channels, groups, features // groups)
+    y = jnp.einsum("pgi,igo->pgo", patches, kernels)
+    return y.reshape(len(x), height, width, features)
 
 
 def grouped_conv(x: Array, w: Array, stride: tuple[int, int], padding: Pairs, groups: int) -> Array:
     """Grouped convolution, [N,H,W,C] by [kh,kw,C/groups,F], in the form that suits the platform.
 
-    On CPU: a few groups at a time as one convolution, or, where pixels are few, XLA's own with the
-    kernel's gradient as batched products. Elsewhere: XLA's own. Reverse-mode only.
+    On CPU: a few groups at a time as one convolution, or, where pixels are few, one product for
+    each group. Elsewhere: XLA's own. Reverse-mode only.
     """
-    native = functools.partial(native_conv, padding=padding, stride=stride, groups=groups)
-    blocks = functools.partial(_block_conv, padding=padding, stride=stride, groups=groups)
-
-    def gradients(x, w, g):
-        (dx,) = jax.vjp(lambda x: native(x, w), x)[1](g)
-        return dx, _kernel_gradient_by_taps(x, w, g, padding, stride, groups)
-
+    native, blocks, patches = (
+        functools.partial(form, padding=padding, stride=stride, groups=groups)
+        for form in (native_conv, _block_conv, _patch_conv)
+    )
     n, height, width, _ = jax.eval_shape(native, x, w).shape
-    if groups <= 4 or n * height * width >= 1024:
+    if groups <= 4 or n * height * width >= _FEW_PIXELS:
         return by_platform("grouped", native, blocks, gradients_of(blocks))(x, w)
-    return by_platform("grouped", native, native, gradients)(
-        x, w
-    )  # many blocks take long to compile
+    forward = native if w.shape[2] >= _WIDE_GROUP else patches
+    return by_platform("grouped", native, forward, gradients_of(patches))(x, w)
