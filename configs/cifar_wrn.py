@@ -27,12 +27,7 @@ def get_config(arg=None):
         config.model.options = {"dropout": 0.3}
     set_duration(config.train, "length", epochs=200.0)
     config.optimizer = nesterov(5e-4)
-    config.schedule = {
-        "name": "step",
-        "learning_rate": 0.1,
-        "factor": 0.2,
-        "boundaries_epochs": (60, 120, 160),
-    }
+    config.schedule = rate_in_steps()
     return finish(config, words, width=32, blocks=(1, 1, 1))
 
 
@@ -51,3 +46,13 @@ def cifar10(name):
 def nesterov(weight_decay):
     """SGD with Nesterov momentum and decay of all parameters, as the authors' Torch codes."""
     return {"name": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": weight_decay}
+
+
+def rate_in_steps():
+    """Rate 0.1, times 0.2 after 60, 120 and 160 epochs."""
+    return {
+        "name": "step",
+        "learning_rate": 0.1,
+        "factor": 0.2,
+        "boundaries_epochs": (60, 120, 160),
+    }
