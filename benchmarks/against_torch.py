@@ -6,17 +6,20 @@
     python benchmarks/against_torch.py --torch-python ... --forms eager compile --dtype bfloat16
 
 A training step is forward, cross-entropy, backward and SGD with momentum; inference is the logits.
-Data are on the device. Each row has two new processes, as a user's run has one: jaxcnn's and
-PyTorch's, the latter with as many forms as `--forms` names: eager, channels_last, compile (which is
+Data are on the device. A pair of new processes, as a user's run has one, is jaxcnn's and PyTorch's,
+the latter with as many forms as `--forms` names: eager, channels_last, compile (which is
 channels-last as well). In each round every form makes its steps in turn; a ratio is jaxcnn's time
-over PyTorch's in the same round, so below 1 jaxcnn is faster. `--threads` cores are used by either.
-On a GPU bfloat16 is autocast in PyTorch and `dtype=bfloat16` in jaxcnn. Both networks must have the
-same number of parameters.
+over PyTorch's in the same round, so below 1 jaxcnn is faster. One and the same program takes up to
+1.7 times as long in one process as in the next, by the memory that it happens to get, so that each
+row has `--pairs` of them, and the median ratio of all rounds. The step of jaxcnn is read from the
+cache of programs, as any but a first start does; a process that had to compile it ends there.
+`--threads` cores are used by either. On a GPU bfloat16 is autocast in PyTorch and `dtype=bfloat16`
+in jaxcnn. Both networks must have the same number of parameters.
 
 The file results/against_torch.json (or --name) is written after every row; rows of other models,
 modes and types stay in it. What fails is named, and the next one begins. Each form makes steps in
-advance, while the C library's heap still grows. `--limit` bounds the seconds of a row's rounds: no
-further one begins after it, though three are always made.
+advance, while the C library's heap still grows. `--limit` bounds the seconds of a pair's rounds: no
+further one begins after it.
 `torch.compile` builds for a minute or more there, so it is asked for by `--forms`, for a few:
 
     python ... --models lenet5 resnet20_cifar resnet18 --forms eager channels_last compile
@@ -26,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import itertools
 import json
 import math
@@ -93,7 +97,10 @@ class Torch:
 
 
 def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable, dict]:
-    """`run(count) -> seconds a step`, and what the network and its compilation are like."""
+    """`run(count) -> seconds a step`, and what the network is like.
+
+    `first_seconds` is the time to a program, `cached` whether it was read in place of compiled.
+    """
     import jax
 
     from jaxcnn import create_model, model_info
@@ -106,9 +113,13 @@ def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable,
         name, train=mode == "train", batch=batch, dtype=dtype, image_size=info.input_size[0],
         model=create_model(name, dtype=dtype, **options), metrics=False,
     )  # fmt: skip
+    lowered = call.lower(*arguments)
+    events: list[str] = []
+    jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
     began = time.perf_counter()
-    compiled = call.lower(*arguments).compile()
+    compiled = lowered.compile()
     seconds = time.perf_counter() - began
+    cached = "/jax/compilation_cache/cache_hits" in events
     held = list(arguments)
     params = count_params(held[0].params if mode == "train" else held[0]["params"])
 
@@ -121,48 +132,73 @@ def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable,
         jax.block_until_ready((held[0], out))
         return (time.perf_counter() - began) / count
 
-    run(1)
-    return run, {"params": params, "first_seconds": seconds}
+    return run, {"params": params, "first_seconds": seconds, "cached": cached}
 
 
 def measure(
     python: str, threads: int, name: str, mode: str, batch: int, dtype: str, forms: list[str],
     rounds: int, seconds: float, limit: float,
-) -> dict:  # fmt: skip
-    """One row: seconds of each form by round, and jaxcnn's ratio to each.
+) -> tuple[dict[str, dict], dict[str, list[float]]]:  # fmt: skip
+    """A pair's rounds: how each form was built, and its seconds a step by round.
 
     Wants a process that has run no network yet: what an earlier one left of the heap makes the
-    steps of the next up to half as long again.
+    steps of the next up to half as long again. So does a compiler; after one no round is made.
     """
+    from jaxcnn import program_cache
+
+    program_cache.use()
     import harness  # noqa: F401  keeps the heap, before JAX's first array
 
     from jaxcnn import model_info
 
-    torch = Torch(python, threads)
     runs: dict[str, Callable[[int], float]] = {}
     runs["jaxcnn"], about = jaxcnn_form(name, mode, batch, dtype)
     built = {"jaxcnn": about}
+    if not about["cached"]:
+        return built, {}
+    torch = Torch(python, threads)
     shape = list(model_info(name).input_size)
     for form in forms:
         built[form] = torch(
             "build", form=form, model=name, mode=mode, batch=batch, dtype=dtype, shape=shape
         )
         runs[form] = lambda count, form=form: torch("run", form=form, count=count)["seconds"]
-    counts = {found["params"] for found in built.values()}
-    if len(counts) > 1:
-        raise RuntimeError(f"{name}: parameters differ: {built}")
     calls = {form: max(1, round(seconds / run(WARM))) for form, run in runs.items()}
     times: dict[str, list[float]] = {form: [] for form in runs}
     began = time.perf_counter()
-    for made in range(rounds):
-        if made > 2 and time.perf_counter() - began > limit:
-            break
+    for _ in range(rounds):
         for form, run in runs.items():
             time.sleep(0.05)  # the other side's threads stop spinning
             times[form].append(run(calls[form]))
+        if time.perf_counter() - began > limit:
+            break
     torch.close()
+    return built, times
+
+
+def measure_pairs(
+    pairs: int, name: str, mode: str, batch: int, dtype: str, forms, measured
+) -> dict:
+    """One row: seconds of each form, and jaxcnn's ratio to each, over the rounds of all pairs.
+
+    `measured()` makes a pair's rounds. A compilation may come first, and no second one.
+    """
+    times: dict[str, list[float]] = {}
+    built, found = measured()
+    compile_seconds = None if found else built["jaxcnn"]["first_seconds"]
+    for made in range(pairs):
+        if made or not found:
+            built, found = measured()
+        if not found:
+            raise RuntimeError(f"{name}: the step was not found in the cache; is JAXCNN_CACHE=0?")
+        for form, values in found.items():
+            times.setdefault(form, []).extend(values)
+    counts = {about["params"] for about in built.values()}
+    if len(counts) > 1:
+        raise RuntimeError(f"{name}: parameters differ: {built}")
     row = {"model": name, "mode": mode, "batch": batch, "dtype": dtype, "params": counts.pop()}
-    row |= {"rounds": len(times["jaxcnn"]), "date": datetime.date.today().isoformat()}
+    row |= {"pairs": pairs, "rounds": len(times["jaxcnn"]), "compile_seconds": compile_seconds}
+    row |= {"date": datetime.date.today().isoformat()}
     row["forms"] = {
         form: {
             "seconds": statistics.median(values),
@@ -181,6 +217,12 @@ def ratio_to(ours: list[float], theirs: list[float]) -> dict[str, float]:
     by_round = [a / b for a, b in zip(ours, theirs)]
     ends = {"ratio_min": min(by_round), "ratio_max": max(by_round)}
     return {"ratio": statistics.median(by_round), **ends}
+
+
+def in_new_process(function: Callable, *arguments):
+    """`function(*arguments)`, in a process that ends with it."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
 
 
 def summary(rows: list[dict]) -> dict[str, dict[str, float]]:
@@ -219,12 +261,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="for all models (default: a table)")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=2, help="cores that either side may use")
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float, help="of a form's turn in a round")
+    parser.add_argument("--pairs", type=int, help="of processes (default: 3)")
+    parser.add_argument("--rounds", type=int, help="of a pair (default: 5)")
+    parser.add_argument("--seconds", type=float, help="of a form's turn in a round (default: 0.7)")
     parser.add_argument(
-        "--limit", type=float, default=20, help="seconds of a row's rounds (default: 20)"
+        "--limit", type=float, default=12, help="seconds of a pair's rounds (default: 12)"
     )
-    parser.add_argument("--quick", action="store_true", help="3 short rounds, two small models")
+    parser.add_argument("--quick", action="store_true", help="one pair, two small models")
     parser.add_argument("--name", default="against_torch", help="of the result file")
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
@@ -243,18 +286,18 @@ def main() -> None:
     path = harness.RESULTS / f"{args.name}.json"
     rows: list[dict] = []
     failed = []
-    rounds = args.rounds or (3 if args.quick else 7)
-    seconds = args.seconds or (0.3 if args.quick else 1.0)
+    pairs = args.pairs or (1 if args.quick else 3)
+    rounds = args.rounds or (3 if args.quick else 5)
+    seconds = args.seconds or (0.3 if args.quick else 0.7)
     names = args.models or (SHORT if args.quick else list(BATCHES))
     for name, mode in itertools.product(names, args.modes):
         batch = args.batch or BATCHES[name][0 if on_cpu else 1]
-        spawn = multiprocessing.get_context("spawn")
+        measured = functools.partial(
+            in_new_process, measure, args.torch_python, args.threads, name, mode, batch,
+            args.dtype, args.forms, rounds, seconds, args.limit,
+        )  # fmt: skip
         try:
-            with ProcessPoolExecutor(1, mp_context=spawn) as process:
-                row = process.submit(
-                    measure, args.torch_python, args.threads, name, mode, batch, args.dtype,
-                    args.forms, rounds, seconds, args.limit,
-                ).result()  # fmt: skip
+            row = measure_pairs(pairs, name, mode, batch, args.dtype, args.forms, measured)
         except RuntimeError as error:
             failed.append(f"{name} {mode}: {error}")
             print(failed[-1], file=sys.stderr, flush=True)

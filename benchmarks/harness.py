@@ -70,6 +70,9 @@ def machine() -> dict[str, Any]:
     if cpuinfo.exists():
         names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
         model = names[0].split(":", 1)[1].strip() if names else model
+        flags = cpuinfo.read_text().split()
+        vectors = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
+        model += next((f" ({name})" for flag, name in vectors.items() if flag in flags), "")
     return {
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
