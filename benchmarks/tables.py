@@ -39,7 +39,8 @@ def against_torch(found: dict) -> str:
         "A step of jaxcnn over the same step of PyTorch "
         f"{torch['versions']['torch']} ({torch['threads']} threads): below 1 jaxcnn is faster. "
         "*best* is the faster form of PyTorch in that row; brackets hold the least and the largest "
-        "ratio of a round. LeNet-5 and the CIFAR networks read 32 x 32 images."
+        f"ratio of a round. {_processes(found['rows'])} LeNet-5 and the CIFAR networks read "
+        "32 x 32 images."
     ]
     for mode, title in (("train", "Training step"), ("infer", "Inference")):
         for dtype in sorted({row["dtype"] for row in found["rows"]}):
@@ -53,6 +54,15 @@ def against_torch(found: dict) -> str:
                               "", _two(mean["ratio_to_best"])])  # fmt: skip
                 parts += [f"{title}, {dtype}:", table(header, lines, left=(0, 5))]
     return "\n\n".join(parts)
+
+
+def _processes(rows: list[dict]) -> str:
+    """What a row's processes did before its rounds: it decides about a ratio, too."""
+    pairs = sorted({row["pairs"] for row in rows if "pairs" in row})
+    if not pairs:
+        return "A row is of one pair of processes, jaxcnn's had just compiled its step."
+    count = " or ".join(map(str, pairs))
+    return f"A row is of {count} pairs of new processes, jaxcnn's read its step from the cache."
 
 
 def _torch_row(row: dict) -> list[str]:
@@ -235,6 +245,9 @@ def gpu(found: dict) -> str:
 SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
     ("Against PyTorch on a CPU", "against_torch",
      "python benchmarks/against_torch.py --torch-python PYTHON", against_torch),
+    ("Against PyTorch on a second CPU", "against_torch_second",
+     "python benchmarks/against_torch.py --torch-python PYTHON --name against_torch_second",
+     against_torch),
     ("Small networks on a CPU", "training_cpu", "python benchmarks/training_cpu.py", training_cpu),
     ("Grouped convolution on a CPU", "grouped_conv", "python benchmarks/grouped_conv.py",
      grouped_conv),
@@ -266,15 +279,9 @@ def page() -> str:
 def headline() -> str:
     """The rows of the project's README."""
     lines = []
-    if found := load("against_torch"):
-        version = found["machine"]["torch"]["versions"]["torch"]
-        for key, mean in found["summary"].items():
-            mode, dtype = key.split()
-            what = f"{'training step' if mode == 'train' else 'inference'}, {dtype}"
-            lines.append([
-                f"jaxcnn's time over PyTorch {version}'s: {what}, {mean['models']} networks",
-                f"{_two(mean['ratio'])} (geometric mean), {_two(mean['worst'])} (worst)",
-            ])  # fmt: skip
+    for name in ("against_torch", "against_torch_second"):
+        if found := load(name):
+            lines += _torch_means(found)
     if found := load("grouped_conv"):
         gains = [row["gradients"]["native"]["ratio"] for row in found["rows"]]
         lines.append(["gradients of a grouped convolution, XLA's time over ours",
@@ -299,6 +306,21 @@ def headline() -> str:
     else:
         lines.append(["on a GPU", "not measured yet (`python benchmarks/gpu.py`)"])
     return table(["measured", "figure"], lines, left=(0, 1))
+
+
+def _torch_means(found: dict) -> list[list[str]]:
+    """A line for training and one for inference."""
+    version = found["machine"]["torch"]["versions"]["torch"]
+    lines = []
+    for key, mean in found["summary"].items():
+        mode, dtype = key.split()
+        what = f"{'training step' if mode == 'train' else 'inference'}, {dtype}"
+        lines.append([
+            f"jaxcnn's time over PyTorch {version}'s on {found['machine']['cpu']}: {what}, "
+            f"{mean['models']} networks",
+            f"{_two(mean['ratio'])} (geometric mean), {_two(mean['worst'])} (worst)",
+        ])  # fmt: skip
+    return lines
 
 
 def machine(found: dict) -> str:

@@ -9,12 +9,16 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.fixture
-def tables():
-    spec = importlib.util.spec_from_file_location("tables", BENCHMARKS / "tables.py")
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def tables():
+    return script("tables")
 
 
 def test_pages_are_those_that_the_result_files_make(tables):
@@ -106,3 +110,33 @@ def test_only_what_is_between_the_marks_changes(tables):
     assert tables.insert(document, "new") == f"before\n{tables.BEGIN}\nnew\n{tables.END}\nafter\n"
     with pytest.raises(ValueError, match="lacks"):
         tables.insert(f"before\n{tables.BEGIN}\nold\n", "new")
+
+
+def pair(ours, theirs, cached=True):
+    """What a process of `against_torch.py` answers: seconds by round, none if it compiled."""
+    built = {"jaxcnn": {"params": 7, "first_seconds": 30.0, "cached": cached}}
+    if not cached:
+        return built, {}
+    return built | {"eager": {"params": 7, "first_seconds": 1.0}}, {"jaxcnn": ours, "eager": theirs}
+
+
+def compared(*answers):
+    answers = iter(answers)
+    against_torch = script("against_torch")
+    return against_torch.measure_pairs(
+        2, "vgg16", "train", 4, "float32", ["eager"], lambda: next(answers)
+    )
+
+
+def test_a_comparison_takes_the_rounds_of_all_pairs_and_none_of_a_process_that_compiled():
+    rounds = pair([1.0, 2.0], [2.0, 2.0]), pair([6.0], [2.0])
+    row = compared(pair([], [], cached=False), *rounds)
+    assert (row["rounds"], row["compile_seconds"], row["params"]) == (3, 30.0, 7)
+    assert (row["ratio"], row["forms"]["jaxcnn"]["seconds"]) == (1.0, 2.0)
+    assert (row["forms"]["eager"]["ratio_min"], row["forms"]["eager"]["ratio_max"]) == (0.5, 3.0)
+    assert compared(*rounds) == row | {"compile_seconds": None}
+
+
+def test_a_comparison_without_a_cache_of_programs_is_refused():
+    with pytest.raises(RuntimeError, match="vgg16: the step was not found in the cache"):
+        compared(*(pair([], [], cached=False) for _ in range(2)))
