@@ -6,21 +6,21 @@
     python benchmarks/against_torch.py --torch-python ... --forms eager compile --dtype bfloat16
 
 A training step is forward, cross-entropy, backward and SGD with momentum; inference is the logits.
-Data are on the device. A pair of new processes, as a user's run has one, is jaxcnn's and PyTorch's,
-the latter with as many forms as `--forms` names: eager, channels_last, compile (which is
-channels-last as well). In each round every form makes its steps in turn; a ratio is jaxcnn's time
-over PyTorch's in the same round, so below 1 jaxcnn is faster. One and the same program takes up to
-1.7 times as long in one process as in the next, by the memory that it happens to get, so that each
-row has `--pairs` of them, and the median ratio of all rounds. The step of jaxcnn is read from the
-cache of programs, as any but a first start does; a process that had to compile it ends there.
-`--threads` cores are used by either. On a GPU bfloat16 is autocast in PyTorch and `dtype=bfloat16`
-in jaxcnn. Both networks must have the same number of parameters.
+Data are on the device. A row is measured in `--pairs` pairs of new processes, jaxcnn's and
+PyTorch's, the latter with as many forms as `--forms` names: eager, channels_last, compile (which is
+channels-last as well). In each round of a pair every form makes its steps in turn; a ratio is
+jaxcnn's time over PyTorch's in the same round, so below 1 jaxcnn is faster. The row's ratio is the
+median of all rounds of all pairs, since one program may take a fifth longer in one process than in
+the next. What jaxcnn runs is read from the cache of programs, as in any start of a command but the
+first; a process that had to compile makes no round. `--threads` cores are used by either. On a GPU
+bfloat16 is autocast in PyTorch and `dtype=bfloat16` in jaxcnn. Both networks must have the same
+number of parameters.
 
 The file results/against_torch.json (or --name) is written after every row; rows of other models,
 modes and types stay in it. What fails is named, and the next one begins. Each form makes steps in
-advance, while the C library's heap still grows. `--limit` bounds the seconds of a pair's rounds: no
-further one begins after it.
-`torch.compile` builds for a minute or more there, so it is asked for by `--forms`, for a few:
+advance, while the C library's heap still grows. `--limit` bounds the seconds of the first pair's
+rounds; the other pairs make as many. `torch.compile` builds for a minute or more on a CPU, in each
+pair, so it is asked for by `--forms`, for a few:
 
     python ... --models lenet5 resnet20_cifar resnet18 --forms eager channels_last compile
 """
@@ -60,7 +60,7 @@ BATCHES = {
     "inception_resnet_v2": (4, 128),
 }
 SHORT = ("lenet5", "resnet20_cifar")  # what --quick runs unless --models is given
-WARM = {"jaxcnn": 5}  # steps before the rounds: pages of a grown heap were first met in the fifth
+WARM = 5  # steps before the rounds: pages of a grown heap were first met in the fifth
 
 
 class Torch:
@@ -76,13 +76,25 @@ class Torch:
             text=True,
             env=env,
         )
-        self.about = self("info", threads=threads)
+        self.threads = threads
+
+    def __enter__(self) -> Torch:
+        self.about = self("info", threads=self.threads)
+        return self
+
+    def __exit__(self, *_) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
 
     def __call__(self, command: str, **arguments) -> dict:
         assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(json.dumps({"command": command, **arguments}) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
+        try:
+            self.process.stdin.write(json.dumps({"command": command, **arguments}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         if not line:
             raise RuntimeError(f"PyTorch's process ended with code {self.process.wait()}")
         answer = json.loads(line)
@@ -90,16 +102,11 @@ class Torch:
             raise RuntimeError(f"PyTorch: {answer['error']}")
         return answer
 
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
-
 
 def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable, dict]:
     """`run(count) -> seconds a step`, and what the network is like.
 
-    `first_seconds` is the time to a program, `cached` whether it was read in place of compiled.
+    `first_seconds` is the time to the step's program, `cached` whether no program was compiled.
     """
     import jax
 
@@ -109,17 +116,18 @@ def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable,
 
     info = model_info(name)
     options = {} if info.params_with_aux is None else {"aux_heads": False}
+    events: list[str] = []
+    jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
     call, arguments = bench.make_step(
         name, train=mode == "train", batch=batch, dtype=dtype, image_size=info.input_size[0],
         model=create_model(name, dtype=dtype, **options), metrics=False,
     )  # fmt: skip
     lowered = call.lower(*arguments)
-    events: list[str] = []
-    jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
     began = time.perf_counter()
     compiled = lowered.compile()
     seconds = time.perf_counter() - began
-    cached = "/jax/compilation_cache/cache_hits" in events
+    read, made = (f"/jax/compilation_cache/cache_{kind}" for kind in ("hits", "misses"))
+    cached = read in events and made not in events
     held = list(arguments)
     params = count_params(held[0].params if mode == "train" else held[0]["params"])
 
@@ -137,16 +145,13 @@ def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable,
 
 def measure(
     python: str, threads: int, name: str, mode: str, batch: int, dtype: str, forms: list[str],
-    rounds: int, seconds: float, limit: float,
+    seconds: float, rounds: int, limit: float,
 ) -> tuple[dict[str, dict], dict[str, list[float]]]:  # fmt: skip
     """A pair's rounds: how each form was built, and its seconds a step by round.
 
     Wants a process that has run no network yet: what an earlier one left of the heap makes the
     steps of the next up to half as long again. So does a compiler; after one no round is made.
     """
-    from jaxcnn import program_cache
-
-    program_cache.use()
     import harness  # noqa: F401  keeps the heap, before JAX's first array
 
     from jaxcnn import model_info
@@ -156,49 +161,46 @@ def measure(
     built = {"jaxcnn": about}
     if not about["cached"]:
         return built, {}
-    torch = Torch(python, threads)
-    shape = list(model_info(name).input_size)
-    for form in forms:
-        built[form] = torch(
-            "build", form=form, model=name, mode=mode, batch=batch, dtype=dtype, shape=shape
-        )
-        runs[form] = lambda count, form=form: torch("run", form=form, count=count)["seconds"]
-    warm = {form: run(WARM.get(form, 2)) for form, run in runs.items()}
-    calls = {form: max(1, round(seconds / took)) for form, took in warm.items()}
-    times: dict[str, list[float]] = {form: [] for form in runs}
-    began = time.perf_counter()
-    for _ in range(rounds):
-        for form, run in runs.items():
-            time.sleep(0.05)  # the other side's threads stop spinning
-            times[form].append(run(calls[form]))
-        if time.perf_counter() - began > limit:
-            break
-    torch.close()
+    times: dict[str, list[float]] = {form: [] for form in ("jaxcnn", *forms)}
+    with Torch(python, threads) as torch:
+        for form in forms:
+            built[form] = torch(
+                "build", form=form, model=name, mode=mode, batch=batch, dtype=dtype,
+                shape=list(model_info(name).input_size),
+            )  # fmt: skip
+            runs[form] = lambda count, form=form: torch("run", form=form, count=count)["seconds"]
+        calls = {form: max(1, round(seconds / run(WARM))) for form, run in runs.items()}
+        began = time.perf_counter()
+        for _ in range(rounds):
+            for form, run in runs.items():
+                time.sleep(0.05)  # the other side's threads stop spinning
+                times[form].append(run(calls[form]))
+            if time.perf_counter() - began > limit:
+                break
     return built, times
 
 
 def measure_pairs(
-    pairs: int, name: str, mode: str, batch: int, dtype: str, forms, measured
+    pairs: int, rounds: int, limit: float, forms: list[str], measured: Callable[..., tuple]
 ) -> dict:
     """One row: seconds of each form, and jaxcnn's ratio to each, over the rounds of all pairs.
 
-    `measured()` makes a pair's rounds. A compilation may come first, and no second one.
+    `measured(rounds=, limit=)` makes a pair's. One of its processes may have to compile.
     """
-    times: dict[str, list[float]] = {}
-    built, found = measured()
-    compile_seconds = None if found else built["jaxcnn"]["first_seconds"]
-    for made in range(pairs):
-        if made or not found:
-            built, found = measured()
-        if not found:
-            raise RuntimeError(f"{name}: the step was not found in the cache; is JAXCNN_CACHE=0?")
-        for form, values in found.items():
-            times.setdefault(form, []).extend(values)
+    found: list[dict[str, list[float]]] = []
+    for _ in range(pairs + 1):
+        made = len(found[0]["jaxcnn"]) if found else None
+        built, times = measured(rounds=made or rounds, limit=math.inf if made else limit)
+        found += [times] if times else []
+        if len(found) == pairs:
+            break
+    else:
+        raise RuntimeError("the cache does not keep them: programs were compiled again")
+    times = {form: [value for one in found for value in one[form]] for form in found[0]}
     counts = {about["params"] for about in built.values()}
     if len(counts) > 1:
-        raise RuntimeError(f"{name}: parameters differ: {built}")
-    row = {"model": name, "mode": mode, "batch": batch, "dtype": dtype, "params": counts.pop()}
-    row |= {"pairs": pairs, "rounds": len(times["jaxcnn"]), "compile_seconds": compile_seconds}
+        raise RuntimeError(f"parameters differ: {built}")
+    row = {"params": counts.pop(), "pairs": pairs, "rounds": len(times["jaxcnn"])}
     row |= {"date": datetime.date.today().isoformat()}
     row["forms"] = {
         form: {
@@ -220,10 +222,10 @@ def ratio_to(ours: list[float], theirs: list[float]) -> dict[str, float]:
     return {"ratio": statistics.median(by_round), **ends}
 
 
-def in_new_process(function: Callable, *arguments):
-    """`function(*arguments)`, in a process that ends with it."""
+def in_new_process(function: Callable, *arguments, **options):
+    """`function(*arguments, **options)`, in a process that ends with it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
+        return process.submit(function, *arguments, **options).result()
 
 
 def summary(rows: list[dict]) -> dict[str, dict[str, float]]:
@@ -243,14 +245,15 @@ def summary(rows: list[dict]) -> dict[str, dict[str, float]]:
 
 
 def kept(path: Path, machine: dict, new: list[dict]) -> list[dict]:
-    """The file's rows that `new` does not replace, if they are of this machine and versions."""
+    """The file's rows that `new` does not replace: of this machine, versions and many pairs."""
     if not path.exists():
         return []
     old = json.loads(path.read_text())
     if {**old["machine"], "date": None} != {**machine, "date": None}:
         return []
     same = {(r["model"], r["mode"], r["dtype"]) for r in new}
-    return [r for r in old["rows"] if (r["model"], r["mode"], r["dtype"]) not in same]
+    rows = [r for r in old["rows"] if r.get("pairs") == new[0]["pairs"]]
+    return [r for r in rows if (r["model"], r["mode"], r["dtype"]) not in same]
 
 
 def main() -> None:
@@ -266,7 +269,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="of a pair (default: 5)")
     parser.add_argument("--seconds", type=float, help="of a form's turn in a round (default: 0.7)")
     parser.add_argument(
-        "--limit", type=float, default=12, help="seconds of a pair's rounds (default: 12)"
+        "--limit", type=float, default=12, help="seconds of the first pair's rounds (default: 12)"
     )
     parser.add_argument("--quick", action="store_true", help="one pair, two small models")
     parser.add_argument("--name", default="against_torch", help="of the result file")
@@ -275,15 +278,20 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # both sides on one GPU
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from jaxcnn import program_cache
+
+    if program_cache.use() is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        sys.exit("a cache of programs is needed: JAXCNN_CACHE is 0 or its folder cannot be written")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     import harness
     import jax
 
-    torch = Torch(args.torch_python, args.threads)
-    torch.close()
+    with Torch(args.torch_python, args.threads) as torch:
+        about = torch.about
     on_cpu = jax.default_backend() == "cpu"
-    if on_cpu != (torch.about["device"] == "cpu"):
-        sys.exit(f"jaxcnn is on {jax.default_backend()}, PyTorch on {torch.about['device']}")
-    machine = harness.machine() | {"torch": torch.about}
+    if on_cpu != (about["device"] == "cpu"):
+        sys.exit(f"jaxcnn is on {jax.default_backend()}, PyTorch on {about['device']}")
+    machine = harness.machine() | {"torch": about}
     path = harness.RESULTS / f"{args.name}.json"
     rows: list[dict] = []
     failed = []
@@ -295,10 +303,11 @@ def main() -> None:
         batch = args.batch or BATCHES[name][0 if on_cpu else 1]
         measured = functools.partial(
             in_new_process, measure, args.torch_python, args.threads, name, mode, batch,
-            args.dtype, args.forms, rounds, seconds, args.limit,
+            args.dtype, args.forms, seconds,
         )  # fmt: skip
+        row = {"model": name, "mode": mode, "batch": batch, "dtype": args.dtype}
         try:
-            row = measure_pairs(pairs, name, mode, batch, args.dtype, args.forms, measured)
+            row |= measure_pairs(pairs, rounds, args.limit, args.forms, measured)
         except RuntimeError as error:
             failed.append(f"{name} {mode}: {error}")
             print(failed[-1], file=sys.stderr, flush=True)

@@ -60,7 +60,10 @@ def _processes(rows: list[dict]) -> str:
     """What a row's processes did before its rounds: it decides about a ratio, too."""
     pairs = sorted({row["pairs"] for row in rows if "pairs" in row})
     if not pairs:
-        return "A row is of one pair of processes, jaxcnn's had just compiled its step."
+        return (
+            "Of an earlier form of the script: one run a row, its step compiled in the process, "
+            "which may have run other networks before."
+        )
     count = " or ".join(map(str, pairs))
     return f"A row is of {count} pairs of new processes, jaxcnn's read its step from the cache."
 
@@ -245,8 +248,8 @@ def gpu(found: dict) -> str:
 SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
     ("Against PyTorch on a CPU", "against_torch",
      "python benchmarks/against_torch.py --torch-python PYTHON", against_torch),
-    ("Against PyTorch on a second CPU", "against_torch_second",
-     "python benchmarks/against_torch.py --torch-python PYTHON --name against_torch_second",
+    ("Against PyTorch on another CPU, earlier", "against_torch_earlier",
+     "python benchmarks/against_torch.py --torch-python PYTHON --name against_torch_earlier",
      against_torch),
     ("Small networks on a CPU", "training_cpu", "python benchmarks/training_cpu.py", training_cpu),
     ("Grouped convolution on a CPU", "grouped_conv", "python benchmarks/grouped_conv.py",
@@ -279,9 +282,9 @@ def page() -> str:
 def headline() -> str:
     """The rows of the project's README."""
     lines = []
-    for name in ("against_torch", "against_torch_second"):
+    for name, when in (("against_torch", ""), ("against_torch_earlier", ", earlier")):
         if found := load(name):
-            lines += _torch_means(found)
+            lines += _torch_means(found, when)
     if found := load("grouped_conv"):
         gains = [row["gradients"]["native"]["ratio"] for row in found["rows"]]
         lines.append(["gradients of a grouped convolution, XLA's time over ours",
@@ -308,15 +311,17 @@ def headline() -> str:
     return table(["measured", "figure"], lines, left=(0, 1))
 
 
-def _torch_means(found: dict) -> list[list[str]]:
-    """A line for training and one for inference."""
+def _torch_means(found: dict, when: str) -> list[list[str]]:
+    """A line for each mode and type."""
     version = found["machine"]["torch"]["versions"]["torch"]
+    devices = found["machine"]["devices"]
+    device = found["machine"]["cpu"] if devices == ["cpu"] else ", ".join(devices)
     lines = []
     for key, mean in found["summary"].items():
         mode, dtype = key.split()
         what = f"{'training step' if mode == 'train' else 'inference'}, {dtype}"
         lines.append([
-            f"jaxcnn's time over PyTorch {version}'s on {found['machine']['cpu']}: {what}, "
+            f"jaxcnn's time over PyTorch {version}'s on {device}{when}: {what}, "
             f"{mean['models']} networks",
             f"{_two(mean['ratio'])} (geometric mean), {_two(mean['worst'])} (worst)",
         ])  # fmt: skip

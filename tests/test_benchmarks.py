@@ -112,31 +112,40 @@ def test_only_what_is_between_the_marks_changes(tables):
         tables.insert(f"before\n{tables.BEGIN}\nold\n", "new")
 
 
-def pair(ours, theirs, cached=True):
-    """What a process of `against_torch.py` answers: seconds by round, none if it compiled."""
-    built = {"jaxcnn": {"params": 7, "first_seconds": 30.0, "cached": cached}}
-    if not cached:
-        return built, {}
-    return built | {"eager": {"params": 7, "first_seconds": 1.0}}, {"jaxcnn": ours, "eager": theirs}
+def pair(ours, theirs, params=7):
+    """What a process of `against_torch.py` answers: seconds by round."""
+    built = {"jaxcnn": {"params": 7, "first_seconds": 3.0}}
+    built["eager"] = {"params": params, "first_seconds": 1.0}
+    return built, {"jaxcnn": ours, "eager": theirs}
+
+
+COMPILED = {"jaxcnn": {"params": 7, "first_seconds": 30.0}}, {}  # no round
 
 
 def compared(*answers):
-    answers = iter(answers)
-    against_torch = script("against_torch")
-    return against_torch.measure_pairs(
-        2, "vgg16", "train", 4, "float32", ["eager"], lambda: next(answers)
-    )
+    """A row of two pairs, and the bounds that each process was given."""
+    answers, given = iter(answers), []
+
+    def measured(**bounds):
+        given.append((bounds["rounds"], bounds["limit"]))
+        return next(answers)
+
+    row = script("against_torch").measure_pairs(2, 5, 9.0, ["eager"], measured)
+    return row, given
 
 
 def test_a_comparison_takes_the_rounds_of_all_pairs_and_none_of_a_process_that_compiled():
-    rounds = pair([1.0, 2.0], [2.0, 2.0]), pair([6.0], [2.0])
-    row = compared(pair([], [], cached=False), *rounds)
-    assert (row["rounds"], row["compile_seconds"], row["params"]) == (3, 30.0, 7)
-    assert (row["ratio"], row["forms"]["jaxcnn"]["seconds"]) == (1.0, 2.0)
+    rounds = pair([1.0, 2.0], [2.0, 2.0]), pair([6.0, 4.0], [2.0, 2.0])
+    row, given = compared(COMPILED, *rounds)
+    assert given == [(5, 9.0), (5, 9.0), (2, float("inf"))]  # as many rounds in the second pair
+    assert (row["rounds"], row["pairs"], row["params"], row["best"]) == (4, 2, 7, "eager")
+    assert (row["ratio"], row["forms"]["jaxcnn"]["seconds"]) == (1.5, 3.0)
     assert (row["forms"]["eager"]["ratio_min"], row["forms"]["eager"]["ratio_max"]) == (0.5, 3.0)
-    assert compared(*rounds) == row | {"compile_seconds": None}
+    assert compared(*rounds)[0]["forms"] == row["forms"]
 
 
-def test_a_comparison_without_a_cache_of_programs_is_refused():
-    with pytest.raises(RuntimeError, match="vgg16: the step was not found in the cache"):
-        compared(*(pair([], [], cached=False) for _ in range(2)))
+def test_a_comparison_is_refused_without_a_cache_and_with_another_network():
+    with pytest.raises(RuntimeError, match="the cache does not keep them"):
+        compared(COMPILED, pair([1.0], [1.0]), COMPILED)
+    with pytest.raises(RuntimeError, match="parameters differ"):
+        compared(pair([1.0], [1.0]), pair([1.0], [1.0], params=8))
