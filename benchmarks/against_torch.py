@@ -19,8 +19,9 @@ number of parameters.
 The file results/against_torch.json (or --name) is written after every row; rows of other models,
 modes and types stay in it. What fails is named, and the next one begins. Each form makes steps in
 advance, while the C library's heap still grows. `--limit` bounds the seconds of the first pair's
-rounds; the other pairs make as many. `torch.compile` builds for a minute or more on a CPU, in each
-pair, so it is asked for by `--forms`, for a few:
+rounds: no further one begins after it, though three are always made; the other pairs make as many.
+`torch.compile` builds for a minute or more on a CPU, in each pair, so it is asked for by `--forms`,
+for a few:
 
     python ... --models lenet5 resnet20_cifar resnet18 --forms eager channels_last compile
 """
@@ -171,12 +172,12 @@ def measure(
             runs[form] = lambda count, form=form: torch("run", form=form, count=count)["seconds"]
         calls = {form: max(1, round(seconds / run(WARM))) for form, run in runs.items()}
         began = time.perf_counter()
-        for _ in range(rounds):
+        for made in range(rounds):
+            if made > 2 and time.perf_counter() - began > limit:
+                break
             for form, run in runs.items():
                 time.sleep(0.05)  # the other side's threads stop spinning
                 times[form].append(run(calls[form]))
-            if time.perf_counter() - began > limit:
-                break
     return built, times
 
 
@@ -195,7 +196,7 @@ def measure_pairs(
         if len(found) == pairs:
             break
     else:
-        raise RuntimeError("the cache does not keep them: programs were compiled again")
+        raise RuntimeError("programs were compiled again: the cache does not keep them")
     times = {form: [value for one in found for value in one[form]] for form in found[0]}
     counts = {about["params"] for about in built.values()}
     if len(counts) > 1:

@@ -68,9 +68,10 @@ def machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        text = cpuinfo.read_text()
+        names = [x for x in text.splitlines() if x.startswith("model name")]
         model = names[0].split(":", 1)[1].strip() if names else model
-        flags = cpuinfo.read_text().split()
+        flags = text.split()
         vectors = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
         model += next((f" ({name})" for flag, name in vectors.items() if flag in flags), "")
     return {
