@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxcnn.training import compiling
 from jaxcnn.training.config import validate
 from jaxcnn.training.loop import train
 from jaxcnn.training.reading import read_config
@@ -12,8 +13,15 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("[!_]*.py"))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_smoke_form_runs(path, tmp_path):
+def smoke_case(path):
+    """Inception-v3, with two states of 27 million numbers and a deep program, takes minutes."""
+    marks = [pytest.mark.slow] if path.stem == "inception_v3" else []
+    return pytest.param(path, marks=marks, id=path.stem)
+
+
+@pytest.mark.parametrize("path", map(smoke_case, CONFIGS))
+def test_smoke_form_runs(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "CPU_STEP", compiling.CPU_INIT)  # five steps, quick to compile
     config = read_config(f"{path}:smoke")
     config.train.devices = 1
     reports = list(train(config, tmp_path))

@@ -253,7 +253,7 @@ def test_gradient_reaches_every_parameter(name):
         assert np.any(leaf != 0), jax.tree_util.keystr(path)
 
 
-REMAT = ["vgg_c_bn", "resnet34", "resnet50_v2", "dpn92"]
+REMAT = ["vgg_c_bn", "resnet34", "resnet50_v2", pytest.param("dpn92", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("name", REMAT)
