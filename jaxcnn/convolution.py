@@ -1,7 +1,8 @@
-"""The convolution of every network: the dispatch to a form for the CPU, and two of the forms.
+"""The convolution of every network: the dispatch to a platform's form, and some of the forms.
 
 XLA's own forms are slow on a CPU where channels are grouped or few, and in some gradients: see
-`benchmarks/grouped_conv.py` and `benchmarks/forms.py`. Other platforms get XLA's own convolution.
+`benchmarks/grouped_conv.py` and `benchmarks/forms.py`. So are cuDNN's kernels on a GPU where images
+have three channels, or groups a few. Other platforms get XLA's own convolution.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ def conv_general_dilated(x, w, strides, padding, *, feature_group_count, **optio
         return pointwise_conv(x, w, strides)
     if not dilated and narrow_conv.suits(x.shape[-1], w.shape, strides):
         return narrow_conv.narrow_conv(x, w, padding)
+    if not dilated and x.shape[-1] <= _FEW_CHANNELS and strides[0] == strides[1] > 1:
+        native, packed = (
+            functools.partial(form, stride=strides, padding=padding)
+            for form in (native_conv, packed_conv)
+        )
+        return by_platform("strided", native, native, gradients_of(native), gpu=packed)(x, w)
     if not dilated and winograd.suits(x, w, strides, padding):
         return winograd.conv3x3(x, w, padding)
     return lax.conv_general_dilated(x, w, strides, padding, **options)
@@ -62,9 +69,40 @@ def pointwise_conv(x: Array, w: Array, stride: tuple[int, int] = (1, 1)) -> Arra
     return by_platform("pointwise", native, forward, gradients)(x, w)
 
 
+# --- strides over few channels ------------------------------------------------------------------
+
+_FEW_CHANNELS = 4  # those of a photo; a GPU's kernels want a multiple of eight
+
+
+def packed_conv(x: Array, w: Array, stride: tuple[int, int], padding: Pairs) -> Array:
+    """Convolution with equal strides s, [N,H,W,C] by [kh,kw,C,F], over blocks of s x s pixels.
+
+    A block becomes one pixel of s * s * C channels, C rounded up to a power of two, and the kernel
+    likewise, zeros below and to the right of it: the same function with stride 1 and an eighth or
+    less of the channels that are not used.
+    """
+    s = stride[0]
+    kh, kw, channels, features = w.shape
+    n, height, width, _ = x.shape
+    taps = -(-kh // s), -(-kw // s)
+    out = [(size + sum(pad) - k) // s + 1
+           for size, pad, k in zip((height, width), padding, (kh, kw))]  # fmt: skip
+    blocks = [o + t - 1 for o, t in zip(out, taps)]
+    spare = -channels % (2 if s % 2 else 4 if s % 4 else 1)
+    sides = [(low, b * s - size - low, 0)
+             for b, size, (low, _) in zip(blocks, (height, width), padding)]  # fmt: skip
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *sides, (0, spare, 0)))
+    x = x.reshape(n, blocks[0], s, blocks[1], s, -1).transpose(0, 1, 3, 2, 4, 5)
+    w = jnp.pad(w, ((0, taps[0] * s - kh), (0, taps[1] * s - kw), (0, spare), (0, 0)))
+    w = w.reshape(taps[0], s, taps[1], s, -1, features).transpose(0, 2, 1, 3, 4, 5)
+    without = ((0, 0), (0, 0))
+    return native_conv(x.reshape(n, *blocks, -1), w.reshape(*taps, -1, features), without)
+
+
 # --- groups -------------------------------------------------------------------------------------
 
 _BLOCK = 32  # channels that a convolution may have on a CPU with zeros from group to group
+_GPU_BLOCK = 64  # and on a GPU
 _FEW_PIXELS = 1024  # of the outputs: below, patches
 _WIDE_GROUP = 32  # channels of a group, from which on XLA's own forward pass is the faster
 
@@ -74,16 +112,27 @@ def _split_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Arra
     return jnp.concatenate([native_conv(a, b, padding, stride) for a, b in parts], -1)
 
 
-def _block_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Array:
-    """Some groups at a time as one convolution, whose kernel has zeros from group to group."""
+def _blocked(w: Array, groups: int, most: int) -> tuple[Array, int]:
+    """The kernel with several groups as one, zeros between, up to `most` channels; groups left."""
     kh, kw, channels, features = w.shape
     m = max(m for m in range(1, groups + 1)
-            if groups % m == 0 and (m == 1 or m * channels <= _BLOCK))  # fmt: skip
+            if groups % m == 0 and (m == 1 or m * channels <= most))  # fmt: skip
     blocks = groups // m
     apart = w.reshape(kh, kw, 1, channels, blocks, m, features // groups)
     own = jnp.eye(m, dtype=bool).reshape(m, 1, 1, m, 1)
-    w = jnp.where(own, apart, 0).reshape(kh, kw, m * channels, features)
+    return jnp.where(own, apart, 0).reshape(kh, kw, m * channels, features), blocks
+
+
+def _block_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Array:
+    """Some groups at a time as one convolution, whose kernel has zeros from group to group."""
+    w, blocks = _blocked(w, groups, _BLOCK)
     return _split_conv(x, w, padding, stride, blocks)
+
+
+def _merged_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Array:
+    """The same in one grouped convolution of fewer, wider groups."""
+    w, blocks = _blocked(w, groups, _GPU_BLOCK)
+    return native_conv(x, w, padding, stride, blocks)
 
 
 def _patch_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Array:
@@ -104,14 +153,14 @@ def grouped_conv(x: Array, w: Array, stride: tuple[int, int], padding: Pairs, gr
     """Grouped convolution, [N,H,W,C] by [kh,kw,C/groups,F], in the form that suits the platform.
 
     On CPU: a few groups at a time as one convolution, or, where pixels are few, one product for
-    each group. Elsewhere: XLA's own. Reverse-mode only.
+    each group. On a GPU: wider groups, with zeros. Elsewhere: XLA's own. Reverse-mode only.
     """
-    native, blocks, patches = (
+    native, blocks, patches, merged = (
         functools.partial(form, padding=padding, stride=stride, groups=groups)
-        for form in (native_conv, _block_conv, _patch_conv)
+        for form in (native_conv, _block_conv, _patch_conv, _merged_conv)
     )
     n, height, width, _ = jax.eval_shape(native, x, w).shape
     if groups <= 4 or n * height * width >= _FEW_PIXELS:
-        return by_platform("grouped", native, blocks, gradients_of(blocks))(x, w)
+        return by_platform("grouped", native, blocks, gradients_of(blocks), gpu=merged)(x, w)
     forward = native if w.shape[2] >= _WIDE_GROUP else patches
-    return by_platform("grouped", native, forward, gradients_of(patches))(x, w)
+    return by_platform("grouped", native, forward, gradients_of(patches), gpu=merged)(x, w)

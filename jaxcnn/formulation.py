@@ -1,4 +1,4 @@
-"""How a convolution takes another form on a CPU than elsewhere."""
+"""How a convolution takes another form on one platform than on another."""
 
 from __future__ import annotations
 
@@ -33,26 +33,32 @@ def by_platform(
     forward: Form,
     gradients: Callable[[Array, Array, Array], Any],
     alone: Form | None = None,
+    gpu: Form | None = None,
 ) -> Form:
     """`native(x, w)`, with `forward(x, w)` and `gradients(x, w, g)` in its place on a CPU.
 
-    `alone` is the CPU's form where no gradient is asked for, `forward` without it. The form is
-    picked while a program is lowered: elsewhere it holds the native one only. `name` is what a
-    jaxpr shows. Reverse-mode only.
+    `alone` is the CPU's form where no gradient is asked for, `forward` without it. `gpu` is a GPU's
+    form, the native one without it. The form is picked while a program is lowered: it holds that of
+    its platform only. `name` is what a jaxpr shows. Reverse-mode only.
     """
 
+    def on_gpu(form):
+        return {} if gpu is None else {"cuda": form, "rocm": form}
+
     def primal(x, w):
-        return lax.platform_dependent(x, w, cpu=alone or forward, default=native)
+        return lax.platform_dependent(x, w, cpu=alone or forward, **on_gpu(gpu), default=native)
 
     primal.__name__ = name
     conv = jax.custom_vjp(primal)
 
     def with_residuals(x, w):
-        return lax.platform_dependent(x, w, cpu=forward, default=native), (x, w)
+        y = lax.platform_dependent(x, w, cpu=forward, **on_gpu(gpu), default=native)
+        return y, (x, w)
 
     def backward(residuals, g):
+        forms = on_gpu(gradients_of(gpu)) if gpu else {}
         default = gradients_of(native)
-        return lax.platform_dependent(*residuals, g, cpu=gradients, default=default)
+        return lax.platform_dependent(*residuals, g, cpu=gradients, **forms, default=default)
 
     conv.defvjp(with_residuals, backward)
     return conv
