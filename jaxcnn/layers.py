@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxcnn.batch_norm import BatchNorm, GroupedBatchNorm
+from jaxcnn.batch_norm import BatchNorm
 from jaxcnn.convolution import conv_general_dilated, grouped_conv
 from jaxcnn.operations import (
     Padding,
@@ -105,16 +105,14 @@ class Network(nn.Module):
 
     def norm(self, train: bool, *, epsilon: float = 1e-5, momentum: float = 0.9):
         """The network's BatchNorm: `norm(name=...)`. `momentum` is the share that is kept."""
-        kind: Callable[..., nn.BatchNorm] = BatchNorm
-        if self.bn_group is not None:
-            kind = functools.partial(GroupedBatchNorm, group=self.bn_group)
         return functools.partial(
-            kind,
+            BatchNorm,
             use_running_average=not train,
             momentum=momentum,
             epsilon=epsilon,
             dtype=self.dtype,
             axis_name=self.axis_name,
+            group=self.bn_group,
         )
 
     def block(self, block: type[nn.Module]) -> type[nn.Module]:
@@ -220,7 +218,10 @@ class ConvNormAct(nn.Module):
             self.features, self.kernel, self.stride, self.padding, groups=self.groups, name="conv"
         )(x)
         if self.norm is not None:
-            x = self.norm(name="bn")(x)
+            relu = self.act is nn.relu
+            x = self.norm(relu=relu, name="bn")(x)
+            if relu:
+                return x
         return x if self.act is None else self.act(x)
 
 

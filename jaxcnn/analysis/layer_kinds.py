@@ -123,6 +123,12 @@ KINDS: tuple[Kind, ...] = (
         plain_statistics=functools.partial(plain.running_statistics, momentum=0.9),
     ),
     Kind(
+        "BatchNorm and ReLU",
+        BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5, relu=True),
+        lambda params, x: jnp.maximum(plain.batch_norm(params, x, epsilon=1e-5), 0),
+        plain_statistics=functools.partial(plain.running_statistics, momentum=0.9),
+    ),
+    Kind(
         "dense, dropout off",
         _dense(),
         lambda params, x: plain.dense(params["layers_0"], x),

@@ -106,7 +106,7 @@ def stem(x: Array, channels: tuple[int, ...], small_images: bool, conv, norm) ->
         number = "" if len(channels) == 1 else i
         x = conv(features, kernel, stride, kernel // 2, name=f"stem_conv{number}")(x)
         if norm is not None:
-            x = nn.relu(norm(name=f"stem_bn{number}")(x))
+            x = norm(relu=True, name=f"stem_bn{number}")(x)
     return x
 
 

@@ -72,28 +72,32 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        y = x
+        y, skip = x, None
+        if self.kind != "none":
+            skip = shortcut(
+                x,
+                self.convs[-1][0],
+                math.prod(stride for _, _, stride, _ in self.convs),
+                kind=self.kind,
+                kernel=self.proj_kernel,
+                conv=self.conv,
+                norm=self.norm,
+            )
+        ends_in_norm = not (self.se_reduction or self.branch_relu or self.drop_path)
         for i, (features, kernel, stride, groups) in enumerate(self.convs, 1):
             last = i == len(self.convs)
             y = self.conv(features, kernel, stride, kernel // 2, groups=groups, name=f"conv{i}")(y)
             zero = last and self.zero_gamma
             init = nn.initializers.zeros if zero else nn.initializers.ones
-            y = self.norm(scale_init=init, name=f"bn{i}")(y)
-            if not last or self.branch_relu:
-                y = nn.relu(y)
+            relu = not last or self.branch_relu or ends_in_norm
+            norm = self.norm(scale_init=init, relu=relu, name=f"bn{i}")
+            y = norm(y, skip if last and ends_in_norm else None)
+        if ends_in_norm:
+            return y
         if self.se_reduction:
             y = layers.SqueezeExcite(self.se_reduction, self.se_bias, self.dtype, name="se")(y)
-        if self.kind == "none":
+        if skip is None:
             return nn.relu(y)
-        skip = shortcut(
-            x,
-            y.shape[-1],
-            math.prod(stride for _, _, stride, _ in self.convs),
-            kind=self.kind,
-            kernel=self.proj_kernel,
-            conv=self.conv,
-            norm=self.norm,
-        )
         return nn.relu(skip + drop_branch(y, self.drop_path, self.train))
 
 

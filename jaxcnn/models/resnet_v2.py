@@ -72,7 +72,7 @@ class PreActBlock(nn.Module):
         y = skip = x
         for i, (features, kernel, stride, groups) in enumerate(self.convs, 1):
             if i > 1 or self.first_norm:
-                y = nn.relu(self.norm(name=f"bn{i}")(y))
+                y = self.norm(relu=True, name=f"bn{i}")(y)
             if i == 1 and not same:
                 skip = y
             if i == len(self.convs):
@@ -147,7 +147,7 @@ class ResNetV2(layers.Network):
                 first_norm = not self.stem_norm or i + j > 0
                 x = block(convs, first_norm=first_norm, name=f"stage{i + 1}_block{j + 1}")(x)
             self.endpoint(f"stage{i + 1}", x)
-        x = nn.relu(norm(name="final_bn")(x))
+        x = norm(relu=True, name="final_bn")(x)
         return self.logits(layers.global_avg_pool(x), name="fc", kernel_init=fc_init)
 
 

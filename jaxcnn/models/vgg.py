@@ -52,9 +52,7 @@ class Stage(nn.Module):
     def __call__(self, x: Array) -> Array:
         for i, kernel in enumerate(self.kernels, 1):
             x = self.conv(self.width, kernel, 1, kernel // 2, name=f"conv{i}")(x)
-            if self.norm is not None:
-                x = self.norm(name=f"bn{i}")(x)
-            x = nn.relu(x)
+            x = nn.relu(x) if self.norm is None else self.norm(relu=True, name=f"bn{i}")(x)
             if self.se is not None:
                 x = self.se(name=f"se{i}")(x)
             if self.lrn is not None and i == 1:

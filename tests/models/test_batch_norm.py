@@ -1,4 +1,4 @@
-"""BatchNorm in the platform's form against Flax's own and against its formula in float64."""
+"""BatchNorm in each platform's form against Flax's own and against its formula in float64."""
 
 import flax.linen as nn
 import jax
@@ -12,31 +12,59 @@ EPSILON = 1e-3
 OPTIONS = {"use_running_average": False, "momentum": 0.7, "epsilon": EPSILON}
 
 
+@pytest.fixture(params=["cpu", "gpu", "tpu"])
+def form(request, monkeypatch):
+    """The form of a platform, here on the CPU."""
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+    return request.param
+
+
 def inputs(dtype=jnp.float32):
     rng = np.random.default_rng(3)
-    x, g = (jnp.asarray(rng.standard_normal((4, 6, 5, 3)), dtype) for _ in range(2))
+    x, g, skip = (jnp.asarray(rng.standard_normal((4, 6, 5, 3)), dtype) for _ in range(3))
     scale, bias = jnp.asarray([0.5, 2.0, -1.0]), jnp.asarray([0.0, 1.0, 3.0])
     stats = {"mean": jnp.asarray([0.0, 1.0, 2.0]), "var": jnp.asarray([1.0, 2.0, 3.0])}
-    return 2 * x + 1, g, {"params": {"scale": scale, "bias": bias}, "batch_stats": stats}
+    return 2 * x + 1, g, skip, {"params": {"scale": scale, "bias": bias}, "batch_stats": stats}
 
 
-def outputs_and_gradients(module, x, g, variables):
-    def run(x, params):
+class Flax(nn.Module):
+    """Flax's BatchNorm, then the shortcut and the ReLU."""
+
+    dtype: jnp.dtype = jnp.float32
+    relu: bool = False
+
+    @nn.compact
+    def __call__(self, x, *skip):
+        y = nn.BatchNorm(dtype=self.dtype, **OPTIONS, name="bn")(x)
+        y = sum(skip, y)
+        return nn.relu(y) if self.relu else y
+
+
+def outputs_and_gradients(module, x, g, variables, *skip):
+    def run(x, params, *skip):
         stats = {"batch_stats": variables["batch_stats"]}
-        return module.apply({"params": params, **stats}, x, mutable=["batch_stats"])
+        return module.apply({"params": params, **stats}, x, *skip, mutable=["batch_stats"])
 
-    y, pull, updated = jax.vjp(run, x, variables["params"], has_aux=True)
+    y, pull, updated = jax.vjp(run, x, variables["params"], *skip, has_aux=True)
     return y, updated["batch_stats"], *pull(g)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_same_as_flax(dtype):
-    given = inputs(dtype)
-    ours, theirs = (
-        jax.jit(lambda *a, m=m: outputs_and_gradients(m, *a))(*given)
-        for m in (BatchNorm(dtype=dtype, **OPTIONS), nn.BatchNorm(dtype=dtype, **OPTIONS))
+@pytest.mark.parametrize("behind", ["nothing", "relu", "shortcut and relu"])
+def test_same_as_flax(dtype, behind, form):
+    x, g, skip, variables = inputs(dtype)
+    skips = (skip,) if "shortcut" in behind else ()
+    ours = jax.jit(
+        lambda *a: outputs_and_gradients(
+            BatchNorm(dtype=dtype, relu="relu" in behind, **OPTIONS), *a
+        )
+    )(x, g, variables, *skips)
+    inside = {kind: {"bn": values} for kind, values in variables.items()}
+    theirs = jax.jit(lambda *a: outputs_and_gradients(Flax(dtype, "relu" in behind), *a))(
+        x, g, inside, *skips
     )
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    theirs = [part["bn"] if isinstance(part, dict) else part for part in theirs]
+    assert jax.tree.structure(list(ours)) == jax.tree.structure(theirs)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
         rounding = 1e-5 if a.dtype == jnp.float32 and dtype == jnp.float32 else 2e-2
@@ -45,9 +73,9 @@ def test_same_as_flax(dtype):
         )
 
 
-def test_closed_form():
+def test_closed_form(form):
     """Ioffe & Szegedy 2015, algorithm 1 and the derivatives below it, by NumPy in float64."""
-    x, g, variables = inputs()
+    x, g, _, variables = inputs()
     y, stats, dx, dparams = outputs_and_gradients(BatchNorm(**OPTIONS), x, g, variables)
     x, g = np.asarray(x, np.float64).reshape(-1, 3), np.asarray(g, np.float64).reshape(-1, 3)
     scale, bias = (np.asarray(variables["params"][k], np.float64) for k in ("scale", "bias"))
@@ -63,16 +91,50 @@ def test_closed_form():
     np.testing.assert_allclose(stats["var"], 0.7 * running["var"] + 0.3 * x.var(0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{"use_scale": False}, {"use_bias": False}])
+def test_without_scale_or_bias(options, form):
+    x, g, _, variables = inputs()
+    absent = "scale" if "use_scale" in options else "bias"
+    given = {**variables, "params": {k: v for k, v in variables["params"].items() if k != absent}}
+    plain = dict(variables["params"], **{absent: jnp.full(3, float(absent == "scale"))})
+    ours = outputs_and_gradients(BatchNorm(**OPTIONS, **options), x, g, given)
+    whole = outputs_and_gradients(BatchNorm(**OPTIONS), x, g, {**variables, "params": plain})
+    assert set(ours[3]) == set(given["params"])
+    for a, b in zip((ours[0], ours[2]), (whole[0], whole[2])):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_a_shortcut_wants_the_relu():
+    x, _, skip, variables = inputs()
+    with pytest.raises(ValueError, match="before the ReLU, but relu is False"):
+        BatchNorm(use_running_average=True).apply(variables, x, skip)
+
+
 def test_named_once_in_a_program():
-    x, _, variables = inputs()
+    x, _, _, variables = inputs()
     module = BatchNorm(use_running_average=True, name="bn")
     names = {str(e.source_info.name_stack) for e in jax.make_jaxpr(module.apply)(variables, x).eqns}
     assert names and not any("bn/bn" in name for name in names)
 
 
+def program(*behind):
+    x, g, skip, variables = inputs()
+    module = BatchNorm(relu=bool(behind), **OPTIONS)
+    skips = (skip,) if "shortcut" in behind else ()
+    return str(
+        jax.make_jaxpr(lambda *a: outputs_and_gradients(module, *a))(x, g, variables, *skips)
+    )
+
+
 def test_sums_of_rows_on_a_cpu():
     """The program adds up over the rows alone, in both directions."""
-    x, g, variables = inputs()
-    text = str(jax.make_jaxpr(lambda *a: outputs_and_gradients(BatchNorm(**OPTIONS), *a))(
-        x, g, variables))  # fmt: skip
+    text = program()
     assert "reduce_sum[axes=(0,)" in text and "axes=(0, 1, 2)" not in text
+
+
+@pytest.mark.parametrize("behind", [(), ("relu",), ("relu", "shortcut")])
+def test_one_pass_a_direction_on_a_gpu(behind, monkeypatch):
+    """Both sums of a direction are one operation, and nothing else is added up over images."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    text = program(*behind)
+    assert text.count("reduce[") == 2 and "reduce_sum[axes=(0, 1, 2)" not in text
