@@ -43,6 +43,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 # Images of a step on a CPU, and on a GPU.
 BATCHES = {
@@ -104,10 +105,13 @@ class Torch:
         return answer
 
 
-def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable, dict]:
+def jaxcnn_form(
+    name: str, mode: str, batch: int, dtype: str, **options: Any
+) -> tuple[Callable, dict]:
     """`run(count) -> seconds a step`, and what the network is like.
 
-    `first_seconds` is the time to the step's program, `cached` whether no program was compiled.
+    `first_seconds` is the time to the step's program, `cached` whether no program was compiled;
+    `options` are further ones of `bench.make_step`.
     """
     import jax
 
@@ -116,12 +120,12 @@ def jaxcnn_form(name: str, mode: str, batch: int, dtype: str) -> tuple[Callable,
     from jaxcnn.analysis.count import count_params
 
     info = model_info(name)
-    options = {} if info.params_with_aux is None else {"aux_heads": False}
+    aux = {} if info.params_with_aux is None else {"aux_heads": False}
     events: list[str] = []
     jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
     call, arguments = bench.make_step(
         name, train=mode == "train", batch=batch, dtype=dtype, image_size=info.input_size[0],
-        model=create_model(name, dtype=dtype, **options), metrics=False,
+        model=create_model(name, dtype=dtype, **aux), metrics=False, **options,
     )  # fmt: skip
     lowered = call.lower(*arguments)
     began = time.perf_counter()

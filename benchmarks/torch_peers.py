@@ -190,6 +190,8 @@ def build(form: str, model: str, mode: str, batch: int, dtype: str, shape: list[
     began = time.perf_counter()
     run()
     _wait()
+    if device == "cuda":
+        torch.cuda.empty_cache()  # other processes build at the same time
     RUNS[form] = run
     return {"params": params, "first_seconds": time.perf_counter() - began}
 

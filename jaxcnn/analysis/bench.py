@@ -24,7 +24,7 @@ import optax
 from jaxcnn.analysis.tables import text_table
 from jaxcnn.models.registry import create_model, model_info, near
 from jaxcnn.training import compiling
-from jaxcnn.training.state import abstract_variables, create_state
+from jaxcnn.training.state import TrainState, abstract_variables, create_state
 from jaxcnn.training.step import make_train_step
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -168,11 +168,12 @@ def make_step(
     image_size: int,
     model: Any = None,
     metrics: bool = True,
+    make_state: Callable[..., TrainState] = create_state,
 ) -> tuple[Any, tuple[Any, ...]]:
     """The step, to be lowered, and its arguments: (state, batch, key), or (variables, images).
 
-    `model` takes the place of the network as `name` alone makes it. Without `metrics` a training
-    step gives the loss only.
+    `model` takes the place of the network as `name` alone makes it, `make_state` that of
+    `create_state`. Without `metrics` a training step gives the loss only.
     """
     model = create_model(name, dtype=jnp.dtype(dtype)) if model is None else model
     info = model_info(name)
@@ -180,7 +181,7 @@ def make_step(
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.standard_normal(shape, np.float32))
     optimizer = optax.sgd(0.01, momentum=0.9)
-    state = create_state(model, optimizer, jax.random.key(0), (1, *shape[1:]))
+    state = make_state(model, optimizer, jax.random.key(0), (1, *shape[1:]))
     if train:
         labels = jnp.asarray(rng.integers(0, info.num_classes, batch), jnp.int32)
         step = make_train_step(model, optimizer)
