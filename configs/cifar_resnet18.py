@@ -2,6 +2,7 @@
 
     python train.py --config=configs/cifar_resnet18.py                  # with cutout, through TFDS
     python train.py --config=configs/cifar_resnet18.py:standard         # without it
+    python train.py --config=configs/cifar_resnet18.py:fast             # minutes on one GPU
     python train.py --config=configs/cifar_resnet18.py \\
         --config.data.source=files:cifar10 --config.data.dir=DIR        # the raw files
     python train.py --config=configs/cifar_resnet18.py \\
@@ -22,13 +23,26 @@ from jaxcnn.training.config import set_duration
 
 
 def get_config(arg=None):
-    """The configuration; `arg` is a list of "cutout" or "standard", and "smoke"."""
-    form, words = choose(arg, ("cutout", "standard"))
+    """The configuration; `arg` is a list of "cutout", "standard" or "fast", and "smoke"."""
+    form, words = choose(arg, ("cutout", "standard", "fast"))
     config = cifar10("resnet18")
     config.model.options = {"small_images": True, "min_size": 8}
-    if form == "cutout":
+    if form != "standard":
         config.data.augment = (*config.data.augment, ("cutout", 16))
     set_duration(config.train, "length", epochs=200.0)
     config.optimizer = nesterov(5e-4)
     config.schedule = rate_in_steps()
+    if form == "fast":
+        config.model.dtype = "bfloat16"
+        config.train.batch_size = 256
+        set_duration(config.train, "length", epochs=100.0)
+        config.loss.label_smoothing = 0.1
+        config.schedule = {
+            "name": "cosine",
+            "learning_rate": 0.2,
+            "warmup": "linear",
+            "warmup_epochs": 5.0,
+        }
+        set_duration(config.eval, "every", percent=20.0)
+        set_duration(config.checkpoint, "every", percent=50.0)
     return finish(config, words, width=8, blocks=(1, 1, 1, 1), stem=(8,))
