@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import statistics
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -244,6 +246,66 @@ def gpu(found: dict) -> str:
     return table(header, lines, 2)
 
 
+def gpu_against_torch(found: dict) -> str:
+    """Step times of both sides on a GPU, and what they make of ResNet-50's."""
+    rows = found["rows"]
+    torch = found["machine"]["torch"]["versions"]["torch"]
+    text = (
+        f"A training step of jaxcnn over the same step of PyTorch {torch}'s faster form, eager "
+        "channels-last or `torch.compile` (asked for where a time stands): below 1 jaxcnn is "
+        f"faster. Medians of {rows[0]['rounds']} rounds in turn. *of ResNet-50*: images/s over "
+        "those of ResNet-50, jaxcnn and PyTorch's faster form."
+    )
+    bases = next(r for r in rows if r["model"] == "resnet50")
+    rates = {side: _rate(bases, side) for side in ("jaxcnn", bases["best"])}
+    lines = []
+    for row in rows:
+        forms, best = row["forms"], row["best"]
+        lines.append([
+            f"`{row['model']}`", str(row["batch"]), row["dtype"],
+            *(_ms(forms[form]) if form in forms else ""
+              for form in ("jaxcnn", "channels_last", "compile")),
+            f"{_rate(row, 'jaxcnn'):,.0f}", *_ratio(row),
+            f"{_two(_rate(row, 'jaxcnn') / rates['jaxcnn'])}, "
+            f"{_two(_rate(row, best) / rates[bases['best']])}",
+        ])  # fmt: skip
+    header = ["network", "batch", "type", "jaxcnn ms", "eager ms", "compile ms",
+              "images/s", "ratio", "", "of ResNet-50"]  # fmt: skip
+    mean = geometric_mean(_compiled(rows))
+    lines.append(["geometric mean where both", *[""] * 6, _two(mean), "", ""])
+    return text + "\n\n" + table(header, lines, left=(0, 2))
+
+
+def gpu_first_forms(found: dict) -> str:
+    """Steps before a GPU had forms of its own, and with some that were tried."""
+    header = ["network and form", "batch", "type", "jaxcnn ms", "eager ms", "compile ms"]
+    lines = []
+    for row in found["rows"]:
+        times = row["milliseconds"]
+        shown = [f"{times[form]:,.1f}" if form in times else ""
+                 for form in ("jaxcnn", "channels_last", "compile")]  # fmt: skip
+        lines.append([row["form"], str(row["batch"]), row["dtype"], *shown])
+    text = (
+        "Before a GPU had forms of its own, but for max pooling's, and with each of some alone: "
+        "an earlier run of the same comparison, copied from the lines that it printed. What came "
+        "of them is in NOTES.md."
+    )
+    return text + "\n\n" + table(header, lines, left=(0, 2))
+
+
+def _compiled(rows: list[dict]) -> list[float]:
+    """The ratios of rows that both forms of PyTorch were asked for."""
+    return [row["ratio"] for row in rows if "compile" in row["forms"]]
+
+
+def _rate(row: dict, form: str) -> float:
+    return row["batch"] / row["forms"][form]["seconds"]
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    return math.exp(statistics.fmean(map(math.log, values)))
+
+
 # Subject, result file, what makes it, and how it is shown.
 SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
     ("Against PyTorch on a CPU", "against_torch",
@@ -262,7 +324,11 @@ SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
     ("Several seeds at once", "members_cpu", "python benchmarks/members.py --run", members),
     ("Input", "input_pipeline",
      "python benchmarks/input_pipeline.py --folder PHOTOS --rounds 15 --save", input_pipeline),
-    ("On a GPU", "gpu", "python benchmarks/gpu.py", gpu),
+    ("Against PyTorch on a GPU", "gpu_against_torch", "python benchmarks/gpu_against_torch.py",
+     gpu_against_torch),
+    ("Forms on a GPU", "gpu_first_forms", "python benchmarks/gpu_against_torch.py",
+     gpu_first_forms),
+    ("Recipes and seeds on a GPU", "gpu", "python benchmarks/gpu.py", gpu),
 )  # fmt: skip
 
 
@@ -285,6 +351,8 @@ def headline() -> str:
     for name, when in (("against_torch", ""), ("against_torch_earlier", ", earlier")):
         if found := load(name):
             lines += _torch_means(found, when)
+    if found := load("gpu_against_torch"):
+        lines += _gpu_lines(found)
     if found := load("grouped_conv"):
         gains = [row["gradients"]["native"]["ratio"] for row in found["rows"]]
         lines.append(["gradients of a grouped convolution, XLA's time over ours",
@@ -307,8 +375,28 @@ def headline() -> str:
                 what = f"`{row['model']}`, {row['steps']:,} steps of {row['batch']} on {device}"
                 lines.append([what, f"{row['minutes']:.1f} min"])
     else:
-        lines.append(["on a GPU", "not measured yet (`python benchmarks/gpu.py`)"])
+        lines.append(
+            ["the CIFAR recipes on a GPU", "not measured yet (`python benchmarks/gpu.py`)"]
+        )
     return table(["measured", "figure"], lines, left=(0, 1))
+
+
+def _gpu_lines(found: dict) -> list[list[str]]:
+    """ResNet-50's images/s, and the list's ratios."""
+    device, rows = ", ".join(found["machine"]["devices"]), found["rows"]
+    version = found["machine"]["torch"]["versions"]["torch"]
+    ratios = _compiled(rows)
+    lines = [[
+        f"jaxcnn's time over that of PyTorch {version}'s faster form on {device}: training step, "
+        f"bfloat16, {len(ratios)} networks",
+        f"{_two(geometric_mean(ratios))} (geometric mean), {_two(max(ratios))} (worst)",
+    ]]  # fmt: skip
+    for row in rows:
+        if row["model"] == "resnet50":
+            told = [f"{_rate(row, form):,.0f}" for form in ("jaxcnn", row["best"])]
+            what = f"`resnet50` on {device}, images/s in training, and PyTorch's"
+            lines.append([what, ", ".join(told)])
+    return lines
 
 
 def _torch_means(found: dict, when: str) -> list[list[str]]:

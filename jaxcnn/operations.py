@@ -1,9 +1,8 @@
 """Pooling and response normalisation, in the form that suits the platform.
 
-XLA's own forms are several times too slow on a CPU: see `benchmarks/forms.py`. Each operation
-picks its formulation while it is lowered for a platform, so that a program compiled for a GPU or
-TPU holds the native operation only. All forms compute the same function. Convolutions are in
-`jaxcnn.convolution`.
+XLA's own forms are several times too slow on a CPU: see `benchmarks/forms.py`; a GPU has a form of
+max pooling. Each operation picks its formulation while it is lowered for a platform, whose program
+holds no other. All forms compute the same function. Convolutions are in `jaxcnn.convolution`.
 """
 
 from __future__ import annotations

@@ -72,6 +72,30 @@ def planted(tables, tmp_path, monkeypatch):
     return decode
 
 
+def test_a_gpus_mean_is_of_rows_with_both_forms_of_pytorch(tables, planted, tmp_path):
+    def row(model, seconds, **theirs):
+        forms = {form: {"seconds": value} for form, value in theirs.items()}
+        best = min(theirs, key=theirs.get)
+        ratio = seconds / theirs[best]
+        ends = {"ratio": ratio, "ratio_min": ratio, "ratio_max": ratio}
+        forms["jaxcnn"] = {"seconds": seconds}
+        return {"model": model, "batch": 8, "dtype": "bfloat16", "rounds": 3, "best": best,
+                "forms": forms, **ends}  # fmt: skip
+
+    rows = [
+        row("resnet50", 0.01, channels_last=0.04, compile=0.02),
+        row("vgg16", 0.02, channels_last=0.01, compile=0.04),
+        row("dpn92", 0.01, channels_last=0.1),
+    ]
+    gpu = {**MACHINE, "devices": ["A GPU"]}
+    (tmp_path / "gpu_against_torch.json").write_text(json.dumps({"machine": gpu, "rows": rows}))
+    page, headline = tables.page(), tables.headline()
+    assert "| geometric mean where both |  |  |  |  |  |  | 1.00 |  |  |" in page
+    assert "| 400 | 2.00 | [2.00, 2.00] | 0.50, 2.00 |" in page  # VGG-16, half as fast as ResNet-50
+    assert "bfloat16, 2 networks | 1.00 (geometric mean), 2.00 (worst) |" in headline
+    assert "| `resnet50` on A GPU, images/s in training, and PyTorch's | 800, 400 |" in headline
+
+
 def test_figures_come_from_the_files_with_machine_and_date(tables, planted):
     page = tables.page()
     assert "A processor, 4 cores; Python 3.12.1, jax 0.10.1; 2026-01-02. `python benchmarks" in page
@@ -80,7 +104,7 @@ def test_figures_come_from_the_files_with_machine_and_date(tables, planted):
     assert "`python benchmarks/grouped_conv.py` writes results/grouped_conv.json" in page
     told = tables.headline()
     assert "training step, float32, 2 networks | 0.75 (geometric mean), 1.50 (worst) |" in told
-    assert "| on a GPU | not measured yet" in told
+    assert "| the CIFAR recipes on a GPU | not measured yet" in told
 
 
 def test_one_sentence_says_what_limits_a_run(tables, planted):
