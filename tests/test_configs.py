@@ -54,3 +54,13 @@ def test_cifar_recipe_is_the_papers():
     assert (config.data.train_split, config.data.test_split) == ("train[:45000]", "train[45000:]")
     config = read_config(str(ROOT / "configs" / "cifar_plain.py:56"))
     assert (config.model.name, config.data.train_split) == ("plain56_cifar", "train")
+
+
+def test_the_short_form_of_the_wide_resnet18_is_complete():
+    config = read_config(str(ROOT / "configs" / "cifar_resnet18.py:fast"))
+    validate(config)
+    assert (config.train.batch_size, config.model.dtype) == (256, "bfloat16")
+    assert ("cutout", 16) in config.data.augment and config.schedule.name == "cosine"
+    smoke = read_config(str(ROOT / "configs" / "cifar_resnet18.py:fast,smoke"))
+    validate(smoke)
+    assert smoke.model.options["width"] == 8
