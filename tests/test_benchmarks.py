@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def script(name):
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -173,3 +175,30 @@ def test_a_comparison_is_refused_without_a_cache_and_with_another_network():
         compared(COMPILED, pair([1.0], [1.0]), COMPILED)
     with pytest.raises(RuntimeError, match="parameters differ"):
         compared(pair([1.0], [1.0]), pair([1.0], [1.0], params=8))
+
+
+HLO = """HloModule jit_step
+
+%fused (a: bf16[4,8]) -> bf16[4,8] {
+  ROOT %b = bf16[4,8]{1,0} negate(%a)
+}
+
+ENTRY %main (x: f32[4,8], w: bf16[16]) -> bf16[4,8] {
+  %x = f32[4,8]{1,0} parameter(0)
+  %w = bf16[16]{0} parameter(1)
+  %both = (f32[8]{0}, bf16[4,8]{1,0}) fusion(%x), kind=kInput, calls=%other, metadata={op_name="jit(step)/bn/reduce"}
+  %conv.1 = (bf16[4,8]{1,0}, u8[0]{0}) custom-call(%both#1, %w), custom_call_target="__cudnn$convForward"
+  ROOT %last = bf16[4,8]{1,0} fusion(%conv.1#0, %both#0), kind=kLoop, calls=%fused
+}
+"""  # noqa: E501
+
+
+def test_bytes_of_a_gpus_program():
+    found = {one.name: one for one in script("gpu_program").operations(HLO)}
+    told = {name: (one.kind, one.read, one.written) for name, one in found.items()}
+    assert told == {
+        "both": ("fusion kInput", 128, 32 + 64),
+        "conv.1": ("custom-call __cudnn$convForward", 64 + 32, 64),
+        "last": ("fusion kLoop", 64 + 32, 64),
+    }
+    assert found["both"].source == "jit(step)/bn/reduce"
