@@ -257,7 +257,7 @@ def kept(path: Path, machine: dict, new: list[dict]) -> list[dict]:
     if {**old["machine"], "date": None} != {**machine, "date": None}:
         return []
     same = {(r["model"], r["mode"], r["dtype"]) for r in new}
-    rows = [r for r in old["rows"] if r.get("pairs") == new[0]["pairs"]]
+    rows = [r for r in old["rows"] if r.get("pairs") == new[0].get("pairs")]
     return [r for r in rows if (r["model"], r["mode"], r["dtype"]) not in same]
 
 

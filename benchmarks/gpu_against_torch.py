@@ -1,7 +1,7 @@
 """jaxcnn against PyTorch on one GPU, in minutes: all compile at once, then they take turns.
 
-    python benchmarks/gpu_against_torch.py                      # training, bfloat16
-    python benchmarks/gpu_against_torch.py --models resnet50 --compile resnet50
+    python benchmarks/gpu_against_torch.py                      # training steps, bfloat16
+    python benchmarks/gpu_against_torch.py --models resnet50
     python benchmarks/gpu_against_torch.py --torch-python PYTHON    # that has PyTorch
 
 What `against_torch.py` compares, with its batches for a GPU. Row by row that takes hours, nearly
@@ -9,11 +9,13 @@ all of them in compilers. Here each network gets a process at the start, which c
 and so does each that `torch.compile` is asked for; when all have ended, or `--deadline` seconds
 have passed, they make their steps: a network after the other, jaxcnn and the forms of PyTorch in
 turn, `--rounds` times. PyTorch's eager form is channels-last, its autocast bfloat16, its choice of
-convolutions `cudnn.benchmark`. Compilers that share a GPU may choose slower kernels than alone;
+convolutions `cudnn.benchmark`; `torch.compile` is that of the network in its default mode, the loss
+and the optimizer outside it. Compilers that share a GPU may choose slower kernels than alone;
 PyTorch's eager form chooses in its turn. Weights are drawn by NumPy, which compiles nothing.
 
-A network that is not ready at the deadline is named, and has no row. Writes
-results/gpu_against_torch.json after every row.
+What is not ready at the deadline, or fails, is named and ended: a network without jaxcnn's form has
+no row, one without `torch.compile` a row of the others. Writes results/gpu_against_torch.json after
+every row; rows of other models stay in it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import statistics
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import against_torch
 import jax
@@ -44,10 +46,12 @@ def drawn_state(model, optimizer, key, images_shape):
 
     def draw(path, leaf):
         name = jax.tree_util.keystr(path)
-        if "opt_state" in name or leaf.ndim < 2:
-            values = np.full(leaf.shape, float(name.endswith(("['scale']", "['var']"))))
-        else:
-            values = rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
+        values = np.zeros(leaf.shape)
+        if "opt_state" not in name:
+            if name.endswith(("['scale']", "['var']")):
+                values = np.ones(leaf.shape)
+            elif leaf.ndim > 1:
+                values = rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
         return jax.numpy.asarray(values, leaf.dtype)
 
     abstract = abstract_state(model, optimizer, images_shape)
@@ -96,15 +100,21 @@ def build(torch: against_torch.Torch, form: str, name: str, *what) -> dict:
 
     mode, batch, dtype = what
     shape = list(model_info(name).input_size)
-    with ROOM:
-        return torch("build", form=form, model=name, mode=mode, batch=batch, dtype=dtype,
-                     shape=shape)  # fmt: skip
+    return torch("build", form=form, model=name, mode=mode, batch=batch, dtype=dtype,
+                 shape=shape)  # fmt: skip
 
 
-def compiled(python: str, *what) -> tuple[against_torch.Torch, dict]:
-    torch = against_torch.Torch(python, threads=4)
-    torch("info", threads=4)
-    return torch, build(torch, "compile", *what)
+class Compiled:
+    """PyTorch's process for one compiled network."""
+
+    def __init__(self, python: str, *what):
+        self.what = what
+        self.torch = against_torch.Torch(python, threads=4)
+
+    def build(self) -> dict:
+        self.torch("info", threads=4)
+        with ROOM:
+            return build(self.torch, "compile", *self.what)
 
 
 def turns(
@@ -141,14 +151,17 @@ def row_of(built: dict[str, dict], times: dict[str, list[float]]) -> dict:
             "forms": forms}  # fmt: skip
 
 
+def steps(torch: against_torch.Torch, form: str, count: int) -> float:
+    return torch("run", form=form, count=count)["seconds"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--torch-python", default=sys.executable, help="that has PyTorch")
     known = list(against_torch.BATCHES)
     parser.add_argument("--models", nargs="+", choices=known, default=known, metavar="MODEL")
-    parser.add_argument("--compile", nargs="*", choices=known, default=known, metavar="MODEL",
+    parser.add_argument("--compile", nargs="*", choices=known, metavar="MODEL",
                         help="those that torch.compile is asked for, too (all)")  # fmt: skip
-    parser.add_argument("--mode", choices=("train", "infer"), default="train")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--batch", type=int, help="for all models (default: a table)")
     parser.add_argument("--rounds", type=int, default=3)
@@ -160,48 +173,62 @@ def main() -> None:
     import harness
 
     def what(name: str) -> tuple[str, str, int, str]:
-        return name, args.mode, args.batch or against_torch.BATCHES[name][1], args.dtype
+        return name, "train", args.batch or against_torch.BATCHES[name][1], args.dtype
 
+    asked = args.models if args.compile is None else args.compile
     pool = ThreadPoolExecutor(2 * len(args.models))
     ours = {name: Jaxcnn(*what(name)) for name in args.models}
-    about = {name: pool.submit(process.answer) for name, process in ours.items()}
-    theirs = {name: pool.submit(compiled, args.torch_python, *what(name))
-              for name in args.models if name in args.compile}  # fmt: skip
-    futures: list[Future] = [*about.values(), *theirs.values()]
-    wait(futures, args.deadline)
-    rows = []
+    theirs = {name: Compiled(args.torch_python, *what(name))
+              for name in args.models if name in asked}  # fmt: skip
+    ready = {("jaxcnn", name): pool.submit(process.answer) for name, process in ours.items()}
+    ready |= {("compile", name): pool.submit(process.build) for name, process in theirs.items()}
+    wait(ready.values(), args.deadline)
+    late = [key for key, future in ready.items() if not future.done()]
+    for form, name in late:
+        (ours[name] if form == "jaxcnn" else theirs[name].torch).process.kill()
+
+    def about(form: str, name: str) -> dict:
+        if (form, name) in late:
+            raise RuntimeError(f"{form} did not compile within {args.deadline:.0f} s")
+        return ready[form, name].result()
+
+    rows: list[dict] = []
+    failed = 0
+    path = harness.RESULTS / "gpu_against_torch.json"
     with against_torch.Torch(args.torch_python, threads=4) as eager:
         machine = harness.machine() | {"torch": eager.about}
         for name in args.models:
+            runs: dict[str, Callable[[int], float]] = {}
             try:
-                if not about[name].done():
-                    raise RuntimeError("jaxcnn did not compile in time")
-                built = {"jaxcnn": about[name].result()}
+                built = {"jaxcnn": about("jaxcnn", name)}
+                runs["jaxcnn"] = ours[name].run
                 built["channels_last"] = build(eager, "channels_last", *what(name))
-                runs = {"jaxcnn": ours[name].run}
                 runs["channels_last"] = functools.partial(steps, eager, "channels_last")
-                if name in theirs and theirs[name].done():
-                    torch, built["compile"] = theirs[name].result()
-                    runs["compile"] = functools.partial(steps, torch, "compile")
+                if name in theirs:
+                    try:
+                        built["compile"] = about("compile", name)
+                        runs["compile"] = functools.partial(steps, theirs[name].torch, "compile")
+                    except RuntimeError as error:
+                        failed += 1
+                        print(f"{name}: {error}", file=sys.stderr, flush=True)
                 row = dict(zip(("model", "mode", "batch", "dtype"), what(name)))
                 row |= row_of(built, turns(runs, args.rounds, args.seconds))
-                if "compile" in runs:
-                    torch.__exit__()
             except RuntimeError as error:
+                failed += 1
                 print(f"{name}: {error}", file=sys.stderr, flush=True)
                 continue
             finally:
                 ours[name].process.kill()
+                if name in theirs:
+                    theirs[name].torch.process.kill()
             rows.append(row)
-            harness.save("gpu_against_torch", rows, machine=machine)
+            together = against_torch.kept(path, machine, rows) + rows
+            harness.save("gpu_against_torch", together, machine=machine)
             shown = [f"{form} {1e3 * f['seconds']:.2f} ms (x {f['ratio']:.2f})"
                      for form, f in row["forms"].items()]  # fmt: skip
             print(f"{name} b{row['batch']}: " + ", ".join(shown), flush=True)
-    os._exit(0 if len(rows) == len(args.models) else 1)  # compilers may still be at work
-
-
-def steps(torch: against_torch.Torch, form: str, count: int) -> float:
-    return torch("run", form=form, count=count)["seconds"]
+    if failed:
+        sys.exit(f"{failed} failed")
 
 
 if __name__ == "__main__":

@@ -252,28 +252,31 @@ def gpu_against_torch(found: dict) -> str:
     torch = found["machine"]["torch"]["versions"]["torch"]
     text = (
         f"A training step of jaxcnn over the same step of PyTorch {torch}'s faster form, eager "
-        "channels-last or `torch.compile` (asked for where a time stands): below 1 jaxcnn is "
-        f"faster. Medians of {rows[0]['rounds']} rounds in turn. *of ResNet-50*: images/s over "
-        "those of ResNet-50, jaxcnn and PyTorch's faster form."
+        "channels-last or `torch.compile` of the network (default mode, without CUDA graphs; asked "
+        "for where a time stands, else the ratio is to eager): below 1 jaxcnn is faster. Medians "
+        f"of {rows[0]['rounds']} rounds in turn. *of ResNet-50*: images/s over those of ResNet-50, "
+        "jaxcnn, PyTorch eager and compiled."
     )
-    bases = next(r for r in rows if r["model"] == "resnet50")
-    rates = {side: _rate(bases, side) for side in ("jaxcnn", bases["best"])}
+    base = next((row for row in rows if row["model"] == "resnet50"), None)
+    forms = ("jaxcnn", "channels_last", "compile")
     lines = []
     for row in rows:
-        forms, best = row["forms"], row["best"]
+        relative = [
+            _two(_rate(row, form) / _rate(base, form))
+            for form in forms
+            if base and form in row["forms"] and form in base["forms"]
+        ]
+        times = [_ms(row["forms"][form]) if form in row["forms"] else "" for form in forms]
         lines.append([
-            f"`{row['model']}`", str(row["batch"]), row["dtype"],
-            *(_ms(forms[form]) if form in forms else ""
-              for form in ("jaxcnn", "channels_last", "compile")),
-            f"{_rate(row, 'jaxcnn'):,.0f}", *_ratio(row),
-            f"{_two(_rate(row, 'jaxcnn') / rates['jaxcnn'])}, "
-            f"{_two(_rate(row, best) / rates[bases['best']])}",
+            f"`{row['model']}`", str(row["batch"]), row["dtype"], *times,
+            f"{_rate(row, 'jaxcnn'):,.0f}", *_ratio(row), ", ".join(relative),
         ])  # fmt: skip
     header = ["network", "batch", "type", "jaxcnn ms", "eager ms", "compile ms",
               "images/s", "ratio", "", "of ResNet-50"]  # fmt: skip
-    mean = geometric_mean(_compiled(rows))
-    lines.append(["geometric mean where both", *[""] * 6, _two(mean), "", ""])
-    return text + "\n\n" + table(header, lines, left=(0, 2))
+    if ratios := _compiled(rows):
+        mean = _two(geometric_mean(ratios))
+        lines.append(["geometric mean where both", *[""] * 6, mean, "", ""])
+    return "\n\n".join([text, table(header, lines, left=(0, 2)), *_note(found)])
 
 
 def gpu_first_forms(found: dict) -> str:
@@ -286,11 +289,15 @@ def gpu_first_forms(found: dict) -> str:
                  for form in ("jaxcnn", "channels_last", "compile")]  # fmt: skip
         lines.append([row["form"], str(row["batch"]), row["dtype"], *shown])
     text = (
-        "Before a GPU had forms of its own, but for max pooling's, and with each of some alone: "
-        "an earlier run of the same comparison, copied from the lines that it printed. What came "
-        "of them is in NOTES.md."
+        "Before a GPU had forms of its own, but for max pooling's, and with each of some alone. "
+        "What came of them is in NOTES.md."
     )
-    return text + "\n\n" + table(header, lines, left=(0, 2))
+    return "\n\n".join([text, table(header, lines, left=(0, 2)), *_note(found)])
+
+
+def _note(found: dict) -> list[str]:
+    """What a result file says of how it came about."""
+    return [found["note"]] if "note" in found else []
 
 
 def _compiled(rows: list[dict]) -> list[float]:
@@ -326,8 +333,7 @@ SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
      "python benchmarks/input_pipeline.py --folder PHOTOS --rounds 15 --save", input_pipeline),
     ("Against PyTorch on a GPU", "gpu_against_torch", "python benchmarks/gpu_against_torch.py",
      gpu_against_torch),
-    ("Forms on a GPU", "gpu_first_forms", "python benchmarks/gpu_against_torch.py",
-     gpu_first_forms),
+    ("Forms tried on a GPU", "gpu_first_forms", "", gpu_first_forms),
     ("Recipes and seeds on a GPU", "gpu", "python benchmarks/gpu.py", gpu),
 )  # fmt: skip
 
@@ -341,7 +347,8 @@ def page() -> str:
         if found is None:
             parts.append(f"Not measured yet: `{command}` writes results/{name}.json.\n")
         else:
-            parts += [f"{machine(found['machine'])} `{command}`\n", show(found) + "\n"]
+            made_by = f" `{command}`" if command else ""
+            parts += [f"{machine(found['machine'])}{made_by}\n", show(found) + "\n"]
     return "\n".join(parts)
 
 
@@ -382,15 +389,17 @@ def headline() -> str:
 
 
 def _gpu_lines(found: dict) -> list[list[str]]:
-    """ResNet-50's images/s, and the list's ratios."""
+    """The list's ratios, with and without LeNet-5, whose step is mostly launches; ResNet-50."""
     device, rows = ", ".join(found["machine"]["devices"]), found["rows"]
     version = found["machine"]["torch"]["versions"]["torch"]
-    ratios = _compiled(rows)
-    lines = [[
-        f"jaxcnn's time over that of PyTorch {version}'s faster form on {device}: training step, "
-        f"bfloat16, {len(ratios)} networks",
-        f"{_two(geometric_mean(ratios))} (geometric mean), {_two(max(ratios))} (worst)",
-    ]]  # fmt: skip
+    lines = []
+    for without, told in (((), ""), (("lenet5",), ", LeNet-5 left out")):
+        if ratios := _compiled([row for row in rows if row["model"] not in without]):
+            lines.append([
+                f"jaxcnn's time over that of PyTorch {version}'s faster form on {device}: training "
+                f"step, bfloat16, {len(ratios)} networks{told}",
+                f"{_two(geometric_mean(ratios))} (geometric mean), {_two(max(ratios))} (worst)",
+            ])  # fmt: skip
     for row in rows:
         if row["model"] == "resnet50":
             told = [f"{_rate(row, form):,.0f}" for form in ("jaxcnn", row["best"])]

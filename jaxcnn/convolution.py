@@ -19,7 +19,7 @@ from jaxcnn.operations import window_slice
 
 
 def conv_general_dilated(x, w, strides, padding, *, feature_group_count, **options):
-    """What nn.Conv calls in place of lax.conv_general_dilated."""
+    """What nn.Conv calls in place of lax.conv_general_dilated. Mostly reverse-mode only."""
     strides, padding = tuple(strides), tuple(map(tuple, padding))
     dilated = any(d != 1 for k in ("lhs_dilation", "rhs_dilation") for d in options.get(k) or ())
     if feature_group_count > 1:
@@ -77,9 +77,10 @@ _FEW_CHANNELS = 4  # those of a photo; a GPU's kernels want a multiple of eight
 def packed_conv(x: Array, w: Array, stride: tuple[int, int], padding: Pairs) -> Array:
     """Convolution with equal strides s, [N,H,W,C] by [kh,kw,C,F], over blocks of s x s pixels.
 
-    A block becomes one pixel of s * s * C channels, C rounded up to a power of two, and the kernel
-    likewise, zeros below and to the right of it: the same function with stride 1 and an eighth or
-    less of the channels that are not used.
+    A block becomes a pixel of s * s * C channels, and a window of the kernel's likewise, with zeros
+    below and to the right of it (7x7 becomes 8x8, then 4x4 of four times the channels): the same
+    function with stride 1. C is filled up with zeros to a multiple of four (3 to 4 with stride 2),
+    or of two where s is odd; with stride 4 the channels are a multiple of eight without.
     """
     s = stride[0]
     kh, kw, channels, features = w.shape

@@ -104,7 +104,9 @@ class Network(nn.Module):
         return functools.partial(conv, dtype=self.dtype, **options)
 
     def norm(self, train: bool, *, epsilon: float = 1e-5, momentum: float = 0.9):
-        """The network's BatchNorm: `norm(name=...)`. `momentum` is the share that is kept."""
+        """The network's BatchNorm: `norm(relu=..., name=...)(x, skip)`; the ReLU and the shortcut
+        are left out where they are not given. `momentum` is the share that is kept.
+        """
         return functools.partial(
             BatchNorm,
             use_running_average=not train,
@@ -201,7 +203,10 @@ def conv(
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, BatchNorm, activation (None for none of either): `conv`, `bn`."""
+    """Convolution, BatchNorm, activation (None for none of either): `conv`, `bn`.
+
+    `norm(relu=..., name=...)` is a `BatchNorm`, to which `nn.relu` is left.
+    """
 
     features: int
     kernel: Pair

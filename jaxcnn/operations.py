@@ -114,7 +114,7 @@ def _max_pool_bwd(window, stride, padding, residuals, g):
 def _first_of_maxima(window, stride, padding, x):
     """Each window's maximum, [N,h,w,C], and the number of its first place in the window by rows.
 
-    On a GPU one pass finds both: forward and backward read the same places.
+    Where forward and backward are one program, XLA finds both in one pass over x.
     """
     pads = ((0, 0), *padding, (0, 0))
     out = [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(x.shape[1:3], padding, window, stride)]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,14 @@ class Operation(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fn(x)
+
+
+class Joined(BatchNorm):
+    """BatchNorm whose shortcut is the images, their channels in reverse; then ReLU."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        return inspect.unwrap(BatchNorm.__call__)(self, x, x[..., ::-1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +132,15 @@ KINDS: tuple[Kind, ...] = (
         plain_statistics=functools.partial(plain.running_statistics, momentum=0.9),
     ),
     Kind(
-        "BatchNorm and ReLU",
+        "BatchNorm, ReLU",
         BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5, relu=True),
         lambda params, x: jnp.maximum(plain.batch_norm(params, x, epsilon=1e-5), 0),
+        plain_statistics=functools.partial(plain.running_statistics, momentum=0.9),
+    ),
+    Kind(
+        "BatchNorm, shortcut, ReLU",
+        Joined(use_running_average=False, momentum=0.9, epsilon=1e-5, relu=True),
+        lambda params, x: jnp.maximum(plain.batch_norm(params, x, epsilon=1e-5) + x[..., ::-1], 0),
         plain_statistics=functools.partial(plain.running_statistics, momentum=0.9),
     ),
     Kind(

@@ -110,11 +110,70 @@ def test_a_shortcut_wants_the_relu():
         BatchNorm(use_running_average=True).apply(variables, x, skip)
 
 
-def test_named_once_in_a_program():
+def assert_close(found, want):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", ["vmap", "remat"])
+def test_under_transformations(wrap, form):
+    x, g, skip, variables = inputs()
+
+    def run(x, g, skip, kind=BatchNorm):
+        return outputs_and_gradients(kind(relu=True, **OPTIONS), x, g, variables, skip)
+
+    if wrap == "vmap":
+        several = [jnp.stack([a, 2 * a]) for a in (x, g, skip)]
+        found = jax.vmap(run)(*several)
+        want = [run(*(a[i] for a in several)) for i in range(2)]
+        assert_close(found, jax.tree.map(lambda *leaves: jnp.stack(leaves), *want))
+    else:
+        assert_close(run(x, g, skip, nn.remat(BatchNorm)), run(x, g, skip))
+
+
+@pytest.mark.parametrize("axis_name", [None, "devices"])
+def test_devices_share_a_batch_or_have_their_own(axis_name, form):
+    x, g, skip, variables = inputs()
+    module = BatchNorm(relu=True, axis_name=axis_name, **OPTIONS)
+
+    def step(x, g, skip):
+        y, stats, dx, dparams, dskip = outputs_and_gradients(module, x, g, variables, skip)
+        return (y, dx, dskip), jax.lax.psum(dparams, "devices"), jax.lax.pmean(stats, "devices")
+
+    shares = [a.reshape(2, 2, *a.shape[1:]) for a in (x, g, skip)]
+    images, dparams, stats = jax.pmap(step, "devices")(*shares)
+    group = 2 if axis_name is None else None
+    whole = BatchNorm(relu=True, group=group, **OPTIONS)
+    y, want_stats, dx, want_dparams, dskip = outputs_and_gradients(whole, x, g, variables, skip)
+    assert_close(jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), images), (y, dx, dskip))
+    for found, want in ((dparams, want_dparams), (stats, want_stats)):
+        assert_close(jax.tree.map(lambda a: a[0], found), want)
+
+
+def test_a_group_has_to_be_there(form):
     x, _, _, variables = inputs()
-    module = BatchNorm(use_running_average=True, name="bn")
-    names = {str(e.source_info.name_stack) for e in jax.make_jaxpr(module.apply)(variables, x).eqns}
-    assert names and not any("bn/bn" in name for name in names)
+    for group, message in ((8, "a group is 8 examples, but there are 4"), (3, "do not fit")):
+        with pytest.raises(ValueError, match=message):
+            BatchNorm(group=group, **OPTIONS).apply(variables, x, mutable=["batch_stats"])
+
+
+@pytest.fixture
+def float64():
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+def test_types_of_parameters_and_gradients(form, float64):
+    """Whatever the types of images and shortcut."""
+    x, g, skip, variables = inputs()
+    module = BatchNorm(dtype=jnp.float64, relu=True, **OPTIONS)
+    made = module.init(jax.random.key(0), x.astype(jnp.float64))
+    assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
+    given = x.astype(jnp.float64), g.astype(jnp.float64), variables, skip.astype(jnp.bfloat16)
+    y, _, dx, dparams, dskip = outputs_and_gradients(module, *given)
+    assert (y.dtype, dx.dtype, dskip.dtype) == ("float64", "float64", "bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(dparams)} == {jnp.dtype("float32")}
 
 
 def program(*behind):

@@ -32,6 +32,21 @@ def test_max_pooling_and_its_gradient(window, stride, padding):
     np.testing.assert_allclose(dx, pull(g)[0], atol=1e-5)
 
 
+def test_max_pooling_in_bfloat16_and_in_large_windows():
+    """Gradients are added up in float32; places are counted beyond what a byte holds."""
+    for dtype, window in ((jnp.bfloat16, (3, 3)), (jnp.float32, (12, 11))):
+        x = jnp.asarray(RNG.integers(0, 40, (1, 16, 17, 2)), dtype)
+        options = window, (1, 1), ((0, 0), (0, 0))
+        y, pull = jax.vjp(lambda x, options=options: nn.max_pool(x, *options), x)
+        g = normal(*y.shape).astype(dtype)
+        dx = operations._from_first_maximum(*options, x, y, g)
+        assert dx.dtype == dtype
+        rounding = 5e-2 if dtype == jnp.bfloat16 else 1e-5
+        np.testing.assert_allclose(
+            dx.astype(jnp.float32), pull(g)[0].astype(jnp.float32), rtol=rounding, atol=rounding
+        )
+
+
 def test_max_pooling_keeps_what_is_not_a_number():
     x = jnp.asarray(RNG.standard_normal((1, 6, 6, 1)), jnp.float32).at[0, 2, 3].set(jnp.nan)
     found, _ = operations._first_of_maxima((3, 3), (2, 2), ((1, 1), (1, 1)), x)

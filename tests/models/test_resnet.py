@@ -14,6 +14,7 @@ from slow_resnet import slow_resnet
 
 import jaxcnn
 from jaxcnn import layers
+from jaxcnn.batch_norm import BatchNorm
 from jaxcnn.models import residual, resnet
 from jaxcnn.training.compiling import compile_init
 
@@ -154,14 +155,14 @@ def test_drop_path_leaves_branches_out_of_examples_and_keeps_the_mean():
         convs=residual.block_convs("basic", 4, 1),
         kind="A",
         conv=layers.conv,
-        norm=functools.partial(nn.BatchNorm, use_running_average=True, epsilon=1e-5),
+        norm=functools.partial(BatchNorm, use_running_average=True, epsilon=1e-5),
         drop_path=rate,
         train=True,
     )
     kept = block.clone(drop_path=0.0)
     x = jnp.abs(draw_images((1, 4, 4, 4)))
     variables = draw_variables(kept, (1, 4, 4, 4))
-    branch = kept.clone(kind="none")
+    branch = block.clone(kind="none")  # whose BatchNorm comes before the ReLU
 
     @jax.jit
     def run(variables, x):

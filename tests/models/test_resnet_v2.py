@@ -3,7 +3,6 @@
 import functools
 import importlib
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +12,7 @@ from slow_resnet import slow_resnet_v2
 
 import jaxcnn
 from jaxcnn import layers
+from jaxcnn.batch_norm import BatchNorm
 from jaxcnn.models import residual, resnet_v2
 
 SMALL = {"blocks": (2, 1), "width": 8, "stem": 8, "num_classes": 5}
@@ -84,7 +84,7 @@ def test_blocks_are_identities_where_their_last_convolution_is_zero():
         residual.block_convs("basic", 4, 1),
         "B",
         layers.conv,
-        functools.partial(nn.BatchNorm, use_running_average=True),
+        functools.partial(BatchNorm, use_running_average=True),
     )
     x = draw_images((1, 4, 4, 4))
     variables = draw_variables(block, x.shape)

@@ -2,7 +2,6 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +12,7 @@ from slow_resnet import Slow, slow_resnet
 
 import jaxcnn
 from jaxcnn import layers
+from jaxcnn.batch_norm import BatchNorm
 from jaxcnn.models import residual, resnet
 
 CARDINALITY, PATH_WIDTH = 4, 3
@@ -41,7 +41,7 @@ def test_block_equals_the_sum_of_paths_and_their_concatenation():
         ),
         kind="B",
         conv=layers.conv,
-        norm=functools.partial(nn.BatchNorm, use_running_average=True, epsilon=1e-5),
+        norm=functools.partial(BatchNorm, use_running_average=True, epsilon=1e-5),
     )
     x = draw_images((2, 5, 6, 16))
     variables = draw_variables(block, x.shape)
