@@ -93,7 +93,9 @@ def test_a_gpus_mean_is_of_rows_with_both_forms_of_pytorch(tables, planted, tmp_
     (tmp_path / "gpu_against_torch.json").write_text(json.dumps({"machine": gpu, "rows": rows}))
     page, headline = tables.page(), tables.headline()
     assert "| geometric mean where both |  |  |  |  |  |  | 1.00 |  |  |" in page
-    assert "| 400 | 2.00 | [2.00, 2.00] | 0.50, 4.00, 0.50 |" in page  # VGG-16, half as fast as ResNet-50
+    assert (
+        "| 400 | 2.00 | [2.00, 2.00] | 0.50, 4.00, 0.50 |" in page
+    )  # VGG-16, half as fast as ResNet-50
     assert "bfloat16, 2 networks | 1.00 (geometric mean), 2.00 (worst) |" in headline
     assert "| `resnet50` on A GPU, images/s in training, and PyTorch's | 800, 400 |" in headline
 

@@ -253,7 +253,11 @@ def test_gradient_reaches_every_parameter(name):
         assert np.any(leaf != 0), jax.tree_util.keystr(path)
 
 
-REMAT = ["vgg_c_bn", "resnet34", "resnet50_v2", pytest.param("dpn92", marks=pytest.mark.slow)]
+REMAT = [
+    "vgg_c_bn",
+    "resnet34",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50_v2", "dpn92")),
+]
 
 
 @pytest.mark.parametrize("name", REMAT)

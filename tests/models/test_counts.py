@@ -16,7 +16,14 @@ NOT_BUILT = {
 }
 
 
-@pytest.mark.parametrize("name", jaxcnn.list_models())
+# More than a thousand layers take a while to trace.
+DEEP = ("resnet1202_cifar", "resnet1001_v2_cifar")
+CASES = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in jaxcnn.list_models()
+]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_counts(name):
     facts = registry.published()[name]
     # Auxiliary heads that are published are counted, also where they are off by default.

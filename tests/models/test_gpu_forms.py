@@ -18,33 +18,37 @@ def normal(*shape):
     return jnp.asarray(RNG.standard_normal(shape), jnp.float32)
 
 
-@pytest.mark.parametrize("window", [(2, 2), (3, 3), (3, 2)])
-@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (2, 1), (3, 3), (4, 4)])
-@pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 1), (1, 0))])
-def test_max_pooling_and_its_gradient(window, stride, padding):
-    """Of integers, so that windows hold their maximum several times."""
-    x = jnp.asarray(RNG.integers(0, 4, (2, 9, 8, 3)), jnp.float32)
-    y, pull = jax.vjp(lambda x: nn.max_pool(x, window, stride, padding), x)
-    g = normal(*y.shape)
-    found, _ = operations._first_of_maxima(window, stride, padding, x)
+@pytest.mark.parametrize(
+    "window, stride, padding, size, dtype",
+    [
+        ((2, 2), (2, 2), ((0, 0), (0, 0)), (9, 8), jnp.float32),
+        ((3, 3), (2, 2), ((1, 1), (1, 1)), (9, 8), jnp.float32),
+        ((3, 3), (2, 2), ((0, 1), (0, 1)), (9, 8), jnp.bfloat16),
+        ((3, 3), (1, 1), ((1, 1), (1, 1)), (9, 8), jnp.float32),
+        ((3, 2), (2, 1), ((0, 1), (1, 0)), (9, 8), jnp.float32),
+        ((2, 2), (3, 3), ((0, 0), (0, 0)), (9, 8), jnp.float32),  # gaps
+        ((3, 3), (4, 4), ((1, 1), (1, 1)), (10, 11), jnp.float32),
+        ((12, 11), (1, 1), ((0, 0), (0, 0)), (13, 12), jnp.float32),  # places beyond a byte
+    ],
+)
+def test_max_pooling_and_its_gradient(window, stride, padding, size, dtype):
+    """Of small integers, so that windows hold their maximum several times."""
+    x = jnp.asarray(RNG.integers(0, 4, (2, *size, 3)), dtype)
+
+    @jax.jit
+    def both(x, g):
+        y, pull = jax.vjp(lambda x: nn.max_pool(x, window, stride, padding), x)
+        found, _ = operations._first_of_maxima(window, stride, padding, x)
+        return y, found, pull(g), operations._from_first_maximum(window, stride, padding, x, y, g)
+
+    out = jax.eval_shape(lambda x: nn.max_pool(x, window, stride, padding), x)
+    y, found, (want,), dx = both(x, normal(*out.shape).astype(dtype))
     np.testing.assert_array_equal(found, y)
-    dx = operations._from_first_maximum(window, stride, padding, x, y, g)
-    np.testing.assert_allclose(dx, pull(g)[0], atol=1e-5)
-
-
-def test_max_pooling_in_bfloat16_and_in_large_windows():
-    """Gradients are added up in float32; places are counted beyond what a byte holds."""
-    for dtype, window in ((jnp.bfloat16, (3, 3)), (jnp.float32, (12, 11))):
-        x = jnp.asarray(RNG.integers(0, 40, (1, 16, 17, 2)), dtype)
-        options = window, (1, 1), ((0, 0), (0, 0))
-        y, pull = jax.vjp(lambda x, options=options: nn.max_pool(x, *options), x)
-        g = normal(*y.shape).astype(dtype)
-        dx = operations._from_first_maximum(*options, x, y, g)
-        assert dx.dtype == dtype
-        rounding = 5e-2 if dtype == jnp.bfloat16 else 1e-5
-        np.testing.assert_allclose(
-            dx.astype(jnp.float32), pull(g)[0].astype(jnp.float32), rtol=rounding, atol=rounding
-        )
+    assert dx.dtype == dtype
+    rounding = 5e-2 if dtype == jnp.bfloat16 else 1e-5  # ours adds up in float32
+    np.testing.assert_allclose(
+        *(np.asarray(a, np.float32) for a in (dx, want)), rtol=rounding, atol=rounding
+    )
 
 
 def test_max_pooling_keeps_what_is_not_a_number():

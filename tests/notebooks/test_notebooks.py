@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PNG = "image/png"
-ALWAYS = ("01", "06")  # each takes a minute or more; the others run with the slow tests
+ALWAYS = ("01",)  # each takes a minute or more; the others run with the slow tests
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)

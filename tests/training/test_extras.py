@@ -26,6 +26,7 @@ def test_a_trace_is_written_and_deleted_with_the_run(tmp_path):
     assert not (tmp_path / "profile").exists()
 
 
+@pytest.mark.slow
 def test_a_trace_is_ended_with_a_short_run(tmp_path):
     config = small_config(steps=3)
     config.log.profile = 50

@@ -297,6 +297,7 @@ def test_devices_draw_different_dropout(mode):
     assert 0.65 < reached.mean() < 0.85  # 1/2 if both devices dropped the same
 
 
+@pytest.mark.slow
 def test_a_network_of_the_registry_under_both_wrappings():
     rng = np.random.default_rng(0)
     images = rng.standard_normal((4, 32, 32, 3)).astype(np.float32)
