@@ -37,7 +37,7 @@ device_description_str: "NVIDIA H200"
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8,
          "u64": 8, "f64": 8}  # fmt: skip
 ARRAY = re.compile(rf"\b({'|'.join(BYTES)})\[([\d,]*)\]")
-INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)")
+INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([a-z][\w\-]*)\((.*)")
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
 
 
@@ -63,6 +63,18 @@ def array_bytes(text: str) -> int:
     return total
 
 
+def parts(result: str) -> list[str]:
+    """The elements of a tuple's type, which may be tuples; none of an array's."""
+    found, depth = [""], 0
+    for sign in result[1:-1] if result.startswith("(") else "":
+        depth += (sign in "([{") - (sign in ")]}")
+        if sign == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += sign
+    return found
+
+
 def operations(hlo: str) -> Iterator[Operation]:
     """Those of an optimised program's entry computation, by HLO's text."""
     entry = hlo[hlo.index("\nENTRY") :]
@@ -70,8 +82,8 @@ def operations(hlo: str) -> Iterator[Operation]:
     sizes = {}
     for name, result, _, _ in lines:
         sizes[name] = array_bytes(result)
-        for i, part in enumerate(ARRAY.finditer(result)):
-            sizes[f"{name}#{i}"] = array_bytes(part[0])
+        for i, part in enumerate(parts(result)):
+            sizes[f"{name}#{i}"] = array_bytes(part)
     for name, _, opcode, rest in lines:
         if opcode in FREE:
             continue

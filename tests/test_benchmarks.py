@@ -188,7 +188,7 @@ HLO = """HloModule jit_step
 ENTRY %main (x: f32[4,8], w: bf16[16]) -> bf16[4,8] {
   %x = f32[4,8]{1,0} parameter(0)
   %w = bf16[16]{0} parameter(1)
-  %both = (f32[8]{0}, bf16[4,8]{1,0}) fusion(%x), kind=kInput, calls=%other, metadata={op_name="jit(step)/bn/reduce"}
+  %both = ((f32[8]{0}, f32[8]{0}), bf16[4,8]{1,0}) fusion(%x), kind=kInput, calls=%other, metadata={op_name="jit(step)/bn/reduce"}
   %conv.1 = (bf16[4,8]{1,0}, u8[0]{0}) custom-call(%both#1, %w), custom_call_target="__cudnn$convForward"
   ROOT %last = bf16[4,8]{1,0} fusion(%conv.1#0, %both#0), kind=kLoop, calls=%fused
 }
@@ -199,8 +199,8 @@ def test_bytes_of_a_gpus_program():
     found = {one.name: one for one in script("gpu_program").operations(HLO)}
     told = {name: (one.kind, one.read, one.written) for name, one in found.items()}
     assert told == {
-        "both": ("fusion kInput", 128, 32 + 64),
+        "both": ("fusion kInput", 128, 32 + 32 + 64),
         "conv.1": ("custom-call __cudnn$convForward", 64 + 32, 64),
-        "last": ("fusion kLoop", 64 + 32, 64),
+        "last": ("fusion kLoop", 64 + 64, 64),
     }
     assert found["both"].source == "jit(step)/bn/reduce"
