@@ -202,12 +202,18 @@ def measure_pairs(
     else:
         raise RuntimeError("programs were compiled again: the cache does not keep them")
     times = {form: [value for one in found for value in one[form]] for form in found[0]}
+    row = {"pairs": pairs, "date": datetime.date.today().isoformat()} | figures(built, times)
+    fastest = min(forms, key=lambda form: row["forms"][form]["seconds"])
+    return row | {"ratio": row["forms"]["eager" if "eager" in forms else fastest]["ratio"],
+                  "ratio_to_best": row["forms"][fastest]["ratio"], "best": fastest}  # fmt: skip
+
+
+def figures(built: dict[str, dict], times: dict[str, list[float]]) -> dict[str, Any]:
+    """What a row says of its forms; RuntimeError where their networks differ."""
     counts = {about["params"] for about in built.values()}
     if len(counts) > 1:
         raise RuntimeError(f"parameters differ: {built}")
-    row = {"params": counts.pop(), "pairs": pairs, "rounds": len(times["jaxcnn"])}
-    row |= {"date": datetime.date.today().isoformat()}
-    row["forms"] = {
+    forms = {
         form: {
             "seconds": statistics.median(values),
             "first_seconds": built[form]["first_seconds"],
@@ -215,9 +221,7 @@ def measure_pairs(
         }
         for form, values in times.items()
     }
-    fastest = min(forms, key=lambda form: row["forms"][form]["seconds"])
-    return row | {"ratio": row["forms"]["eager" if "eager" in forms else fastest]["ratio"],
-                  "ratio_to_best": row["forms"][fastest]["ratio"], "best": fastest}  # fmt: skip
+    return {"params": counts.pop(), "rounds": len(times["jaxcnn"]), "forms": forms}
 
 
 def ratio_to(ours: list[float], theirs: list[float]) -> dict[str, float]:

@@ -24,7 +24,6 @@ import argparse
 import functools
 import multiprocessing
 import os
-import statistics
 import sys
 import threading
 from collections.abc import Callable
@@ -134,21 +133,11 @@ def turns(
 
 def row_of(built: dict[str, dict], times: dict[str, list[float]]) -> dict:
     """Both sides' figures; `ratio` is jaxcnn's time over that of PyTorch's fastest form."""
-    counts = {about["params"] for about in built.values()}
-    if len(counts) > 1:
-        raise RuntimeError(f"parameters differ: {built}")
-    forms = {
-        form: {
-            "seconds": statistics.median(values),
-            "first_seconds": built[form]["first_seconds"],
-            **against_torch.ratio_to(times["jaxcnn"], values),
-        }
-        for form, values in times.items()
-    }
+    row = against_torch.figures(built, times)
+    forms = row["forms"]
     best = min(set(forms) - {"jaxcnn"}, key=lambda form: forms[form]["seconds"])
     ends = {key: forms[best][key] for key in ("ratio", "ratio_min", "ratio_max")}
-    return {"params": counts.pop(), "rounds": len(times["jaxcnn"]), "best": best, **ends,
-            "forms": forms}  # fmt: skip
+    return row | {"best": best, **ends}
 
 
 def steps(torch: against_torch.Torch, form: str, count: int) -> float:

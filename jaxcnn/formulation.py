@@ -27,6 +27,11 @@ def gradients_of(form: Form) -> Callable[[Array, Array, Array], tuple[Array, Arr
     return lambda x, w, g: jax.vjp(form, x, w)[1](g)
 
 
+def on_gpu(form: Callable | None) -> dict[str, Callable]:
+    """What `lax.platform_dependent` takes for a GPU of either maker; {} for None."""
+    return {} if form is None else {"cuda": form, "rocm": form}
+
+
 def by_platform(
     name: str,
     native: Form,
@@ -42,9 +47,6 @@ def by_platform(
     its platform only. `name` is what a jaxpr shows. Reverse-mode only.
     """
 
-    def on_gpu(form):
-        return {} if gpu is None else {"cuda": form, "rocm": form}
-
     def primal(x, w):
         return lax.platform_dependent(x, w, cpu=alone or forward, **on_gpu(gpu), default=native)
 
@@ -56,7 +58,7 @@ def by_platform(
         return y, (x, w)
 
     def backward(residuals, g):
-        forms = on_gpu(gradients_of(gpu)) if gpu else {}
+        forms = on_gpu(gpu and gradients_of(gpu))
         default = gradients_of(native)
         return lax.platform_dependent(*residuals, g, cpu=gradients, **forms, default=default)
 

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxcnn.formulation import on_gpu
+
 Pair = int | tuple[int, int]
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
 
@@ -85,13 +87,13 @@ def max_pool(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x, window, stride, padding):
-    def on_gpu(x):
+    def compared(x):
         return _first_of_maxima(window, stride, padding, x)[0]
 
     def reduced(x):
         return _reduce_windows(x, -jnp.inf, lax.max, window, stride, padding)
 
-    return lax.platform_dependent(x, cuda=on_gpu, rocm=on_gpu, default=reduced)
+    return lax.platform_dependent(x, **on_gpu(compared), default=reduced)
 
 
 def _max_pool_fwd(x, window, stride, padding):
@@ -103,12 +105,11 @@ def _max_pool_bwd(window, stride, padding, residuals, g):
     def native(x, y, g):
         return jax.vjp(lambda x: nn.max_pool(x, window, stride, padding), x)[1](g)[0]
 
-    on_cpu, on_gpu = (
+    spread, gathered = (
         functools.partial(form, window, stride, padding)
         for form in (_to_first_maximum, _from_first_maximum)
     )
-    forms = {"cpu": on_cpu, "cuda": on_gpu, "rocm": on_gpu}
-    return (lax.platform_dependent(*residuals, g, **forms, default=native),)
+    return (lax.platform_dependent(*residuals, g, cpu=spread, **on_gpu(gathered), default=native),)
 
 
 def _first_of_maxima(window, stride, padding, x):
