@@ -48,7 +48,7 @@ def programs(case: tuple[int, ...]) -> tuple[dict[str, Callable], float]:
     import jax
     import numpy as np
 
-    from jaxcnn.formulation import native_conv
+    from jaxcnn.native_conv import native_conv
     from jaxcnn.training.compiling import jit
 
     batch, size, channels, features, kernel, stride = case

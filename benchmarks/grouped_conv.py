@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxcnn import layers
 from jaxcnn.analysis.tables import text_table
-from jaxcnn.formulation import native_conv
+from jaxcnn.native_conv import native_conv
 from jaxcnn.training.compiling import jit
 
 BATCH = 4

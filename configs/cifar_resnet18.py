@@ -39,7 +39,7 @@ def get_config(arg=None):
     if form == "fast":
         config.model.dtype = "bfloat16"
         config.train.batch_size = 256
-        set_duration(config.train, "length", epochs=100.0)
+        set_duration(config.train, "length", epochs=160.0)
         config.loss.label_smoothing = 0.1
         config.schedule = {
             "name": "cosine",

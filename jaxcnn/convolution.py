@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnn import narrow_conv, winograd
-from jaxcnn.formulation import Pairs, by_platform, gradients_of, native_conv
+from jaxcnn.formulation import by_platform
+from jaxcnn.native_conv import Pairs, blocked, gradients_of, merged_conv, native_conv
 from jaxcnn.operations import window_slice
 
 
@@ -38,6 +39,8 @@ def conv_general_dilated(x, w, strides, padding, *, feature_group_count, **optio
         return by_platform("strided", native, native, gradients_of(native), gpu=packed)(x, w)
     if not dilated and winograd.suits(x, w, strides, padding):
         return winograd.conv3x3(x, w, padding)
+    if not dilated and options.get("precision") is None:
+        return native_conv(x, w, padding, strides)
     return lax.conv_general_dilated(x, w, strides, padding, **options)
 
 
@@ -103,7 +106,6 @@ def packed_conv(x: Array, w: Array, stride: tuple[int, int], padding: Pairs) -> 
 # --- groups -------------------------------------------------------------------------------------
 
 _BLOCK = 32  # channels that a convolution may have on a CPU with zeros from group to group
-_GPU_BLOCK = 64  # and on a GPU
 _FEW_PIXELS = 1024  # of the outputs: below, patches
 _WIDE_GROUP = 32  # channels of a group, from which on XLA's own forward pass is the faster
 
@@ -113,27 +115,10 @@ def _split_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Arra
     return jnp.concatenate([native_conv(a, b, padding, stride) for a, b in parts], -1)
 
 
-def _blocked(w: Array, groups: int, most: int) -> tuple[Array, int]:
-    """The kernel with several groups as one, zeros between, up to `most` channels; groups left."""
-    kh, kw, channels, features = w.shape
-    m = max(m for m in range(1, groups + 1)
-            if groups % m == 0 and (m == 1 or m * channels <= most))  # fmt: skip
-    blocks = groups // m
-    apart = w.reshape(kh, kw, 1, channels, blocks, m, features // groups)
-    own = jnp.eye(m, dtype=bool).reshape(m, 1, 1, m, 1)
-    return jnp.where(own, apart, 0).reshape(kh, kw, m * channels, features), blocks
-
-
 def _block_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Array:
     """Some groups at a time as one convolution, whose kernel has zeros from group to group."""
-    w, blocks = _blocked(w, groups, _BLOCK)
+    w, blocks = blocked(w, groups, _BLOCK)
     return _split_conv(x, w, padding, stride, blocks)
-
-
-def _merged_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Array:
-    """The same in one grouped convolution of fewer, wider groups."""
-    w, blocks = _blocked(w, groups, _GPU_BLOCK)
-    return native_conv(x, w, padding, stride, blocks)
 
 
 def _patch_conv(x: Array, w: Array, padding: Pairs, stride, groups: int) -> Array:
@@ -158,7 +143,7 @@ def grouped_conv(x: Array, w: Array, stride: tuple[int, int], padding: Pairs, gr
     """
     native, blocks, patches, merged = (
         functools.partial(form, padding=padding, stride=stride, groups=groups)
-        for form in (native_conv, _block_conv, _patch_conv, _merged_conv)
+        for form in (native_conv, _block_conv, _patch_conv, merged_conv)
     )
     n, height, width, _ = jax.eval_shape(native, x, w).shape
     if groups <= 4 or n * height * width >= _FEW_PIXELS:

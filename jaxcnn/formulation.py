@@ -8,24 +8,7 @@ from typing import Any
 import jax
 from jax import Array, lax
 
-Pairs = tuple[tuple[int, int], tuple[int, int]]
-Form = Callable[[Array, Array], Array]
-
-
-def native_conv(
-    x: Array, w: Array, padding: Pairs, stride: tuple[int, int] = (1, 1), groups: int = 1
-) -> Array:
-    """XLA's own convolution, [N,H,W,C] by [kh,kw,C/groups,F]."""
-    return lax.conv_general_dilated(
-        x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )  # fmt: skip
-
-
-def gradients_of(form: Form) -> Callable[[Array, Array, Array], tuple[Array, Array]]:
-    """(x, w, g) to the gradients of x and w."""
-    return lambda x, w, g: jax.vjp(form, x, w)[1](g)
-
+from jaxcnn.native_conv import Form, gradients_of
 
 def on_gpu(form: Callable | None) -> dict[str, Callable]:
     """What `lax.platform_dependent` takes for a GPU of either maker; {} for None."""

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnn.formulation import Pairs, by_platform, gradients_of, native_conv
+from jaxcnn.formulation import by_platform
+from jaxcnn.native_conv import Pairs, gradients_of, native_conv
 
 _FORWARD_ONLY = 16  # channels in and out, where a kernel's gradient is faster in XLA's own form
 

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnn.formulation import Pairs, by_platform, native_conv
+from jaxcnn.formulation import by_platform
+from jaxcnn.native_conv import Pairs, native_conv
 
 
 def suits(x: Array, w: Array, strides: tuple[int, int], padding: Pairs) -> bool:

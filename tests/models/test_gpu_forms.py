@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import convolution, layers, operations
-from jaxcnn.formulation import native_conv
+from jaxcnn.native_conv import members_conv, merged_conv, native_conv
 
 RNG = np.random.default_rng(7)
 
@@ -91,10 +91,30 @@ def test_convolution_over_blocks_of_pixels(kernel, stride, padding, channels):
 def test_convolution_in_merged_groups(groups, channels, features, stride):
     options = {"padding": ((1, 1), (1, 1)), "stride": (stride, stride), "groups": groups}
     merged, native = (
-        functools.partial(form, **options) for form in (convolution._merged_conv, native_conv)
+        functools.partial(form, **options) for form in (merged_conv, native_conv)
     )
     x, w = normal(2, 9, 8, channels * groups), normal(3, 3, channels, features * groups)
     same(merged, native, x, w)
+
+
+@pytest.mark.parametrize("members, channels, features", [(3, 16, 16), (8, 16, 32), (5, 1, 6)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_of_several_networks(members, channels, features, stride):
+    options = {"padding": ((1, 1), (1, 0)), "stride": (stride, stride)}
+    single = jax.vmap(functools.partial(native_conv, **options))
+    x, w = normal(members, 2, 9, 8, channels), normal(members, 3, 3, channels, features)
+    same(functools.partial(members_conv, **options), single, x, w)
+
+
+def test_networks_under_vmap_share_a_convolution_on_a_gpu(monkeypatch):
+    """Eight of 16 channels, four at a time, in the forward pass and in both gradients."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    options = {"strides": (1, 1), "padding": ((1, 1), (1, 1)), "feature_group_count": 1}
+    one = functools.partial(convolution.conv_general_dilated, **options)
+    x, w = normal(8, 2, 6, 6, 16), normal(8, 3, 3, 16, 16)
+    text = on_a_gpu(jax.vmap(one), x, w)
+    assert "tensor<3x3x64x128xf32>" in text
+    assert text.count("stablehlo.convolution") == 3 and text.count("_group_count = 2 ") == 3
 
 
 def on_a_gpu(function, *args):
