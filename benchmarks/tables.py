@@ -234,16 +234,22 @@ def gpu(found: dict) -> str:
     """Small networks, large ones in bfloat16, and seeds under vmap."""
     lines = []
     for row in found["rows"]:
-        seeds = row["subject"] == "seeds"
+        told = ""
+        if "minutes" in row:
+            told = f"{row['minutes']:.2f} min for {row['steps']:,} steps"
+        elif row["subject"] == "run":
+            told = (f"{row['steps']:,} steps in {row['seconds']:.0f} s, the first after "
+                    f"{row['first_step_seconds']:.0f} s: test error {100 * row['test_error']:.2f} %")  # fmt: skip
+        elif row["subject"] == "seeds":
+            told = f"{row['members']} seeds at {_two(row['ratio'])} of as many runs"
+            told += f" ({row['form']})" if "form" in row else ""
         lines.append([
             row["subject"], f"`{row['model']}`", str(row["batch"]), row["dtype"],
             f"{row['steps_per_s']:,.1f}" if "steps_per_s" in row else "",
-            f"{row['images_per_s']:,.0f}" if "images_per_s" in row else "",
-            f"{row['minutes']:.2f} min for {row['steps']:,} steps" if "minutes" in row else
-            f"{row['members']} seeds at {_two(row['ratio'])} of as many runs" if seeds else "",
+            f"{row['images_per_s']:,.0f}" if "images_per_s" in row else "", told,
         ])  # fmt: skip
     header = ["subject", "network", "batch", "type", "steps/s", "images/s", ""]
-    return table(header, lines, 2)
+    return "\n\n".join([table(header, lines, 2), *_note(found)])
 
 
 def gpu_against_torch(found: dict) -> str:
@@ -378,9 +384,13 @@ def headline() -> str:
     if found := load("gpu"):
         device = ", ".join(found["machine"]["devices"])
         for row in found["rows"]:
+            what = f"`{row['model']}`, {row['dtype']}, "
             if "minutes" in row:
-                what = f"`{row['model']}`, {row['steps']:,} steps of {row['batch']} on {device}"
+                what += f"{row['steps']:,} steps of {row['batch']} on {device}"
                 lines.append([what, f"{row['minutes']:.1f} min"])
+            elif row["subject"] == "run":
+                what += f"CIFAR-10 on {device}: a whole run, test error"
+                lines.append([what, f"{row['seconds']:.0f} s, {100 * row['test_error']:.2f} %"])
     else:
         lines.append(
             ["the CIFAR recipes on a GPU", "not measured yet (`python benchmarks/gpu.py`)"]

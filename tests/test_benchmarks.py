@@ -125,12 +125,16 @@ def test_a_gpu_is_shown_when_it_was_measured(tables, planted):
         {"subject": "recipe", "model": "resnet20_cifar", "steps_per_s": 800.0, "steps": 64000,
          "minutes": 1.5, "images_per_s": 102400.0, **shared},
         {"subject": "seeds", "model": "lenet5", "members": 7, "ratio": 0.25, **shared},
+        {"subject": "run", "model": "resnet18", "steps": 5, "seconds": 90.0, "test_error": 0.04,
+         "first_step_seconds": 8.0, **shared},
     ]  # fmt: skip
     (tables.RESULTS / "gpu.json").write_text(json.dumps({"machine": machine, "rows": rows}))
     assert "4 cores, 1 x A GPU; Python" in tables.page()
     assert "800.0 | 102,400 | 1.50 min for 64,000 steps |" in tables.page()
     assert "7 seeds at 0.25 of as many runs" in tables.page()
-    assert "| `resnet20_cifar`, 64,000 steps of 128 on A GPU | 1.5 min |" in tables.headline()
+    assert "| `resnet20_cifar`, float32, 64,000 steps of 128 on A GPU | 1.5 min |" in tables.headline()
+    assert "5 steps in 90 s, the first after 8 s: test error 4.00 % |" in tables.page()
+    assert "`resnet18`, float32, CIFAR-10 on A GPU: a whole run" in tables.headline()
 
 
 def test_only_what_is_between_the_marks_changes(tables):
