@@ -238,8 +238,11 @@ def gpu(found: dict) -> str:
         if "minutes" in row:
             told = f"{row['minutes']:.2f} min for {row['steps']:,} steps"
         elif row["subject"] == "run":
-            told = (f"{row['steps']:,} steps in {row['seconds']:.0f} s, the first after "
-                    f"{row['first_step_seconds']:.0f} s: test error {100 * row['test_error']:.2f} %")  # fmt: skip
+            first, error = row["first_step_seconds"], 100 * row["test_error"]
+            told = (
+                f"{row['steps']:,} steps in {row['seconds']:.0f} s, the first after {first:.0f} s: "
+            )
+            told += f"test error {error:.2f} %"
         elif row["subject"] == "seeds":
             told = f"{row['members']} seeds at {_two(row['ratio'])} of as many runs"
             told += f" ({row['form']})" if "form" in row else ""

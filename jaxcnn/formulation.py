@@ -10,6 +10,7 @@ from jax import Array, lax
 
 from jaxcnn.native_conv import Form, gradients_of
 
+
 def on_gpu(form: Callable | None) -> dict[str, Callable]:
     """What `lax.platform_dependent` takes for a GPU of either maker; {} for None."""
     return {} if form is None else {"cuda": form, "rocm": form}

@@ -90,9 +90,7 @@ def test_convolution_over_blocks_of_pixels(kernel, stride, padding, channels):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolution_in_merged_groups(groups, channels, features, stride):
     options = {"padding": ((1, 1), (1, 1)), "stride": (stride, stride), "groups": groups}
-    merged, native = (
-        functools.partial(form, **options) for form in (merged_conv, native_conv)
-    )
+    merged, native = (functools.partial(form, **options) for form in (merged_conv, native_conv))
     x, w = normal(2, 9, 8, channels * groups), normal(3, 3, channels, features * groups)
     same(merged, native, x, w)
 
