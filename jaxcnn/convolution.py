@@ -50,8 +50,8 @@ def conv_general_dilated(x, w, strides, padding, *, feature_group_count, **optio
 def pointwise_conv(x: Array, w: Array, stride: tuple[int, int] = (1, 1)) -> Array:
     """1x1 convolution without padding, [N,H,W,C] by [1,1,C,F].
 
-    On a CPU the pixels that a stride leaves are taken first, and the kernel's gradient is one
-    matrix product: XLA transposes images and gradients for its convolution. Reverse-mode only.
+    On a CPU the pixels that a stride leaves are taken first, and both gradients are matrix
+    products: for its convolutions XLA transposes images, gradients and kernels. Reverse-mode only.
     """
     without = ((0, 0), (0, 0))
 
@@ -65,7 +65,7 @@ def pointwise_conv(x: Array, w: Array, stride: tuple[int, int] = (1, 1)) -> Arra
         near, spread = jax.vjp(taken, x)
         rows = near.reshape(-1, near.shape[-1]), g.reshape(-1, g.shape[-1])
         dw = lax.dot_general(*rows, (((0,), (0,)), ((), ()))).reshape(w.shape)
-        (dx,) = jax.vjp(lambda near: native_conv(near, w, without), near)[1](g)
+        dx = lax.dot_general(rows[1], w[0, 0], (((1,), (1,)), ((), ()))).reshape(near.shape)
         return *spread(dx), dw
 
     native = functools.partial(native_conv, padding=without, stride=stride)

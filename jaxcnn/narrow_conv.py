@@ -17,7 +17,7 @@ from jax import Array, lax
 from jaxcnn.formulation import by_platform
 from jaxcnn.native_conv import Pairs, gradients_of, native_conv
 
-_FORWARD_ONLY = 16  # channels in and out, where a kernel's gradient is faster in XLA's own form
+_FORWARD_ONLY = 16  # channels in and out, where the gradients are faster in XLA's own form
 
 
 def suits(channels: int, kernel: tuple[int, ...], strides: tuple[int, ...]) -> bool:
@@ -52,8 +52,8 @@ def _fold(channels: int) -> int:
 def narrow_conv(x: Array, w: Array, padding: Pairs) -> Array:
     """Convolution with stride 1, [N,H,W,C] by [kh,kw,C,F], in the form that suits the platform.
 
-    On a CPU it is folded, of 16 channels only where no gradient is asked for; elsewhere it is XLA's
-    own. Reverse-mode only.
+    On a CPU it is folded, of 16 channels in the forward pass only; elsewhere it is XLA's own.
+    Reverse-mode only.
     """
     native = functools.partial(native_conv, padding=padding)
     folded = functools.partial(folded_conv, padding=padding, fold=_fold(x.shape[-1]))
@@ -65,5 +65,5 @@ def narrow_conv(x: Array, w: Array, padding: Pairs) -> Array:
         return dx, dw
 
     if x.shape[-1] == _FORWARD_ONLY:
-        return by_platform("folded", native, native, gradients_of(native), alone=folded)(x, w)
+        return by_platform("folded", native, folded, gradients_of(native))(x, w)
     return by_platform("folded", native, folded, gradients)(x, w)

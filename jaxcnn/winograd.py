@@ -26,9 +26,9 @@ def suits(x: Array, w: Array, strides: tuple[int, int], padding: Pairs) -> bool:
         return False
     if not all(0 <= p <= 2 for side in padding for p in side):
         return False  # the gradient pads by 2 - p
-    _, rows, columns = _tiles(x.shape, padding)
+    images, rows, columns = _tiles(x.shape, padding)
     wide = min(w.shape[2:]) >= 64 and w.shape[2] * w.shape[3] >= 64 * 192
-    return wide and x.shape[0] * rows * columns >= 192
+    return wide and images * rows * columns >= (96 if min(w.shape[2:]) >= 128 else 192)
 
 
 def _tiles(shape: Sequence[int], padding: Pairs) -> tuple[int, int, int]:
