@@ -21,30 +21,24 @@ def by_platform(
     native: Form,
     forward: Form,
     gradients: Callable[[Array, Array, Array], Any],
-    alone: Form | None = None,
     gpu: Form | None = None,
 ) -> Form:
     """`native(x, w)`, with `forward(x, w)` and `gradients(x, w, g)` in its place on a CPU.
 
-    `alone` is the CPU's form where no gradient is asked for, `forward` without it. `gpu` is a GPU's
-    form, the native one without it. The form is picked while a program is lowered: it holds that of
-    its platform only. `name` is what a jaxpr shows. Reverse-mode only.
+    `gpu` is a GPU's form, the native one without it. The form is picked while a program is lowered:
+    it holds that of its platform only. `name` is what a jaxpr shows. Reverse-mode only.
     """
 
     def primal(x, w):
-        return lax.platform_dependent(x, w, cpu=alone or forward, **on_gpu(gpu), default=native)
+        return lax.platform_dependent(x, w, cpu=forward, **on_gpu(gpu), default=native)
 
     primal.__name__ = name
     conv = jax.custom_vjp(primal)
-
-    def with_residuals(x, w):
-        y = lax.platform_dependent(x, w, cpu=forward, **on_gpu(gpu), default=native)
-        return y, (x, w)
 
     def backward(residuals, g):
         forms = on_gpu(gpu and gradients_of(gpu))
         default = gradients_of(native)
         return lax.platform_dependent(*residuals, g, cpu=gradients, **forms, default=default)
 
-    conv.defvjp(with_residuals, backward)
+    conv.defvjp(lambda x, w: (primal(x, w), (x, w)), backward)
     return conv
