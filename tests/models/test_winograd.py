@@ -75,8 +75,10 @@ def test_each_example_with_a_kernel_of_its_own():
     [
         ((4, 14, 14), 128, {}, True),
         ((1, 28, 28), 128, {}, True),
-        ((3, 14, 14), 128, {}, False),  # 147 tiles
+        ((2, 14, 14), 128, {}, True),  # 98 tiles
+        ((5, 7, 7), 128, {}, False),  # 80
         ((4, 14, 14), 96, {}, True),
+        ((3, 14, 14), 96, {}, False),  # 147
         ((4, 14, 14), 64, {}, False),
         ((4, 14, 14), 128, {"kernel": 1, "padding": 0}, False),
         ((4, 14, 14), 128, {"kernel": 5, "padding": 2}, False),
