@@ -254,15 +254,14 @@ def summary(rows: list[dict]) -> dict[str, dict[str, float]]:
 
 
 def kept(path: Path, machine: dict, new: list[dict]) -> list[dict]:
-    """The file's rows that `new` does not replace: of this machine, versions and many pairs."""
+    """The file's rows that `new` does not replace, if of this machine and these versions."""
     if not path.exists():
         return []
     old = json.loads(path.read_text())
     if {**old["machine"], "date": None} != {**machine, "date": None}:
         return []
     same = {(r["model"], r["mode"], r["dtype"]) for r in new}
-    rows = [r for r in old["rows"] if r.get("pairs") == new[0].get("pairs")]
-    return [r for r in rows if (r["model"], r["mode"], r["dtype"]) not in same]
+    return [r for r in old["rows"] if (r["model"], r["mode"], r["dtype"]) not in same]
 
 
 def main() -> None:

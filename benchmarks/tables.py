@@ -55,18 +55,12 @@ def against_torch(found: dict) -> str:
                 lines.append(["geometric mean", "", "", "", "", "", _two(mean["ratio"]),
                               "", _two(mean["ratio_to_best"])])  # fmt: skip
                 parts += [f"{title}, {dtype}:", table(header, lines, left=(0, 5))]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_note(found)])
 
 
 def _processes(rows: list[dict]) -> str:
     """What a row's processes did before its rounds: it decides about a ratio, too."""
-    pairs = sorted({row["pairs"] for row in rows if "pairs" in row})
-    if not pairs:
-        return (
-            "Of an earlier form of the script: one run a row, its step compiled in the process, "
-            "which may have run other networks before."
-        )
-    count = " or ".join(map(str, pairs))
+    count = " or ".join(map(str, sorted({row["pairs"] for row in rows})))
     return f"A row is of {count} pairs of new processes, jaxcnn's read its step from the cache."
 
 
@@ -326,8 +320,8 @@ def geometric_mean(values: Iterable[float]) -> float:
 SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
     ("Against PyTorch on a CPU", "against_torch",
      "python benchmarks/against_torch.py --torch-python PYTHON", against_torch),
-    ("Against PyTorch on another CPU, earlier", "against_torch_earlier",
-     "python benchmarks/against_torch.py --torch-python PYTHON --name against_torch_earlier",
+    ("Against PyTorch on a CPU with AVX-512", "against_torch_avx512",
+     "python benchmarks/against_torch.py --torch-python PYTHON --name against_torch_avx512",
      against_torch),
     ("Small networks on a CPU", "training_cpu", "python benchmarks/training_cpu.py", training_cpu),
     ("Grouped convolution on a CPU", "grouped_conv", "python benchmarks/grouped_conv.py",
@@ -364,9 +358,9 @@ def page() -> str:
 def headline() -> str:
     """The rows of the project's README."""
     lines = []
-    for name, when in (("against_torch", ""), ("against_torch_earlier", ", earlier")):
+    for name in ("against_torch", "against_torch_avx512"):
         if found := load(name):
-            lines += _torch_means(found, when)
+            lines += _torch_means(found)
     if found := load("gpu_against_torch"):
         lines += _gpu_lines(found)
     if found := load("grouped_conv"):
@@ -421,7 +415,7 @@ def _gpu_lines(found: dict) -> list[list[str]]:
     return lines
 
 
-def _torch_means(found: dict, when: str) -> list[list[str]]:
+def _torch_means(found: dict) -> list[list[str]]:
     """A line for each mode and type."""
     version = found["machine"]["torch"]["versions"]["torch"]
     devices = found["machine"]["devices"]
@@ -431,7 +425,7 @@ def _torch_means(found: dict, when: str) -> list[list[str]]:
         mode, dtype = key.split()
         what = f"{'training step' if mode == 'train' else 'inference'}, {dtype}"
         lines.append([
-            f"jaxcnn's time over PyTorch {version}'s on {device}{when}: {what}, "
+            f"jaxcnn's time over PyTorch {version}'s on {device}: {what}, "
             f"{mean['models']} networks",
             f"{_two(mean['ratio'])} (geometric mean), {_two(mean['worst'])} (worst)",
         ])  # fmt: skip

@@ -17,6 +17,7 @@ import sys
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _MOST = 2**31 - 1  # mallopt takes an int
+_NEVER = -1  # for two steps' memory at once, which is seen, may be more than an int
 
 
 def keep() -> bool:
@@ -29,7 +30,7 @@ def keep() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     largest = min(_MOST, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16)
-    wanted = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, largest), (_M_TRIM_THRESHOLD, _MOST))
+    wanted = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, largest), (_M_TRIM_THRESHOLD, _NEVER))
     return all(mallopt(option, value) == 1 for option, value in wanted)
 
 

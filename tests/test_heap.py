@@ -50,6 +50,28 @@ def test_no_page_is_taken_twice():
     assert faults("the user's", MALLOC_ARENA_MAX="2") > pages / 2
 
 
+# What stays of the heap when more than 2 GiB of it is freed at once. No page of it is touched.
+GROWN = """
+import ctypes
+from jaxcnn import heap
+assert heap.keep()
+c = ctypes.CDLL(None)
+c.malloc.restype = c.sbrk.restype = ctypes.c_void_p
+c.free.argtypes = [ctypes.c_void_p]
+before = c.sbrk(0)
+for block in [c.malloc(32 << 20) for _ in range(80)]:
+    c.free(block)
+print((c.sbrk(0) - before) >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
+def test_the_memory_of_two_large_steps_is_kept():
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    told = subprocess.check_output([sys.executable, "-c", GROWN], env=environment, text=True)
+    assert int(told) >= 80 * 32
+
+
 def test_a_process_that_has_jax_is_left_alone():
     import jax
 
