@@ -13,8 +13,10 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("[!_]*.py"))
 
 
-# Deep programs and states of tens of millions of numbers: half a minute and more each.
+# Deep programs and states of tens of millions of numbers: half a minute and more each. And
+# networks whose steps run elsewhere in the tests and differ little from cifar_resnet's.
 SLOW = {"inception_v3", "googlenet", "resnet_modern", "dpn", "senet"}
+SLOW |= {"cifar_plain", "cifar_preact", "cifar_resnext"}
 
 
 def smoke_case(path):
