@@ -1,6 +1,5 @@
 """What two or more families share: the base of every network, convolution with normalisation,
-squeeze-and-excitation. The operations below them are in `jaxcnn.operations` and
-`jaxcnn.convolution`.
+squeeze-and-excitation. The operations below them are in `jaxcnn.ops`.
 """
 
 from __future__ import annotations
@@ -14,19 +13,18 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxcnn.batch_norm import BatchNorm
-from jaxcnn.convolution import conv_general_dilated, grouped_conv
-from jaxcnn.operations import (
-    Padding,
-    Pair,
+from jaxcnn.ops import (
+    BatchNorm,
     adaptive_avg_pool,
     avg_pool,
+    conv_general_dilated,
     global_avg_pool,
     local_response_norm,
     max_pool,
     padding_pairs,
     pair,
 )
+from jaxcnn.ops.windows import Padding, Pair
 
 __all__ = [
     "ConvNormAct",
@@ -37,7 +35,6 @@ __all__ = [
     "avg_pool",
     "conv",
     "global_avg_pool",
-    "grouped_conv",
     "he_fan_in",
     "he_fan_out",
     "local_response_norm",

@@ -17,7 +17,7 @@ def count_params(tree: Any) -> int:
 def count_macs(function: Callable, *args: Any) -> int:
     """Multiply-adds of the convolutions and matrix products in `function(*args)`.
 
-    Traced, not run: arguments may be `jax.ShapeDtypeStruct`s. A choice between formulations
+    Traced, not run: arguments may be `jax.ShapeDtypeStruct`s. A choice by platform
     (`lax.platform_dependent`) counts as its default.
     """
     return jaxpr_macs(jax.make_jaxpr(function)(*args).jaxpr)
@@ -39,6 +39,8 @@ def jaxpr_macs(jaxpr) -> int:
 
 def equation_macs(eqn) -> int:
     """Multiply-adds of one equation of a jaxpr; 0 unless it is a convolution or a product."""
+    if eqn.primitive.name in ("conv", "conv_images_gradient", "conv_kernel_gradient"):
+        return _conv_macs(eqn)
     if eqn.primitive.name == "conv_general_dilated":
         kernel = eqn.invars[1].aval.shape
         out_axis = eqn.params["dimension_numbers"].rhs_spec[0]
@@ -48,6 +50,16 @@ def equation_macs(eqn) -> int:
         lhs = eqn.invars[0].aval.shape
         return math.prod(eqn.outvars[0].aval.shape) * math.prod(lhs[i] for i in contracted)
     return 0
+
+
+def _conv_macs(eqn) -> int:
+    """Multiply-adds of `jaxcnn.ops.conv` or one of its gradients."""
+    first, second = (var.aval.shape for var in eqn.invars)
+    out = eqn.outvars[0].aval.shape
+    if eqn.primitive.name == "conv_kernel_gradient":
+        return math.prod(second) * math.prod(out[:3])
+    pixels = out if eqn.primitive.name == "conv" else first
+    return math.prod(pixels) * math.prod(second[:3])
 
 
 def sub_jaxprs(eqn) -> Iterator[Any]:

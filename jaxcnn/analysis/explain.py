@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn import ops
 from jaxcnn.analysis.receptive_field import INF, ReceptiveField
 from jaxcnn.analysis.rewiring import RULES, evaluate
 from jaxcnn.models.registry import near
@@ -52,7 +53,8 @@ def _open(model: nn.Module, variables: Mapping[str, Any], images: Array) -> _Ope
         return {LOGITS: logits, **state["endpoints"]}
 
     variables = {name: held for name, held in variables.items() if name != "endpoints"}
-    closed, made = jax.make_jaxpr(run, return_shape=True)(variables, images)
+    with ops.use("reference"):  # plain operations only, each ReLU by itself
+        closed, made = jax.make_jaxpr(run, return_shape=True)(variables, images)
     shapes = {name: made[name].shape for name in sorted(made)}
     return _Opened(closed, tuple(shapes), shapes, jax.tree.leaves(variables))
 

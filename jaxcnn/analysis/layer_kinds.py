@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxcnn import layers
 from jaxcnn.analysis import plain_layers as plain
-from jaxcnn.batch_norm import BatchNorm
+from jaxcnn.ops import BatchNorm
 
 CLASSES = 5
 # (on a CPU, elsewhere). Faults are of a tenth or more; float32 came to 2e-6 on a CPU.

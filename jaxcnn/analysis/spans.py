@@ -55,7 +55,7 @@ def propagate(jaxpr: Any, given: Sequence[Spans]) -> list[Spans]:
 def inner_call(eqn: Any, given: Sequence[Spans]) -> tuple[Any, list[Spans]] | None:
     """The jaxpr that an equation calls and what that one's inputs depend on; None for no call.
 
-    Of formulations by platform it is the default.
+    Of implementations by platform it is the default.
     """
     inner, name = list(sub_jaxprs(eqn)), eqn.primitive.name
     if not inner or name in ("scan", "while"):

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxcnn import ops
 from jaxcnn.models.registry import create_model, model_info, resolve
 
 Size = int | tuple[int, ...] | None
@@ -66,7 +67,8 @@ def trace(
         _, state = network.apply(variables, images, train=False, mutable=["endpoints"])
         return dict(state["endpoints"])
 
-    closed, made = jax.make_jaxpr(run, return_shape=True)(variables, images)
+    with ops.use("reference"):  # plain operations only, which readers of a jaxpr know
+        closed, made = jax.make_jaxpr(run, return_shape=True)(variables, images)
     return Traced(name, size, network, variables, closed.jaxpr, tuple(sorted(made)))
 
 

@@ -17,9 +17,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from jaxcnn import layers
+from jaxcnn import layers, ops
 from jaxcnn.models.classic import choose
 
 PAPER = (
@@ -125,36 +125,25 @@ class TableConv(nn.Module):
         return _table_conv(x, kernel) + bias.reshape(1, 1, 1, -1)
 
 
-@jax.custom_vjp
 def _table_conv(x: Array, kernel: Array) -> Array:
-    """One convolution per connection, summed by C3 map. Reverse-mode only.
+    """One convolution per connection, summed by C3 map.
 
-    The gradient is that of a dense convolution whose kernel is zero where the table has no
-    connection, which XLA computes much faster on CPU.
+    On a CPU a dense convolution whose kernel is zero where the table has no connection.
     """
-    y = _conv(x, kernel[:, :, None], groups=6)[..., _BY_C3]
+    return ops.by_platform(_by_connection, x, kernel, cpu=_dense)
+
+
+def _dense(x: Array, kernel: Array) -> Array:
+    return ops.conv(x, jnp.zeros((5, 5, 6, 16), kernel.dtype).at[:, :, _S2, _C3].set(kernel))
+
+
+def _by_connection(x: Array, kernel: Array) -> Array:
+    y = ops.conv(x, kernel[:, :, None], groups=6)[..., _BY_C3]
     parts = []
     for maps, seen in ((6, 3), (9, 4), (1, 6)):
         part, y = y[..., : maps * seen], y[..., maps * seen :]
         parts.append(part.reshape(*part.shape[:-1], maps, seen).sum(-1))
     return jnp.concatenate(parts, axis=-1)
-
-
-def _conv(x: Array, kernel: Array, groups: int = 1) -> Array:
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1), "VALID", dimension_numbers=dimensions, feature_group_count=groups
-    )
-
-
-def _table_conv_bwd(residuals, g):
-    x, kernel = residuals
-    dense = jnp.zeros((5, 5, 6, 16), kernel.dtype).at[:, :, _S2, _C3].set(kernel)
-    dx, d_dense = jax.vjp(_conv, x, dense)[1](g)
-    return dx, d_dense[:, :, _S2, _C3]
-
-
-_table_conv.defvjp(lambda x, kernel: (_table_conv(x, kernel), (x, kernel)), _table_conv_bwd)
 
 
 class LeNet5(layers.Network):

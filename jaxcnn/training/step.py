@@ -23,6 +23,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from jaxcnn import ops
 from jaxcnn.evaluation import metrics
 from jaxcnn.training import averaging, localisation, losses
 from jaxcnn.training.state import TrainState
@@ -237,23 +238,23 @@ def _by_parts(gradient: Callable, batch: Batch, dropout: Array, count: int) -> t
         means, rows = gradient(*part_and_key)
         return jax.tree.map(jnp.add, sums, means), rows
 
-    each = [jax.tree.map(lambda x, i=i: x[i], (parts, keys)) for i in range(count)]
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, *each[0])[0])
-    if _loops_are_slow():
+    first = jax.tree.map(lambda x: x[0], (parts, keys))
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, *first)[0])
+
+    def one_by_one(parts, keys):
+        # On a CPU a convolution inside a loop loses its fast kernel.
         sums, listed = zeros, []
-        for one in each:
-            sums, row = add(sums, one)
+        for i in range(count):
+            sums, row = add(sums, jax.tree.map(lambda x, i=i: x[i], (parts, keys)))
             listed.append(row)
-        rows = jax.tree.map(lambda *r: jnp.concatenate(r), *listed)
-    else:
+        return sums, jax.tree.map(lambda *r: jnp.concatenate(r), *listed)
+
+    def in_a_loop(parts, keys):
         sums, rows = lax.scan(add, zeros, (parts, keys))
-        rows = jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), rows)
+        return sums, jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), rows)
+
+    sums, rows = ops.by_platform(in_a_loop, parts, keys, cpu=one_by_one)
     return jax.tree.map(lambda x: x / count, sums), rows
-
-
-def _loops_are_slow() -> bool:
-    """On a CPU a convolution inside a loop loses its fast kernel."""
-    return jax.default_backend() == "cpu"
 
 
 def _aux_heads(model: nn.Module, changed: Mapping[str, Any]) -> list[Array]:

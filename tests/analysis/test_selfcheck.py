@@ -10,7 +10,7 @@ import pytest
 from jaxcnn import cli, layers, operations
 from jaxcnn.analysis import selfcheck
 from jaxcnn.analysis.layer_kinds import BFLOAT16, KINDS, Operation
-from jaxcnn.batch_norm import BatchNorm
+from jaxcnn.ops import BatchNorm
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 

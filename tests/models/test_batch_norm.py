@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.batch_norm import BatchNorm
+from jaxcnn.ops import BatchNorm
 
 EPSILON = 1e-3
 OPTIONS = {"use_running_average": False, "momentum": 0.7, "epsilon": EPSILON}

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxcnn.native_conv import members_conv, merged_conv, native_conv
 
 from jaxcnn import convolution, layers, operations
-from jaxcnn.native_conv import members_conv, merged_conv, native_conv
 
 RNG = np.random.default_rng(7)
 

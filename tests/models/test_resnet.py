@@ -14,8 +14,8 @@ from slow_resnet import slow_resnet
 
 import jaxcnn
 from jaxcnn import layers
-from jaxcnn.batch_norm import BatchNorm
 from jaxcnn.models import residual, resnet
+from jaxcnn.ops import BatchNorm
 from jaxcnn.training.compiling import compile_init
 
 SMALL = {"blocks": (2, 1), "width": 8, "stem": (8,), "num_classes": 5}

@@ -12,8 +12,8 @@ from slow_resnet import slow_resnet_v2
 
 import jaxcnn
 from jaxcnn import layers
-from jaxcnn.batch_norm import BatchNorm
 from jaxcnn.models import residual, resnet_v2
+from jaxcnn.ops import BatchNorm
 
 SMALL = {"blocks": (2, 1), "width": 8, "stem": 8, "num_classes": 5}
 CASES = {

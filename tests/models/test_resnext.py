@@ -12,8 +12,8 @@ from slow_resnet import Slow, slow_resnet
 
 import jaxcnn
 from jaxcnn import layers
-from jaxcnn.batch_norm import BatchNorm
 from jaxcnn.models import residual, resnet
+from jaxcnn.ops import BatchNorm
 
 CARDINALITY, PATH_WIDTH = 4, 3
 

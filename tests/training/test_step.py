@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny import CLASSES, SHAPE, Tiny, begin, draw_set, noisy
 
+from jaxcnn import ops
 from jaxcnn.training import losses, state, step
 
 
@@ -180,13 +181,13 @@ class Plain(nn.Module):
         return nn.Dense(CLASSES, name="fc")(x.mean((1, 2)))
 
 
-@pytest.mark.parametrize("unrolled", [True, False])
-def test_accumulation_equals_the_large_batch(unrolled, monkeypatch):
-    monkeypatch.setattr(step, "_loops_are_slow", lambda: unrolled)
+@pytest.mark.parametrize("mode", ["platform", "reference"])  # unrolled on a CPU, and a loop
+def test_accumulation_equals_the_large_batch(mode):
     optimizer, start = begin(Plain(), rate=0.5, weight_decay=1e-3)
     batch = draw_batch(12)
     whole = jax.jit(step.make_train_step(Plain(), optimizer))(start, batch, KEY)
-    parts = jax.jit(step.make_train_step(Plain(), optimizer, accumulate=3))(start, batch, KEY)
+    with ops.use(mode):
+        parts = jax.jit(step.make_train_step(Plain(), optimizer, accumulate=3))(start, batch, KEY)
     chex.assert_trees_all_close(whole, parts, rtol=2e-6, atol=1e-7)
 
 

@@ -1,34 +1,35 @@
-"""3x3 convolution in Winograd's form on a CPU: 16 products where the definition takes 36.
+"""3x3 convolution by Winograd's algorithm: 16 products where the definition takes 36.
 
 Lavin and Gray 2015 (arXiv 1509.09308), F(2x2, 3x3): a tile of 2x2 outputs is
 `A^T [(G g G^T) * (B^T d B)] A` of the kernel g and the 4x4 pixels d below it, where the product
 runs over channels as a matrix product for each of the 16 places. The matrices hold 0, 1 and 1/2:
 results differ from the definition's by float noise (float32: 1e-6 of the largest output). The
 kernel's gradient has the same form, with sums over tiles. Rows are transformed before columns and
-the four places of a column stay in one array: few programs to compile.
+the four places of a column stay in one array, which keeps the program small.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnn.formulation import by_platform
-from jaxcnn.native_conv import Pairs, native_conv
+from jaxcnn.ops.windows import Pairs, at_least
 
 
-def suits(x: Array, w: Array, strides: tuple[int, int], padding: Pairs) -> bool:
-    """Whether this form was found to pay: 3x3, stride 1, wide enough, enough tiles, float32."""
-    if w.shape[:2] != (3, 3) or strides != (1, 1) or x.dtype != jnp.float32 or x.dtype != w.dtype:
+def is_applicable(x: Any, w: Any, stride: tuple[int, int], padding: Pairs) -> bool:
+    """Whether this pays: 3x3, stride 1, wide enough, enough tiles, no half precision."""
+    wide_types = (jnp.float32, jnp.float64)
+    if w.shape[:2] != (3, 3) or stride != (1, 1) or x.dtype not in wide_types:
         return False
     if not all(0 <= p <= 2 for side in padding for p in side):
         return False  # the gradient pads by 2 - p
-    images, rows, columns = _tiles(x.shape, padding)
     wide = min(w.shape[2:]) >= 64 and w.shape[2] * w.shape[3] >= 64 * 192
-    return wide and images * rows * columns >= (96 if min(w.shape[2:]) >= 128 else 192)
+    images, rows, columns = _tiles(x.shape, padding)
+    return wide and at_least(images * rows * columns, 96 if min(w.shape[2:]) >= 128 else 192)
 
 
 def _tiles(shape: Sequence[int], padding: Pairs) -> tuple[int, int, int]:
@@ -37,7 +38,8 @@ def _tiles(shape: Sequence[int], padding: Pairs) -> tuple[int, int, int]:
     return shape[0], height, width
 
 
-# The transforms of one axis: four or two of pixels, three of a kernel. A trailing T is transposed.
+# One axis of the paper's transforms B^T, G, A^T and their transposes (`_t`): of four or two pixels,
+# or of the three values of a kernel.
 
 
 def _b(d: Sequence[Array]) -> list[Array]:
@@ -62,12 +64,12 @@ def _a(y: Sequence[Array]) -> list[Array]:
     return [y[0], y[0] + y[1], y[0] - y[1], -y[1]]
 
 
-def _held(parts: Sequence[Array], axis: int = 0) -> Array:
+def _with_barrier(parts: Sequence[Array], axis: int = 0) -> Array:
     """The parts in one array that is computed once, not anew within each of its users."""
     return lax.optimization_barrier(jnp.stack(parts, axis))
 
 
-def _of_images(x: Array, padding: Pairs) -> list[Array]:
+def _transform_input(x: Array, padding: Pairs) -> list[Array]:
     """B^T d B of [N,H,W,C]: for each column of a tile [4, tiles, C]."""
     n, rows, columns = _tiles(x.shape, padding)
     c = x.shape[-1]
@@ -75,28 +77,28 @@ def _of_images(x: Array, padding: Pairs) -> list[Array]:
     ends = ((low, size - n - low, 0) for n, size, (low, _) in zip(x.shape[1:3], sizes, padding))
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *ends, (0, 0, 0)))
     x = lax.optimization_barrier(x).reshape(n, rows + 1, 2, sizes[1] * c)
-    by_rows = _held(_b([x[:, i // 2 : i // 2 + rows, i % 2] for i in range(4)]))
+    by_rows = _with_barrier(_b([x[:, i // 2 : i // 2 + rows, i % 2] for i in range(4)]))
     by_rows = by_rows.reshape(4, n, rows, columns + 1, 2, c)
     both = _b([by_rows[:, :, :, j // 2 : j // 2 + columns, j % 2] for j in range(4)])
     return [v.reshape(4, n * rows * columns, c) for v in both]
 
 
-def _of_kernel(w: Array) -> list[Array]:
+def _transform_kernel(w: Array) -> list[Array]:
     """G g G^T of [3,3,C,F]: for each column of a tile [4,C,F]."""
-    by_rows = _held(_g(list(w)))
+    by_rows = _with_barrier(_g(list(w)))
     return _g([by_rows[:, j] for j in range(3)])
 
 
-def _of_outputs(y: Array, rows: int, columns: int) -> list[Array]:
+def _transform_gradient(y: Array, rows: int, columns: int) -> list[Array]:
     """A y A^T of [N,H,W,F]: for each column of a tile [4, tiles, F]."""
     n, height, width, f = y.shape
     y = jnp.pad(y, ((0, 0), (0, 2 * rows - height), (0, 2 * columns - width), (0, 0)))
     y = y.reshape(n, rows, 2, 2 * columns * f)
-    by_rows = _held(_a([y[:, :, i] for i in range(2)])).reshape(4, n * rows * columns, 2, f)
+    by_rows = _with_barrier(_a([y[:, :, i] for i in range(2)])).reshape(4, n * rows * columns, 2, f)
     return _a([by_rows[:, :, j] for j in range(2)])
 
 
-def _to_outputs(products: Sequence[Array], n: int, rows: int, columns: int) -> Array:
+def _inverse_transform(products: Sequence[Array], n: int, rows: int, columns: int) -> Array:
     """A^T m A: [N, 2 rows, 2 columns, F] of [4, tiles, F] for each column of a tile."""
     f = products[0].shape[-1]
     by_columns = lax.optimization_barrier(jnp.concatenate(_a_t(products), -1))
@@ -112,30 +114,26 @@ def _products(a: Sequence[Array], b: Sequence[Array], over: tuple[int, int]) -> 
     return [one(x, y) for x, y in zip(a, b, strict=True)]
 
 
-def winograd_conv(x: Array, w: Array, padding: Pairs, *, transposed: bool = False) -> Array:
-    """3x3 convolution with stride 1, f32[N,H,W,C] by f32[3,3,C,F]; `transposed` sums over F."""
+def conv(x: Array, w: Array, *, padding: Pairs, transposed: bool = False, **unused: Any) -> Array:
+    """3x3 convolution with stride 1, [N,H,W,C] by [3,3,C,F]; `transposed` sums over F."""
     n, rows, columns = _tiles(x.shape, padding)
-    products = _products(_of_images(x, padding), _of_kernel(w), (2, 2 if transposed else 1))
+    products = _products(
+        _transform_input(x, padding), _transform_kernel(w), (2, 2 if transposed else 1)
+    )
     height, width = (size + sum(p) - 2 for size, p in zip(x.shape[1:3], padding))
-    return _to_outputs(products, n, rows, columns)[:, :height, :width]
+    return _inverse_transform(products, n, rows, columns)[:, :height, :width]
 
 
-def winograd_gradients(x: Array, w: Array, g: Array, padding: Pairs) -> tuple[Array, Array]:
-    """Gradients of `winograd_conv` with respect to the images and to the kernel."""
-    _, rows, columns = _tiles(x.shape, padding)
+def images_gradient(g: Array, w: Array, *, padding: Pairs, **unused: Any) -> Array:
+    """The gradient of the images, [N,h,w,F] by [3,3,C,F] to [N,H,W,C]."""
     (top, bottom), (left, right) = padding
     rest = ((2 - top, 2 - bottom), (2 - left, 2 - right))
-    dx = winograd_conv(g, w[::-1, ::-1], rest, transposed=True)
-    by_columns = _g_t(_products(_of_images(x, padding), _of_outputs(g, rows, columns), (1, 1)))
-    return dx, jnp.stack(_g_t(list(_held(by_columns, 1))))
+    return conv(g, w[::-1, ::-1], padding=rest, transposed=True)
 
 
-def conv3x3(x: Array, w: Array, padding: Pairs) -> Array:
-    """3x3 convolution with stride 1, f32[N,H,W,C] by f32[3,3,C,F].
-
-    On a CPU in Winograd's form, elsewhere XLA's own. Reverse-mode only.
-    """
-    native = functools.partial(native_conv, padding=padding)
-    forward = functools.partial(winograd_conv, padding=padding)
-    gradients = functools.partial(winograd_gradients, padding=padding)
-    return by_platform("winograd", native, forward, gradients)(x, w)
+def kernel_gradient(x: Array, g: Array, *, padding: Pairs, **unused: Any) -> Array:
+    """The gradient of the kernel, [N,H,W,C] by [N,h,w,F] to [3,3,C,F]."""
+    _, rows, columns = _tiles(x.shape, padding)
+    transformed = _transform_input(x, padding), _transform_gradient(g, rows, columns)
+    by_columns = _g_t(_products(*transformed, (1, 1)))
+    return jnp.stack(_g_t(list(_with_barrier(by_columns, 1))))

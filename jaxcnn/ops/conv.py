@@ -1,0 +1,160 @@
+"""Convolution: a bilinear primitive and its two transposes, with implementations per platform.
+
+The three are closed under differentiation: the derivatives of each are the other two. So every
+transformation of JAX works on them, to any order, in forward and in reverse mode. The platforms'
+implementations are in `conv_cpu`, `conv_winograd` and `conv_gpu`; a TPU gets XLA's own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.interpreters import ad, batching
+
+from jaxcnn.ops import conv_cpu, conv_gpu, reference
+from jaxcnn.ops.conv_transposes import images_gradient, kernel_gradient
+from jaxcnn.ops.dispatch import in_front, new_primitive, reference_requested
+from jaxcnn.ops.windows import Padding, Pair, padding_pairs, pair
+
+
+def conv(
+    x: Array,
+    w: Array,
+    *,
+    stride: Pair = 1,
+    padding: Padding | tuple[int, int] = 0,
+    groups: int = 1,
+    precision: lax.PrecisionLike = None,
+) -> Array:
+    """Convolution, [N,H,W,C] by [kh,kw,C/groups,F] to [N,h,w,F].
+
+    Args:
+      x: images.
+      w: the kernel, of the same dtype.
+      stride: vertical and horizontal step.
+      padding: zeros around the images, see `padding_pairs`.
+      groups: into how many groups channels and features are split.
+      precision: as in `lax.conv_general_dilated`; by default JAX's default matmul precision.
+    """
+    options = {
+        "stride": pair(stride),
+        "padding": _hashable(padding_pairs(padding)),
+        "groups": groups,
+        "precision": lax_precision(precision),
+    }
+    if reference_requested():
+        return reference.conv(x, w, **options)
+    return _conv.bind(x, w, **options)
+
+
+def _hashable(pairs: Any) -> Any:
+    return tuple(tuple(pair) for pair in pairs)
+
+
+def lax_precision(precision: lax.PrecisionLike) -> Any:
+    """The precision, which has to be known when a convolution is traced, not when it is lowered."""
+    if precision is None:
+        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return tuple(precision) if isinstance(precision, list) else precision
+
+
+def conv_general_dilated(
+    x: Array, w: Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **options: Any
+) -> Array:
+    """`lax.conv_general_dilated` as `flax.linen.Conv` calls it, computed by `conv`.
+
+    A convolution with dilation is XLA's own.
+    """
+    dilated = any(d != 1 for k in ("lhs_dilation", "rhs_dilation") for d in options.get(k) or ())
+    if dilated:
+        return lax.conv_general_dilated(x, w, strides, padding, **options)
+    return conv(
+        x, w, stride=(strides[0], strides[1]), padding=(padding[0], padding[1]),
+        groups=options.get("feature_group_count", 1), precision=options.get("precision"),
+    )  # fmt: skip
+
+
+# --- the primitives -----------------------------------------------------------------------------
+
+_conv = new_primitive("conv", reference.conv, cpu=conv_cpu.conv, gpu=conv_gpu.conv)
+_images = new_primitive(  # of a gradient and a kernel: the gradient of the images
+    "conv_images_gradient",
+    images_gradient(reference.conv),
+    cpu=conv_cpu.images_gradient,
+    gpu=images_gradient(conv_gpu.conv),
+)
+_kernel = new_primitive(  # of images and a gradient: the gradient of the kernel
+    "conv_kernel_gradient",
+    kernel_gradient(reference.conv),
+    cpu=conv_cpu.kernel_gradient,
+    gpu=kernel_gradient(conv_gpu.conv),
+)
+
+
+def _of_images(g, x, w, **options):
+    return _images.bind(g, w, size=x.aval.shape[1:3], **options)
+
+
+def _of_kernel(g, x, w, **options):
+    return _kernel.bind(x, g, window=w.aval.shape[:2], **options)
+
+
+ad.defbilinear(_conv, _of_images, _of_kernel)
+ad.defbilinear(
+    _images,
+    lambda t, g, w, *, size, **options: _conv.bind(t, w, **options),
+    lambda t, g, w, *, size, **options: _kernel.bind(t, g, window=w.aval.shape[:2], **options),
+)
+ad.defbilinear(
+    _kernel,
+    lambda t, x, g, *, window, **options: _images.bind(g, t, size=x.aval.shape[1:3], **options),
+    lambda t, x, g, *, window, **options: _conv.bind(x, t, **options),
+)
+
+
+# --- vmap ---------------------------------------------------------------------------------------
+# Several networks side by side are one convolution whose groups are the networks.
+
+
+def _batch(primitive, folds: Callable[[bool, bool], bool], args, axes, *, groups, **options):
+    """`args` with a mapped axis each or none; `folds` says whether it joins the images' axis."""
+    size = next(a.shape[axis] for a, axis in zip(args, axes) if axis is not batching.not_mapped)
+    mapped = tuple(axis is not batching.not_mapped for axis in axes)
+    bind = functools.partial(primitive.bind, **options)
+    if folds(*mapped):  # images, which the other argument does not tell apart
+        a = in_front(args[0], axes[0])
+        y = bind(a.reshape(-1, *a.shape[2:]), args[1], groups=groups)
+        return y.reshape(size, -1, *y.shape[1:]), 0
+    if groups == 1 and mapped == (False, True) and primitive is not _images:
+        # Only features are mapped: more of them.
+        y = bind(args[0], _side_by_side(in_front(args[1], axes[1])), groups=1)
+        return _apart(y, size), 0
+    a, b = (_side_by_side(in_front(a, axis, size)) for a, axis in zip(args, axes))
+    return _apart(bind(a, b, groups=size * groups), size), 0
+
+
+def _side_by_side(a: Array) -> Array:
+    """Channels (of a kernel: features) of all networks: [M,...,C] to [...,M*C]."""
+    return jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], -1)
+
+
+def _apart(a: Array, size: int) -> Array:
+    """The inverse of `_side_by_side`."""
+    return jnp.moveaxis(a.reshape(*a.shape[:-1], size, -1), -2, 0)
+
+
+def _only_first(first: bool, second: bool) -> bool:
+    return first and not second
+
+
+for _primitive, _folds in (
+    (_conv, _only_first),
+    (_images, _only_first),
+    (_kernel, lambda *_: False),
+):
+    batching.primitive_batchers[_primitive] = functools.partial(_batch, _primitive, _folds)

@@ -1,0 +1,184 @@
+"""Convolutions on a CPU, where XLA's own are slow for groups, few channels and many gradients.
+
+| implementation | used for |
+| --- | --- |
+| `block_conv`, `patch_conv` | groups, and networks under `vmap` |
+| `pointwise_*` | 1x1 without padding: the gradients are matrix products |
+| `folded_conv` | windows over fewer than 16 channels with stride 1 |
+| `conv_winograd` | 3x3 with stride 1 over many channels |
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxcnn.ops import conv_transposes, conv_winograd, reference
+from jaxcnn.ops.conv_gpu import merge_groups
+from jaxcnn.ops.conv_transposes import Conv
+from jaxcnn.ops.windows import Pairs, at_least, output_size, window_slice
+
+
+class Implementation(NamedTuple):
+    """A convolution and its gradients, with the arguments that the primitives have."""
+
+    conv: Conv
+    images_gradient: Conv
+    kernel_gradient: Conv
+
+
+def conv(x: Array, w: Array, **options: Any) -> Array:
+    """A convolution by what suits its shape; see `jaxcnn.ops.conv`."""
+    return choose(x, w, **options).conv(x, w, **options)
+
+
+def images_gradient(g: Array, w: Array, *, size: tuple[int, int], **options: Any) -> Array:
+    """The gradient of the images, [N,h,w,F] by [kh,kw,C/groups,F] to [N,*size,C]."""
+    x = jax.ShapeDtypeStruct((g.shape[0], *size, w.shape[2] * options["groups"]), g.dtype)
+    return choose(x, w, **options).images_gradient(g, w, size=size, **options)
+
+
+def kernel_gradient(x: Array, g: Array, *, window: tuple[int, int], **options: Any) -> Array:
+    """The gradient of the kernel, [N,H,W,C] by [N,h,w,F] to [*window,C/groups,F]."""
+    shape = (*window, x.shape[-1] // options["groups"], g.shape[-1])
+    w = jax.ShapeDtypeStruct(shape, g.dtype)
+    return choose(x, w, **options).kernel_gradient(x, g, window=window, **options)
+
+
+def choose(x: Any, w: Any, *, stride, padding: Pairs, groups: int, precision: Any = None):
+    """The implementation for images and a kernel of these shapes and dtypes."""
+    window = w.shape[:2]
+    if groups > 1:
+        out = output_size(x.shape[1:3], window, stride, padding)
+        return _grouped(x.shape[0] * out[0] * out[1], w.shape[2], groups)
+    if window == (1, 1) and not any(map(any, padding)):
+        return _POINTWISE
+    if x.shape[-1] < 16 and min(window) > 1 and stride == (1, 1):
+        return _folded(x.shape[-1])
+    if conv_winograd.is_applicable(x, w, stride, padding):
+        return _WINOGRAD
+    return _derived(reference.conv)
+
+
+def _derived(conv: Conv) -> Implementation:
+    """The convolution with the gradients that JAX derives from it."""
+    return Implementation(
+        conv, conv_transposes.images_gradient(conv), conv_transposes.kernel_gradient(conv)
+    )
+
+
+# --- 1x1 ----------------------------------------------------------------------------------------
+# XLA transposes images, gradients and kernels for its convolutions.
+
+
+def _strided(x: Array, stride: tuple[int, int]) -> Array:
+    return x[:, :: stride[0], :: stride[1]]
+
+
+def pointwise_conv(x: Array, w: Array, *, stride, **unused: Any) -> Array:
+    """1x1 convolution without padding, [N,H,W,C] by [1,1,C,F]: strided pixels first."""
+    return reference.conv(_strided(x, stride), w)
+
+
+def pointwise_images_gradient(g: Array, w: Array, *, size, stride, **unused: Any) -> Array:
+    """See `images_gradient`: one matrix product."""
+    rows = lax.dot_general(g.reshape(-1, g.shape[-1]), w[0, 0], (((1,), (1,)), ((), ())))
+    images = jax.ShapeDtypeStruct((g.shape[0], *size, w.shape[2]), g.dtype)
+    spread = jax.linear_transpose(functools.partial(_strided, stride=stride), images)
+    return spread(rows.reshape(*g.shape[:-1], -1))[0]
+
+
+def pointwise_kernel_gradient(x: Array, g: Array, *, stride, **unused: Any) -> Array:
+    """See `kernel_gradient`: one matrix product."""
+    x = _strided(x, stride)
+    rows = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+    return lax.dot_general(*rows, (((0,), (0,)), ((), ())))[None, None]
+
+
+_POINTWISE = Implementation(pointwise_conv, pointwise_images_gradient, pointwise_kernel_gradient)
+
+
+# --- few channels -------------------------------------------------------------------------------
+
+
+def _folded(channels: int) -> Implementation:
+    """`folded_conv`, whose folds are those that were found to be fastest."""
+    conv = functools.partial(folded_conv, fold=4 if channels < 3 else 2)
+    images = functools.partial(folded_conv, fold=4)
+    return Implementation(
+        conv, conv_transposes.images_gradient(images), conv_transposes.kernel_gradient(conv)
+    )
+
+
+def folded_conv(x: Array, w: Array, *, padding: Pairs, fold: int, **unused: Any) -> Array:
+    """Convolution with stride 1, [N,H,W,C] by [kh,kw,C,F], `fold` outputs of a row at a time.
+
+    A row of W pixels of C channels lies in memory as W / f pixels of f * C channels. A convolution
+    that makes f adjacent outputs from such wide pixels is the same function with f times the
+    channels: 5x5 from 1 to 6 channels becomes 5x2 from 4 to 24. Its kernel holds the original's f
+    times, each shifted by one pixel, and zeros between; images are only read in another shape.
+    """
+    n, h, width, channels = x.shape
+    kh, kw, _, features = w.shape
+    left, right = padding[1]
+    out = width + left + right - kw + 1
+    steps = -(-out // fold)
+    taps = -(-(kw + fold - 1) // fold)  # wide pixels below a window of `fold` outputs
+    whole = (steps + taps - 1) * fold
+    sides = ((0, 0, 0), (0, 0, 0), (left, whole - width - left, 0), (0, 0, 0))
+    x = lax.pad(x, x.dtype.type(0), sides).reshape(n, h, whole // fold, fold * channels)
+    rest = taps * fold - kw
+    shifted = [jnp.pad(w, ((0, 0), (i, rest - i), (0, 0), (0, 0))) for i in range(fold)]
+    w = jnp.stack(shifted, 3).reshape(kh, taps, fold * channels, fold * features)
+    y = reference.conv(x, w, padding=(padding[0], (0, 0)))
+    return y.reshape(n, y.shape[1], steps * fold, features)[:, :, :out]
+
+
+# --- 3x3 over many channels ---------------------------------------------------------------------
+
+_WINOGRAD = Implementation(
+    conv_winograd.conv, conv_winograd.images_gradient, conv_winograd.kernel_gradient
+)
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+_BLOCK = 32  # channels that several groups may have as one, with zeros between
+_MOST_BLOCKS = 32  # convolutions in a program in place of one
+_FEW_PIXELS = 1024  # of the outputs: below, patches
+_WIDE_GROUP = 32  # channels of a group, from which on XLA's own forward pass is faster
+
+
+def _grouped(pixels: Any, channels: int, groups: int) -> Implementation:
+    """What suits that many output pixels and channels of a group."""
+    together = max(1, _BLOCK // channels)
+    if groups <= 4 or (groups // together <= _MOST_BLOCKS and at_least(pixels, _FEW_PIXELS)):
+        return _derived(block_conv)
+    patches = _derived(patch_conv)
+    return patches._replace(conv=reference.conv) if channels >= _WIDE_GROUP else patches
+
+
+def block_conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, **unused: Any) -> Array:
+    """Grouped convolution: a few groups at a time as one, whose kernel has zeros between them."""
+    w, blocks = merge_groups(w, groups, _BLOCK)
+    pieces = zip(jnp.split(x, blocks, -1), jnp.split(w, blocks, -1), strict=True)
+    one = functools.partial(reference.conv, stride=stride, padding=padding)
+    return jnp.concatenate([one(a, b) for a, b in pieces], -1)
+
+
+def patch_conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, **unused: Any) -> Array:
+    """Grouped convolution: the pixels below each output in a row, one product for each group."""
+    kh, kw, channels, features = w.shape
+    n = x.shape[0]
+    out = output_size(x.shape[1:3], (kh, kw), stride, padding)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    below = [window_slice(x, i, j, out, stride).reshape(n * out[0] * out[1], groups, 1, channels)
+             for i in range(kh) for j in range(kw)]  # fmt: skip
+    patches = jnp.concatenate(below, 2).reshape(-1, groups, kh * kw * channels)
+    kernels = w.reshape(kh * kw * channels, groups, features // groups)
+    y = jnp.einsum("pgi,igo->pgo", patches, kernels)
+    return y.reshape(n, *out, features)

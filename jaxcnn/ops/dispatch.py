@@ -1,0 +1,241 @@
+"""Operations that have one implementation per platform, and the switch that turns all of them off.
+
+An operation is a JAX primitive. Its implementation is chosen while a program is lowered for a
+platform, so a program compiled ahead of time for a TPU holds nothing made for a CPU, whatever
+machine compiles it. Every operation has a plain implementation in `jaxcnn.ops.reference`, which
+defines its shape, its values and its derivatives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+MODES = ("platform", "reference")
+GPUS = ("cuda", "rocm")
+
+Function = Callable[..., Any]
+
+_mode = jax.make_user_context(default_value=None)  # part of the key of JAX's caches
+
+
+@contextlib.contextmanager
+def use(mode: str) -> Iterator[None]:
+    """Selects the implementations of everything traced inside the `with` statement.
+
+    `"reference"` computes every operation, BatchNorm included, with plain `lax` and Flax;
+    `"platform"` is the default. The environment variable `JAXCNN_OPS` sets the mode of a whole
+    process. The mode is read when a function is traced, and a function that was compiled in one
+    mode is traced again in the other.
+
+    Args:
+      mode: "platform" or "reference".
+
+    Raises:
+      ValueError: `mode` is neither.
+    """
+    with _mode(_checked("the mode of jaxcnn.ops", mode)):
+        yield
+
+
+def reference_requested() -> bool:
+    """Whether operations are traced with their plain implementations.
+
+    Raises:
+      ValueError: `JAXCNN_OPS` is set to something else than a mode.
+    """
+    mode = _mode.value or _checked("JAXCNN_OPS", os.environ.get("JAXCNN_OPS") or "platform")
+    return mode == "reference"
+
+
+def _checked(name: str, mode: str) -> str:
+    if mode not in MODES:
+        raise ValueError(f"{name} is {mode!r}; it must be one of {', '.join(MODES)}")
+    return mode
+
+
+def by_platform(
+    plain: Function, *args: Any, cpu: Function | None = None, gpu: Function | None = None
+) -> Any:
+    """`plain(*args)`, by `cpu` or `gpu` when lowered for such a platform.
+
+    For functions whose derivatives are derived from each implementation.
+    """
+    if reference_requested() or (cpu is None and gpu is None):
+        return plain(*args)
+    own = {} if cpu is None else {"cpu": cpu}
+    return lax.platform_dependent(*args, **own, **on_gpus(gpu), default=plain)
+
+
+def on_gpus(implementation: Function | None) -> dict[str, Function]:
+    """The implementation under the names of both GPU platforms; {} for None."""
+    return {} if implementation is None else dict.fromkeys(GPUS, implementation)
+
+
+def new_primitive(
+    name: str,
+    plain: Function,
+    *,
+    cpu: Function | None = None,
+    gpu: Function | None = None,
+    several: bool = False,
+) -> Primitive:
+    """A primitive that computes `plain(*arrays, **params)`, or what a platform has in its place.
+
+    It can be evaluated, compiled and exported. Derivatives and a batching rule have to be added.
+
+    Args:
+      name: what a jaxpr shows.
+      plain: the implementation that defines shapes and dtypes, used on every other platform.
+        `params` must be hashable.
+      cpu: the CPU's implementation, if it has one of its own.
+      gpu: that of both GPU platforms.
+      several: whether the implementations return a tuple of arrays instead of one array.
+    """
+    primitive = Primitive(name)
+    primitive.multiple_results = several
+
+    @functools.partial(jax.jit, static_argnames="params")
+    def compiled(*args, params):
+        return primitive.bind(*args, **dict(params))
+
+    def evaluate(*args, **params):
+        return compiled(*args, params=tuple(params.items()))
+
+    def abstract(*avals, **params):
+        out = jax.make_jaxpr(functools.partial(plain, **params))(*avals).out_avals
+        return out if several else out[0]
+
+    primitive.def_impl(evaluate)
+    primitive.def_abstract_eval(abstract)
+    mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=several))
+    own = {**({} if cpu is None else {"cpu": cpu}), **on_gpus(gpu)}
+    for platform, implementation in own.items():
+        lowering = mlir.lower_fun(implementation, multiple_results=several)
+        mlir.register_lowering(primitive, lowering, platform=platform)
+    return primitive
+
+
+def linear_pair(
+    name: str,
+    forward: Function,
+    backward: Function,
+    *,
+    counts: tuple[int, int],
+    cpu: Function | None = None,
+    gpu: Function | None = None,
+) -> Function:
+    """A function that is linear in its first arguments, with its own transpose.
+
+    `forward(*t, *residuals, **params)` and `backward(*cotangents, *residuals, **params)` are each
+    other's transposes in the linear arguments; both return tuples. The result has derivatives of
+    every order: in the linear arguments by itself and by its transpose, in the residuals by the
+    plain implementations.
+
+    Args:
+      name: what a jaxpr shows; the transpose's name ends in "_transpose".
+      forward: the plain implementation.
+      backward: the plain implementation of the transpose. Returns a cotangent for each linear
+        argument.
+      counts: how many arguments are linear, and how many arrays `forward` returns.
+      cpu: the CPU's implementation of the transpose, if it has one of its own.
+      gpu: that of both GPU platforms.
+
+    Returns:
+      `function(*t, *residuals, **params)`, which returns a tuple.
+    """
+    ahead = new_primitive(name, _mapped(forward), several=True)
+    back = new_primitive(
+        f"{name}_transpose", _mapped(backward), several=True,
+        cpu=cpu and _mapped(cpu), gpu=gpu and _mapped(gpu),
+    )  # fmt: skip
+    _differentiate(ahead, back, forward, counts[0])
+    _differentiate(back, ahead, backward, counts[1])
+
+    def function(*args, **params):
+        return tuple(ahead.bind(*args, mapped=(), **params))
+
+    return function
+
+
+def _mapped(function: Function) -> Function:
+    """`function` under a `vmap` for each entry of `mapped`, the arguments' axes, innermost first."""
+
+    def call(*args, mapped: Sequence[tuple[int | None, ...]], **params):
+        one = functools.partial(function, **params)
+        for axes in mapped:
+            one = jax.vmap(one, in_axes=axes)
+        return one(*args)
+
+    return call
+
+
+def _differentiate(primitive: Primitive, partner: Primitive, plain: Function, linear: int) -> None:
+    """Adds the derivatives and the batching rule of one half of a `linear_pair`."""
+    call = _mapped(plain)
+
+    def jvp(primals, tangents, **params):
+        out = primitive.bind(*primals, **params)
+        t = [_dense(dot, of) for dot, of in zip(tangents[:linear], primals)]
+        dots = primitive.bind(*t, *primals[linear:], **params)
+        moving = [i for i in range(linear, len(primals)) if not _is_zero(tangents[i])]
+        if moving:
+
+            def of_residuals(*values):
+                args = list(primals)
+                for i, value in zip(moving, values):
+                    args[i] = value
+                return call(*args, **params)
+
+            at, along = ([values[i] for i in moving] for values in (primals, tangents))
+            more = jax.jvp(of_residuals, at, along)[1]
+            dots = [a + b for a, b in zip(dots, more, strict=True)]
+        return out, list(dots)
+
+    def transpose(cotangents, *args, **params):
+        cotangents = [_dense(ct, ct.aval if _is_zero(ct) else ct) for ct in cotangents]
+        results = partner.bind(*cotangents, *args[linear:], **params)
+        wanted = [r if ad.is_undefined_primal(a) else None for r, a in zip(results, args)]
+        return [*wanted, *[None] * (len(args) - linear)]
+
+    def batch(args, axes, *, mapped, **params):
+        size = next(a.shape[axis] for a, axis in zip(args, axes) if axis is not batching.not_mapped)
+        args = [
+            in_front(a, axis, size if i < linear else None)
+            for i, (a, axis) in enumerate(zip(args, axes))
+        ]
+        front = tuple(
+            None if i >= linear and axis is batching.not_mapped else 0
+            for i, axis in enumerate(axes)
+        )
+        out = primitive.bind(*args, mapped=(*mapped, front), **params)
+        return out, [0] * len(out)
+
+    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_transposes[primitive] = transpose
+    batching.primitive_batchers[primitive] = batch
+
+
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, ad.Zero) or tangent.dtype == jax.dtypes.float0
+
+
+def _dense(tangent: Any, like: Any) -> Any:
+    """A symbolic zero as an array of zeros."""
+    return jnp.zeros(like.shape, like.dtype) if _is_zero(tangent) else tangent
+
+
+def in_front(a: Any, axis: int | None, size: int | None = None) -> Any:
+    """The mapped axis first. What is not mapped is repeated `size` times, or left for None."""
+    if axis is not batching.not_mapped:
+        return jnp.moveaxis(a, axis, 0)
+    return a if size is None else jnp.broadcast_to(a, (size, *a.shape))

@@ -1,0 +1,347 @@
+"""BatchNorm with the activation behind it, and local response normalization.
+
+Large batches are normalized in small groups for accuracy ("ghost batches", Hoffer et al. 2017,
+arXiv 1705.08741; 32 per accelerator in Goyal et al. 2017, arXiv 1706.02677, section 3). Where such
+a group is whatever lies on a device, the number of devices is part of the recipe. Here it is
+stated: with groups of 32, a batch of 256 gives the same result on one device and on eight.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.linen import dtypes
+from jax import Array, lax
+
+from jaxcnn.ops import reference
+from jaxcnn.ops.dispatch import by_platform, linear_pair, reference_requested
+
+
+def local_response_norm(
+    x: Array,
+    *,
+    n: int = 5,
+    k: float = 2.0,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    alpha_div_n: bool = False,
+) -> Array:
+    """x / (k + alpha * sum of squares over n adjacent channels) ** beta, [N,H,W,C].
+
+    Krizhevsky et al. 2012, section 3.3, as printed. `alpha_div_n=True` divides alpha by n, as
+    Caffe (with k=1) and the authors' own code (k=2) do.
+    """
+    alpha = alpha / n if alpha_div_n else alpha
+    if reference_requested() or beta != 0.75:
+        return reference.local_response_norm(x, n=n, k=k, alpha=alpha, beta=beta)
+    root = lax.rsqrt(k + alpha * reference.channel_window_sum(x * x, n))
+    return x * root * jnp.sqrt(root)
+
+
+class BatchNorm(nn.Module):
+    """BatchNorm, f[N,...,C] to f[N,...,C] of `dtype`, and the ReLU and the shortcut behind it.
+
+    Variables and values of a step are those of `nn.BatchNorm` with its defaults. `norm(x, skip)`
+    adds a shortcut, f[N,...,C] too, before the ReLU.
+
+    Attributes:
+      use_running_average: normalize by the running statistics; nothing is updated.
+      momentum: the fraction of the running statistics that a step keeps.
+      epsilon: added to the variance.
+      dtype: of the result; None for that of x and the parameters. Statistics take float32 at least.
+      use_scale, use_bias, scale_init, bias_init: of the parameters, f32[C].
+      axis_name: mesh axis that shares the batch, over which statistics are averaged.
+      relu: apply `nn.relu` to the result.
+      group: in training, take statistics over that many neighboring examples; the running ones are
+        the means of the groups'. None takes them over the whole batch. A device's shard of the
+        batch holds whole groups, or a group whole shards; then `axis_name` names the devices.
+
+    Raises:
+      ValueError: a group fits neither, or a shortcut is given without `relu`.
+    """
+
+    use_running_average: bool
+    momentum: float = 0.99
+    epsilon: float = 1e-5
+    dtype: Any = None
+    use_scale: bool = True
+    use_bias: bool = True
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
+    axis_name: str | None = None
+    relu: bool = False
+    group: int | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, skip: Array | None = None) -> Array:
+        features = x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
+        scale = bias = None
+        if self.use_scale:
+            scale = self.param("scale", self.scale_init, features, jnp.float32)
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, features, jnp.float32)
+        dtype = dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
+        scale = jnp.ones(features, jnp.float32) if scale is None else scale
+        bias = jnp.zeros(features, jnp.float32) if bias is None else bias
+        if skip is not None and not self.relu:
+            raise ValueError("a shortcut is added before the ReLU, but relu is False")
+        shape = x.shape
+        if self.use_running_average or self.is_initializing():
+            means, variances = (_like(x, value.value) for value in (mean, var))
+        else:
+            groups, devices = self._groups(x.shape[0])
+            if groups is not None:  # f[G,n,C]
+                x = x.reshape(groups, -1, *features)
+                skip = None if skip is None else skip.reshape(x.shape)
+            axes = tuple(range(x.ndim - 1)) if groups is None else (1,)
+            means, variances = batch_statistics(
+                x, axes, self.axis_name if groups is None or devices else None, devices, mean.value
+            )
+            for running, found in ((mean, means), (var, variances)):
+                kept = self.momentum * running.value
+                running.value = kept + (1 - self.momentum) * found.reshape(-1, *features).mean(0)
+        factor = lax.rsqrt(variances + self.epsilon) * _like(x, scale)
+        y = normalize(x, means, factor, _like(x, bias), skip, relu=self.relu, dtype=dtype)
+        return y.reshape(shape)
+
+    def _groups(self, examples: int) -> tuple[int | None, int]:
+        """How many groups these examples are, None for one of the batch; the devices of a group."""
+        if self.group is None:
+            return None, 0
+        larger, smaller = max(self.group, examples), min(self.group, examples)
+        if larger % smaller:
+            raise ValueError(f"{examples} examples do not fit groups of {self.group}")
+        if self.group <= examples:
+            return examples // self.group, 0
+        if self.axis_name is None:
+            raise ValueError(f"a group is {self.group} examples, but there are {examples}")
+        return 1, self.group // examples
+
+
+def _like(x: Array, value: Array) -> Array:
+    """A value per channel, f[C], with as many axes as x has."""
+    return value.reshape((1,) * (x.ndim - 1) + value.shape)
+
+
+# --- statistics ---------------------------------------------------------------------------------
+
+
+def batch_statistics(
+    x: Array, axes: tuple[int, ...], axis_name: str | None, devices: int, guess: Array
+) -> tuple[Array, Array]:
+    """Mean and biased variance over the axes, which stay with size 1, and over devices.
+
+    Args:
+      x: f[...,C].
+      axes: over which statistics are taken.
+      axis_name: mesh axis of devices that share the batch, or None.
+      devices: how many neighboring devices share a group; 0 for all of them.
+      guess: f[C], about the mean; the same on all devices.
+
+    Returns:
+      Two arrays of float32 at least.
+    """
+    local = reference.moments if reference_requested() else moments
+    mean, var = local(x, axes)
+    if axis_name is None:
+        return mean, var
+    neighbors = None
+    if devices:
+        count = lax.psum(1, axis_name)
+        neighbors = [list(range(i, i + devices)) for i in range(0, count, devices)]
+    # Squares of distances from a guess: those from zero lose what is small beside the mean.
+    guess = lax.stop_gradient(_like(x, guess))
+    second = var + lax.square(mean - guess)
+    mean, second = lax.pmean((mean, second), axis_name, axis_index_groups=neighbors)
+    return mean, jnp.maximum(0.0, second - lax.square(mean - guess))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """Mean and biased variance over the axes, which stay with size 1, in one pass over x.
+
+    Sums are of differences from the mean of a few elements: from zero, float32 loses a variance
+    that is small beside the squared mean (at a mean of 1,000 standard deviations, all of it).
+    """
+    shift = lax.optimization_barrier(_wide(_sample(x, axes)).mean(axes, keepdims=True))
+
+    def two_reductions(x, shift, axes=axes):
+        y = _wide(x) - shift
+        return y.mean(axes, keepdims=True), lax.square(y).mean(axes, keepdims=True)
+
+    def rows(x, shift):
+        # XLA adds up rows of pixels about three times as fast as it adds up over three axes.
+        first, second = two_reductions(x.reshape(-1, x.shape[-1]), shift.reshape(1, -1), (0,))
+        return first.reshape(shift.shape), second.reshape(shift.shape)
+
+    def one_reduction(x, shift):
+        y = _wide(x) - shift
+        return _mean_of_both(y, lax.square(y), axes)
+
+    cpu = rows if shift.size == x.shape[-1] else None
+    first, second = by_platform(two_reductions, x, shift, cpu=cpu, gpu=one_reduction)
+    return shift + first, jnp.maximum(0.0, second - lax.square(first))
+
+
+@moments.defjvp
+def _moments_jvp(axes, primals, tangents):
+    mean, var = moments(*primals, axes)
+    return (mean, var), _moments_tangent(*tangents, *primals, mean, axes=axes)
+
+
+def _moments_change(t, x, mean, *, axes):
+    t = _wide(t)
+    return t.mean(axes, keepdims=True), (2 * (x - mean) * t).mean(axes, keepdims=True)
+
+
+def _moments_gradient(g_mean, g_var, x, mean, *, axes):
+    count = x.size // mean.size
+    return ((g_mean / count + (2 / count) * g_var * (x - mean)).astype(x.dtype),)
+
+
+_moments_tangent = linear_pair("moments_tangent", _moments_change, _moments_gradient, counts=(1, 2))
+
+
+def _sample(x: Array, axes: tuple[int, ...]) -> Array:
+    """Some of the elements: of the first example a grid of 4 x 4, or 16 of each group."""
+    steps = [slice(None)] * x.ndim
+    for axis in axes:
+        steps[axis] = slice(None, None, max(1, x.shape[axis] // (16 if axes == (1,) else 4)))
+    if 0 in axes:
+        steps[0] = slice(0, 1)
+    return x[tuple(steps)]
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _mean_of_both(a: Array, b: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """The means of both over the axes, which stay with size 1, in one pass."""
+    zero = jnp.zeros((), a.dtype)
+    sums = lax.reduce((a, b), (zero, zero), lambda p, q: (p[0] + q[0], p[1] + q[1]), axes)
+    shape = [1 if axis in axes else n for axis, n in enumerate(a.shape)]
+    count = np.prod([a.shape[axis] for axis in axes])
+    return sums[0].reshape(shape) / count, sums[1].reshape(shape) / count
+
+
+# --- normalization and what follows it ----------------------------------------------------------
+
+
+def normalize(
+    x: Array, mean: Array, factor: Array, bias: Array, skip: Array | None, *, relu: bool, dtype: Any
+) -> Array:
+    """(x - mean) * factor + bias as `dtype`, plus the shortcut, and its ReLU, f[...,C].
+
+    Args:
+      x: f[...,C].
+      mean, factor, bias: of as many axes as x, of size 1 or of x's.
+      skip: f[...,C] of `dtype`, or None.
+      relu: apply `nn.relu`.
+      dtype: of the result.
+    """
+    if reference_requested():
+        return reference.normalize(x, mean, factor, bias, skip, relu=relu, dtype=dtype)
+    return _normalize((relu, jnp.dtype(dtype)), x, mean, factor, bias, skip)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _normalize(options, x, mean, factor, bias, skip):
+    relu, dtype = options
+    return reference.normalize(x, mean, factor, bias, skip, relu=relu, dtype=dtype)
+
+
+@_normalize.defjvp
+def _normalize_jvp(options, primals, tangents):
+    relu, dtype = options
+    x, mean, factor, bias, skip = primals
+    y = _normalize(options, *primals)
+    # The barrier keeps the sign where there is a shortcut, a byte per element; without one it is
+    # found again from x where that is cheaper.
+    positive = y > 0 if skip is None else lax.optimization_barrier(y > 0)
+    linear = [t for t in tangents if t is not None]
+    (t,) = (_tangent if skip is None else _tangent_with_skip)(
+        *linear, x, mean, factor, bias, positive, relu=relu, dtype=dtype
+    )
+    return y, t
+
+
+def _change(tx, t_mean, t_factor, t_bias, *rest, relu, dtype):
+    *t_skip, x, mean, factor, _, positive = rest
+    t = ((tx - t_mean) * factor + (x - mean) * t_factor + t_bias).astype(dtype)
+    for shortcut in t_skip:
+        t = shortcut + t
+    return (jnp.where(positive, t, 0) if relu else t,)
+
+
+def _gradient(g, x, mean, factor, bias, positive, *, relu, dtype, skip=False):
+    masked = jnp.where(positive, g, 0) if relu else g
+    wide = masked.astype(factor.dtype)
+    sums = _sum_to(mean, wide), _sum_to(mean, wide * (x - mean))
+    return _gradients(x, factor, bias, masked, *sums, skip)
+
+
+def _gradients(x, factor, bias, masked, sum_g, sum_gx, skip):
+    """Of x, mean, factor, bias and the shortcut, from the two sums of the ReLU's gradient."""
+    dx = (masked.astype(factor.dtype) * factor).astype(x.dtype)
+    of_bias = _sum_to(bias, sum_g).astype(bias.dtype)
+    return dx, -factor * sum_g, sum_gx, of_bias, *([masked] if skip else [])
+
+
+def _gradient_by_rows(g, x, mean, factor, bias, positive, **options):
+    """`_gradient` on a CPU, over rows of pixels."""
+    channels = x.shape[-1]
+    if mean.size != channels:
+        return _gradient(g, x, mean, factor, bias, positive, **options)
+    flat = (a.reshape(-1, channels) for a in (g, x, mean, factor, bias, positive))
+    shapes = [a.shape for a in (x, mean, factor, bias, x)]
+    return tuple(a.reshape(s) for a, s in zip(_gradient(*flat, **options), shapes))
+
+
+def _gradient_in_two_passes(
+    g, x, mean, factor, bias, positive, *, relu, dtype, skip=False
+):  # fmt: skip
+    """`_gradient` on a GPU, where passes over memory are what it costs.
+
+    One pass adds up, a second one makes the result. The barriers keep the passes apart: otherwise
+    the first writes for the second what is cheaper to find again.
+    """
+
+    def behind_relu(x, g, positive):
+        if relu and not skip:
+            positive = ((x - mean) * factor + bias).astype(dtype) > 0
+        return jnp.where(positive, g, 0) if relu else g
+
+    x = lax.optimization_barrier(x)
+    wide = behind_relu(x, g, positive).astype(factor.dtype)
+    axes = tuple(axis for axis, n in enumerate(mean.shape[:-1]) if n == 1)
+    count = x.size // mean.size
+    means = _mean_of_both(wide, wide * (x - mean), axes)
+    x, g, positive, means = lax.optimization_barrier((x, g, positive, means))
+    masked = behind_relu(x, g, positive)
+    return _gradients(x, factor, bias, masked, count * means[0], count * means[1], skip)
+
+
+def _sum_to(like: Array, a: Array) -> Array:
+    """The sum over the axes that `like` has with size 1."""
+    axes = tuple(axis for axis, n in enumerate(like.shape) if n == 1)
+    return a.sum(axes, keepdims=True)
+
+
+def _pair(name: str, skip: bool):
+    backward, cpu, gpu = (
+        functools.partial(f, skip=skip)
+        for f in (_gradient, _gradient_by_rows, _gradient_in_two_passes)
+    )
+    return linear_pair(name, _change, backward, counts=(5 if skip else 4, 1), cpu=cpu, gpu=gpu)
+
+
+_tangent = _pair("normalize_tangent", skip=False)
+_tangent_with_skip = _pair("normalize_add_tangent", skip=True)

@@ -1,0 +1,228 @@
+"""Pooling.
+
+Max pooling knows the place of each window's maximum by a number, found while the maximum is. Its
+derivative is a choice by that number: nothing is compared with a value that a compiler could have
+computed twice, in two roundings.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxcnn.ops import reference
+from jaxcnn.ops.dispatch import by_platform, linear_pair, reference_requested
+from jaxcnn.ops.windows import Padding, Pair, output_size, pair, pool_padding, spread, window_slice
+
+
+def max_pool(
+    x: Array, window: Pair, stride: Pair, padding: Padding = 0, *, ceil_mode: bool = False
+) -> Array:
+    """Max pooling, [N,H,W,C] to [N,h,w,C]. The first of equal maxima gets the whole gradient.
+
+    Args:
+      x: images.
+      window: height and width of a window.
+      stride: vertical and horizontal step.
+      padding: minus infinity around the images, see `padding_pairs`.
+      ceil_mode: round the output size up as Caffe does, see `pool_padding`.
+    """
+    options = _options(x, window, stride, padding, ceil_mode)
+    if reference_requested():
+        return reference.max_pool(x, **options)
+    return _max_pool(x, *options.values())
+
+
+def avg_pool(
+    x: Array,
+    window: Pair,
+    stride: Pair,
+    padding: Padding = 0,
+    *,
+    count_include_pad: bool = False,
+    ceil_mode: bool = False,
+) -> Array:
+    """Average pooling, [N,H,W,C] to [N,h,w,C].
+
+    Args:
+      x: images.
+      window: height and width of a window.
+      stride: vertical and horizontal step.
+      padding: zeros around the images, see `padding_pairs`.
+      count_include_pad: divide by the whole window (Caffe, torchvision's inception_v3), not by the
+        pixels inside the images (TensorFlow).
+      ceil_mode: round the output size up as Caffe does, see `pool_padding`.
+    """
+    options = _options(x, window, stride, padding, ceil_mode)
+    if count_include_pad or not any(map(any, options["padding"])):
+        return _window_sum(x, **options) / np.prod(options["window"])
+    pixels = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+    return _window_sum(x, **options) / _window_sum(pixels, **options)
+
+
+def global_avg_pool(x: Array) -> Array:
+    """[N,H,W,C] to [N,C]."""
+    return jnp.mean(x, axis=(1, 2))
+
+
+def adaptive_avg_pool(x: Array, size: int) -> Array:
+    """Torch's adaptive average: [N,H,W,C] to [N,size,size,C]; windows may overlap."""
+    for axis in (1, 2):
+        n = x.shape[axis]
+        bounds = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
+        parts = [jnp.mean(lax.slice_in_dim(x, a, b, axis=axis), axis) for a, b in bounds]
+        x = jnp.stack(parts, axis)
+    return x
+
+
+def _options(
+    x: Array, window: Pair, stride: Pair, padding: Padding, ceil_mode: bool
+) -> dict[str, Any]:
+    return {
+        "window": tuple(pair(window)),
+        "stride": tuple(pair(stride)),
+        "padding": pool_padding(x.shape[1:3], window, stride, padding, ceil_mode),
+    }
+
+
+# --- sums and maxima ----------------------------------------------------------------------------
+
+
+def _window_sum(x: Array, **options) -> Array:
+    plain, by_axes = _plain_and_by_axes(reference.window_sum, **options)
+    return by_platform(plain, x, cpu=by_axes)
+
+
+def _plain_and_by_axes(reduce, window, stride, padding):
+    """`reduce(x, window=..., ...)`, and the same one axis at a time where windows overlap."""
+    plain = functools.partial(reduce, window=window, stride=stride, padding=padding)
+
+    def by_axes(x):
+        x = reduce(x, window=(1, window[1]), stride=(1, stride[1]), padding=((0, 0), padding[1]))
+        return reduce(x, window=(window[0], 1), stride=(stride[0], 1), padding=(padding[0], (0, 0)))
+
+    overlap = all(k > s for k, s in zip(window, stride))
+    return plain, by_axes if overlap else plain
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def _max_pool(x, window, stride, padding):
+    """The maxima where no number is needed."""
+    plain, by_axes = _plain_and_by_axes(reference.max_pool, window, stride, padding)
+    scan = functools.partial(_scan, window=window, stride=stride, padding=padding)
+    return by_platform(plain, x, cpu=by_axes, gpu=lambda x: scan(x)[0])
+
+
+@_max_pool.defjvp
+def _max_pool_jvp(window, stride, padding, primals, tangents):
+    (y, _), (t, _) = _max_and_number_jvp(window, stride, padding, primals, tangents)
+    return y, t
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def _max_and_number(x, window, stride, padding):
+    """Each window's maximum and the number of its first place, by rows: f[N,h,w,C], i8[N,h,w,C]."""
+    plain = functools.partial(reference.max_pool, window=window, stride=stride, padding=padding)
+    scan = functools.partial(_scan, window=window, stride=stride, padding=padding)
+    return by_platform(lambda x: (plain(x), scan(x)[1]), x, cpu=scan, gpu=scan)
+
+
+@_max_and_number.defjvp
+def _max_and_number_jvp(window, stride, padding, primals, tangents):
+    (x,), (t,) = primals, tangents
+    y, number = _max_and_number(x, window, stride, padding)
+    options = {"window": window, "stride": stride, "padding": padding, "size": x.shape[1:3]}
+    (t,) = _values_at(t, number, lax.stop_gradient(x), **options)
+    return (y, number), (t, np.zeros(number.shape, jax.dtypes.float0))
+
+
+def _scan(x, *, window, stride, padding):
+    """`_max_and_number` in one pass over x."""
+    out = output_size(x.shape[1:3], window, stride, padding)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+    places = [(i, j) for i in range(window[0]) for j in range(window[1])]
+    dtype = jnp.int8 if len(places) < 128 else jnp.int32
+    best = window_slice(x, 0, 0, out, stride)
+    number = jnp.zeros(best.shape, dtype)
+    for n, (i, j) in enumerate(places[1:], 1):
+        value = window_slice(x, i, j, out, stride)
+        number = jnp.where(value > best, dtype(n), number)
+        best = jnp.maximum(best, value)
+    return best, number
+
+
+# --- the derivative of max pooling --------------------------------------------------------------
+# Linear in its first argument; `x` serves XLA's own transpose, which finds the maximum in it.
+
+
+def _chosen(t, number, x, *, window, stride, padding, size):
+    """The element of each window of t that the number names, [N,H,W,C] to [N,h,w,C]."""
+    t = jnp.pad(t, ((0, 0), *padding, (0, 0)))
+    y = jnp.zeros(number.shape, t.dtype)
+    for n in range(window[0] * window[1]):
+        i, j = divmod(n, window[1])
+        value = window_slice(t, i, j, number.shape[1:3], stride)
+        y = jnp.where(number == n, value, y)
+    return (y,)
+
+
+def _placed(g, number, x, *, window, stride, padding, size):
+    """The transpose of `_chosen`: what XLA's own gradient of max pooling is."""
+    pool = functools.partial(reference.max_pool, window=window, stride=stride, padding=padding)
+    return jax.vjp(pool, x)[1](g)
+
+
+def _placed_by_spreading(g, number, x, *, window, stride, padding, size):
+    """`_placed` on a CPU: the windows' n-th places for each n, added up."""
+    padded = [n + sum(p) for n, p in zip(size, padding)]
+    dx = jnp.zeros((g.shape[0], *padded, g.shape[-1]), g.dtype)
+    for n in range(window[0] * window[1]):
+        i, j = divmod(n, window[1])
+        dx += spread(jnp.where(number == n, g, 0), i, j, padded, stride)
+    return (_without_padding(dx, size, padding),)
+
+
+def _placed_by_gathering(g, number, x, *, window, stride, padding, size):
+    """`_placed` on a GPU, where XLA's own scatters with atomic additions.
+
+    Each pixel looks at the last window that begins at or before it, and at those before that one
+    as far as they reach.
+    """
+    number = lax.optimization_barrier(number)  # or it is found anew for each pixel
+    (top, _), (left, _) = padding
+    rows, columns = (-(-(n + pad) // s) for n, pad, s in zip(size, (top, left), stride))
+    pixels = (g.shape[0], rows, stride[0], columns, stride[1], g.shape[-1])
+
+    def of_window(a, down, right):
+        """`a` of the window that begins so many steps before a pixel's own, for every pixel."""
+        spare = (down, rows - a.shape[1] - down, 0), (right, columns - a.shape[2] - right, 0)
+        a = lax.pad(a, a.dtype.type(0), ((0, 0, 0), *spare, (0, 0, 0)))
+        return lax.broadcast_in_dim(a, pixels, (0, 1, 3, 5))
+
+    dx = jnp.zeros(pixels, jnp.promote_types(g.dtype, jnp.float32))
+    for down in range(-(-window[0] // stride[0])):
+        for right in range(-(-window[1] // stride[1])):
+            row = np.arange(stride[0])[:, None] + down * stride[0]
+            column = np.arange(stride[1]) + right * stride[1]
+            inside = (row < window[0]) & (column < window[1])
+            place = np.where(inside, row * window[1] + column, -1).astype(number.dtype)
+            hit = of_window(number, down, right) == place[None, None, :, None, :, None]
+            dx += jnp.where(hit, of_window(g, down, right), 0)
+    dx = dx.astype(g.dtype).reshape(g.shape[0], rows * stride[0], columns * stride[1], -1)
+    return (_without_padding(dx, size, padding),)
+
+
+def _without_padding(x, size, padding):
+    (top, _), (left, _) = padding
+    return x[:, top : top + size[0], left : left + size[1]]
+
+
+_values_at = linear_pair(
+    "max_pool_tangent", _chosen, _placed, counts=(1, 1),
+    cpu=_placed_by_spreading, gpu=_placed_by_gathering,
+)  # fmt: skip
