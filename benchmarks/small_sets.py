@@ -21,7 +21,7 @@ import harness
 STEPS = 300
 CHILD = """
 import json, sys, time, tempfile
-from jaxcnn.ablation.study import make_config
+from jaxcnn.studies.study import make_config
 from jaxcnn.data import sources
 from jaxcnn.training import train
 

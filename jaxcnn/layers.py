@@ -73,7 +73,7 @@ class Network(nn.Module):
       remat: what is recomputed in the backward pass instead of being kept: False nothing, True all
         within a block, "cheap" all within a block but the results of convolutions.
       box_head: None, or where the object is too, as endpoint `box`: "scr" one box f32[N,4] for all
-        classes, "pcr" one for each, f32[N,4K]; see `jaxcnn.training.localisation`.
+        classes, "pcr" one for each, f32[N,4K]; see `jaxcnn.training.optim.losses`.
     """
 
     num_classes: int = 1000
