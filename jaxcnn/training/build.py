@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxcnn.data.sets import Dataset, EncodedSet
 from jaxcnn.models.registry import create_model
-from jaxcnn.training import build, parallel
+from jaxcnn.training import parallel
 from jaxcnn.training.config import Recorded
 from jaxcnn.training.input import preprocess, sets
 from jaxcnn.training.input.preprocess import Prepare
@@ -128,7 +128,7 @@ def make_setup(config: Recorded) -> Setup:
     )
     total_steps = max(1, length)
     params = abstract_variables(model, image_shape)["params"]
-    build.check_head(params, config.model.options, box_weight)
+    check_head(params, config.model.options, box_weight)
     optimizer, rate = optimizers.make_optimizer(
         config.optimizer,
         config.schedule,

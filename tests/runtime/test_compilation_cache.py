@@ -86,15 +86,15 @@ import hashlib, os
 before = dict(os.environ)
 import jaxcnn
 assert dict(os.environ) == before
-from jaxcnn import program_cache
-program_cache.use()
+from jaxcnn.runtime import compilation, compilation_cache
+compilation_cache.use()
 import jax, jax.numpy as jnp, optax
-from jaxcnn.training import compiling, state, step
+from jaxcnn.training import state, step
 found = []
 jax.monitoring.register_event_listener(lambda event, **_: found.append(event))
 model, optimizer = jaxcnn.create_model("lenet5"), optax.sgd(0.1, 0.9)
 now = state.create_state(model, optimizer, jax.random.key(0), (1, 32, 32, 1))
-make = compiling.jit(step.make_train_step(model, optimizer), donate_argnums=(0,))
+make = compilation.jit(step.make_train_step(model, optimizer), donate_argnums=(0,))
 image = jax.random.normal(jax.random.key(1), (4, 32, 32, 1))
 for _ in range(3):
     now, _ = make(now, {"image": image, "label": jnp.arange(4)}, jax.random.key(2))

@@ -196,9 +196,9 @@ def test_a_set_in_both_forms_is_read(broken, roots):
 
 def test_tensorflow_is_not_imported(roots):
     code = (
-        "import sys\nfrom jaxcnn.data import sources\n"
+        "import sys\nfrom jaxcnn.data import catalog\n"
         "for root in sys.argv[1:]:\n"
-        "    sources.load('tfds:cifar10', 'train', data_dir=root)\n"
+        "    catalog.load('tfds:cifar10', 'train', data_dir=root)\n"
         "assert 'tensorflow_datasets' in sys.modules\n"
         "print('tensorflow' in sys.modules)\n"
     )
