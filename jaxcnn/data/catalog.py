@@ -12,15 +12,12 @@ import numpy as np
 from jaxcnn._checks import near
 from jaxcnn.data.preprocessing import STATISTICS, Normalisation
 from jaxcnn.data.readers import (
-    archive,
     cifar,
     digits,
-    folders,
     mnist,
     synthetic,
     synthetic_boxes,
     tfds,
-    tfds_images,
 )
 from jaxcnn.data.sets import Dataset, EncodedSet, Part, Source, channel_statistics, check_labels
 from jaxcnn.data.splits import parse_split
@@ -170,12 +167,18 @@ def open_parts(
             f"{source!r} is no set of image files{hint}; write folder:PATH, archive:PATH, tfds:NAME"
         )
     if kind == "tfds":
+        from jaxcnn.data.readers import tfds_images
+
         class_names, parts = tfds_images.open_tfds_images(rest, data_dir)
     else:
         path = Path(data_dir or "", Path(rest).expanduser())
         if kind == "folder":
+            from jaxcnn.data.readers import folders
+
             class_names, parts = folders.open_folder(path)
         else:
+            from jaxcnn.data.readers import archive
+
             class_names, parts = archive.open_archive(path)
     for part, size in KNOWN_SIZES.get(source, {}).items():
         if part in parts and parts[part].size != size:

@@ -67,8 +67,8 @@ def test_digits_are_scikit_learns_each_once():
 
 def test_digits_are_read_without_importing_scikit_learn_and_the_same_with_it(monkeypatch):
     found = subprocess.run(
-        [sys.executable, "-c", "import sys; from jaxcnn.data import digits; digits._table()\n"
-         "print('sklearn' in sys.modules)"],
+        [sys.executable, "-c", "import sys\nfrom jaxcnn.data.readers import digits\n"
+         "digits._table()\nprint('sklearn' in sys.modules)"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout == "False\n"
@@ -214,8 +214,9 @@ def test_importing_is_light():
     """Neither scikit-learn nor TFDS, array_record, TensorFlow come with the package."""
     code = (
         "import json, sys, jaxcnn, jaxcnn.data\n"
-        "from jaxcnn.data import augment, resident, sources\n"
-        "sources.load('synthetic', 'test')\n"
+        "from jaxcnn.data import catalog\nfrom jaxcnn.data.augment import pipeline\n"
+        "from jaxcnn.data.loader import resident\n"
+        "catalog.load('synthetic', 'test')\n"
         "heavy = ('sklearn', 'tensorflow_datasets', 'tensorflow', 'array_record', 'PIL')\n"
         "print(json.dumps([m for m in heavy if m in sys.modules]))\n"
     )

@@ -47,7 +47,8 @@ def test_a_batch_depends_on_seed_and_step_only():
     run_of(6, 1437, 64, 2)
     assert np.array_equal(resident.batch_indices(5, 1000, 1437, 64), later)
     code = (
-        "from jaxcnn.data import resident; print(resident.batch_indices(5, 1000, 1437, 64).sum())"
+        "from jaxcnn.data.loader import resident\n"
+        "print(resident.batch_indices(5, 1000, 1437, 64).sum())"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(out.stdout) == later.sum()
