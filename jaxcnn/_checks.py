@@ -27,8 +27,13 @@ def require(good: bool, what: str, value: Any, right: str) -> None:
         raise ValueError(f"{what} is {value!r}; it must be {right}")
 
 
-def one_line(error: BaseException) -> str:
-    """What went wrong, without line breaks."""
+def message(error: BaseException) -> str:
+    """What went wrong; of an error of the system the file and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+    return str(error)
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, without line breaks."""
+    return " ".join(message(error).split())

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxcnn import heap
-from jaxcnn._checks import one_line
+from jaxcnn._checks import message
 from jaxcnn.cli.common import MISTAKE, USER_MISTAKES, debugging
 from jaxcnn.runtime import compilation_cache
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USER_MISTAKES as error:
         if debugging(args.debug):
             raise
-        print(f"jaxcnn: error: {one_line(error)}", file=sys.stderr)
+        print(f"jaxcnn: error: {message(error)}", file=sys.stderr)
         return MISTAKE
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
