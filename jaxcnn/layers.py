@@ -64,7 +64,7 @@ class Network(nn.Module):
       axis_name: mesh axis over which BatchNorm averages its batch statistics while training;
         None for statistics of each device's own share.
       bn_group: examples that BatchNorm takes its statistics of while training, see
-        `jaxcnn.batch_norm`; None for what `axis_name` says.
+        `jaxcnn.ops.BatchNorm`; None for what `axis_name` says.
       bn_epsilon: what BatchNorm adds to the variance.
       bn_momentum: the fraction of BatchNorm's running statistics that a training step keeps.
       channels: of the images: 3 for color, 1 for grey.
@@ -72,7 +72,7 @@ class Network(nn.Module):
       remat: what is recomputed in the backward pass instead of being kept: False nothing, True all
         within a block, "cheap" all within a block but the results of convolutions.
       box_head: None, or where the object is too, as endpoint `box`: "scr" one box f32[N,4] for all
-        classes, "pcr" one for each, f32[N,4K]; see `jaxcnn.training.localisation`.
+        classes, "pcr" one for each, f32[N,4K]; see `jaxcnn.training.optim.losses`.
     """
 
     num_classes: int = 1000

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import cli, layers, operations
+from jaxcnn import layers, operations
 from jaxcnn.analysis import selfcheck
 from jaxcnn.analysis.layer_kinds import BFLOAT16, KINDS, Operation
+from jaxcnn.cli import main
 from jaxcnn.ops import BatchNorm
 
 BY_NAME = {kind.name: kind for kind in KINDS}
@@ -21,7 +22,7 @@ def check(kind):
 
 
 def test_all_kinds_are_right(capsys):
-    assert cli.main(["selfcheck"]) == 0
+    assert main(["selfcheck"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.endswith("  ok")] == lines[2 : 2 + len(KINDS)]
     assert lines[-1].endswith(f"all {len(KINDS)} kinds agree with float64 on the CPU")
@@ -38,7 +39,7 @@ def test_a_halved_gradient_is_found(monkeypatch, capsys):
     monkeypatch.setattr(operations, "_to_first_maximum", halved)
     kinds = [BY_NAME["max pooling 2x2"], BY_NAME["average pooling 2x2"]]
     monkeypatch.setattr(selfcheck, "KINDS", kinds)
-    assert cli.main(["selfcheck"]) == 1
+    assert main(["selfcheck"]) == 1
     _, _, wrong, right, _, summary = capsys.readouterr().out.splitlines()
     assert wrong.endswith("WRONG") and right.endswith("ok")
     _, loss, gradients, *_ = wrong.removeprefix("max pooling ").split()

@@ -9,7 +9,7 @@ from drawing import draw_images, draw_variables
 
 import jaxcnn
 from jaxcnn.models import alexnet
-from jaxcnn.training.compiling import compile_init
+from jaxcnn.runtime.compilation import compile_init
 
 NARROW = {"widths": (16, 16, 12, 12, 8), "fc_width": 10, "num_classes": 5}
 
