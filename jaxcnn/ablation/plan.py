@@ -31,6 +31,7 @@ _POINTS = 20  # evaluations of a run: the points of its curve
 _FEWEST_STEPS = 200  # a budget cuts steps down to this before it leaves runs out
 _LEAST_STEPS = 20  # of a run, however short the budget is
 _TIMED_POINTS = 4  # evaluations of the run that is timed
+_TIMED_SCHEDULE = {"name": "constant", "learning_rate": 1e-8}  # a study's own may diverge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,7 +263,8 @@ def measure(study: Study, *, overrides: Overrides | None = None) -> list[Cost]:
         work.append(_work(job.config))
         building.append(time.perf_counter() - began)  # as long as `check` will take
     lightest = min(range(len(jobs)), key=lambda i: work[i])
-    cost = _time(make_jobs(study, overrides=overrides, steps=_LEAST_STEPS)[lightest].config)
+    timed = {**(overrides or {}), "schedule": _TIMED_SCHEDULE}
+    cost = _time(make_jobs(study, overrides=timed, steps=_LEAST_STEPS)[lightest].config)
     macs, layers = work[lightest]
     return [
         Cost(cost.fixed * n / layers + seconds, cost.step * m / macs)
@@ -290,13 +292,13 @@ def _time(config: ConfigDict) -> Cost:
     stepping: list[float] = []  # seconds from one point to the last step before the next
     points: list[float] = []  # seconds of an evaluation and its checkpoints
     with tempfile.TemporaryDirectory() as folder, _nothing_compiled():
-        stepped = pointed = None
+        stepped, pointed = began, 0.0
         for report in train(config, Path(folder) / "run"):
             now = time.perf_counter()
             if report.kind == "step":
                 stepped = now
             elif report.kind == "checkpoint" and not report.values["best"]:
-                if pointed is not None:  # the first point compiles
+                if pointed:  # the first point compiles
                     stepping.append(stepped - pointed)
                     points.append(now - stepped)
                 pointed = now
@@ -310,7 +312,7 @@ def _time(config: ConfigDict) -> Cost:
 @contextlib.contextmanager
 def _nothing_compiled() -> Iterator[None]:
     """Compiles anew what earlier processes have compiled: most of a plan's runs are new."""
-    before = jax.config.jax_enable_compilation_cache
+    before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     try:

@@ -90,8 +90,10 @@ def write_json(
     failed: Mapping[str, str],
 ) -> None:
     """Writes title, rows, what was scaled, and which runs failed."""
-    content = {"title": study.title, "source": study.source, "scaled": scaled, "rows": rows}
-    content["failed"] = dict(failed)
+    content = {
+        **{"title": study.title, "source": study.source, "scaled": scaled, "rows": rows},
+        "failed": dict(failed),
+    }
     path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 

@@ -110,7 +110,7 @@ def _folder(path: Path):
 
 def _tar(path: Path, part: str):
     """({class: [(name in it, offset, size)]}, read); the tar is read once, headers only."""
-    members = []  # (name, None for a folder, or offset and size)
+    members: list[tuple[str, tuple[int, int] | None]] = []  # (name, place; None for a folder)
     with tarfile.open(path, "r:") as tar:
         for member in tar:
             name = member.name.removeprefix("./").rstrip("/")
