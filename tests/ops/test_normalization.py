@@ -1,22 +1,32 @@
-"""BatchNorm in each platform's form against Flax's own and against its formula in float64."""
+"""BatchNorm against Flax's own and against its formula in float64; response normalization."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference as definitions
+from convolutions import close, draw
 
-from jaxcnn.ops import BatchNorm
+from jaxcnn import ops
+from jaxcnn.ops import BatchNorm, normalization
+from jaxcnn.training import compiling
 
 EPSILON = 1e-3
 OPTIONS = {"use_running_average": False, "momentum": 0.7, "epsilon": EPSILON}
 
 
-@pytest.fixture(params=["cpu", "gpu"])
+@pytest.fixture(params=["platform", "reference", "gpu"])
 def form(request, monkeypatch):
-    """The form of a platform, here on the CPU."""
-    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
-    return request.param
+    """What computes: this platform's implementations, the reference, or a GPU's, run here."""
+    if request.param == "gpu":
+        monkeypatch.setattr(normalization, "by_platform", of_a_gpu)
+    with ops.use("reference" if request.param == "reference" else "platform"):
+        yield request.param
+
+
+def of_a_gpu(plain, *args, cpu=None, gpu=None):
+    return (gpu or plain)(*args)
 
 
 def inputs(dtype=jnp.float32):
@@ -77,10 +87,8 @@ def test_same_as_flax(dtype, behind, form):
         )
 
 
-@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
-def test_closed_form(platform, monkeypatch):
+def test_closed_form(form):
     """Ioffe & Szegedy 2015, algorithm 1 and the derivatives below it, by NumPy in float64."""
-    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     x, g, _, variables = inputs()
     y, stats, dx, dparams = outputs_and_gradients(BatchNorm(**OPTIONS), x, g, variables)
     x, g = np.asarray(x, np.float64).reshape(-1, 3), np.asarray(g, np.float64).reshape(-1, 3)
@@ -163,13 +171,6 @@ def test_a_group_has_to_be_there(form):
             BatchNorm(group=group, **OPTIONS).apply(variables, x, mutable=["batch_stats"])
 
 
-@pytest.fixture
-def float64():
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
-
-
 def test_types_of_parameters_and_gradients(form, float64):
     """Whatever the types of images and shortcut."""
     x, g, skip, variables = inputs()
@@ -182,24 +183,143 @@ def test_types_of_parameters_and_gradients(form, float64):
     assert {leaf.dtype for leaf in jax.tree.leaves(dparams)} == {jnp.dtype("float32")}
 
 
-def program(*behind):
-    x, g, skip, variables = inputs()
-    module = BatchNorm(relu=bool(behind), **OPTIONS)
-    skips = (skip,) if "shortcut" in behind else ()
-    return str(
-        jax.make_jaxpr(lambda *a: outputs_and_gradients(module, *a))(x, g, variables, *skips)
-    )
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+def test_gradient_in_two_passes_of_a_gpu(relu, skip, float64):
+    """And over rows, of a CPU: the same sums."""
+    x, g, mask = draw(4, 3, 3, 5), draw(4, 3, 3, 5, seed=1), draw(4, 3, 3, 5, seed=2) > 0
+    mean, factor, bias = (draw(1, 1, 1, 5, seed=i) for i in (3, 4, 5))
+    positive = mask if skip else (x - mean) * factor + bias > 0
+    options = {"relu": relu or skip, "dtype": jnp.float64, "skip": skip}
+    arguments = tuple(map(jnp.asarray, (g, x, mean, factor, bias, positive)))
+    want = normalization._gradient(*arguments, **options)
+    for gradient in (normalization._gradient_in_two_passes, normalization._gradient_by_rows):
+        found = jax.jit(lambda *a, f=gradient: f(*a, **options))(*arguments)
+        assert len(found) == len(want) == 4 + skip
+        for a, b in zip(found, want):
+            close(a, b)
 
 
-def test_sums_of_rows_on_a_cpu():
-    """The program adds up over the rows alone, in both directions."""
-    text = program()
-    assert "reduce_sum[axes=(0,)" in text and "axes=(0, 1, 2)" not in text
+@pytest.mark.parametrize("behind", ["nothing", "relu", "shortcut and relu"])
+@pytest.mark.parametrize("group", [None, 2])
+def test_every_derivative_is_the_references(behind, group, float64):
+    """Forward mode, second and third derivatives, `vmap` of one argument and of all."""
+    x, t, skip, tskip = (draw(4, 3, 3, 5, seed=i) for i in range(4))
+    module = BatchNorm(relu="relu" in behind, dtype=jnp.float64, group=group, **OPTIONS)
+    params = {"scale": draw(5, seed=5), "bias": draw(5, seed=6)}
+    tparams = {"scale": draw(5, seed=7), "bias": draw(5, seed=8)}
+    stats = {"mean": draw(5, seed=9), "var": np.abs(draw(5, seed=10))}
+
+    def apply(params, x, skip):
+        skips = (skip,) if "shortcut" in behind else ()
+        variables = {"params": params, "batch_stats": stats}
+        return module.apply(variables, x, *skips, mutable=["batch_stats"])
+
+    def loss(*args):
+        y, updated = apply(*args)
+        return jnp.sum(jnp.sin(y)) + sum(jnp.sum(a**2) for a in jax.tree.leaves(updated))
+
+    def run(*args):
+        along = (tparams, t, tskip)
+        gradient = jax.grad(loss, (0, 1, 2))
+        hvp = lambda *args: jax.jvp(gradient, args, along)[1]  # noqa: E731
+        several = jnp.stack([args[1], args[1][::-1] + 1, t])
+        return (
+            jax.jvp(apply, args, along), hvp(*args), jax.jvp(hvp, args, along)[1],
+            jax.vmap(gradient, (None, 0, None))(args[0], several, args[2]),
+            jax.vmap(hvp, (None, None, 0))(args[0], args[1], several),
+        )  # fmt: skip
+
+    found = jax.jit(lambda *args: run(*args))(params, x, skip)
+    with ops.use("reference"):
+        want = jax.jit(lambda *args: run(*args))(params, x, skip)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+        close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("behind", [(), ("relu",), ("relu", "shortcut")])
-def test_one_pass_a_direction_on_a_gpu(behind, monkeypatch):
-    """Both sums of a direction are one operation, and nothing else is added up over images."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    text = program(*behind)
-    assert text.count("reduce[") == 2 and "reduce_sum[axes=(0, 1, 2)" not in text
+# --- far from zero ------------------------------------------------------------------------------
+
+FAR = [(10, 1e-5), (100, 1e-5), (1000, 1e-4)]
+
+
+def far(mean):
+    """Images of this mean and standard deviation 1, and their output in float64."""
+    rng = np.random.default_rng(1)
+    x = (mean + rng.standard_normal((8, 16, 16, 12))).astype(np.float32)
+    wide = x.astype(np.float64)
+    centered = wide - wide.mean((0, 1, 2))
+    return jnp.asarray(x), centered / np.sqrt(wide.var((0, 1, 2)) + 1e-5)
+
+
+@pytest.mark.parametrize("mean, limit", FAR)
+def test_mean_far_from_zero(mean, limit, form):
+    """With fresh running statistics; the variance, too."""
+    x, want = far(mean)
+    module = BatchNorm(use_running_average=False, momentum=0.0)
+    variables = module.init(jax.random.key(0), x)
+    y, new = compiling.jit(lambda v, x: module.apply(v, x, mutable=["batch_stats"]))(variables, x)
+    error = float(np.abs(y - want).max())
+    print(f"mean/std {mean}, {form}: {error:.1e}")
+    assert error < limit
+    var = np.asarray(x, np.float64).var((0, 1, 2))
+    np.testing.assert_allclose(new["batch_stats"]["var"], var, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mean, limit", FAR)
+def test_mean_far_from_zero_of_four_devices(mean, limit):
+    """Once the running mean is near; devices whose own means differ share their statistics."""
+    x, want = far(mean)
+    module = BatchNorm(use_running_average=False, momentum=0.9, axis_name="devices")
+    statistics = {"mean": jnp.full(12, mean * 1.001), "var": jnp.ones(12)}
+    variables = {"params": {"scale": jnp.ones(12), "bias": jnp.zeros(12)}}
+
+    def run(x):
+        given = {**variables, "batch_stats": statistics}
+        return module.apply(given, x, mutable=["batch_stats"])
+
+    y, _ = jax.pmap(run, "devices")(x.reshape(4, 2, *x.shape[1:]))
+    error = float(np.abs(y.reshape(x.shape) - want).max())
+    print(f"mean/std {mean}, four devices: {error:.1e}")
+    assert error < limit
+
+
+# --- response normalization ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5, 16])
+def test_response_normalization_as_printed(channels, float64):
+    x = 30 * draw(2, 3, 4, channels)
+    close(ops.local_response_norm(x), definitions.local_response_norm(x))
+
+
+@pytest.mark.parametrize("n, k, alpha, beta", [(5, 1.0, 1e-4, 0.75), (3, 2.0, 1e-2, 0.5)])
+def test_response_normalization_with_alpha_over_n(n, k, alpha, beta, float64):
+    x = 30 * draw(2, 3, 4, 9)
+    actual = ops.local_response_norm(x, n=n, k=k, alpha=alpha, beta=beta, alpha_div_n=True)
+    close(actual, definitions.local_response_norm(x, n, k, alpha / n, beta))
+
+
+def test_gradient_of_response_normalization_by_differences(float64):
+    x, g, direction = 30 * draw(1, 2, 2, 7), draw(1, 2, 2, 7, seed=1), draw(1, 2, 2, 7, seed=2)
+    gradient = jax.grad(lambda x: jnp.sum(ops.local_response_norm(x) * g))(x)
+    ends = [
+        np.sum(reference.local_response_norm(x + sign * 1e-4 * direction) * g) for sign in (1, -1)
+    ]
+    np.testing.assert_allclose(np.sum(gradient * direction), (ends[0] - ends[1]) / 2e-4, rtol=1e-8)
+
+
+@pytest.mark.parametrize("n, k, alpha, beta", [(5, 1.0, 1e-2, 0.75), (4, 2.0, 1e-1, 0.5)])
+def test_response_normalization_and_its_derivatives(n, k, alpha, beta, float64):
+    x, t = 3 * draw(2, 3, 4, 9), draw(2, 3, 4, 9, seed=1)
+
+    def run(x):
+        def loss(x):
+            return jnp.sum(jnp.sin(ops.local_response_norm(x, n=n, k=k, alpha=alpha, beta=beta)))
+
+        return jax.jvp(loss, (x,), (t,)), jax.jvp(jax.grad(loss), (x,), (t,))
+
+    found = jax.jit(lambda x: run(x))(x)
+    with ops.use("reference"):
+        want = jax.jit(lambda x: run(x))(x)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+        close(a, b)
