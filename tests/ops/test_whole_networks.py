@@ -88,8 +88,8 @@ def test_step_of_every_network(name):
 def test_the_old_pooling_is_found(monkeypatch):
     """`x == y` in the backward pass: the gradients of this network are off by 5 %, not 1e-13."""
     name = "vgg_b_bn"
-    _, _, options = FAST[name]
-    arguments = given(name, 64, 4, options)
+    options = FAST[name][-1]
+    arguments = given(name, *FAST[name])
     right = step_of(name, *arguments, dtype=np.float64, mode="reference", **options)
     old_pooling.plant(monkeypatch)
     wrong = distances(step_of(name, *arguments, dtype=np.float64, **options), right)

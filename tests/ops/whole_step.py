@@ -56,12 +56,9 @@ def build(name, dtype, **options):
     return model.clone(dropout=0.0) if hasattr(model, "dropout") else model
 
 
-def compiled_step(model, aux_weight=0.0):
-    """`step(params, statistics, images, labels)` to loss, gradients, images' gradient, statistics.
-
-    Labels have to be of the images' batch size.
-    """
-    step = compiling.jit(make_train_step(
+def compiled_step(model, aux_weight=0.0, compiler=compiling.jit):
+    """`step(variables, images, labels)` to loss, gradients, images' gradient and statistics."""
+    step = compiler(make_train_step(
         ImagesAsParameters(model), KEEP_GRADIENT, losses.cross_entropy, aux_weight=aux_weight
     ))  # fmt: skip
 
@@ -86,11 +83,15 @@ def compiled_step(model, aux_weight=0.0):
 
 
 def step_of(name, variables, images, labels, *, dtype, mode="platform", **options):
-    """What one step computes in `dtype` with the implementations of `mode`."""
+    """What one step computes in `dtype` with the implementations of `mode`.
+
+    The reference's program is compiled in a hurry, the platform's as `train.py` does.
+    """
     model = build(name, dtype, **options)
     aux = {key for key in variables["params"] if key.startswith("aux")}
     with precision(dtype), ops.use(mode):
-        run = compiled_step(model, aux_weight=0.3 if aux else 0.0)
+        compiler = compiling.compile_init if mode == "reference" else compiling.jit
+        run = compiled_step(model, 0.3 if aux else 0.0, compiler)
         return run(*as_type((variables, images), dtype), labels)
 
 
