@@ -63,6 +63,10 @@ def outputs_and_gradients(module, x, g, variables, *skip):
     return y, updated["batch_stats"], *pull(g)
 
 
+def compiled(module, *args):
+    return jax.jit(lambda *args: outputs_and_gradients(module, *args))(*args)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("behind", ["nothing", "relu", "shortcut and relu"])
 def test_same_as_flax(dtype, behind, form):
@@ -90,7 +94,7 @@ def test_same_as_flax(dtype, behind, form):
 def test_closed_form(form):
     """Ioffe & Szegedy 2015, algorithm 1 and the derivatives below it, by NumPy in float64."""
     x, g, _, variables = inputs()
-    y, stats, dx, dparams = outputs_and_gradients(BatchNorm(**OPTIONS), x, g, variables)
+    y, stats, dx, dparams = compiled(BatchNorm(**OPTIONS), x, g, variables)
     x, g = np.asarray(x, np.float64).reshape(-1, 3), np.asarray(g, np.float64).reshape(-1, 3)
     scale, bias = (np.asarray(variables["params"][k], np.float64) for k in ("scale", "bias"))
     deviation = np.sqrt(x.var(0) + EPSILON)
@@ -111,8 +115,8 @@ def test_without_scale_or_bias(options, form):
     absent = "scale" if "use_scale" in options else "bias"
     given = {**variables, "params": {k: v for k, v in variables["params"].items() if k != absent}}
     plain = dict(variables["params"], **{absent: jnp.full(3, float(absent == "scale"))})
-    ours = outputs_and_gradients(BatchNorm(**OPTIONS, **options), x, g, given)
-    whole = outputs_and_gradients(BatchNorm(**OPTIONS), x, g, {**variables, "params": plain})
+    ours = compiled(BatchNorm(**OPTIONS, **options), x, g, given)
+    whole = compiled(BatchNorm(**OPTIONS), x, g, {**variables, "params": plain})
     assert set(ours[3]) == set(given["params"])
     for a, b in zip((ours[0], ours[2]), (whole[0], whole[2])):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
@@ -134,7 +138,7 @@ def test_under_transformations(wrap, form):
     x, g, skip, variables = inputs()
 
     def run(x, g, skip, kind=BatchNorm):
-        return outputs_and_gradients(kind(relu=True, **OPTIONS), x, g, variables, skip)
+        return compiled(kind(relu=True, **OPTIONS), x, g, variables, skip)
 
     if wrap == "vmap":
         several = [jnp.stack([a, 2 * a]) for a in (x, g, skip)]
@@ -158,7 +162,7 @@ def test_devices_share_a_batch_or_have_their_own(axis_name, form):
     images, dparams, stats = jax.pmap(step, "devices")(*shares)
     group = 2 if axis_name is None else None
     whole = BatchNorm(relu=True, group=group, **OPTIONS)
-    y, want_stats, dx, want_dparams, dskip = outputs_and_gradients(whole, x, g, variables, skip)
+    y, want_stats, dx, want_dparams, dskip = compiled(whole, x, g, variables, skip)
     assert_close(jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), images), (y, dx, dskip))
     for found, want in ((dparams, want_dparams), (stats, want_stats)):
         assert_close(jax.tree.map(lambda a: a[0], found), want)
@@ -178,7 +182,7 @@ def test_types_of_parameters_and_gradients(form, float64):
     made = module.init(jax.random.key(0), x.astype(jnp.float64))
     assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
     given = x.astype(jnp.float64), g.astype(jnp.float64), variables, skip.astype(jnp.bfloat16)
-    y, _, dx, dparams, dskip = outputs_and_gradients(module, *given)
+    y, _, dx, dparams, dskip = compiled(module, *given)
     assert (y.dtype, dx.dtype, dskip.dtype) == ("float64", "float64", "bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(dparams)} == {jnp.dtype("float32")}
 
