@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
 
 CONFIG = flags.DEFINE_string(
     "config",
@@ -60,27 +60,34 @@ def _is_override(argument: str) -> bool:
 
 def main(argv: Sequence[str]) -> int:
     del argv
-    logging.set_verbosity(logging.FATAL)  # Orbax's; what matters is raised and shown
-    from jaxcnn import heap, program_cache
+    from jaxcnn.runtime import heap
+    from jaxcnn.cli import common
+    from jaxcnn.runtime import compilation_cache
 
+    common.quiet()
     heap.keep_before_jax()
-    program_cache.use()
-    from jaxcnn.training import console, hosts, reading
+    compilation_cache.use()
+    from jaxcnn._checks import one_line
+    from jaxcnn.cli.train import train_and_show
+    from jaxcnn.runtime import distributed
+    from jaxcnn.training.config import files as config_files
 
     try:
-        shorthands = reading.shorthands(deterministic=DETERMINISTIC.value, profile=PROFILE.value)
-        fields = reading.read_config(CONFIG.value, [*_OVERRIDES, *shorthands])
+        shorthands = config_files.shorthands(
+            deterministic=DETERMINISTIC.value, profile=PROFILE.value
+        )
+        fields = config_files.read_config(CONFIG.value, [*_OVERRIDES, *shorthands])
     except ValueError as error:
-        print(f"train.py: error: {console.one_line(error)}", file=sys.stderr)
-        return console.MISTAKE
+        print(f"train.py: error: {one_line(error)}", file=sys.stderr)
+        return common.MISTAKE
     workdir = WORKDIR.value or Path("runs") / _run_name(CONFIG.value)
-    processes = hosts.asked_for(
+    processes = distributed.asked_for(
         DISTRIBUTED.value,
         coordinator=COORDINATOR.value,
         processes=PROCESSES.value,
         process=PROCESS.value,
     )
-    return console.run(
+    return train_and_show(
         fields,
         workdir,
         resume=RESUME.value,

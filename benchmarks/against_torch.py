@@ -117,7 +117,7 @@ def jaxcnn_form(
 
     from jaxcnn import create_model, model_info
     from jaxcnn.analysis import bench
-    from jaxcnn.analysis.count import count_params
+    from jaxcnn.models.costs import count_params
 
     info = model_info(name)
     aux = {} if info.params_with_aux is None else {"aux_heads": False}
@@ -286,9 +286,9 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # both sides on one GPU
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from jaxcnn import program_cache
+    from jaxcnn.runtime import compilation_cache
 
-    if program_cache.use() is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if compilation_cache.use() is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         sys.exit("a cache of programs is needed: JAXCNN_CACHE is 0 or its folder cannot be written")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     import harness

@@ -49,7 +49,7 @@ def programs(case: tuple[int, ...]) -> tuple[dict[str, Callable], float]:
     import numpy as np
 
     from jaxcnn.native_conv import native_conv
-    from jaxcnn.training.compiling import jit
+    from jaxcnn.runtime.compilation import jit
 
     batch, size, channels, features, kernel, stride = case
     pad = kernel // 2

@@ -25,9 +25,9 @@ import optax
 from jax import lax
 
 from jaxcnn import create_model, layers, operations
-from jaxcnn.analysis.tables import text_table
 from jaxcnn.batch_norm import BatchNorm
-from jaxcnn.training.compiling import jit
+from jaxcnn.reporting.tables import text_table
+from jaxcnn.runtime.compilation import jit
 from jaxcnn.training.state import create_state
 from jaxcnn.training.step import make_train_step, multi_step
 

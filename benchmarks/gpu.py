@@ -33,12 +33,16 @@ import optax
 
 from jaxcnn import create_model, model_info
 from jaxcnn.analysis import bench
-from jaxcnn.data import resident
-from jaxcnn.training import feeds, members_order, parts, programs, reading
-from jaxcnn.training.compiling import jit
+from jaxcnn.data.loader import resident
+from jaxcnn.runtime.compilation import jit
+from jaxcnn.training import engine, parts
 from jaxcnn.training.config import Recorded
+from jaxcnn.training.config import files as config_files
+from jaxcnn.training.ensemble import lockstep
+from jaxcnn.training.input import loaders
+from jaxcnn.training.input.preprocess import gather
 from jaxcnn.training.state import create_state
-from jaxcnn.training.step import gather, make_train_step, multi_step, run_keys
+from jaxcnn.training.step import make_train_step, multi_step, run_keys
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPE, STEPS = "cifar_resnet", 64_000
@@ -60,11 +64,11 @@ def recipe(dtype: str, scanned: int, blocks: int, calls: int, batch: int) -> dic
                f"train.batch_size={batch}", f"model.dtype={dtype}",
                # The synthetic set is short; its epochs shall not cut the calls.
                "eval.every_percent=100", "checkpoint.every_percent=100"]  # fmt: skip
-    fields = Recorded(reading.read_config(str(CONFIGS / f"{RECIPE}.py"), changes))
+    fields = Recorded(config_files.read_config(str(CONFIGS / f"{RECIPE}.py"), changes))
     setup = parts.make_setup(fields)
     state = parts.begin(setup, run_keys(0, None, None)[0])
-    feed = feeds.open_train(setup, 0, 0, None)
-    run, facts = programs.compile_train(setup, state, 0, run_keys(0, None, None)[1], feed)
+    feed = loaders.open_train(setup, 0, 0, None)
+    run, facts = engine.compile_train(setup, state, 0, run_keys(0, None, None)[1], feed)
     made = 0
 
     def block() -> float:
@@ -129,7 +133,7 @@ def seed_forms(
 
     step = make_train_step(model, optimizer, prepare=prepare)
     single = jit(multi_step(step, scanned), donate_argnums=(0,))
-    joint = members_order.joint(step, members, scanned)
+    joint = lockstep.joint(step, members, scanned)
     keys = [jax.random.key(seed) for seed in range(members)]
     states = [create_state(model, optimizer, key, (1, *shape)) for key in keys]
     held = {"alone": jax.tree.map(jnp.copy, states[0]), "together": states}

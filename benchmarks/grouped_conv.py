@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import layers
-from jaxcnn.analysis.tables import text_table
 from jaxcnn.native_conv import native_conv
-from jaxcnn.training.compiling import jit
+from jaxcnn.reporting.tables import text_table
+from jaxcnn.runtime.compilation import jit
 
 BATCH = 4
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn import heap
+from jaxcnn.runtime import heap
 
 # BENCH_RESULTS keeps short runs apart from the figures that are shown.
 RESULTS = Path(os.environ.get("BENCH_RESULTS") or Path(__file__).parent / "results")

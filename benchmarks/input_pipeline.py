@@ -34,9 +34,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from jaxcnn.data import crops, resident, streaming
+from jaxcnn.data import crops
 from jaxcnn.data.bad_records import BadRecords
-from jaxcnn.data.encoded import EncodedSet, Part
+from jaxcnn.data.loader import resident, streaming
+from jaxcnn.data.sets import EncodedSet, Part
 
 BASE = "Pillow"
 

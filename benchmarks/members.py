@@ -27,11 +27,12 @@ import numpy as np
 import optax
 
 from jaxcnn import create_model
-from jaxcnn.data import resident
-from jaxcnn.training import members_order
-from jaxcnn.training.compiling import jit
+from jaxcnn.data.loader import resident
+from jaxcnn.runtime.compilation import jit
+from jaxcnn.training.ensemble import lockstep
+from jaxcnn.training.input.preprocess import gather
 from jaxcnn.training.state import create_state
-from jaxcnn.training.step import gather, make_train_step
+from jaxcnn.training.step import make_train_step
 
 MODELS = {"lenet5": (7, (32, 32, 1)), "resnet20_cifar": (2, (32, 32, 3))}
 BATCH, SIZE = 64, 2048
@@ -70,7 +71,7 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, dict[str, float]]:
     began = time.perf_counter()
     single = jit(step, donate_argnums=(0,)).lower(own[0], whole | batches(0)[0], keys[0]).compile()
     middle = time.perf_counter()
-    joint = members_order.joint(step, members, 1)
+    joint = lockstep.joint(step, members, 1)
     joint = joint.lower(own, whole, batches(0), keys).compile()
     compiling = {"turn": middle - began, "vmap": time.perf_counter() - middle}
     held = {"turn": own, "vmap": states()}

@@ -21,13 +21,13 @@ import harness
 STEPS = 300
 CHILD = """
 import json, sys, time, tempfile
-from jaxcnn.ablation.study import make_config
-from jaxcnn.data import sources
+from jaxcnn.studies.study import make_config
+from jaxcnn.data import catalog
 from jaxcnn.training import train
 
 began, steps = float(sys.argv[1]), int(sys.argv[4])
 source, folder = sys.argv[2], sys.argv[3] or None
-channels = sources.load(source, "train[:1]", data_dir=folder).images.shape[-1]
+channels = catalog.load(source, "train[:1]", data_dir=folder).images.shape[-1]
 config = make_config({
     "model.name": "lenet5", "model.options.channels": channels, "data.source": source,
     "data.dir": folder, "data.augment": (("pad_crop", 2),), "train.batch_size": 128,

@@ -31,20 +31,20 @@ COMPILE = """
 import sys, time, json
 import jax, jax.numpy as jnp, numpy as np, optax
 from jaxcnn import create_model, model_info
-from jaxcnn.training import compiling
+from jaxcnn.runtime import compilation
 from jaxcnn.training.state import abstract_state
 from jaxcnn.training.step import make_train_step
 name, usual = sys.argv[1], sys.argv[2] == "usual"
 model, optimizer = create_model(name), optax.sgd(0.01, 0.9)
 shape = (1, *model_info(name).input_size)
 begin = time.perf_counter()
-make = jax.jit if usual else compiling.compile_init
+make = jax.jit if usual else compilation.compile_init
 jax.block_until_ready(make(lambda key: model.init(key, jnp.zeros(shape)))(jax.random.key(0)))
 init = time.perf_counter() - begin
 state = abstract_state(model, optimizer, shape)
 begin = time.perf_counter()
 batch = {"image": jnp.zeros((128, *shape[1:])), "label": jnp.zeros(128, jnp.int32)}
-step = compiling.jit(make_train_step(model, optimizer))
+step = compilation.jit(make_train_step(model, optimizer))
 step.lower(state, batch, jax.random.key(0)).compile()
 print(json.dumps({"initialise": init, "compile": time.perf_counter() - begin}))
 """

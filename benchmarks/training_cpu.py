@@ -25,11 +25,13 @@ import numpy as np
 import optax
 
 from jaxcnn import create_model, layers, operations
-from jaxcnn.data import resident, sources
-from jaxcnn.training import inputs
-from jaxcnn.training.compiling import jit
+from jaxcnn.data import catalog
+from jaxcnn.data.loader import resident
+from jaxcnn.runtime.compilation import jit
+from jaxcnn.training.input import preprocess
+from jaxcnn.training.input.preprocess import gather
 from jaxcnn.training.state import create_state
-from jaxcnn.training.step import gather, make_train_step
+from jaxcnn.training.step import make_train_step
 
 BATCH = 128
 SHAPES = {"lenet5": (32, 32, 1), "resnet20_cifar": (32, 32, 3)}
@@ -46,7 +48,7 @@ def make_run(name: str, dataset, *, options: bool = True, on_device: bool = True
     """A function that makes one step and returns its metrics."""
     model = create_model(name)
     optimizer = optax.sgd(0.01, 0.9)
-    prepare = inputs.make_prepare(dataset, AUGMENT[name])
+    prepare = preprocess.make_prepare(dataset, AUGMENT[name])
     key = jax.random.key(0)
     if not on_device:
         prepare = gather
@@ -86,7 +88,7 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, dict[str, float
     """Seconds a step of each form, and ratios to the full one."""
     channels = SHAPES[name][-1]
     rng = np.random.default_rng(0)
-    dataset = sources.Dataset(
+    dataset = catalog.Dataset(
         images=rng.integers(0, 256, (2048, *SHAPES[name]), np.uint8),
         labels=rng.integers(0, 10, 2048).astype(np.int32),
         num_classes=10,

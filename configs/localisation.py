@@ -4,8 +4,8 @@
     python train.py --config=configs/localisation.py:pcr        # a box for each class
     python train.py --config=configs/localisation.py:smoke      # five steps
 
-The set is drawn and its boxes are exact: see `jaxcnn.data.synthetic_boxes`. An answer is right if
-the class is, and the box has an intersection over union of at least 0.5 with the true one.
+The set is drawn and its boxes are exact: see `jaxcnn.data.readers.synthetic_boxes`. An answer is
+right if the class is, and the box has an intersection over union of at least 0.5 with the true one.
 
 Measured with jax 0.10.1 on two CPU cores that were shared, seed 0, 512 test images, by the first
 and the second command:

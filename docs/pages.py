@@ -17,7 +17,10 @@ from jaxcnn.analysis import networks
 from jaxcnn.models.registry import FAMILIES, list_models, model_info
 
 _SECTIONS = ("Args", "Arguments", "Attributes", "Fields", "Raises", "Returns", "Yields")
-_ROOMS = ("models", "data", "training", "evaluation", "analysis", "ablation", "weights")
+_PACKAGES = (
+    *("models", "data", "metrics", "weights", "training", "evaluation", "analysis", "studies"),
+    *("runtime", "reporting"),
+)
 
 
 def write_all(docs: Path) -> None:
@@ -55,15 +58,15 @@ def module_page(module: ModuleType) -> str:
 def modules() -> Iterator[ModuleType]:
     """The modules of the reference: those with something public."""
     yield importlib.import_module("jaxcnn.layers")
-    yield importlib.import_module("jaxcnn.convolution")
-    yield importlib.import_module("jaxcnn.operations")
-    for room in _ROOMS:
-        package = importlib.import_module(f"jaxcnn.{room}")
-        for found in pkgutil.iter_modules(package.__path__):
-            if not (room == "models" and found.name in FAMILIES) and not found.ispkg:
-                module = importlib.import_module(f"jaxcnn.{room}.{found.name}")
-                if _public(module):
-                    yield module
+    families = {f"jaxcnn.models.{family}" for family in FAMILIES}
+    for name in _PACKAGES:
+        package = importlib.import_module(f"jaxcnn.{name}")
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if found.name in families or found.ispkg or ".rules." in found.name:
+                continue
+            module = importlib.import_module(found.name)
+            if _public(module):
+                yield module
 
 
 def _public(module: ModuleType) -> list[tuple[str, object]]:

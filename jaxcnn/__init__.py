@@ -24,7 +24,16 @@ _EXPORTS = {
     "Summary": "jaxcnn.analysis.summary",
     "summarize": "jaxcnn.analysis.summary",
 }
-_PACKAGES = ("analysis", "data", "evaluation", "models", "training", "weights")
+_PACKAGES = (
+    "analysis",
+    "data",
+    "evaluation",
+    "metrics",
+    "models",
+    "studies",
+    "training",
+    "weights",
+)
 
 __all__ = [
     "ModelInfo",

@@ -64,19 +64,23 @@ class Network(nn.Module):
       axis_name: mesh axis over which BatchNorm averages its batch statistics while training;
         None for statistics of each device's own share.
       bn_group: examples that BatchNorm takes its statistics of while training, see
-        `jaxcnn.batch_norm`; None for what `axis_name` says.
-      channels: of the images: 3 for colour, 1 for grey.
+        `jaxcnn.ops.BatchNorm`; None for what `axis_name` says.
+      bn_epsilon: what BatchNorm adds to the variance.
+      bn_momentum: the fraction of BatchNorm's running statistics that a training step keeps.
+      channels: of the images: 3 for color, 1 for grey.
       min_size: smallest height and width of an image that the network can take.
       remat: what is recomputed in the backward pass instead of being kept: False nothing, True all
         within a block, "cheap" all within a block but the results of convolutions.
       box_head: None, or where the object is too, as endpoint `box`: "scr" one box f32[N,4] for all
-        classes, "pcr" one for each, f32[N,4K]; see `jaxcnn.training.localisation`.
+        classes, "pcr" one for each, f32[N,4K]; see `jaxcnn.training.optim.losses`.
     """
 
     num_classes: int = 1000
     dtype: Any = jnp.float32
     axis_name: str | None = None
     bn_group: int | None = None
+    bn_epsilon: float = 1e-5
+    bn_momentum: float = 0.9
     channels: int = 3
     min_size: int = 32
     remat: bool | str = False
@@ -100,15 +104,15 @@ class Network(nn.Module):
         """The network's convolution: `conv(features, kernel, stride, padding, name=...)`."""
         return functools.partial(conv, dtype=self.dtype, **options)
 
-    def norm(self, train: bool, *, epsilon: float = 1e-5, momentum: float = 0.9):
+    def norm(self, train: bool):
         """The network's BatchNorm: `norm(relu=..., name=...)(x, skip)`; the ReLU and the shortcut
-        are left out where they are not given. `momentum` is the share that is kept.
+        are left out where they are not given.
         """
         return functools.partial(
             BatchNorm,
             use_running_average=not train,
-            momentum=momentum,
-            epsilon=epsilon,
+            momentum=self.bn_momentum,
+            epsilon=self.bn_epsilon,
             dtype=self.dtype,
             axis_name=self.axis_name,
             group=self.bn_group,

@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from jaxcnn import cli
 from jaxcnn.analysis import networks
+from jaxcnn.cli import main
 from jaxcnn.models import registry
 
 ROOT = Path(__file__).parents[1]
 
 
 def run(capsys, *argv):
-    code = cli.main(argv)
+    code = main(argv)
     out, err = capsys.readouterr()
     assert code == 0 and err == ""
     return out
 
 
 def error(capsys, *argv):
-    assert cli.main(argv) == 2
+    assert main(argv) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("jaxcnn: error: ") and err.count("\n") == 1
     return err
@@ -31,7 +31,7 @@ def error(capsys, *argv):
 
 def test_help_of_every_command_gives_an_example_and_needs_no_jax():
     script = (
-        "import sys; from jaxcnn import cli; parser = cli.make_parser()\n"
+        "import sys; from jaxcnn.cli.main import make_parser; parser = make_parser()\n"
         "actions = [a for a in parser._actions if a.choices and hasattr(a.choices, 'items')]\n"
         "for name, command in actions[0].choices.items():\n"
         "    text = command.format_help()\n"
@@ -50,14 +50,14 @@ def test_a_mistake_is_one_line_and_debug_shows_where(capsys, monkeypatch):
     assert "did you mean 'lenet5'" in error(capsys, "summary", "lenet6")
     for argv in (["--debug", "summary", "lenet6"], ["summary", "lenet6", "--debug"]):
         with pytest.raises(ValueError, match="unknown model"):
-            cli.main(argv)
+            main(argv)
     monkeypatch.setenv("JAXCNN_DEBUG", "1")
     with pytest.raises(ValueError, match="unknown model"):
-        cli.main(["summary", "lenet6"])
+        main(["summary", "lenet6"])
 
 
 def test_missing_file_names_the_file(capsys, monkeypatch):
-    from jaxcnn.commands import summary
+    from jaxcnn.cli import summary
 
     monkeypatch.setattr(summary, "run", lambda args: Path("/nowhere/weights.npz").read_bytes())
     assert "/nowhere/weights.npz: No such file" in error(capsys, "summary", "vgg16")
@@ -78,7 +78,7 @@ def test_a_closed_pipe_is_no_mistake():
 def test_usage_errors_exit_with_2(capsys):
     for argv in ([], ["lst"], ["list", "--sort", "age"], ["list", "--json", "--markdown"]):
         with pytest.raises(SystemExit) as stop:
-            cli.main(argv)
+            main(argv)
         assert stop.value.code == 2
     capsys.readouterr()
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxcnn.training import compiling
+from jaxcnn.runtime import compilation
 from jaxcnn.training.config import validate
+from jaxcnn.training.config.files import read_config
 from jaxcnn.training.loop import train
-from jaxcnn.training.reading import read_config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("[!_]*.py"))
@@ -27,7 +27,7 @@ def smoke_case(path):
 @pytest.mark.parametrize("path", list(map(smoke_case, CONFIGS)))
 def test_smoke_form_runs(path, tmp_path, monkeypatch):
     if path.stem not in ("cifar_resnet", "lenet_digits"):  # five steps: quick to compile
-        monkeypatch.setattr(compiling, "CPU_STEP", compiling.CPU_INIT)
+        monkeypatch.setattr(compilation, "CPU_STEP", compilation.CPU_INIT)
     config = read_config(f"{path}:smoke")
     config.train.devices = 1
     reports = list(train(config, tmp_path))

@@ -17,7 +17,7 @@ and the same with seed 6. Ten crops each; the mean of the probabilities.
 Published top-5 error: 15.3 % on the test set, 15.4 % on the validation set; of the five alone 16.4.
 """
 
-from jaxcnn.training.ensembles import Ensemble, Member
+from jaxcnn.training.ensemble.described import Ensemble, Member
 
 RECIPE, VIEW = "../alexnet.py", "10crop"
 

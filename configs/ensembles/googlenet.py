@@ -12,7 +12,7 @@ and differ in the sampling and the order of the images: here in `train.seed`, wi
 Published top-5 error: 6.67 % on the validation and the test set.
 """
 
-from jaxcnn.training.ensembles import Ensemble, Member
+from jaxcnn.training.ensemble.described import Ensemble, Member
 
 NARROW = {"width": 0.125}
 

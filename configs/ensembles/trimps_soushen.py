@@ -17,7 +17,7 @@ smoke form narrow GoogLeNets stand in.
 Published top-5 error of the entry: 2.991 % on the test set.
 """
 
-from jaxcnn.training.ensembles import Ensemble, Member
+from jaxcnn.training.ensemble.described import Ensemble, Member
 
 INCEPTION, RESNET, VIEW = "../inception_v3.py", "../resnet_imagenet.py", "144crop"
 

@@ -22,9 +22,10 @@ import numpy as np
 import optax
 
 from jaxcnn import ops
-from jaxcnn.analysis.tables import text_table
-from jaxcnn.models.registry import create_model, model_info, near
-from jaxcnn.training import compiling
+from jaxcnn._checks import near
+from jaxcnn.models.registry import create_model, model_info
+from jaxcnn.reporting.tables import text_table
+from jaxcnn.runtime import compilation
 from jaxcnn.training.state import TrainState, abstract_variables, create_state
 from jaxcnn.training.step import make_train_step
 
@@ -155,7 +156,7 @@ def _measure(name, train, batch, dtype, size, seconds, machine) -> Bench:
         images_per_s=batch / step,
         flops=flops,
         bytes=moved,
-        memory_bytes=compiling.memory_bytes(compiled),
+        memory_bytes=compilation.memory_bytes(compiled),
         peak_share=flops / step / machine.flops_per_s[dtype],
         bandwidth_share=moved / step / machine.bytes_per_s if moved else None,
     )
@@ -189,10 +190,10 @@ def make_step(
         step = make_train_step(model, optimizer)
         if not metrics:
             step = _loss_only(step)
-        call = compiling.jit(step, donate_argnums=(0,))
+        call = compilation.jit(step, donate_argnums=(0,))
         return call, (state, {"image": images, "label": labels}, jax.random.key(1))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    return compiling.jit(functools.partial(model.apply, train=False)), (variables, images)
+    return compilation.jit(functools.partial(model.apply, train=False)), (variables, images)
 
 
 def _loss_only(step: Callable) -> Callable:

@@ -13,11 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jaxcnn.analysis.bench import Bench
-from jaxcnn.analysis.charts import place_labels
 from jaxcnn.analysis.networks import select
-from jaxcnn.analysis.tables import text_table
 from jaxcnn.models.registry import ModelInfo
-from jaxcnn.training.plots import make_figure
+from jaxcnn.reporting.figures import make_figure, place_labels
+from jaxcnn.reporting.tables import text_table
 
 _PARAMS_SHOWN = (5e6, 25e6, 75e6, 150e6)
 # Neighbours in the list differ; the last ones are for networks that crowd less.

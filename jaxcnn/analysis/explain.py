@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import ops
+from jaxcnn._checks import near
 from jaxcnn.analysis.receptive_field import INF, ReceptiveField
 from jaxcnn.analysis.rewiring import RULES, evaluate
-from jaxcnn.models.registry import near
 
 Array = jax.Array
 LOGITS = "logits"

@@ -14,9 +14,9 @@ from PIL import Image
 
 from jaxcnn.analysis import explain
 from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
+from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.evaluation.predict import Answer, preprocess, read_image
-from jaxcnn.training.plots import make_figure
-from jaxcnn.weights.pretrained import Preprocessing
+from jaxcnn.reporting.figures import make_figure
 
 _BATCH = 4
 _CHANNELS, _IMAGES = 5, 4

@@ -12,9 +12,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxcnn.analysis.tables import text_table
 from jaxcnn.models.registry import model_info, published
-from jaxcnn.training.plots import make_figure
+from jaxcnn.reporting.figures import make_figure
+from jaxcnn.reporting.tables import text_table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 from jax.extend.core import Literal
 
-from jaxcnn.analysis.count import equation_macs
 from jaxcnn.analysis.receptive_field import ReceptiveField, field
 from jaxcnn.analysis.spans import Spans, equation_spans, image_spans, inner_call
+from jaxcnn.models.costs import equation_macs
 
 
 @dataclasses.dataclass(frozen=True)

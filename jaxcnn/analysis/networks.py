@@ -11,9 +11,10 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from jaxcnn.analysis.tables import markdown_table, text_table
+from jaxcnn._checks import near
 from jaxcnn.models import registry
 from jaxcnn.models.registry import ModelInfo
+from jaxcnn.reporting.tables import markdown_table, text_table
 
 # Where the README's table begins and ends.
 MARKERS = ("<!-- networks -->", "<!-- /networks -->")
@@ -43,7 +44,7 @@ def select(
       ValueError: nothing matches, or the family or the order is unknown.
     """
     if family is not None and family not in registry.FAMILIES:
-        hint = registry.near(family, registry.FAMILIES)
+        hint = near(family, registry.FAMILIES)
         raise ValueError(f"unknown family {family!r}{hint or _known(registry.FAMILIES)}")
     if sort is not None and sort not in _SORT_FIELDS:
         raise ValueError(f"unknown order {sort!r}{_known(_SORT_FIELDS)}")
@@ -52,7 +53,7 @@ def select(
     if not chosen:
         known = [*registry.list_models(), *registry.list_aliases()]
         within = f" in family {family!r}" if family else ""
-        raise ValueError(f"no network matches {pattern!r}{within}{registry.near(pattern, known)}")
+        raise ValueError(f"no network matches {pattern!r}{within}{near(pattern, known)}")
     if sort:
         field = _SORT_FIELDS[sort]
         chosen.sort(key=lambda info: (getattr(info, field) is None, getattr(info, field)))

@@ -22,9 +22,10 @@ import numpy as np
 from jaxcnn import layers
 from jaxcnn.analysis import plain_layers as plain
 from jaxcnn.analysis.layer_kinds import CLASSES, KINDS, Kind
-from jaxcnn.analysis.tables import text_table
-from jaxcnn.training import compiling, losses
-from jaxcnn.training.optimizers import make_optimizer
+from jaxcnn.reporting.tables import text_table
+from jaxcnn.runtime import compilation
+from jaxcnn.training.optim import losses
+from jaxcnn.training.optim.optimizers import make_optimizer
 
 _SMOOTHING = 0.1
 _RATE, _MOMENTUM, _DECAY = 0.1, 0.9, 0.01
@@ -60,7 +61,7 @@ def check(kinds: Sequence[Kind] | None = None) -> Iterator[Row]:
         expected = _reference(kind, *given)
         tolerance = kind.tolerance[jax.default_backend() != "cpu"]
         try:
-            found = jax.device_get(compiling.jit(functools.partial(_step, kind))(*given))
+            found = jax.device_get(compilation.jit(functools.partial(_step, kind))(*given))
         except jax.errors.JaxRuntimeError as error:
             said = str(error).partition("\n")[0]
             yield Row(kind.name, np.nan, np.nan, np.nan, tolerance, said)
@@ -185,7 +186,7 @@ def _plain_step(kind: Kind, trained, labels, to_logits):
 def _reference(kind: Kind, trained, statistics, labels, to_logits) -> dict[str, Any]:
     with _float64(), jax.default_device(reference_device()):
         trained, to_logits = jax.tree.map(np.float64, (trained, to_logits))
-        step = compiling.compile_init(functools.partial(_plain_step, kind))
+        step = compilation.compile_init(functools.partial(_plain_step, kind))
         return jax.device_get(step(trained, labels, to_logits))
 
 

@@ -11,15 +11,16 @@ import numpy as np
 from PIL import Image
 
 from jaxcnn.analysis.signals import Signal, make_program
-from jaxcnn.data.dataset import Dataset
+from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation.predict import preprocess
 from jaxcnn.models.registry import create_model, model_info
-from jaxcnn.training import datasets, export
-from jaxcnn.training.checkpoints import Checkpoints
 from jaxcnn.training.config import Recorded
+from jaxcnn.training.input import sets
+from jaxcnn.training.output import trained
+from jaxcnn.training.output.checkpoints import Checkpoints
+from jaxcnn.training.output.workdir import BEST, CHECKPOINTS, MANIFEST, read_manifest
 from jaxcnn.training.state import init_variables
 from jaxcnn.training.step import run_keys
-from jaxcnn.training.workdir import BEST, CHECKPOINTS, MANIFEST, read_manifest
 
 
 def of_network(
@@ -77,7 +78,7 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
         with Checkpoints(workdir / folder, 1) as checkpoints:
             steps = checkpoints.steps()
         for step in sorted(set(steps) - known):
-            _, state = export.read_state(workdir / folder, step)
+            _, state = trained.read_state(workdir / folder, step)
             variables = {"params": state["params"], "batch_stats": state["batch_stats"]}
             variables = jax.tree.map(np.asarray, variables)
             yield f"{workdir.name}, step {step}{word}", program(variables, images, labels)
@@ -86,8 +87,8 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
 
 def _test_images(config: Recorded, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The first test images as the network takes them, their labels, and the number of classes."""
-    _, test, _ = datasets.open_sets(config)
-    how, names = datasets.preprocessing(config)
+    _, test, _ = sets.open_sets(config)
+    how, names = sets.preprocessing(config)
     if isinstance(test, Dataset):
         pixels = test.images[:batch] / np.float32(255)
         images = (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import layers
-from jaxcnn.analysis.tables import text_table
-from jaxcnn.training.losses import cross_entropy
-from jaxcnn.training.plots import make_figure
+from jaxcnn.reporting.figures import make_figure
+from jaxcnn.reporting.tables import text_table
+from jaxcnn.training.optim.losses import cross_entropy
 
 _LAYERS = (nn.Conv, nn.Dense)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from jax.extend.core import Literal
 
-from jaxcnn.analysis.count import sub_jaxprs
+from jaxcnn.models.costs import sub_jaxprs
 
 INF = math.inf
 

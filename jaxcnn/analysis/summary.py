@@ -13,12 +13,12 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxcnn.analysis.count import count_params
 from jaxcnn.analysis.layer_rows import Row, layer_rows
 from jaxcnn.analysis.receptive_field import field
 from jaxcnn.analysis.spans import image_spans
-from jaxcnn.analysis.tables import markdown_table, text_table
 from jaxcnn.analysis.trace import trace
+from jaxcnn.models.costs import count_params
+from jaxcnn.reporting.tables import markdown_table, text_table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Data: `sources` reads small sets into memory, `resident` orders them, `augment` prepares them."""
+"""Data: `catalog` opens a source by name, `loader` orders it, `augment` prepares it."""

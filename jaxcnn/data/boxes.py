@@ -89,8 +89,8 @@ def visible(boxes: Any) -> Any:
 def make_move(augment: Sequence[tuple[str, Any]]) -> Callable[[Array, Array, Any], Array]:
     """Makes `move(keys [N], boxes f32[N,M,4], (height, width)) -> f32[N,M,4]`.
 
-    The boxes go where `jaxcnn.data.augment.make_prepare` of the same steps and keys moves the
-    pixels, and are cut off at the border.
+    The boxes go where `jaxcnn.data.augment.pipeline.make_prepare` of the same steps and keys moves
+    the pixels, and are cut off at the border.
 
     Raises:
       ValueError: an augmentation turns or bends the image: boxes do not follow it.

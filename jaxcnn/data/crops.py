@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxcnn.data.images import decode, image_size
-from jaxcnn.models.registry import near
+from jaxcnn._checks import one_of
+from jaxcnn.data.decode import decode, image_size
 
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 # Shorter side of the resized image, for windows of 224 pixels.
@@ -105,9 +105,7 @@ def training_crop(name: str, size: int) -> Crop:
 
     Raises ValueError for another name.
     """
-    if name not in CROPS:
-        hint = near(name, CROPS) or f"; it must be one of {', '.join(CROPS)}"
-        raise ValueError(f"config.data.crop is {name!r}{hint}")
+    one_of("config.data.crop", name, CROPS)
     if name in ("inception", "whole"):
         return {"inception": inception, "whole": whole}[name]
     return functools.partial(
@@ -136,7 +134,7 @@ def cut(data: bytes, choose: Callable[[int, int], Window], size: int) -> np.ndar
       size: of the result.
 
     Raises:
-      jaxcnn.data.images.BadImage: the file shows no image.
+      jaxcnn.data.decode.BadImage: the file shows no image.
     """
     window = choose(*image_size(data))
     # Outside the window, resizing looks as far as a pixel of the result reaches.

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from jaxcnn.data import tfds
-from jaxcnn.data.archive import Draft
 from jaxcnn.data.bad_records import retried
-from jaxcnn.data.encoded import Part, open_parts
-from jaxcnn.data.images import BadImage, decode, image_size
-from jaxcnn.data.streaming import cores
+from jaxcnn.data.catalog import open_parts
+from jaxcnn.data.decode import BadImage, decode, image_size
+from jaxcnn.data.loader.streaming import cores
+from jaxcnn.data.readers import tfds
+from jaxcnn.data.readers.archive import Draft
+from jaxcnn.data.sets import Part
 
 QUALITY = 95  # of JPEGs that are resized
 
@@ -46,9 +47,9 @@ def write_archive(
     image stays as it is too.
 
     Args:
-      source: see `encoded.open_encoded`.
+      source: see `catalog.open_encoded`.
       out: the archive.
-      data_dir: see `encoded.open_encoded`.
+      data_dir: see `catalog.open_encoded`.
       side: images with more pixels on the shorter side are resized to this, with Lanczos' filter.
       quality: of the JPEGs, 1 to 100. With it all images are encoded anew, without only those that
         are resized, with 95.

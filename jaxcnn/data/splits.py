@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from jaxcnn.models.registry import near
+from jaxcnn._checks import near
 
 _SPLIT = re.compile(r"(?P<part>\w+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
 

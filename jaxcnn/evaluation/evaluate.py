@@ -13,16 +13,17 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxcnn.data import augment, encoded, images, sources
-from jaxcnn.data.dataset import Dataset
+from jaxcnn.data import catalog, decode, sets
+from jaxcnn.data.augment import pipeline
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation import protocols
 from jaxcnn.models.registry import create_model
-from jaxcnn.training import compiling
-from jaxcnn.training.workdir import MANIFEST, read_manifest
-from jaxcnn.weights.pretrained import Preprocessing
+from jaxcnn.runtime import compilation
+from jaxcnn.training.output.workdir import MANIFEST, read_manifest
 
 Variables = Mapping[str, Any]
-TestSet = Dataset | encoded.EncodedSet
+TestSet = Dataset | sets.EncodedSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ def members_of(what: str) -> list[str]:
     count = read_manifest(Path(what)).get("members")
     if count is None:
         return [what]
-    from jaxcnn.training.members import member_directory
+    from jaxcnn.training.output.workdir import member_directory
 
     return [str(member_directory(what, i)) for i in range(count)]
 
@@ -78,7 +79,7 @@ def open_entry(what: str, checkpoint: str = "best") -> Entry:
       ValueError, FileNotFoundError: it is none of these, or cannot be read.
     """
     if (Path(what) / MANIFEST).is_file():
-        from jaxcnn.training.export import read_run
+        from jaxcnn.training.output.trained import read_run
         from jaxcnn.weights import layout
 
         run = read_run(what, checkpoint)
@@ -116,10 +117,10 @@ def open_entry(what: str, checkpoint: str = "best") -> Entry:
 
 
 def open_test_set(source: str, split: str, data_dir: str | None) -> TestSet:
-    """A set in memory or one of image files. Raises as `sources.load` and `open_encoded` do."""
-    if sources.is_streamed(source, data_dir):
-        return encoded.open_encoded(source, split, data_dir)
-    return sources.load(source, split, data_dir=data_dir)
+    """A set in memory or one of image files. Raises as `catalog.load` and `open_encoded` do."""
+    if catalog.is_streamed(source, data_dir):
+        return catalog.open_encoded(source, split, data_dir)
+    return catalog.load(source, split, data_dir=data_dir)
 
 
 def probabilities(
@@ -185,9 +186,9 @@ def probabilities(
 def _compiled(model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable:
     """(variables, views u8[V,h,w,C]) to probabilities; the same for networks of one kind."""
 
-    @compiling.jit
+    @compilation.jit
     def answer(variables, views):
-        logits: Any = model.apply(variables, augment.normalise(views, mean, std), train=False)
+        logits: Any = model.apply(variables, pipeline.normalise(views, mean, std), train=False)
         return jax.nn.softmax(logits, -1)
 
     return answer
@@ -201,6 +202,6 @@ def examples(test_set: TestSet) -> Iterator[tuple[np.ndarray, int]]:
     for index in range(len(test_set)):
         data, label = test_set.read(index)
         try:
-            yield images.decode(data), label
-        except images.BadImage as error:
+            yield decode.decode(data), label
+        except decode.BadImage as error:
             raise ValueError(f"{test_set.name(index)} cannot be read: {error}") from error

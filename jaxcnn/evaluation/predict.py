@@ -14,8 +14,8 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxcnn.data.folders import EXTENSIONS
-from jaxcnn.weights.pretrained import Preprocessing
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.data.readers.folders import EXTENSIONS
 
 _MODES = {1: "L", 3: "RGB"}
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from jaxcnn.models.registry import near
+from jaxcnn._checks import one_of
 
 Views = Callable[[np.ndarray, int], np.ndarray]
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -104,10 +104,7 @@ PROTOCOLS = {
 
 def find(name: str) -> Protocol:
     """A protocol by name. Raises ValueError with near matches if there is none."""
-    if name not in PROTOCOLS:
-        hint = near(name, PROTOCOLS) or f"; it must be one of {', '.join(PROTOCOLS)}"
-        raise ValueError(f"unknown protocol {name!r}{hint}")
-    return PROTOCOLS[name]
+    return PROTOCOLS[one_of("protocol", name, PROTOCOLS)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.analysis.tables import text_table
-from jaxcnn.evaluation import classification, ensembles
+from jaxcnn.evaluation import ensembles
+from jaxcnn.metrics import classification
+from jaxcnn.reporting.tables import text_table
 
 
 def row(name: str, probabilities: np.ndarray, labels: np.ndarray, *, bootstrap: int = 0) -> dict:
@@ -115,7 +116,7 @@ def draw_confusion(
     probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], path: str
 ) -> None:
     """Draws `classification.confusion`, each row as shares of its class."""
-    from jaxcnn.training.plots import make_figure
+    from jaxcnn.reporting.figures import make_figure
 
     table = classification.confusion(probabilities, labels)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)

@@ -3,12 +3,13 @@ neural networks", NeurIPS 25, section 3 and figure 2; and Krizhevsky 2014, "One 
 parallelizing convolutional neural networks" (arXiv 1404.5997), the one-tower form.
 
 Two GPUs are two groups: conv2, conv4 and conv5 see the maps of their own tower only. Deviations:
-response normalisation spans both towers unless `lrn_per_tower` (on two GPUs it ran within each;
+response normalization spans both towers unless `lrn_per_tower` (on two GPUs it ran within each;
 Caffe's spans), and initial values are Caffe's unless `initialiser="paper"`, whose biases of 1 did
-not train in Caffe. `alexnet_caffenet` pools before it normalises and is otherwise the same; Caffe's
-constants of normalisation are `lrn="caffe"`. `alexnet_owt` is torchvision's: widths of the released
-configuration, no normalisation, dropout before fc6 and fc7; its biases start at 0, where
-torchvision draws them. `alexnet_owt_paper` has the widths that the footnote prints.
+not train in Caffe. `alexnet_caffenet` pools before it normalizes, with Caffe's constants, and is
+otherwise the same. With them (`lrn="caffe"`) `alexnet_2gpu` is Caffe's AlexNet. `alexnet_owt` is
+torchvision's: widths of the released configuration, no normalization, dropout before fc6 and fc7;
+its biases start at 0, where torchvision draws them. `alexnet_owt_paper` has the widths that the
+footnote prints.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ _OWT = functools.partial(
 
 VARIANTS = {
     "alexnet_2gpu": AlexNet,
-    "alexnet_caffenet": functools.partial(AlexNet, pool_first=True),
+    "alexnet_caffenet": functools.partial(AlexNet, pool_first=True, lrn="caffe"),
     "alexnet_ungrouped": functools.partial(AlexNet, groups=(1, 1, 1, 1, 1)),
     "alexnet_owt": functools.partial(_OWT, widths=(64, 192, 384, 256, 256)),
     "alexnet_owt_paper": functools.partial(_OWT, widths=(64, 192, 384, 384, 256)),

@@ -5,7 +5,8 @@ SE-BN-Inception, Hu, Shen, Sun 2018, "Squeeze-and-excitation networks" (arXiv 17
 The figure prints 4c and 4d with a projection of 128 channels and an output of 576, which exclude
 each other. `bn_inception` has the output, hence a projection of 96 (as TF-Slim); `bn_inception_608`
 has the projection, hence 608 and 1056 channels (as the authors of SENet). Strided 3x3 convolutions
-pad evenly, as Caffe's do and TensorFlow's do not.
+pad evenly, as Caffe's do and TensorFlow's do not. BatchNorm's epsilon is Caffe's 1e-5; TF-Slim's
+is 1e-3.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class BNInception(InceptionNetwork):
     """
 
     min_size: int = 32
+    bn_epsilon: float = 1e-5
     dropout: float = 0.0
     separable_stem: bool = True
     wide_projection: bool = False
@@ -108,7 +110,10 @@ class BNInception(InceptionNetwork):
         return self.classify(x, train)
 
 
-_WIDE = functools.partial(BNInception, wide_projection=True, separable_stem=False)
+# The networks of the Caffe files, whose average pools count the padding.
+_WIDE = functools.partial(
+    BNInception, wide_projection=True, separable_stem=False, count_include_pad=True
+)
 
 VARIANTS = {
     "bn_inception": BNInception,

@@ -14,7 +14,7 @@ from flax.linen.dtypes import promote_dtype
 from jax import Array, lax
 
 from jaxcnn import layers
-from jaxcnn.models.registry import near
+from jaxcnn._checks import near
 
 # The formula as printed (k 2, alpha 1e-4), Caffe's (k 1, alpha / n) and that of the authors' own
 # cuda-convnet (k 2, alpha / n).

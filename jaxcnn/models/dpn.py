@@ -88,7 +88,7 @@ class DPN(layers.Network):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
-        conv, norm = self.conv(), self.norm(train, epsilon=1e-3)
+        conv, norm = self.conv(), self.norm(train)
         block = functools.partial(
             self.block(DualPathBlock), groups=self.groups, split=self.split, conv=conv, norm=norm
         )

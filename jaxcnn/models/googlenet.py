@@ -117,8 +117,8 @@ class GoogLeNet(layers.Network):
     Fields (besides those of `Network`):
       aux_heads: have the auxiliary classifiers after 4a and 4d (endpoints `aux1`, `aux2`), which
         are computed at initialisation and where endpoints are asked for.
-      batch_norm: BatchNorm (epsilon 1e-3) after every convolution, which then has no bias.
-      gamma, bn_momentum: learn BatchNorm's scale; share of the statistics kept at a step.
+      batch_norm: BatchNorm after every convolution, which then has no bias.
+      gamma: learn BatchNorm's scale.
       kernel5: size of the "5x5" convolutions.
       separable_stem: the first convolution is separable, with depth multiplier 8.
       naive: modules without 1x1 reductions and projection.
@@ -132,8 +132,8 @@ class GoogLeNet(layers.Network):
 
     aux_heads: bool = True
     batch_norm: bool = False
+    bn_epsilon: float = 1e-3
     gamma: bool = True
-    bn_momentum: float = 0.9
     kernel5: int = 5
     separable_stem: bool = False
     naive: bool = False
@@ -199,7 +199,7 @@ class GoogLeNet(layers.Network):
         kernel_init, bias_init = self.initialisers()
         options: dict[str, Any] = {"norm": None}
         if self.batch_norm:
-            norm = self.norm(train, epsilon=1e-3, momentum=self.bn_momentum)
+            norm = self.norm(train)
             options["norm"] = functools.partial(norm, use_scale=self.gamma)
         conv = self.conv(kernel_init=kernel_init, bias=not self.batch_norm, bias_init=bias_init)
         return functools.partial(layers.ConvNormAct, conv=conv, **options)

@@ -179,11 +179,10 @@ class AuxHead(nn.Module):
 
 
 class InceptionNetwork(layers.Network):
-    """Base of the batch-normalised Inception networks.
+    """Base of the batch-normalized Inception networks. TF-Slim's keep 0.9997 of the statistics.
 
     Fields (besides those of `Network`):
       gamma: learn BatchNorm's scale. TF-Slim's networks have none, since a ReLU follows.
-      bn_momentum: share of the running statistics that a training step keeps (TF-Slim: 0.9997).
       aux_heads: have the auxiliary classifier (endpoint `aux1`), which is computed at
         initialisation and where endpoints are asked for.
       dropout: share of the features that are dropped before the classifier while training.
@@ -193,8 +192,8 @@ class InceptionNetwork(layers.Network):
     """
 
     min_size: int = 75
+    bn_epsilon: float = 1e-3
     gamma: bool = True
-    bn_momentum: float = 0.9
     aux_heads: bool = False
     dropout: float = 0.2
     count_include_pad: bool = False
@@ -203,7 +202,7 @@ class InceptionNetwork(layers.Network):
 
     def unit(self, train: bool, kernel_init=slim_init) -> Callable[..., nn.Module]:
         """Convolution - BatchNorm - ReLU: `unit(features, kernel, stride, padding, name=...)`."""
-        norm = self.norm(train, epsilon=1e-3, momentum=self.bn_momentum)
+        norm = self.norm(train)
         return functools.partial(
             layers.ConvNormAct,
             conv=self.conv(kernel_init=kernel_init),

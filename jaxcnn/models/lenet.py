@@ -222,7 +222,6 @@ def map_loss(logits: Array, labels: Array, *, j: float = 0.1) -> Array:
 
 
 _ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
-_POOLS = {"max": layers.max_pool, "avg": layers.avg_pool}
 
 
 class LeNet5Modern(layers.Network):
@@ -246,7 +245,7 @@ class LeNet5Modern(layers.Network):
         x = self.check_images(images)
         padding = _lenet5_padding(x)
         act = choose("act", self.act, _ACTIVATIONS)
-        pool = choose("pool", self.pool, _POOLS)
+        pool = choose("pool", self.pool, {"max": layers.max_pool, "avg": layers.avg_pool})
         conv = self.conv(bias=True, kernel_init=layers.he_fan_in)
         dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=layers.he_fan_in)
         x = act(conv(6, 5, padding=padding, name="conv1")(x))  # 28x28x6

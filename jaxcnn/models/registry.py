@@ -8,18 +8,19 @@ counts, multiply-adds and errors with their sources.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import fnmatch
 import functools
 import importlib
 import importlib.resources
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
 import jax
+
+from jaxcnn._checks import near
 
 FAMILIES = (
     "lenet",
@@ -153,12 +154,6 @@ def resolve(name: str) -> str:
         hint = near(name, [*_variants(), *list_aliases()]) or "; `jaxcnn list` shows all of them"
         raise ValueError(f"unknown model {name!r}{hint}")
     return name
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' or, where nothing is near, nothing."""
-    matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else ""
 
 
 def create_model(name: str, **options: Any) -> Any:

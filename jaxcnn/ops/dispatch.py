@@ -168,7 +168,7 @@ def linear_pair(
 
 
 def _mapped(function: Function) -> Function:
-    """`function` under a `vmap` for each entry of `mapped`, the arguments' axes, innermost first."""
+    """`function` under a `vmap` for each entry of `mapped`: arguments' axes, innermost first."""
 
     def call(*args, mapped: Sequence[tuple[int | None, ...]], **params):
         one = functools.partial(function, **params)

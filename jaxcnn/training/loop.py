@@ -12,33 +12,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.evaluation import metrics
-from jaxcnn.training import (
-    checkpoints,
-    feeds,
-    hosts,
-    nonfinite,
-    parallel,
-    plots,
-    preflight,
-    profiling,
-    programs,
-    schedules,
-    timing,
-    wandb_rows,
-)
-from jaxcnn.training.checkpoints import Checkpoints
+from jaxcnn import metrics
+from jaxcnn.reporting import curves, samples
+from jaxcnn.reporting.report import Report
+from jaxcnn.runtime import distributed
+from jaxcnn.training import clock as timing
+from jaxcnn.training import engine, parallel
+from jaxcnn.training.build import Setup
+from jaxcnn.training.clock import Clock
 from jaxcnn.training.config import Recorded, leaves, validate
+from jaxcnn.training.guard import nonfinite, preflight
+from jaxcnn.training.input import loaders
+from jaxcnn.training.optim import schedules
+from jaxcnn.training.output import checkpoints, profiling, wandb
+from jaxcnn.training.output.checkpoints import Checkpoints
+from jaxcnn.training.output.metrics_files import MetricsFiles, read_rows, score
+from jaxcnn.training.output.profiling import Trace
+from jaxcnn.training.output.wandb import WandbRows
+from jaxcnn.training.output.workdir import BEST, CHECKPOINTS, claim, write_manifest
 from jaxcnn.training.parts import Ask, Parts
-from jaxcnn.training.profiling import Trace
-from jaxcnn.training.reports import MetricsFiles, Report, read_rows, score
-from jaxcnn.training.setup import Setup
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import run_keys
-from jaxcnn.training.timing import Clock
-from jaxcnn.training.wandb_rows import WandbRows
 from jaxcnn.training.warm_start import with_layers, with_trunk
-from jaxcnn.training.workdir import BEST, CHECKPOINTS, claim, write_manifest
 
 _PREDICTED = 1000  # held-out examples that `predictions.png` is drawn from
 
@@ -73,7 +68,7 @@ def train(
     """
     validate(config)
     if config["train"]["members"]:
-        from jaxcnn.training.members import train_members
+        from jaxcnn.training.ensemble.members import train_members
 
         yield from train_members(config, workdir, resume=resume, overwrite=overwrite)
     else:
@@ -96,10 +91,10 @@ def train_one(
     init_key, key = run_keys(*seeds)
     keep, seed = fields.checkpoint.keep, fields.train.seed
     preflight.check(setup, seed)
-    wandb_rows.check(fields.log.wandb)
+    wandb.check(fields.log.wandb)
     facts = _facts(setup, fields)
     directory = claim(workdir, config, resume=resume, overwrite=overwrite)
-    stop_at = hosts.Agreement(lambda: stop.received)
+    stop_at = distributed.Agreement(lambda: stop.received)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(parts.stop())
         newest = stack.enter_context(Checkpoints(directory / CHECKPOINTS, keep))
@@ -115,9 +110,11 @@ def train_one(
             step, state, sums, notices = found
             state = parallel.place_state(state, setup.mesh)
         best.delete_after(step)
-        files = MetricsFiles(directory, after=step if resume else None, write=hosts.is_first())
+        files = MetricsFiles(
+            directory, after=step if resume else None, write=distributed.is_first()
+        )
         stack.callback(files.close)
-        if hosts.is_first():
+        if distributed.is_first():
             write_manifest(directory, config, facts)
             if fields.log.wandb is not None:
                 files.wandb = WandbRows(fields.log.wandb, directory, leaves(config))
@@ -128,7 +125,7 @@ def train_one(
             yield Report("notice", step, setup.epoch(step), {"text": text})
 
         # Compile first: what does not fit in memory is found now.
-        feed = feeds.open_train(setup, seed, step, directory)
+        feed = loaders.open_train(setup, seed, step, directory)
         stack.callback(feed.close)
         run_steps, compiled = parts.compile_train(setup, state, step, key, feed)
         evaluate = parts.make_evaluate(setup)
@@ -229,9 +226,9 @@ def train_one(
             yield Report("stopped", step, setup.epoch(step), {"signal": signal})
             return
         rows = read_rows(directory)
-        if hosts.is_first():
-            plots.plot_curves(rows, directory / plots.CURVES, facts["model"])
-            _plot_predictions(setup, state, directory / plots.PREDICTIONS)
+        if distributed.is_first():
+            curves.plot_curves(rows, directory / curves.CURVES, facts["model"])
+            _plot_predictions(setup, state, directory / samples.PREDICTIONS)
         if fields.unread():
             text = f"nothing read config.{', config.'.join(fields.unread())}"
             yield Report("notice", step, setup.epoch(step), {"text": text})
@@ -270,9 +267,9 @@ def _observe(setup: Setup, fields: Recorded, state: TrainState, error: float) ->
 
 
 def _plot_predictions(setup: Setup, state: TrainState, path: Path) -> None:
-    predicted = programs.predict(setup, parallel.on_this_host(state), _PREDICTED)
-    images, labels = feeds.first_examples(setup, _PREDICTED)
-    plots.plot_predictions(images, labels, predicted, setup.test_set.class_names, path)
+    predicted = engine.predict(setup, parallel.on_this_host(state), _PREDICTED)
+    images, labels = loaders.first_examples(setup, _PREDICTED)
+    samples.plot_predictions(images, labels, predicted, setup.test_set.class_names, path)
 
 
 def _facts(setup: Setup, fields: Recorded) -> dict[str, Any]:
@@ -288,7 +285,7 @@ def _facts(setup: Setup, fields: Recorded) -> dict[str, Any]:
         "total_epochs": setup.epoch(setup.total_steps),
         "seed": fields.train.seed,
         "device_count": setup.mesh.size,
-        "process_count": hosts.count(),
+        "process_count": distributed.count(),
         "platform": setup.mesh.devices.flat[0].platform,
         "parallel": setup.mode,
         "batch_norm_examples": setup.bn_examples,

@@ -22,7 +22,7 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
-from jaxcnn.training import compiling, hosts
+from jaxcnn.runtime import compilation, distributed
 from jaxcnn.training.step import RESIDENT, multi_step
 
 AXIS = "data"
@@ -41,13 +41,13 @@ def make_mesh(devices: int | None = None) -> Mesh:
     """
     present = jax.device_count()
     devices = present if devices is None else devices
-    if hosts.count() > 1 and devices != present:
+    if distributed.count() > 1 and devices != present:
         raise ValueError(
-            f"devices is {devices}; {hosts.count()} processes use all of theirs, {present}"
+            f"devices is {devices}; {distributed.count()} processes use all of theirs, {present}"
         )
     if not 1 <= devices <= present:
         raise ValueError(f"devices is {devices}; this machine has {present}")
-    if hosts.count() > 1:
+    if distributed.count() > 1:
         ordered = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
         return Mesh(np.array(ordered), (AXIS,), axis_types=(AxisType.Auto,))
     return jax.make_mesh(
@@ -123,7 +123,7 @@ def parallelise(
       mesh: of `make_mesh`.
       donate: let the new state take the memory of the old, which is then gone.
       steps: train steps in one call, over stacked batches; see `step.multi_step`.
-      deterministic: see `compiling.jit`; not for "pmap".
+      deterministic: see `compilation.jit`; not for "pmap".
 
     Returns:
       A function of the same arguments, placed by `place_state` and `place_batch`; it has
@@ -135,9 +135,9 @@ def parallelise(
     """
     if axis_name(mode) is None and mesh.size > 1:
         raise ValueError(f"parallel is 'jit' on {mesh.size} devices; it must be 'shard_map' there")
-    if mode == "pmap" and hosts.count() > 1:
+    if mode == "pmap" and distributed.count() > 1:
         raise ValueError(
-            f"parallel is 'pmap' with {hosts.count()} processes; it must be 'shard_map' there"
+            f"parallel is 'pmap' with {distributed.count()} processes; it must be 'shard_map' there"
         )
     if mode == "pmap" and deterministic:
         raise ValueError("deterministic is set; parallel must be 'jit' or 'shard_map', not 'pmap'")
@@ -147,7 +147,7 @@ def parallelise(
     if mode == "pmap":
         return _pmap(step, mesh, donated, stacked=steps > 1)
     if mode == "jit":
-        return compiling.jit(step, donate_argnums=donated, deterministic=deterministic)
+        return compilation.jit(step, donate_argnums=donated, deterministic=deterministic)
 
     def sharded(state, batch, *key):
         specs = {name: _spec(name, steps > 1) for name in batch}
@@ -161,7 +161,7 @@ def parallelise(
             check_vma=False,
         )(state, batch, *key)
 
-    return compiling.jit(sharded, donate_argnums=donated, deterministic=deterministic)
+    return compilation.jit(sharded, donate_argnums=donated, deterministic=deterministic)
 
 
 def place_state(state: Any, mesh: Mesh) -> Any:
@@ -169,7 +169,7 @@ def place_state(state: Any, mesh: Mesh) -> Any:
 
     A copy: a step that takes its memory leaves the original alone.
     """
-    if hosts.count() > 1:
+    if distributed.count() > 1:
         return jax.tree.map(lambda leaf: _on_every_host(leaf, mesh), state)
     state = jax.tree.map(lambda leaf: leaf.copy(), state)
     return jax.device_put(state, sharding(mesh))
@@ -188,14 +188,14 @@ def place_batch(batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False) 
         if name not in RESIDENT:
             check_batch_size(np.shape(value)[int(stacked)], mesh.size)
     held = {name: sharding(mesh, _spec(name, stacked)) for name in batch}
-    if hosts.count() > 1:
+    if distributed.count() > 1:
         return {name: _from_whole(value, held[name]) for name, value in batch.items()}
     return {name: jax.device_put(value, held[name]) for name, value in batch.items()}
 
 
 def place_share(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
     """`place_batch` where each process has the examples of its own devices only."""
-    if hosts.count() == 1:
+    if distributed.count() == 1:
         return place_batch(batch, mesh)
     held = sharding(mesh, PartitionSpec(AXIS))
     return {
@@ -205,7 +205,7 @@ def place_share(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
 
 def on_this_host(tree: Any) -> Any:
     """What every device holds in full, such as a state, for computing with it in one process."""
-    return jax.device_get(tree) if hosts.count() > 1 else tree
+    return jax.device_get(tree) if distributed.count() > 1 else tree
 
 
 def sharding(mesh: Mesh, spec: PartitionSpec = PartitionSpec()) -> Sharding:  # noqa: B008

@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 
-from jaxcnn.training import programs
+from jaxcnn.runtime.stop import StopSignals
+from jaxcnn.training import engine
+from jaxcnn.training.build import Setup, make_setup
 from jaxcnn.training.config import Recorded
-from jaxcnn.training.setup import Setup, make_setup
-from jaxcnn.training.signals import StopSignals
 from jaxcnn.training.state import TrainState, create_state
 
 
@@ -47,7 +47,7 @@ class Parts:
 
     make_setup: Callable[[Recorded], Setup] = make_setup
     begin: Callable[[Setup, jax.Array], TrainState] = begin
-    compile_train: Callable[..., tuple[Callable, dict[str, Any]]] = programs.compile_train
-    make_evaluate: Callable[[Setup], Callable] = programs.make_evaluate
+    compile_train: Callable[..., tuple[Callable, dict[str, Any]]] = engine.compile_train
+    make_evaluate: Callable[[Setup], Callable] = engine.make_evaluate
     stop: Callable[[], contextlib.AbstractContextManager[StopSignals]] = StopSignals
     alone: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcnn.training import compiling
+from jaxcnn.runtime import compilation
 
 
 @flax.struct.dataclass
@@ -23,7 +24,7 @@ class TrainState:
       params: f32 parameters.
       batch_stats: f32 running statistics of BatchNorm; {} where there are none.
       opt_state: the optimizer's own state, the plateau schedule's included.
-      ema: {"params", "batch_stats"}, running averages of both (see `averaging`), or None.
+      ema: {"params", "batch_stats"}, running averages of both (see `follow`), or None.
     """
 
     step: jax.Array
@@ -35,7 +36,7 @@ class TrainState:
 
 def init_variables(model: nn.Module, key: jax.Array, images_shape: Sequence[int]) -> Mapping:
     """Initial {"params", "batch_stats"} of a model for images f32[images_shape] (N, H, W, C)."""
-    return compiling.compile_init(lambda key: _init(model, key, images_shape))(key)
+    return compilation.compile_init(lambda key: _init(model, key, images_shape))(key)
 
 
 def abstract_variables(model: nn.Module, images_shape: Sequence[int]) -> Mapping:
@@ -66,7 +67,7 @@ def initialiser(
     ema: bool = False,
 ) -> Callable[[jax.Array], TrainState]:
     """`create_state` as a function of the key, compiled once for any number of keys."""
-    return compiling.compile_init(lambda key: _create(model, optimizer, key, images_shape, ema))
+    return compilation.compile_init(lambda key: _create(model, optimizer, key, images_shape, ema))
 
 
 def abstract_state(
@@ -79,6 +80,31 @@ def abstract_state(
     """Shapes and types of `create_state`, without computing: what a checkpoint is restored into."""
     return jax.eval_shape(
         lambda key: _create(model, optimizer, key, images_shape, ema), jax.random.key(0)
+    )
+
+
+def decay_at(step: Any, decay: float) -> jax.Array:
+    """The share of the old average that update number `step` (from 1) keeps, f32[].
+
+    min(decay, (1 + step) / (10 + step)): TensorFlow's warm-up, so that the random initial weights
+    do not stay in the average for 1 / (1 - decay) steps.
+    """
+    step = jnp.asarray(step, jnp.float32)
+    return jnp.minimum(jnp.float32(decay), (1 + step) / (10 + step))
+
+
+def follow(state: TrainState, decay: float) -> TrainState:
+    """The state with its average moved towards its weights; `state.step` counts this update."""
+    keep = decay_at(state.step, decay)
+    now = {"params": state.params, "batch_stats": state.batch_stats}
+    ema = jax.tree.map(lambda old, new: new + keep * (old - new), state.ema, now)
+    return dataclasses.replace(state, ema=ema)
+
+
+def averaged(state: TrainState) -> TrainState:
+    """The state with the average in place of the weights, of the same structure."""
+    return dataclasses.replace(
+        state, params=state.ema["params"], batch_stats=state.ema["batch_stats"]
     )
 
 

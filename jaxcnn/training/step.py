@@ -23,32 +23,18 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxcnn import ops
-from jaxcnn.evaluation import metrics
-from jaxcnn.training import averaging, localisation, losses
-from jaxcnn.training.state import TrainState
+from jaxcnn import metrics, ops
+from jaxcnn.training.input.preprocess import Batch, Prepare, gather
+from jaxcnn.training.optim import losses
+from jaxcnn.training.state import TrainState, follow
 
 Array = jax.Array
-Batch = Mapping[str, Array]
 Loss = Callable[[Array, Array], Array]
-Prepare = Callable[[Batch, Array | None], Batch]
 
 # Entries that every device holds in full; all others are split among the devices by example.
 RESIDENT = ("images", "labels", "boxes")
 # A slot of a batch never has this number, so the key of dropout is nobody's augmentation key.
 _DROPOUT = np.uint32(0xFFFFFFFF)
-
-
-def gather(batch: Batch, keys: Array | None = None) -> dict[str, Array]:
-    """{"image", "label", "box"} of a batch, from the resident set where it holds indices.
-
-    Without "box" where the set has no boxes.
-    """
-    del keys
-    if "index" not in batch:
-        return {name: batch[name] for name in ("image", "label", "box") if name in batch}
-    index, sets = batch["index"], {"image": "images", "label": "labels", "box": "boxes"}
-    return {name: batch[whole][index] for name, whole in sets.items() if whole in batch}
 
 
 def make_train_step(
@@ -73,13 +59,13 @@ def make_train_step(
         where the loss takes soft targets: looks up, augments, normalises. An example's key depends
         on the run's key, the step and its slot only, so that the number of devices does not matter.
       aux_weight: weight of each auxiliary head's loss; with 0 the heads are not computed.
-      box_weight: weight of the box head's loss, see `localisation`; the metrics then have its
+      box_weight: weight of the box head's loss, see `losses.box_losses`; the metrics then have its
         `box_loss` and the localisation errors, too.
       accumulate: the batch goes through the network in so many parts, one after another, and their
         gradients and running statistics are averaged before the one update. BatchNorm normalises
         within a part: the step equals one of the whole batch on `accumulate` devices with
         statistics of their own, and without BatchNorm and dropout one of the whole batch.
-      ema_decay: with it, `state.ema` follows parameters and statistics; see `averaging`.
+      ema_decay: with it, `state.ema` follows parameters and statistics; see `state.follow`.
       axis_name: axis of the devices that share the batch; None on one device.
 
     Returns:
@@ -118,7 +104,7 @@ def make_train_step(
                     total += aux_weight * loss(head, target).mean()
             located = {}
             if box_weight:
-                located = localisation.per_example(logits, changed, part)
+                located = losses.box_losses(logits, changed, part)
                 total += box_weight * located["box_loss"].mean()
             return total, (logits, per_example, located, changed.get("batch_stats", {}))
 
@@ -143,8 +129,8 @@ def make_train_step(
             opt_state=opt_state,
         )
         if ema_decay:
-            state = averaging.follow(state, ema_decay)
-        counted = metrics.classification(logits, batch["label"], per_example)
+            state = follow(state, ema_decay)
+        counted = metrics.classification_pairs(logits, batch["label"], per_example)
         counted |= {name: metrics.pair(values) for name, values in located.items()}
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
         finite = (jnp.isfinite(total) & jnp.isfinite(norm)).astype(jnp.float32)
@@ -175,9 +161,9 @@ def make_eval_step(
         mask, collected = batch.get("mask"), ["endpoints"] if boxes else []
         logits, changed = model.apply(variables, ready["image"], train=False, mutable=collected)
         per_example = loss(logits, ready["label"])
-        counted = metrics.classification(logits, ready["label"], per_example, mask)
+        counted = metrics.classification_pairs(logits, ready["label"], per_example, mask)
         if boxes:
-            located = localisation.per_example(logits, changed, ready)
+            located = losses.box_losses(logits, changed, ready)
             counted |= {name: metrics.pair(values, mask) for name, values in located.items()}
         return _sum(counted, axis_name)
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.training.optimizers import parameter_path
+from jaxcnn.training.optim.optimizers import parameter_path
 from jaxcnn.training.state import TrainState
 from jaxcnn.weights import load_pretrained
 

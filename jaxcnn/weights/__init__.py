@@ -1,7 +1,8 @@
 """Weights in and out: torch's layouts, files, and what others have published."""
 
+from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.weights.layout import from_torch, to_torch
 from jaxcnn.weights.loading import load_pretrained, save
-from jaxcnn.weights.pretrained import WEIGHTS, Preprocessing
+from jaxcnn.weights.pretrained import WEIGHTS
 
 __all__ = ["WEIGHTS", "Preprocessing", "from_torch", "load_pretrained", "save", "to_torch"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jaxcnn._files import atomic_write
 
 SUFFIXES = (".safetensors", ".npz", ".pth")
 
@@ -48,27 +48,14 @@ def write(
     suffix = _suffix(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} to")
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        _WRITERS[suffix](Path(draft), arrays, dict(metadata or {}))
-        os.chmod(draft, 0o666 & ~_umask())
-        os.replace(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise
+    with atomic_write(path) as draft:
+        _WRITERS[suffix](draft, arrays, dict(metadata or {}))
 
 
 def _suffix(path: Path) -> str:
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} ends in {path.suffix!r}; weights are in {', '.join(SUFFIXES)}")
     return path.suffix
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

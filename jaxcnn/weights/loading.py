@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcnn
+from jaxcnn.data.preprocessing import Preprocessing, from_dict, to_dict
 from jaxcnn.models import registry
 from jaxcnn.weights import files, hub, layout, pretrained
 
@@ -70,7 +71,7 @@ class Opened(NamedTuple):
     layout: str
     model: str
     options: dict[str, Any]
-    preprocessing: pretrained.Preprocessing
+    preprocessing: Preprocessing
     class_names: tuple[str, ...] | None
 
 
@@ -91,7 +92,7 @@ def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
     name = registry.resolve(model or metadata["model"])
     prepare = pretrained.default_preprocessing(name)
     if "preprocessing" in metadata:
-        prepare = pretrained.from_dict(json.loads(metadata["preprocessing"]))
+        prepare = from_dict(json.loads(metadata["preprocessing"]))
     names = json.loads(metadata.get("class_names", "null"))
     return Opened(
         origin,
@@ -151,7 +152,7 @@ def save(
     variables: Mapping[str, Any],
     *,
     to: str = "jaxcnn",
-    preprocessing: pretrained.Preprocessing | None = None,
+    preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
     **options: Any,
 ) -> None:
@@ -186,7 +187,7 @@ def save(
         "model": how.name,
         "options": json.dumps(options),
         "num_classes": str(layout.class_count(how if to == "torch" else own, arrays)),
-        "preprocessing": json.dumps(pretrained.to_dict(prepare)),
+        "preprocessing": json.dumps(to_dict(prepare)),
     }
     if class_names is not None:
         metadata["class_names"] = json.dumps(list(class_names))

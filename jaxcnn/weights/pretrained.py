@@ -8,41 +8,11 @@ testing that is larger than the one trained on, it is the one for testing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from jaxcnn._checks import near
+from jaxcnn.data.preprocessing import HALF, IMAGENET, Preprocessing
 from jaxcnn.models import registry
-
-Channels = tuple[float, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-    """How an image becomes a network's input.
-
-    Attributes:
-      size: height and width of the input.
-      crop: share of the shorter side that the input shows: the image is resized to a shorter side
-        of floor(size / crop), and its centre is cut out.
-      interpolation: "bilinear" or "bicubic", of the resizing.
-      mean, std: of each channel, of pixels in [0,1].
-    """
-
-    size: int
-    crop: float
-    interpolation: str
-    mean: Channels
-    std: Channels
-
-
-def to_dict(preprocessing: Preprocessing) -> dict[str, Any]:
-    """For JSON; `from_dict` is the inverse."""
-    return dataclasses.asdict(preprocessing)
-
-
-def from_dict(fields: Mapping[str, Any]) -> Preprocessing:
-    """Of a JSON object that `to_dict` made."""
-    return Preprocessing(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,21 +39,19 @@ class Weights:
         return "model.safetensors"
 
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_INCEPTION = ((0.5,) * 3, (0.5,) * 3)
 _DPN = ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3)
 
-_TORCHVISION = Preprocessing(224, 0.875, "bilinear", *_IMAGENET)
-_TORCHVISION_2 = Preprocessing(224, 0.965, "bilinear", *_IMAGENET)
-_BICUBIC = Preprocessing(224, 0.875, "bicubic", *_IMAGENET)
-_TIMM = Preprocessing(288, 0.95, "bicubic", *_IMAGENET)
-_TIMM_320 = Preprocessing(320, 1.0, "bicubic", *_IMAGENET)
+_TORCHVISION = Preprocessing(224, 0.875, "bilinear", *IMAGENET)
+_TORCHVISION_2 = Preprocessing(224, 0.965, "bilinear", *IMAGENET)
+_BICUBIC = Preprocessing(224, 0.875, "bicubic", *IMAGENET)
+_TIMM = Preprocessing(288, 0.95, "bicubic", *IMAGENET)
+_TIMM_320 = Preprocessing(320, 1.0, "bicubic", *IMAGENET)
 # Wightman, Touvron, Jegou 2021, "ResNet strikes back" (arXiv 2110.00476), procedures A1 to D.
-_STRIKES_BACK = Preprocessing(288, 1.0, "bicubic", *_IMAGENET)
-_STRIKES_BACK_A3 = Preprocessing(224, 0.95, "bicubic", *_IMAGENET)
-_RESNET_V2 = Preprocessing(288, 1.0, "bicubic", *_INCEPTION)
-_INCEPTION_299 = Preprocessing(299, 0.875, "bicubic", *_INCEPTION)
-_INCEPTION_RESNET = Preprocessing(299, 0.8975, "bicubic", *_INCEPTION)
+_STRIKES_BACK = Preprocessing(288, 1.0, "bicubic", *IMAGENET)
+_STRIKES_BACK_A3 = Preprocessing(224, 0.95, "bicubic", *IMAGENET)
+_RESNET_V2 = Preprocessing(288, 1.0, "bicubic", *HALF)
+_INCEPTION_299 = Preprocessing(299, 0.875, "bicubic", *HALF)
+_INCEPTION_RESNET = Preprocessing(299, 0.8975, "bicubic", *HALF)
 _DPN_224 = Preprocessing(224, 0.875, "bicubic", *_DPN)
 
 _TAGS = {
@@ -155,7 +123,7 @@ _EXCEPTIONS = {
     "resnetv2_34.ra4_e3600_r224_in1k": _RESNET_V2,
     "resnetv2_50.a1h_in1k": _RESNET_V2,
     "resnetv2_101.a1h_in1k": _RESNET_V2,
-    "inception_v3.gluon_in1k": Preprocessing(299, 0.875, "bicubic", *_IMAGENET),
+    "inception_v3.gluon_in1k": Preprocessing(299, 0.875, "bicubic", *IMAGENET),
     **{f"inception_v3.{tag}_in1k": _INCEPTION_299 for tag in ("tf", "tf_adv", "tv")},
     "inception_v4.tf_in1k": _INCEPTION_299,
     "inception_resnet_v2.tf_in1k": _INCEPTION_RESNET,
@@ -199,7 +167,7 @@ def find(name: str) -> Weights:
     if of_model:
         raise ValueError(f"{name!r} is a network; its weights are {', '.join(of_model)}")
     raise ValueError(
-        f"unknown weights {name!r}{registry.near(name, WEIGHTS)}; a name is an architecture and a "
+        f"unknown weights {name!r}{near(name, WEIGHTS)}; a name is an architecture and a "
         "tag, as in resnet50.tv_in1k, and a path ends in .safetensors, .npz or .pth"
     )
 

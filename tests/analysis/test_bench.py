@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn import cli
 from jaxcnn.analysis import bench
+from jaxcnn.cli import main
 from jaxcnn.models.registry import model_info
 
 MACHINE = bench.Machine("a device", {"float32": 1e9, "bfloat16": 2e9}, 1e8)
@@ -60,7 +60,7 @@ def test_each_block_goes_on_from_the_state_before():
 def test_command_prints_a_row_a_network_and_writes_all_figures(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench, "measure_machine", lambda dtypes: MACHINE)
     path = tmp_path / "bench.json"
-    code = cli.main(
+    code = main(
         ["bench", "lenet5", "--infer", "--batch", "2", "--seconds", "0.02", "--json", str(path)]
     )
     out = capsys.readouterr().out.splitlines()
@@ -91,6 +91,6 @@ def test_machine_is_measured_in_each_type(monkeypatch):
 )
 def test_mistakes_are_one_line_before_anything_is_measured(arguments, text, capsys, monkeypatch):
     monkeypatch.setattr(bench, "measure_machine", lambda dtypes: pytest.fail("measured"))
-    assert cli.main(["bench", *arguments]) == 2
+    assert main(["bench", *arguments]) == 2
     captured = capsys.readouterr()
     assert text in captured.err and captured.err.count("\n") == 1 and not captured.out

@@ -6,12 +6,12 @@ import io
 import matplotlib.pyplot as plt
 import pytest
 
-from jaxcnn import cli
 from jaxcnn.analysis import bench, complexity, history
-from jaxcnn.analysis.charts import place_labels
-from jaxcnn.analysis.count import sub_jaxprs
 from jaxcnn.analysis.trace import trace
+from jaxcnn.cli import main
+from jaxcnn.models.costs import sub_jaxprs
 from jaxcnn.models.registry import published
+from jaxcnn.reporting.figures import place_labels
 
 
 def test_points_take_the_single_crop_where_it_is_published():
@@ -85,7 +85,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench, "_SIZES", {"cpu": (64, 2**12)})
     plot, table = tmp_path / "chart.svg", tmp_path / "chart.csv"
     argv = ["compare", "lenet*", "--data", "mnist", "--out", str(plot), "--csv", str(table)]
-    assert cli.main([*argv, "--measure", "lenet5", "--batch", "2"]) == 0
+    assert main([*argv, "--measure", "lenet5", "--batch", "2"]) == 0
     out = capsys.readouterr().out
     assert "lenet5_1998" in out and "images/s" in out
     assert plot.read_text().count("<svg") == 1 and (tmp_path / "chart_measured.svg").is_file()
@@ -95,7 +95,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert float(rows["lenet5_modern"]["images_per_s"]) > 0
 
     pictures = ["--out", str(tmp_path / "h.png"), "--csv", str(tmp_path / "h.csv")]
-    assert cli.main(["history", *pictures]) == 0
+    assert main(["history", *pictures]) == 0
     assert (tmp_path / "h.png").read_bytes()[:4] == b"\x89PNG"
     assert "Hu et al. 2018" in (tmp_path / "h.csv").read_text()
 
@@ -111,6 +111,6 @@ def test_command(tmp_path, capsys, monkeypatch):
     ],
 )
 def test_mistakes(argv, word, capsys):
-    assert cli.main(argv) == 2
+    assert main(argv) == 2
     err = capsys.readouterr().err
     assert word in err and err.count("\n") == 1

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 import jaxcnn
-from jaxcnn import cli, layers, weights
+from jaxcnn import layers, weights
 from jaxcnn.analysis import explain
 from jaxcnn.analysis.receptive_field import receptive_fields
 from jaxcnn.analysis.rewiring import evaluate
+from jaxcnn.cli import main
 from tests.drawing import draw_images, draw_variables
 
 
@@ -192,7 +193,7 @@ def test_command(tmp_path, capsys):
         Image.fromarray(rng.integers(0, 256, (32, 32), np.uint8)).save(tmp_path / f"{i}.png")
     given = [str(tmp_path), "--weights", str(tmp_path / "w.safetensors")]
     folder = tmp_path / "views"
-    assert cli.main(["predict", *given, "--explain", str(folder), "--json", "--top", "1"]) == 0
+    assert main(["predict", *given, "--explain", str(folder), "--json", "--top", "1"]) == 0
     out, err = capsys.readouterr()
     rows = json.loads(out)
     written = {path.name for path in folder.iterdir()}
@@ -201,5 +202,5 @@ def test_command(tmp_path, capsys):
     assert {f"{i}_gradcam.png" for i in range(6)} == written - set(stages) and len(stages) >= 2
     assert all(Image.open(folder / name).size[0] > 400 for name in written)
     assert len(rows) == 6
-    assert cli.main(["predict", *given, "--explain", given[2]]) == 2
+    assert main(["predict", *given, "--explain", given[2]]) == 2
     assert "which is no directory" in capsys.readouterr().err

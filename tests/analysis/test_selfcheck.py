@@ -8,9 +8,10 @@ import numpy as np
 import old_pooling
 import pytest
 
-from jaxcnn import cli, layers
+from jaxcnn import layers
 from jaxcnn.analysis import selfcheck
 from jaxcnn.analysis.layer_kinds import BFLOAT16, KINDS, Operation
+from jaxcnn.cli import main
 from jaxcnn.ops import BatchNorm
 
 BY_NAME = {kind.name: kind for kind in KINDS}
@@ -22,7 +23,7 @@ def check(kind):
 
 
 def test_all_kinds_are_right(capsys):
-    assert cli.main(["selfcheck"]) == 0
+    assert main(["selfcheck"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.endswith("  ok")] == lines[2 : 2 + len(KINDS)]
     assert lines[-1].endswith(f"all {len(KINDS)} kinds agree with float64 on the CPU")
@@ -33,7 +34,7 @@ def test_the_old_gradient_of_max_pooling_is_found(monkeypatch, capsys):
     old_pooling.plant(monkeypatch)
     composed = "convolution, BatchNorm, ReLU, max pooling 2x2"
     monkeypatch.setattr(selfcheck, "KINDS", [BY_NAME[composed], BY_NAME["max pooling 2x2"]])
-    assert cli.main(["selfcheck"]) == 1
+    assert main(["selfcheck"]) == 1
     _, _, wrong, right, _, summary = capsys.readouterr().out.splitlines()
     assert wrong.endswith("WRONG") and right.endswith("ok")
     loss, gradients, *_ = wrong.removeprefix(composed).split()

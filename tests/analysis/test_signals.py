@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from jaxcnn import cli, layers, training
+from jaxcnn import layers, training
 from jaxcnn.analysis.signals import signals
+from jaxcnn.cli import main
 from jaxcnn.training.state import init_variables
 from jaxcnn.training.step import run_keys
 
@@ -138,7 +139,7 @@ def test_command(tmp_path, capsys):
         pass
     picture, table = tmp_path / "s.png", tmp_path / "s.csv"
     argv = ["signals", str(workdir), "--batch", "4", "--out", str(picture)]
-    assert cli.main([*argv, "--csv", str(table)]) == 0
+    assert main([*argv, "--csv", str(table)]) == 0
     out = capsys.readouterr().out
     assert "gradient norm" in out and picture.read_bytes()[:4] == b"\x89PNG"
     with open(table) as stream:
@@ -149,7 +150,7 @@ def test_command(tmp_path, capsys):
     # before training: the weights that the run itself began with
     first = [float(r["variance"]) for r in rows if r["state"] == begin[0]]
     model = jaxcnn.create_model(config.model.name, num_classes=10)
-    test = jaxcnn.data.sources.load("digits", "test[:4]")
+    test = jaxcnn.data.catalog.load("digits", "test[:4]")
     images = (test.images / np.float32(255) - np.float32(test.mean)) / np.float32(test.std)
     variables = init_variables(model, run_keys(config.train.seed)[0], images.shape)
     state = model.apply(variables, images, mutable=["intermediates"], capture_intermediates=True)
@@ -164,5 +165,5 @@ def test_command(tmp_path, capsys):
         (["lenet5", "--batch", "0"], "batch is 0"),
         (["lenet5", "--out", "s.gif"], ".png"),
     ]:
-        assert cli.main(["signals", *wrong]) == 2
+        assert main(["signals", *wrong]) == 2
         assert word in capsys.readouterr().err

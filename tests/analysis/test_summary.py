@@ -8,7 +8,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn import layers
-from jaxcnn.analysis.tables import markdown_table, text_table
+from jaxcnn.reporting.tables import markdown_table, text_table
 
 # Output, values in memory and weights of each row of VGG-16: the table of the Stanford course
 # cs231n, which counts the input and the output of every convolution, pool and dense layer once.

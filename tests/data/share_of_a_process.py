@@ -3,9 +3,10 @@
 import hashlib
 import sys
 
-from jaxcnn.data import crops, streaming
+from jaxcnn.data import crops
 from jaxcnn.data.bad_records import BadRecords
-from jaxcnn.data.encoded import open_encoded
+from jaxcnn.data.catalog import open_encoded
+from jaxcnn.data.loader import streaming
 
 
 def lines(folder, process, count, threads):

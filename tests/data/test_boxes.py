@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.data import augment, boxes, crops, sources
+from jaxcnn.data import boxes, catalog, crops
+from jaxcnn.data.augment import pipeline
 from jaxcnn.data.crops import Window
 
 
@@ -74,7 +75,7 @@ def moved():
     masks = np.stack([painted(box, side) for box in own])
     keys = jax.random.split(jax.random.key(3), 64)
     pixels = np.repeat(masks[..., None], 3, -1).astype(np.uint8) * 255
-    without_cutout = augment.make_prepare(STEPS[:3], (0.0,) * 3, (1.0,) * 3)
+    without_cutout = pipeline.make_prepare(STEPS[:3], (0.0,) * 3, (1.0,) * 3)
     after = np.asarray(jax.jit(without_cutout)(pixels, keys))[..., 0] > 0.5
     move = jax.jit(boxes.make_move(STEPS), static_argnums=2)
     return masks, after, np.asarray(move(keys, own[:, None], (side, side)))[:, 0]
@@ -114,14 +115,14 @@ def test_follow_a_window():
 
 
 def test_synthetic_boxes_are_those_of_the_bright_pixels():
-    found = sources.load("synthetic_boxes", "test[:48]")
+    found = catalog.load("synthetic_boxes", "test[:48]")
     assert sorted(set(found.labels.tolist())) == list(range(8))
     for image, box in zip(found.images, found.boxes[:, 0]):
         np.testing.assert_allclose(box, extent(image.max(-1) > 120), atol=1e-6)
-    again = sources.load("synthetic_boxes", "test[16:48]")
+    again = catalog.load("synthetic_boxes", "test[16:48]")
     np.testing.assert_array_equal(again.images, found.images[16:])
     np.testing.assert_array_equal(again.boxes, found.boxes[16:])
-    large = sources.load("synthetic_boxes:64", "test[:2]")
+    large = catalog.load("synthetic_boxes:64", "test[:2]")
     assert large.images.shape == (2, 64, 64, 3)
     with pytest.raises(ValueError, match="8 pixels wide; 16 is the least"):
-        sources.load("synthetic_boxes:8", "test")
+        catalog.load("synthetic_boxes:8", "test")

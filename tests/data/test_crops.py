@@ -7,7 +7,7 @@ from PIL import Image
 
 from jaxcnn.data import crops
 from jaxcnn.data.crops import Window
-from jaxcnn.data.images import decode
+from jaxcnn.data.decode import decode
 
 
 def test_inception_windows_have_the_stated_area_and_aspect():

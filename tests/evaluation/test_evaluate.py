@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from jaxcnn.cli import main
-from jaxcnn.data.dataset import Dataset
-from jaxcnn.evaluation import classification, evaluate, protocols, tables
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.data.sets import Dataset
+from jaxcnn.evaluation import evaluate, protocols, tables
+from jaxcnn.metrics import classification
 from jaxcnn.training import read_config, train
-from jaxcnn.weights.pretrained import Preprocessing
 
 HOW = Preprocessing(size=224, crop=0.875, interpolation="bilinear", mean=(0.0,), std=(1.0,))
 
@@ -183,7 +184,7 @@ def test_the_command(runs, tmp_path, capsys):
 def test_mistakes_are_one_line(runs, tmp_path, capsys):
     one = str(runs[0] / "run0")
     for arguments, text in (
-        ([one, "--protocol", "10corp"], "unknown protocol '10corp'; did you mean '10crop'"),
+        ([one, "--protocol", "10corp"], "protocol is '10corp'; did you mean '10crop'"),
         ([str(tmp_path)], "holds no run"),
         ([one, "--data", "digitz"], "did you mean 'digits'"),
         ([one, "--data", "synthetic"], "channels; the network takes 1"),

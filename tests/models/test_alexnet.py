@@ -9,7 +9,7 @@ from drawing import draw_images, draw_variables
 
 import jaxcnn
 from jaxcnn.models import alexnet
-from jaxcnn.training.compiling import compile_init
+from jaxcnn.runtime.compilation import compile_init
 
 NARROW = {"widths": (16, 16, 12, 12, 8), "fc_width": 10, "num_classes": 5}
 
@@ -200,5 +200,5 @@ def test_bad_input_is_named(name, options, size, message):
 
 def test_variants_keep_the_papers_order_of_layers():
     build_ = {name: jaxcnn.create_model(name) for name in alexnet.VARIANTS}
-    assert build_["alexnet_caffenet"] == build_["alexnet_2gpu"].clone(pool_first=True)
+    assert build_["alexnet_caffenet"] == build_["alexnet_2gpu"].clone(pool_first=True, lrn="caffe")
     assert build_["alexnet_ungrouped"] == build_["alexnet_2gpu"].clone(groups=(1,) * 5)

@@ -11,8 +11,8 @@ import pytest
 from drawing import draw_images, draw_variables
 
 import jaxcnn
-from jaxcnn.analysis.count import sub_jaxprs
-from jaxcnn.training.compiling import compile_init as quick_jit
+from jaxcnn.models.costs import sub_jaxprs
+from jaxcnn.runtime.compilation import compile_init as quick_jit
 
 RESNET = {"blocks": (2, 1, 1, 1), "width": 8, "stem": (8,)}
 ENDS_IN_FC = {"fc_width": 16, "num_classes": 5}

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 import jaxcnn
-from jaxcnn.analysis.count import count_params, jaxpr_macs
 from jaxcnn.analysis.layer_rows import layer_rows
 from jaxcnn.models import registry
+from jaxcnn.models.costs import count_params, jaxpr_macs
 
 # Published results of several networks together, and networks that no publication describes fully.
 NOT_BUILT = {

@@ -9,7 +9,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn import layers
-from jaxcnn.analysis.count import count_macs, count_params
+from jaxcnn.models.costs import count_macs, count_params
 from jaxcnn.models.googlenet import ROWS, GoogLeNet, Row, aux_pool
 from jaxcnn.models.inception import Mixed, SeparableStem
 

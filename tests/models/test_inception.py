@@ -12,8 +12,8 @@ from jax.extend.core import Literal
 
 import jaxcnn
 from jaxcnn import layers
-from jaxcnn.analysis.count import count_macs, count_params
 from jaxcnn.models import inception, inception_v3, registry
+from jaxcnn.models.costs import count_macs, count_params
 from jaxcnn.models.inception import Chain, Conv, Mixed, Pool, ResidualMixed
 
 linear = functools.partial(layers.ConvNormAct, norm=None, act=None)

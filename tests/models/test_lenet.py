@@ -8,9 +8,9 @@ import reference
 from drawing import draw_images, draw_variables
 
 import jaxcnn
-from jaxcnn.analysis.count import count_macs, count_params
 from jaxcnn.models import lenet
-from jaxcnn.training.compiling import compile_init
+from jaxcnn.models.costs import count_macs, count_params
+from jaxcnn.runtime.compilation import compile_init
 
 # Table I as printed: a row per map of S2, a column per map of C3.
 TABLE = np.array(

@@ -16,7 +16,7 @@ import jaxcnn
 from jaxcnn import layers
 from jaxcnn.models import residual, resnet
 from jaxcnn.ops import BatchNorm
-from jaxcnn.training.compiling import compile_init
+from jaxcnn.runtime.compilation import compile_init
 
 SMALL = {"blocks": (2, 1), "width": 8, "stem": (8,), "num_classes": 5}
 

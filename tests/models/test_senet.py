@@ -11,7 +11,7 @@ from drawing import draw_images, draw_variables
 from slow_resnet import slow_resnet
 
 import jaxcnn
-from jaxcnn.analysis.count import count_params
+from jaxcnn.models.costs import count_params
 
 SMALL = {"width": 16, "stem": (8,), "num_classes": 5}
 

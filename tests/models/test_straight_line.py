@@ -62,10 +62,10 @@ class Leaves:
         leaves = [self(f"{path}/{name}") for name in ("scale", "bias", "mean", "var")]
         return batch_norm(x, *leaves, epsilon)
 
-    def unit(self, path, x, stride=1, padding=0):
+    def unit(self, path, x, stride=1, padding=0, epsilon=1e-3):
         """Convolution, BatchNorm with Inception's epsilon, ReLU."""
         x = self.conv(f"{path}/conv", x, stride, padding, bias=False)
-        return relu(self.norm(f"{path}/bn", x, 1e-3))
+        return relu(self.norm(f"{path}/bn", x, epsilon))
 
 
 def compare(name, straight_line, size, channels=3, scale=1.0, endpoints=False, **options):
@@ -192,8 +192,8 @@ NARROW = {"widths": (8, 12, 16, 12, 8), "fc_width": 20, "num_classes": 7}
         ("alexnet_2gpu", 227, {}, {}),
         ("alexnet_2gpu", 224, {"lrn": "cuda_convnet"}, {"constants": CUDA_CONVNET_LRN}),
         ("alexnet_2gpu", 227, {"lrn_per_tower": True}, {"per_tower": True}),
-        ("alexnet_caffenet", 227, {}, {"caffenet": True}),
-        ("alexnet_caffenet", 227, {"lrn": "caffe"}, {"caffenet": True, "constants": CAFFE_LRN}),
+        ("alexnet_caffenet", 227, {"lrn": "paper"}, {"caffenet": True}),
+        ("alexnet_caffenet", 227, {}, {"caffenet": True, "constants": CAFFE_LRN}),
     ],
 )
 def test_alexnet(name, size, options, form):
@@ -304,6 +304,10 @@ def test_googlenet_at_its_own_size():
 
 
 def bn_inception(p, x, *, separable, gates=False):
+    """Caffe's networks: epsilon 1e-5, and where there are gates average pools count the padding."""
+    unit_of = functools.partial(p.unit, epsilon=1e-5)
+    average = functools.partial(avg_pool, count_include_pad=gates)
+
     def gate(name, x):
         if not gates:
             return x
@@ -315,16 +319,16 @@ def bn_inception(p, x, *, separable, gates=False):
         """The 3x3 and the double 3x3, which begin at branch `first`."""
 
         def unit(i, j, x, stride=1, padding=0):
-            return p.unit(f"inception{name}/branch{i}_conv{j}", x, stride, padding)
+            return unit_of(f"inception{name}/branch{i}_conv{j}", x, stride, padding)
 
         three = unit(first, 2, unit(first, 1, x), stride, 1)
         double = unit(first + 1, 2, unit(first + 1, 1, x), 1, 1)
         return three, unit(first + 1, 3, double, stride, 1)
 
     def module(name, x, pool):
-        one = p.unit(f"inception{name}/branch1_conv1", x)
+        one = unit_of(f"inception{name}/branch1_conv1", x)
         pooled = pool(x, 3, 1, 1)
-        pooled = p.unit(f"inception{name}/branch4_conv1", pooled)
+        pooled = unit_of(f"inception{name}/branch4_conv1", pooled)
         return gate(name, np.concatenate([one, *branches(name, x, 2, 1), pooled], -1))
 
     def reduction(name, x):
@@ -334,16 +338,16 @@ def bn_inception(p, x, *, separable, gates=False):
     if separable:
         x = p.conv("conv1/depthwise", x, 2, 3, groups=3, bias=False)
         assert x.shape[-1] == 24
-        x = p.unit("conv1/pointwise", x)
+        x = unit_of("conv1/pointwise", x)
     else:
-        x = p.unit("conv1", x, 2, 3)
+        x = unit_of("conv1", x, 2, 3)
     x = max_pool(x, 3, 2, ceil_mode=True)
-    x = p.unit("conv3", p.unit("conv2", x), 1, 1)
+    x = unit_of("conv3", unit_of("conv2", x), 1, 1)
     x = max_pool(x, 3, 2, ceil_mode=True)
-    x = reduction("3c", module("3b", module("3a", x, avg_pool), avg_pool))
+    x = reduction("3c", module("3b", module("3a", x, average), average))
     for name in ("4a", "4b", "4c", "4d"):
-        x = module(name, x, avg_pool)
-    x = module("5a", reduction("4e", x), avg_pool)
+        x = module(name, x, average)
+    x = module("5a", reduction("4e", x), average)
     x = module("5b", x, max_pool)
     return p.dense("fc", x.mean((1, 2)))
 

@@ -11,7 +11,7 @@ from drawing import draw_images, draw_variables
 
 import jaxcnn
 from jaxcnn.models import registry, vgg
-from jaxcnn.training.compiling import compile_init
+from jaxcnn.runtime.compilation import compile_init
 
 NARROW = {"widths": (4, 6, 8, 16, 16), "fc_width": 10, "num_classes": 5}
 

@@ -12,7 +12,7 @@ import pytest
 from drawing import draw_images, draw_variables
 
 import jaxcnn
-from jaxcnn.training.compiling import compile_init
+from jaxcnn.runtime.compilation import compile_init
 
 
 def test_dropout_is_between_the_convolutions_and_only_while_training():

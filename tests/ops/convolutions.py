@@ -1,5 +1,8 @@
 """Implementations of convolution against `jaxcnn.ops.reference`, and it against the definition."""
 
+import functools
+import types
+
 import jax
 import numpy as np
 import reference as definitions
@@ -23,25 +26,32 @@ def options_of(stride=1, padding=0, groups=1):
 
 
 def assert_same_convolution(implementation, x, w, **options):
-    """Values and both gradients of (conv, images_gradient, kernel_gradient), compiled."""
-    conv, images_gradient, kernel_gradient = implementation
+    """Values and both gradients, compiled. `implementation` has them as `conv_cpu`'s have."""
     want = definitions.conv(x, w, options["stride"], options["padding"], options["groups"])
     g = draw(*want.shape, seed=2)
     dx, dw = definitions.conv_gradients(
         x, w, g, options["stride"], options["padding"], options["groups"]
     )
-    plain = (
-        reference.conv,
-        conv_transposes.images_gradient(reference.conv),
-        conv_transposes.kernel_gradient(reference.conv),
+    for one in (derived(reference.conv), implementation):
+        y, found_dx, found_dw = jax.jit(functools.partial(all_three, one, **options))(x, w, g)
+        close(y, want)
+        close(found_dx, dx)
+        close(found_dw, dw)
+
+
+def all_three(implementation, x, w, g, **options):
+    """Value, gradient of the images and gradient of the kernel."""
+    return (
+        implementation.conv(x, w, **options),
+        implementation.images_gradient(g, w, size=x.shape[1:3], **options),
+        implementation.kernel_gradient(x, g, window=w.shape[:2], **options),
     )
-    for forward, of_images, of_kernel in (plain, (conv, images_gradient, kernel_gradient)):
-        close(jax.jit(lambda x, w: forward(x, w, **options))(x, w), want)
-        size, window = x.shape[1:3], w.shape[:2]
-        close(jax.jit(lambda g, w: of_images(g, w, size=size, **options))(g, w), dx)
-        close(jax.jit(lambda x, g: of_kernel(x, g, window=window, **options))(x, g), dw)
 
 
 def derived(conv):
     """The implementation whose gradients are derived from the convolution."""
-    return conv, conv_transposes.images_gradient(conv), conv_transposes.kernel_gradient(conv)
+    return types.SimpleNamespace(
+        conv=conv,
+        images_gradient=conv_transposes.images_gradient(conv),
+        kernel_gradient=conv_transposes.kernel_gradient(conv),
+    )

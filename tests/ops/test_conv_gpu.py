@@ -64,7 +64,9 @@ def test_the_chosen_one(groups, channels, kernel, stride):
     close(conv_gpu.conv(x, w, **options), reference.conv(x, w, **options))
 
 
-@pytest.mark.parametrize("channels, groups, merged", [(4, 32, 2), (16, 4, 1), (48, 2, 2), (9, 7, 1)])
+@pytest.mark.parametrize(
+    "channels, groups, merged", [(4, 32, 2), (16, 4, 1), (48, 2, 2), (9, 7, 1)]
+)
 def test_groups_are_merged_up_to_64_channels(channels, groups, merged):
     w, fewer = conv_gpu.merge_groups(np.ones((1, 1, channels, groups)), groups, 64)
     assert fewer == merged

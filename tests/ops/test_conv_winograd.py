@@ -4,12 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convolutions import assert_same_convolution, draw, options_of
+from convolutions import all_three, assert_same_convolution, derived, draw, options_of
 from whole_step import float64 as in_float64
 
 from jaxcnn.ops import conv_cpu, conv_winograd, reference
-
-WINOGRAD = conv_winograd.conv, conv_winograd.images_gradient, conv_winograd.kernel_gradient
 
 
 # The rest of a tile of 2x2 is left over below, beside, in both, in none; every padding.
@@ -26,27 +24,21 @@ WINOGRAD = conv_winograd.conv, conv_winograd.images_gradient, conv_winograd.kern
 )
 def test_value_and_both_gradients(size, channels, features, padding, float64):
     x, w = draw(2, *size, channels), draw(3, 3, channels, features, seed=1)
-    assert_same_convolution(WINOGRAD, x, w, **options_of(1, padding))
+    assert_same_convolution(conv_winograd, x, w, **options_of(1, padding))
 
 
 def test_float32_is_as_exact_as_the_definition():
     x, w = draw(2, 14, 14, 128), draw(3, 3, 128, 128, seed=1) / 34
-    options = options_of(1, 1)
+    g = draw(2, 14, 14, 128, seed=2)
 
-    def values_and_gradients(conv, images, kernel, dtype):
-        a, b = jnp.asarray(x, dtype), jnp.asarray(w, dtype)
-        g = jnp.asarray(draw(2, 14, 14, 128, seed=2), dtype)
-        size, window = {"size": (14, 14)}, {"window": (3, 3)}
-        return (
-            conv(a, b, **options), images(g, b, **size, **options),
-            kernel(a, g, **window, **options),
-        )  # fmt: skip
+    def run(implementation, dtype):
+        given = (jnp.asarray(a, dtype) for a in (x, w, g))
+        return all_three(implementation, *given, **options_of(1, 1))
 
-    plain = conv_cpu._derived(reference.conv)
+    plain = derived(reference.conv)
     with in_float64():
-        exact = [np.asarray(a) for a in values_and_gradients(*plain, np.float64)]
-    ours = values_and_gradients(*WINOGRAD, np.float32)
-    usual = values_and_gradients(*plain, np.float32)
+        exact = [np.asarray(a) for a in run(plain, np.float64)]
+    ours, usual = run(conv_winograd, np.float32), run(plain, np.float32)
     for a, b, want in zip(ours, usual, exact, strict=True):
         error, usual_error = (np.abs(y - want).max() / np.abs(want).max() for y in (a, b))
         assert error < 4 * usual_error and error < 2e-6

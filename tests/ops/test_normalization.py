@@ -10,7 +10,7 @@ from convolutions import close, draw
 
 from jaxcnn import ops
 from jaxcnn.ops import BatchNorm, normalization
-from jaxcnn.training import compiling
+from jaxcnn.runtime import compilation
 
 EPSILON = 1e-3
 OPTIONS = {"use_running_average": False, "momentum": 0.7, "epsilon": EPSILON}
@@ -261,7 +261,7 @@ def test_mean_far_from_zero(mean, limit, form):
     x, want = far(mean)
     module = BatchNorm(use_running_average=False, momentum=0.0)
     variables = module.init(jax.random.key(0), x)
-    y, new = compiling.jit(lambda v, x: module.apply(v, x, mutable=["batch_stats"]))(variables, x)
+    y, new = compilation.jit(lambda v, x: module.apply(v, x, mutable=["batch_stats"]))(variables, x)
     error = float(np.abs(y - want).max())
     print(f"mean/std {mean}, {form}: {error:.1e}")
     assert error < limit

@@ -27,9 +27,7 @@ FLOAT32 = ("resnet18", "vgg11_bn")  # the others' ReLUs flip
 def step(name, dtype):
     """The golden file's entries, and those computed here under torch's names and layouts."""
     arrays, meta = weights.load(f"train/{name}")
-    images = np.concatenate(
-        [weights.drawn_images(text, meta["size"]) for text in meta["images"]]
-    )
+    images = np.concatenate([weights.drawn_images(text, meta["size"]) for text in meta["images"]])
     ours = IDS.get(name, name)
     variables = from_torch(ours, weights.state_dict(meta))
     model = build(ours, dtype)

@@ -13,7 +13,7 @@ from convolutions import close, draw
 from jaxcnn import ops
 from jaxcnn.ops import BatchNorm, pooling
 from jaxcnn.ops import reference as plain
-from jaxcnn.training import compiling
+from jaxcnn.runtime import compilation
 
 X64 = pytest.mark.usefixtures("float64")
 
@@ -207,7 +207,7 @@ def share_without_gradient(shape, window, stride, padding):
         y, _ = module.apply(variables, x, mutable=["batch_stats"])
         return ops.max_pool(y, window, stride, padding).sum()
 
-    gradient, _ = compiling.jit(jax.grad(loss, (0, 1)))(bias, x)
+    gradient, _ = compilation.jit(jax.grad(loss, (0, 1)))(bias, x)
     windows = shape[0] * ((shape[1] + 2 * padding - window) // stride + 1) ** 2
     return float(np.abs(np.asarray(gradient, np.float64) / windows - 1).max())
 

@@ -11,7 +11,7 @@ from jax import export
 from whole_step import build, float64
 
 from jaxcnn import ops
-from jaxcnn.training import compiling
+from jaxcnn.runtime import compilation
 
 CLOSE = 1e-9  # norm of the difference over the norm, in float64
 
@@ -176,7 +176,7 @@ def test_transformation(name, transformation):
             with ops.use(mode):
                 run = jax.jit(
                     functools.partial(transformation, logits, loss),
-                    compiler_options=compiling.accepted(compiling.CPU_INIT),
+                    compiler_options=compilation.accepted(compilation.CPU_INIT),
                 )
                 results.append(jax.device_get(run(params, images)))
     found, wanted = results

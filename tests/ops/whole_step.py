@@ -11,7 +11,8 @@ import optax
 
 import jaxcnn
 from jaxcnn import ops
-from jaxcnn.training import compiling, losses
+from jaxcnn.runtime import compilation
+from jaxcnn.training.optim import losses
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import make_train_step
 
@@ -56,7 +57,7 @@ def build(name, dtype, **options):
     return model.clone(dropout=0.0) if hasattr(model, "dropout") else model
 
 
-def compiled_step(model, aux_weight=0.0, compiler=compiling.jit):
+def compiled_step(model, aux_weight=0.0, compiler=compilation.jit):
     """`step(variables, images, labels)` to loss, gradients, images' gradient and statistics."""
     step = compiler(make_train_step(
         ImagesAsParameters(model), KEEP_GRADIENT, losses.cross_entropy, aux_weight=aux_weight
@@ -90,7 +91,7 @@ def step_of(name, variables, images, labels, *, dtype, mode="platform", **option
     model = build(name, dtype, **options)
     aux = {key for key in variables["params"] if key.startswith("aux")}
     with precision(dtype), ops.use(mode):
-        compiler = compiling.compile_init if mode == "reference" else compiling.jit
+        compiler = compilation.compile_init if mode == "reference" else compilation.jit
         run = compiled_step(model, 0.3 if aux else 0.0, compiler)
         return run(*as_type((variables, images), dtype), labels)
 

@@ -19,9 +19,9 @@ def main(port, count, number, folder, *scenes):
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_platforms", "cpu")
     if count != "1":
-        from jaxcnn.training import hosts
+        from jaxcnn.runtime import distributed
 
-        hosts.begin(f"localhost:{port}", int(count), int(number))
+        distributed.begin(f"localhost:{port}", int(count), int(number))
     from small import small_config
     from tiny import Tiny
 
@@ -85,14 +85,14 @@ def resumed(config, folder, number):
 
 def stopped(config, folder, number):
     """The last process is asked to stop, and all stop at one step."""
-    from jaxcnn.training import hosts
+    from jaxcnn.runtime import distributed
     from jaxcnn.training.loop import train
 
     config.train.devices = 0
     config.train.length_steps = 4000
     config.eval.every_steps = config.checkpoint.every_steps = 4000
     for report in train(config, folder / "stopped"):
-        if report.kind == "step" and report.step == 5 and number == hosts.count() - 1:
+        if report.kind == "step" and report.step == 5 and number == distributed.count() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
     return {"last": report.kind, "step": report.step, "signal": report.values.get("signal")}
 

@@ -7,9 +7,9 @@ import pytest
 from tiny import Tiny
 
 from jaxcnn.models import registry
-from jaxcnn.training import checkpoints
 from jaxcnn.training.config import default_config, set_duration
 from jaxcnn.training.loop import train
+from jaxcnn.training.output import checkpoints
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def assert_same_run(one, other):
 def without_speed(directory):
     import csv
 
-    from jaxcnn.training.reports import CSV, read_rows
+    from jaxcnn.training.output.metrics_files import CSV, read_rows
 
     timed = ("images_per_second", "data_wait_ms", "step_ms", "eval_seconds", "checkpoint_seconds")
     rows = [{k: v for k, v in r.items() if k not in timed} for r in read_rows(directory)]

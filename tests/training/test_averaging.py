@@ -9,14 +9,15 @@ from small import assert_same_run, run, small_config, tiny_network  # noqa: F401
 from test_step import draw_batch
 from tiny import SHAPE, Tiny, begin
 
-from jaxcnn.training import averaging, state, step
+from jaxcnn.training import state, step
 from jaxcnn.training.loop import train
+from jaxcnn.training.state import averaged, decay_at
 
 
 def test_warm_up_of_the_average():
     at = [1, 10, 89, 1000]
     expected = [2 / 11, 11 / 20, 90 / 99, 0.95]
-    found = [averaging.decay_at(jnp.int32(i), 0.95) for i in at]
+    found = [decay_at(jnp.int32(i), 0.95) for i in at]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -34,7 +35,7 @@ def test_average_of_weights_and_statistics_over_steps():
         weights = {"params": now.params, "batch_stats": now.batch_stats}
         expected = jax.tree.map(lambda e, w, k=keep: k * e + (1 - k) * w, expected, weights)
     chex.assert_trees_all_close(now.ema, expected, rtol=1e-5, atol=1e-6)
-    swapped = averaging.averaged(now)
+    swapped = averaged(now)
     chex.assert_trees_all_equal(swapped.params, now.ema["params"])
     chex.assert_trees_all_equal_shapes_and_dtypes(swapped, now)
 

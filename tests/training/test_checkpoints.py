@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxcnn.training import parallel
-from jaxcnn.training.checkpoints import Checkpoints, abstract
+from jaxcnn.training.output.checkpoints import Checkpoints, abstract
 from jaxcnn.training.state import TrainState
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxcnn.training.build import make_setup
 from jaxcnn.training.config import (
     Recorded,
     default_config,
@@ -12,8 +13,7 @@ from jaxcnn.training.config import (
     set_duration,
     validate,
 )
-from jaxcnn.training.reading import read_config
-from jaxcnn.training.setup import make_setup
+from jaxcnn.training.config.files import read_config
 
 FILE = """
 from jaxcnn.training.config import default_config

@@ -8,7 +8,7 @@ import pytest
 from jaxcnn.cli import main
 from jaxcnn.evaluation import protocols, tables
 from jaxcnn.models.registry import create_model, model_info
-from jaxcnn.training import ensembles
+from jaxcnn.training.ensemble import described
 from jaxcnn.training.loop import train
 from jaxcnn.training.state import abstract_variables
 from jaxcnn.weights import layout
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs" / "ensembles").glob("*.py"))
 
 ENTRY = '''
-from jaxcnn.training.ensembles import Ensemble, Member
+from jaxcnn.training.ensemble.described import Ensemble, Member
 
 def get_ensemble():
     """Two networks of one program and one of another."""
@@ -40,12 +40,12 @@ def get_ensemble():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_what_is_described_can_be_built(path):
-    ensemble = ensembles.read_ensemble(str(path))
+    ensemble = described.read_ensemble(str(path))
     assert ensemble.combination in tables.COMBINATIONS + tables.LEARNT
     for member in ensemble.members:
         protocols.parse_view(member.view)
-    full = ensembles.ensemble_configs(str(path))
-    small = ensembles.ensemble_configs(f"{path}:smoke", ["train.devices=1"])
+    full = described.ensemble_configs(str(path))
+    small = described.ensemble_configs(f"{path}:smoke", ["train.devices=1"])
     assert len(full) == len(small) == len(ensemble.members)
     assert {config.data.source for config in full} == {"tfds:imagenet2012"}
     networks = {}
@@ -64,12 +64,12 @@ def test_what_is_described_can_be_built(path):
 
 
 def test_winners_are_as_many_as_is_told():
-    counts = {path.stem: len(ensembles.read_ensemble(str(path)).members) for path in FILES}
+    counts = {path.stem: len(described.read_ensemble(str(path)).members) for path in FILES}
     assert counts["alexnet"] == counts["googlenet"] == 7 and counts["trimps_soushen"] == 6
-    google = ensembles.ensemble_configs(str(ROOT / "configs/ensembles/googlenet.py"))
+    google = described.ensemble_configs(str(ROOT / "configs/ensembles/googlenet.py"))
     assert {c.train.init_seed for c in google} == {0} and len({c.train.seed for c in google}) == 7
     assert [dict(c.model.options) for c in google] == [{}] * 6 + [{"width": 1.25}]
-    alex = ensembles.ensemble_configs(str(ROOT / "configs/ensembles/alexnet.py"))
+    alex = described.ensemble_configs(str(ROOT / "configs/ensembles/alexnet.py"))
     assert [bool(c.model.weights) for c in alex] == [False] * 5 + [True] * 2
 
 
@@ -97,7 +97,7 @@ def test_ensemble_is_trained_and_tested(trained, tmp_path, capsys):
     assert found["rows"][-1]["name"] == found["combination"] == "mean of logits"
     assert {row["examples"] for row in found["rows"]} == {64}
     # the first member is the run alone
-    [config] = ensembles.ensemble_configs(f"{entry}:smoke", ["train.devices=1"])[:1]
+    [config] = described.ensemble_configs(f"{entry}:smoke", ["train.devices=1"])[:1]
     last = list(train(config, tmp_path / "alone"))[-1].values
     assert found["rows"][0]["top1_error"] == pytest.approx(last["top1_error"])
 

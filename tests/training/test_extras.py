@@ -8,8 +8,9 @@ import pytest
 from small import run, small_config, tiny_network  # noqa: F401
 from test_resume import stop_at
 
-from jaxcnn.training import compiling, parallel
-from jaxcnn.training.reports import read_rows
+from jaxcnn.runtime import compilation
+from jaxcnn.training import parallel
+from jaxcnn.training.output.metrics_files import read_rows
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
@@ -74,8 +75,8 @@ def test_rows_go_to_weights_and_biases_under_one_id(tmp_path, monkeypatch):
 
 
 def test_deterministic_options_are_known_to_the_compiler():
-    assert compiling.accepted(compiling.GPU_DETERMINISTIC) == compiling.GPU_DETERMINISTIC
-    assert compiling.jit(jnp.sin, deterministic=True)(0.0) == 0
+    assert compilation.accepted(compilation.GPU_DETERMINISTIC) == compilation.GPU_DETERMINISTIC
+    assert compilation.jit(jnp.sin, deterministic=True)(0.0) == 0
 
 
 def test_pmap_cannot_be_deterministic():

@@ -8,7 +8,7 @@ import pytest
 from small import assert_same_run, last_checkpoint, run, small_config
 
 from jaxcnn.training.loop import train
-from jaxcnn.training.reports import read_rows
+from jaxcnn.training.output.metrics_files import read_rows
 
 
 @contextlib.contextmanager

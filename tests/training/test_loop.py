@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from small import run, small_config, tiny_network  # noqa: F401
 
-from jaxcnn.data import resident, sources
-from jaxcnn.training import console, programs
-from jaxcnn.training.checkpoints import Checkpoints
+from jaxcnn.cli.train import train_and_show
+from jaxcnn.data import catalog
+from jaxcnn.data.loader import resident
+from jaxcnn.reporting import console
+from jaxcnn.training import engine
+from jaxcnn.training.build import make_setup
 from jaxcnn.training.config import Recorded
 from jaxcnn.training.loop import train
-from jaxcnn.training.reports import read_rows
-from jaxcnn.training.setup import make_setup
+from jaxcnn.training.output.checkpoints import Checkpoints
+from jaxcnn.training.output.metrics_files import read_rows
 from jaxcnn.training.state import create_state
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
@@ -92,7 +95,7 @@ def test_the_evaluation_is_that_of_the_saved_state(finished):
     """The last row's test error, counted again from the newest checkpoint by hand."""
     directory, reports = finished
     setup = make_setup(Recorded(small_config(steps=10)))
-    from jaxcnn.training.checkpoints import abstract
+    from jaxcnn.training.output.checkpoints import abstract
 
     with Checkpoints(directory / "checkpoints", 3) as store:
         _, state, _, _ = store.restore_newest(abstract(setup.shapes, setup.mesh))
@@ -102,7 +105,7 @@ def test_the_evaluation_is_that_of_the_saved_state(finished):
     logits = np.asarray(setup.model.apply(variables, images.astype(np.float32), train=False))
     wrong = np.mean(np.argmax(logits, -1) != test_set.labels)
     assert reports[-1].values["top1_error"] == pytest.approx(wrong, abs=1e-7)
-    assert np.array_equal(programs.predict(setup, state, 70), np.argmax(logits, -1))
+    assert np.array_equal(engine.predict(setup, state, 70), np.argmax(logits, -1))
 
 
 def test_several_steps_in_a_call_and_one_are_the_same_run(finished, tmp_path):
@@ -126,14 +129,14 @@ def test_eight_devices_count_every_example_once():
     config.data.train_split, config.data.test_split = "train[:64]", "train"
     config.train.devices, config.train.batch_size, config.eval.batch_size = 8, 64, 128
     setup = make_setup(Recorded(config))
-    many = sources.load("synthetic", "train")
+    many = catalog.load("synthetic", "train")
     repeat = np.arange(1797) % len(many.labels)
     test_set = dataclasses.replace(many, images=many.images[repeat], labels=many.labels[repeat])
     setup = dataclasses.replace(setup, test_set=test_set)
     assert setup.mode == "shard_map"
     state = create_state(setup.model, setup.optimizer, jax.random.key(0), setup.image_shape)
-    means = programs.make_evaluate(setup)(state)
-    predicted = programs.predict(setup, state, 1797)
+    means = engine.make_evaluate(setup)(state)
+    predicted = engine.predict(setup, state, 1797)
     assert means["top1_error"] == pytest.approx(np.mean(predicted != test_set.labels), abs=1e-7)
 
 
@@ -154,7 +157,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 def test_a_label_out_of_range_is_named(tmp_path, monkeypatch):
-    whole = sources.open_source
+    whole = catalog.open_source
 
     def planted(name, data_dir=None):
         source = whole(name, data_dir)
@@ -166,7 +169,7 @@ def test_a_label_out_of_range_is_named(tmp_path, monkeypatch):
 
         return dataclasses.replace(source, read=read)
 
-    monkeypatch.setattr(sources, "open_source", planted)
+    monkeypatch.setattr(catalog, "open_source", planted)
     with pytest.raises(ValueError, match=r"label 10 of example 17 .*classes are 0 to 9"):
         run(small_config(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -245,10 +248,10 @@ def test_lines_for_a_run_without_a_terminal(finished, tmp_path, capsys):
 def test_exit_codes(tmp_path, capsys):
     config = small_config()
     config.schedule.learning_rate = 1e30
-    assert console.run(config, tmp_path / "a") == 1
+    assert train_and_show(config, tmp_path / "a") == 1
     assert "not finite at step" in capsys.readouterr().err
     config.train.batch_size = 0
-    assert console.run(config, tmp_path / "b") == 2
+    assert train_and_show(config, tmp_path / "b") == 2
     error = capsys.readouterr().err
     assert error == (
         "train.py: error: config.train.batch_size is 0; it must be an integer, 1 or more\n"

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.training import losses
+from jaxcnn.training.optim import losses
 
 RNG = np.random.default_rng(0)
 LOGITS = 5 * RNG.standard_normal((6, 7))
@@ -95,7 +95,9 @@ def test_losses_by_name():
 
 
 def test_bad_requests_are_found_when_the_loss_is_made():
-    with pytest.raises(ValueError, match="unknown loss 'crossentropy'; did you mean 'cross_entro"):
+    with pytest.raises(
+        ValueError, match=r"loss\.name is 'crossentropy'; did you mean 'cross_entro"
+    ):
         losses.make_loss("crossentropy")
     with pytest.raises(ValueError, match="unknown option 'smoothing' of loss 'cross_entropy'"):
         losses.make_loss("cross_entropy", smoothing=0.1)

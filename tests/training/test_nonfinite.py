@@ -10,7 +10,8 @@ import pytest
 from small import run, small_config
 
 from jaxcnn import layers
-from jaxcnn.data import resident, sources
+from jaxcnn.data import catalog
+from jaxcnn.data.loader import resident
 from jaxcnn.models import registry
 
 BAD = 115  # this example of the training set spoils the batch that it is in
@@ -20,7 +21,7 @@ FAULTY_STEP = next(s for s in range(99) if BAD in resident.batch_indices(0, s, 2
 @functools.cache
 def corner():
     """The first pixel of the bad example, normalised."""
-    train = sources.load("synthetic", "train[:200]")
+    train = catalog.load("synthetic", "train[:200]")
     pixel = train.images[BAD, 0, 0] / 255
     return ((pixel - np.array(train.mean)) / np.array(train.std)).astype(np.float32)
 

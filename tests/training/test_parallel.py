@@ -10,7 +10,7 @@ import pytest
 from tiny import CLASSES, SHAPE, Tiny, begin, draw_set, noisy, sgd, train
 
 import jaxcnn
-from jaxcnn.evaluation import metrics
+from jaxcnn import metrics
 from jaxcnn.training import parallel, state, step
 
 # Sums over 1, 2, 4 or 8 shares differ in their last bits only; at a rate of 0.01 five steps do not

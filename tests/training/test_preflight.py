@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from small import run, small_config, tiny_network  # noqa: F401
 
-from jaxcnn.training import preflight
+from jaxcnn.training.build import make_setup
 from jaxcnn.training.config import Recorded
-from jaxcnn.training.setup import make_setup
+from jaxcnn.training.guard import preflight
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 

@@ -20,7 +20,7 @@ from small import (  # noqa: F401
 )
 
 from jaxcnn.training.loop import train
-from jaxcnn.training.reports import read_rows
+from jaxcnn.training.output.metrics_files import read_rows
 
 ROOT = Path(__file__).parents[2]
 

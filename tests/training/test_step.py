@@ -7,7 +7,9 @@ import pytest
 from tiny import CLASSES, SHAPE, Tiny, begin, draw_set, noisy
 
 from jaxcnn import ops
-from jaxcnn.training import losses, state, step
+from jaxcnn.training import state, step
+from jaxcnn.training.input.preprocess import gather
+from jaxcnn.training.optim import losses
 
 
 def draw_batch(size=8, seed=0):
@@ -220,7 +222,7 @@ def test_soft_targets_reach_the_loss_and_labels_the_errors():
     target = np.full((8, CLASSES), 1 / CLASSES, np.float32)
 
     def softened(batch, keys):
-        return step.gather(batch) | {"target": target}
+        return gather(batch) | {"target": target}
 
     one = jax.jit(step.make_train_step(Plain(), optimizer, prepare=softened))
     _, metrics = one(start, batch, KEY)

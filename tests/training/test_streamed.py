@@ -16,17 +16,20 @@ from small import (  # noqa: F401
     tiny_network,
 )
 
-from jaxcnn import cli
-from jaxcnn.data import crops, prepare, resident, streaming
+from jaxcnn.analysis import samples
+from jaxcnn.cli import main
+from jaxcnn.data import crops, prepare
 from jaxcnn.data.bad_records import BadRecords
-from jaxcnn.data.encoded import open_encoded
-from jaxcnn.training import datasets, programs, show_data
-from jaxcnn.training.checkpoints import Checkpoints, abstract
+from jaxcnn.data.catalog import open_encoded
+from jaxcnn.data.loader import resident, streaming
+from jaxcnn.training import engine
+from jaxcnn.training.build import make_setup
 from jaxcnn.training.config import Recorded
+from jaxcnn.training.input import sets
 from jaxcnn.training.loop import train
-from jaxcnn.training.reports import read_rows
-from jaxcnn.training.setup import make_setup
-from jaxcnn.training.workdir import claim
+from jaxcnn.training.output.checkpoints import Checkpoints, abstract
+from jaxcnn.training.output.metrics_files import read_rows
+from jaxcnn.training.output.workdir import claim
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import photos
@@ -99,7 +102,7 @@ def test_the_evaluation_counts_each_photo_once(root, finished):
         logits = setup.model.apply(variables, image.astype(np.float32)[None], train=False)
         wrong += int(np.argmax(logits) != label)
     assert reports[-1].values["top1_error"] == pytest.approx(wrong / 21, abs=1e-7)
-    predicted = programs.predict(setup, state, 21)
+    predicted = engine.predict(setup, state, 21)
     labels = np.array([test.read(i)[1] for i in range(21)])
     assert (predicted != labels).sum() == wrong
 
@@ -175,7 +178,7 @@ def config_file(directory, folder):
 def test_too_many_end_the_run(damaged, tmp_path, capsys):
     folder, _ = damaged(2)
     config = config_file(tmp_path, folder)
-    assert cli.main(["train", config, "--workdir", str(tmp_path / "run")]) == 2
+    assert main(["train", config, "--workdir", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert "2 of 38 records cannot be read, more than 1%; the last is" in error
     assert error.count("\n") == 1
@@ -208,7 +211,7 @@ def test_what_cannot_be_is_named_before_anything_is_written(root, tmp_path, fiel
 def test_the_sheet_shows_what_the_network_sees(root, tmp_path):
     """Streamed: the first batch, flipped or not. In memory: the same. Mixed: named so."""
     config = config_of(f"folder:{root}")
-    images, labels = show_data.first_samples(config)
+    images, labels = samples.first_samples(config)
     train_set = open_encoded(f"folder:{root}", "train")
     crop = crops.training_crop("inception", SIZE)
     source = streaming.Training(train_set, 0, 16, SIZE, crop, BadRecords(38))
@@ -227,35 +230,35 @@ def test_the_sheet_shows_what_the_network_sees(root, tmp_path):
     np.testing.assert_array_equal(np.round(seen * 255).astype(np.uint8), images)
 
     config = small_config(batch_size=200)
-    images, labels = show_data.first_samples(config)
+    images, labels = samples.first_samples(config)
     setup = make_setup(Recorded(config))
     index = resident.batch_indices(0, 0, 200, 200)[:40]
     np.testing.assert_array_equal(images, setup.train_set.images[index])
     config.data.mixup = 1.0
-    _, mixed = show_data.first_samples(config)
+    _, mixed = samples.first_samples(config)
     assert any("\n+ " in label for label in mixed)
 
 
 def test_the_sheet_from_the_command_line(root, tmp_path, capsys):
     config = config_file(tmp_path, root)
     out = tmp_path / "sheet.png"
-    assert cli.main(["show-data", config, "--out", str(out)]) == 0
+    assert main(["show-data", config, "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}: the first 38 samples of the run, 8 x 8 pixels\n"
     from PIL import Image
 
     with Image.open(out) as sheet:
         assert sheet.width > 1000 and sheet.height > 900
     for arguments in (["--out", "sheet.jpg"], ["--out", str(tmp_path / "no" / "a.png")]):
-        assert cli.main(["show-data", config, *arguments]) == 2
+        assert main(["show-data", config, *arguments]) == 2
 
 
 def test_class_names_of_wordnet_are_put_in_words():
-    assert show_data.readable(("n01440764", "n01443537", "other")) == ["tench", "goldfish", "other"]
-    assert show_data.readable(("n", "cat")) == ["n", "cat"]
+    assert samples.readable(("n01440764", "n01443537", "other")) == ["tench", "goldfish", "other"]
+    assert samples.readable(("n", "cat")) == ["n", "cat"]
 
 
 def test_an_exported_network_knows_how_photos_are_prepared(root, finished):
-    from jaxcnn.training.export import read_run
+    from jaxcnn.training.output.trained import read_run
 
     learnt = read_run(finished[0], "newest")
     how = learnt.preprocessing
@@ -264,5 +267,5 @@ def test_an_exported_network_knows_how_photos_are_prepared(root, finished):
     for size in range(1, 400, 9):
         config = config_of(f"folder:{root}")
         config.data.image_size, config.data.eval_resize = 224, 224 + size
-        how, _ = datasets.preprocessing(Recorded(config))
+        how, _ = sets.preprocessing(Recorded(config))
         assert int(how.size / how.crop) == 224 + size

@@ -8,8 +8,8 @@ from small import last_checkpoint, run, small_config
 
 import jaxcnn
 from jaxcnn.training.config import set_duration, validate
-from jaxcnn.training.optimizers import parameter_path
-from jaxcnn.training.reading import read_config
+from jaxcnn.training.config.files import read_config
+from jaxcnn.training.optim.optimizers import parameter_path
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.warm_start import with_layers
 from jaxcnn.weights import save

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from jaxcnn.training import workdir
 from jaxcnn.training.config import default_config
-from jaxcnn.training.workdir import git_state
+from jaxcnn.training.output import workdir
+from jaxcnn.training.output.workdir import git_state
 
 
 def make_run(path, config=None):

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import layers
-from jaxcnn.training import optimizers, parallel, state, step
+from jaxcnn.training import parallel, state, step
+from jaxcnn.training.input.preprocess import gather
+from jaxcnn.training.optim import optimizers
 
 SHAPE = (8, 8, 3)
 CLASSES = 10
@@ -46,7 +48,7 @@ def draw_set(size, *, seed=0):
 
 def noisy(batch, keys):
     """Looks up, normalises, and in training adds noise from each example's key."""
-    ready = step.gather(batch)
+    ready = gather(batch)
     image = ready["image"].astype(jnp.float32) / 255 - 0.5
     if keys is not None:
         image += 0.1 * jax.vmap(lambda key: jax.random.normal(key, SHAPE))(keys)

@@ -14,7 +14,8 @@ from test_loading import put_in_cache
 from torch_like import equal, state_dict
 
 import jaxcnn
-from jaxcnn import cli, training, weights
+from jaxcnn import training, weights
+from jaxcnn.cli import main
 from jaxcnn.evaluation.predict import imagenet_names
 from jaxcnn.weights import files
 
@@ -27,14 +28,14 @@ def image(tmp_path):
 
 
 def run(capsys, *argv):
-    code = cli.main([str(a) for a in argv])
+    code = main([str(a) for a in argv])
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")
     return out
 
 
 def error(capsys, *argv):
-    assert cli.main([str(a) for a in argv]) == 2
+    assert main([str(a) for a in argv]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     return err.removeprefix("jaxcnn: error: ").rstrip("\n")
@@ -107,9 +108,9 @@ def test_export_of_a_run(tmp_path, capsys):
     assert opened.class_names == tuple("0123456789") and opened.preprocessing.size == 32
 
     # The run's own error, from the exported file alone.
-    from jaxcnn.data import sources
+    from jaxcnn.data import catalog
 
-    test = sources.load(config.data.source, config.data.test_split)
+    test = catalog.load(config.data.source, config.data.test_split)
     how = opened.preprocessing
     images = (test.images / np.float32(255) - np.float32(how.mean)) / np.float32(how.std)
     error_rate = np.mean(np.argmax(model.apply(variables, images), -1) != test.labels)

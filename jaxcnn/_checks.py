@@ -1,0 +1,39 @@
+"""Checks whose errors say in one line what is wrong and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+from typing import Any
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' or, where nothing is near, nothing."""
+    matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else ""
+
+
+def one_of(what: str, value: Any, known: Collection[str]) -> Any:
+    """The value; raises ValueError, with near matches, if it is not among the known."""
+    if value not in known:
+        hint = near(str(value), known) or f"; it must be one of {', '.join(known)}"
+        raise ValueError(f"{what} is {value!r}{hint}")
+    return value
+
+
+def require(good: bool, what: str, value: Any, right: str) -> None:
+    """Raises ValueError that names the thing, its value and what would be right."""
+    if not good:
+        raise ValueError(f"{what} is {value!r}; it must be {right}")
+
+
+def message(error: BaseException) -> str:
+    """What went wrong; of an error of the system the file and the reason."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, without line breaks."""
+    return " ".join(message(error).split())

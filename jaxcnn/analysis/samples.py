@@ -1,0 +1,65 @@
+"""What a network sees in training: the first examples of a run, augmented, with their labels."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.runtime import compilation
+from jaxcnn.training.build import make_setup
+from jaxcnn.training.config import Recorded, validate
+from jaxcnn.training.input import loaders
+from jaxcnn.training.step import example_keys, run_keys
+
+SHOWN = 40
+_WORDNET = re.compile(r"n\d{8}")
+
+
+def first_samples(config: Mapping[str, Any]) -> tuple[np.ndarray, list[str]]:
+    """The first images of the first step, u8[N,H,W,C], and what they are labelled.
+
+    They are those that a run with this configuration trains on, to the pixel, but for the rounding
+    to whole grey levels and what the normalisation takes below 0 or above 255. Of mixed examples
+    the label names both classes with their shares.
+
+    Raises:
+      ValueError, FileNotFoundError: see `jaxcnn.training.train`.
+    """
+    validate(config)
+    fields = Recorded(config)
+    setup = make_setup(fields)
+    seed = fields.train.seed
+    count = min(SHOWN, setup.batch_size // 2 * 2 or 1)  # pairs are mixed
+    batch = loaders.first_slots(setup, seed, count)
+    _, key = run_keys(seed)
+    keys = example_keys(jax.random.fold_in(key, 0), batch)
+    ready = jax.device_get(compilation.jit(setup.prepare)(batch, keys))
+    mean, std = (
+        np.asarray(value, np.float32) for value in (setup.train_set.mean, setup.train_set.std)
+    )
+    images = np.clip(np.round((ready["image"] * std + mean) * 255), 0, 255).astype(np.uint8)
+    names = readable(setup.train_set.class_names)
+    if "target" in ready:
+        return images, [_mixed(target, names) for target in ready["target"]]
+    return images, [names[label] for label in ready["label"]]
+
+
+def readable(class_names: Sequence[str]) -> list[str]:
+    """The names, those of WordNet such as "n01440764" in words as far as ImageNet has them."""
+    if not any(_WORDNET.fullmatch(name) for name in class_names):
+        return list(class_names)
+    table = importlib.resources.files("jaxcnn.data").joinpath("imagenet_classes.txt")
+    words = dict(line.split(" ", 1) for line in table.read_text("utf-8").splitlines())
+    return [words.get(name, name) for name in class_names]
+
+
+def _mixed(target: np.ndarray, names: Sequence[str]) -> str:
+    parts = [i for i in np.argsort(-target)[:2] if target[i] > 0.005]
+    if len(parts) == 1:
+        return names[parts[0]]
+    return "\n+ ".join(f"{target[i]:.2f} {names[i]}" for i in parts)

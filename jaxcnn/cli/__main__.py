@@ -1,0 +1,7 @@
+"""`python -m jaxcnn.cli`."""
+
+import sys
+
+from jaxcnn.cli.main import main
+
+sys.exit(main())

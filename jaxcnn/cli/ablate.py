@@ -1,0 +1,57 @@
+"""`jaxcnn ablate`: carries out a study and draws what came out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def register(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "ablate",
+        help="carry out a study: several settings and seeds, one table and one figure",
+        description="Trains every setting of a study and writes table.txt, results.json and "
+        "figure.png. Without --full it is the small form on data that needs no download, scaled to "
+        "--budget minutes on this machine; what was scaled is said. Call it again to go on after a "
+        "stop: what is finished is not run again.",
+        epilog="example: jaxcnn ablate residual_vs_plain --budget 10; without STUDY: the list",
+    )
+    parser.add_argument("study", metavar="STUDY", nargs="?", help="name, or a file.py of your own")
+    parser.add_argument(
+        "overrides", metavar="FIELD=VALUE", nargs="*", help="a field to set in all runs"
+    )
+    parser.add_argument("--workdir", help="where everything is written (default: runs/STUDY)")
+    parser.add_argument("--full", action="store_true", help="the study as published, unscaled")
+    parser.add_argument(
+        "--budget", type=float, default=10, metavar="MINUTES", help="(default: %(default)g)"
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help="runs of each setting")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
+    parser.add_argument(
+        "--executor", choices=("local", "ray"), default="local", help="(default: local)"
+    )
+    parser.add_argument("--gpus", type=float, default=0, metavar="N", help="per run, with ray")
+
+
+def run(args: argparse.Namespace) -> int:
+    from jaxcnn.studies import catalog, console, study
+    from jaxcnn.studies.catalog import STUDIES
+
+    if args.study is None:
+        for name, make in STUDIES.items():
+            print(f"{name:20s} {(make.__doc__ or '').splitlines()[0]}")
+        return 0
+    for name, value in (("--budget", args.budget), ("--jobs", args.jobs), ("--seeds", args.seeds)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} is {value:g}; it must be above 0")
+    return console.run(
+        catalog.load_study(args.study),
+        Path(args.workdir or Path("runs") / Path(args.study).stem),
+        full=args.full,
+        minutes=args.budget,
+        seeds=args.seeds,
+        overrides=study.read_overrides(args.overrides),
+        jobs_at_once=args.jobs,
+        executor=args.executor,
+        gpus=args.gpus,
+    )

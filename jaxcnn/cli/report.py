@@ -1,0 +1,31 @@
+"""`jaxcnn report`: several runs in one figure and one table."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def register(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "report",
+        help="show several runs in one figure and one table",
+        description="Draws the errors and losses of several runs, finished or under way, into one "
+        "figure, and prints their last and best errors and the fields in which they differ.",
+        epilog="example: jaxcnn report runs/resnet20 runs/plain20 --out both.svg",
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="directory of a run, or of members")
+    parser.add_argument(
+        "--out", metavar="FILE", default="report.png", help="the figure (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from jaxcnn.reporting import compare_runs
+    from jaxcnn.reporting.figures import picture_path
+    from jaxcnn.training.output import trained
+
+    out = picture_path(args.out)
+    found = trained.open_runs(args.runs)
+    print(compare_runs.table(found))
+    compare_runs.draw(found, out)
+    print(f"\n{out}: errors and losses")

@@ -1,0 +1,130 @@
+"""`jaxcnn train`: what `train.py` does, for a configuration file anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def register(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "train",
+        help="train a network by a configuration file",
+        description="Trains as a configuration file says, and writes checkpoints, metrics and "
+        "figures. Exit codes: 0 done, 1 the loss was not finite, 2 a mistake in what was asked "
+        "for, 143 or 130 stopped by SIGTERM or Ctrl-C with a checkpoint. With train.members=N, or "
+        "train.members=FIELD=VALUE,VALUE, runs that differ in a seed or the learning rate are "
+        "trained as one, into WORKDIR/member_0 and so on.",
+        epilog="example: jaxcnn train configs/cifar_resnet.py:56 train.seed=1 --workdir runs/r56",
+    )
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        help="path of the file, with ':argument' if it takes one; or of one that describes an "
+        "ensemble (configs/ensembles): its members are trained into WORKDIR/member_0 and so on",
+    )
+    parser.add_argument(
+        "overrides", metavar="FIELD=VALUE", nargs="*", help="a field of the configuration to set"
+    )
+    parser.add_argument("--workdir", required=True, help="where everything is written")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--resume", action="store_true", help="go on with the run in workdir")
+    how.add_argument("--overwrite", action="store_true", help="delete the run in workdir")
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same bits in every run on a GPU too: train.deterministic=True",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="trace ten calls of the step: log.profile=10"
+    )
+    several = parser.add_argument_group("one of several processes (see docs/scaling.md)")
+    several.add_argument(
+        "--distributed", action="store_true", help="started by SLURM, MPI, Kubernetes, Cloud TPU"
+    )
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")
+    several.add_argument("--processes", metavar="N", type=int, help="how many there are")
+    several.add_argument("--process", metavar="I", type=int, help="which one this is, from 0")
+
+
+def run(args: argparse.Namespace) -> int:
+    from jaxcnn.cli import common
+    from jaxcnn.runtime import distributed
+    from jaxcnn.training.config import files as config_files
+    from jaxcnn.training.ensemble import described
+
+    common.quiet()
+    args.overrides += config_files.shorthands(
+        deterministic=args.deterministic, profile=args.profile
+    )
+    whole = described.is_ensemble(args.config)
+    return train_and_show(
+        args.config if whole else config_files.read_config(args.config, args.overrides),
+        args.workdir,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        program="jaxcnn train",
+        debug=args.debug,
+        train=functools.partial(described.train_ensemble, overrides=args.overrides)
+        if whole
+        else None,
+        processes=distributed.asked_for(
+            args.distributed,
+            coordinator=args.coordinator,
+            processes=args.processes,
+            process=args.process,
+        ),
+    )
+
+
+def train_and_show(
+    config: Any,
+    workdir: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    program: str = "train.py",
+    debug: bool = False,
+    train: Callable[..., Iterable[Any]] | None = None,
+    processes: Mapping[str, Any] | None = None,
+) -> int:
+    """Trains and shows what happens; returns the exit code. `train` is `loop.train` if None.
+
+    `processes` are arguments of `distributed.begin`, None for a single process; of several the
+    first one shows what happens, and each what went wrong.
+
+    0: done. 1: the loss or a gradient was not finite. 2: a mistake in what was asked for, or a file
+    that cannot be read or written; one line on stderr names it (`debug` or JAXCNN_DEBUG=1 raises
+    it instead). 143 and 130: stopped by SIGTERM or Ctrl-C, with a checkpoint to resume from.
+    """
+    from jaxcnn._checks import one_line
+    from jaxcnn.cli import common
+    from jaxcnn.reporting import console
+    from jaxcnn.runtime import distributed
+    from jaxcnn.training import loop
+
+    try:
+        if processes is not None:
+            distributed.begin(**processes)
+        train = train or loop.train
+        reports = train(config, workdir, resume=resume, overwrite=overwrite)
+        return console.show(reports, workdir, None if distributed.is_first() else io.StringIO())
+    except FloatingPointError as error:
+        text, code = f"stopped: {error}; the last checkpoint is good", common.NOT_FINITE
+    except (ValueError, OSError) as error:
+        if common.debugging(debug):
+            raise
+        text, code = f"error: {one_line(error)}", common.MISTAKE
+    except KeyboardInterrupt:
+        text, code = "interrupted before a checkpoint was written", 128 + signal.SIGINT
+    if distributed.count() == 1:
+        print(f"{program}: {text}", file=sys.stderr)
+        return code
+    print(f"{program}: process {distributed.number()}: {text}", file=sys.stderr)
+    distributed.leave(code)

@@ -1,0 +1,1 @@
+"""Augmentation in pure JAX, on the device; `pipeline` puts the steps together."""

@@ -1,0 +1,1 @@
+"""Batches by step number: of sets in memory (`resident`) and of image files (`streaming`)."""

@@ -1,0 +1,52 @@
+"""How images become a network's input, and the statistics they are normalized with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+Channels = tuple[float, ...]
+Normalisation = tuple[Channels, Channels]
+
+# Mean and standard deviation of each channel, of pixels in [0,1]. Of ImageNet's training images;
+# what most published networks take.
+IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# To [-1,1]: what Inception takes.
+HALF: Normalisation = ((0.5,) * 3, (0.5,) * 3)
+# Over the training split of small sets.
+STATISTICS: dict[str, Normalisation] = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes a network's input.
+
+    Attributes:
+      size: height and width of the input.
+      crop: share of the shorter side that the input shows: the image is resized to a shorter side
+        of floor(size / crop), and its centre is cut out.
+      interpolation: "bilinear" or "bicubic", of the resizing.
+      mean, std: of each channel, of pixels in [0,1].
+    """
+
+    size: int
+    crop: float
+    interpolation: str
+    mean: Channels
+    std: Channels
+
+
+def to_dict(preprocessing: Preprocessing) -> dict[str, Any]:
+    """For JSON; `from_dict` is the inverse."""
+    return dataclasses.asdict(preprocessing)
+
+
+def from_dict(fields: Mapping[str, Any]) -> Preprocessing:
+    """Of a JSON object that `to_dict` made."""
+    return Preprocessing(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})

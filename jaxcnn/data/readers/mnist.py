@@ -1,0 +1,109 @@
+"""MNIST and Fashion-MNIST from their four idx files, gzipped or not.
+
+An idx file is two bytes 0, the type (8 is u8), the number of axes, each axis's length as
+big-endian u32, and the values (LeCun, Cortes, Burges, "The MNIST database").
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from jaxcnn.data.sets import Arrays, Source, check_labels
+
+_STEMS = {"train": "train", "test": "t10k"}
+_CLASS_NAMES = {
+    "mnist": tuple("0123456789"),
+    "fashion_mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+}
+# Folders below data_dir in which the files are usual.
+_FOLDERS = {
+    "mnist": ("", "mnist", "MNIST/raw"),
+    "fashion_mnist": ("", "fashion_mnist", "FashionMNIST/raw"),
+}
+
+
+def open_idx(name: str, data_dir: str | os.PathLike) -> Source:
+    """Finds the files of "mnist" or "fashion_mnist" in `data_dir` or a folder of that name below.
+
+    Raises:
+      FileNotFoundError: a file is not there.
+      ValueError: a file is not what it should be.
+    """
+    root = Path(data_dir).expanduser()
+    places = [root / folder for folder in _FOLDERS[name]]
+    folder = next((p for p in places if _file(p, "train", "images-idx3").is_file()), None)
+    if folder is None:
+        wanted = _file(root, "train", "images-idx3").name
+        raise FileNotFoundError(f"{wanted}.gz is in none of {', '.join(map(str, places))}")
+    paths = {
+        part: (_file(folder, stem, "images-idx3"), _file(folder, stem, "labels-idx1"))
+        for part, stem in _STEMS.items()
+    }
+    for pair in paths.values():
+        for path in pair:
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} is missing, also as {path.name}.gz")
+
+    def read(part: str, start: int, stop: int) -> Arrays:
+        images, labels = (read_idx(p, rank) for p, rank in zip(paths[part], (3, 1)))
+        if len(images) != len(labels):
+            raise ValueError(
+                f"{paths[part][0]} has {len(images)} images, {paths[part][1]} {len(labels)} labels"
+            )
+        check_labels(labels, len(_CLASS_NAMES[name]), str(paths[part][1]))
+        return images[start:stop, ..., None], labels[start:stop].astype(np.int32)
+
+    return Source(
+        class_names=_CLASS_NAMES[name],
+        sizes={part: _shape(pair[1], _start(pair[1], 8), 1)[0] for part, pair in paths.items()},
+        read=read,
+    )
+
+
+def _file(folder: Path, stem: str, kind: str) -> Path:
+    """The file, gzipped, or named with a dot in place of the dash, whichever is there."""
+    names = (f"{stem}-{kind}-ubyte", f"{stem}-{kind.replace('-', '.')}-ubyte")
+    paths = [folder / f"{name}{end}" for name in names for end in ("", ".gz")]
+    return next((p for p in paths if p.is_file()), paths[0])
+
+
+def read_idx(path: Path, rank: int) -> np.ndarray:
+    """The values u8 of an idx file, in the shape that it states.
+
+    Raises:
+      ValueError: it is no idx file of u8 with so many axes, or longer or shorter than it states.
+    """
+    content = _start(path, None)
+    shape = _shape(path, content, rank)
+    expected = 4 + 4 * rank + int(np.prod(shape))
+    if len(content) != expected:
+        unpacked = " unpacked" if path.suffix == ".gz" else ""
+        raise ValueError(f"{path} has {len(content)} bytes{unpacked}; {expected} expected")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _start(path: Path, size: int | None) -> bytes:
+    """The first so many bytes of a file, unpacked, or all."""
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            return file.read(size)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        size = path.stat().st_size
+        raise ValueError(f"{path} ({size} bytes) is truncated or damaged: {error}") from None
+
+
+def _shape(path: Path, content: bytes, rank: int) -> tuple[int, ...]:
+    if content[:4] != bytes((0, 0, 8, rank)) or len(content) < 4 + 4 * rank:
+        raise ValueError(
+            f"{path} begins with bytes {content[:4].hex(' ')}, not those of an idx file of "
+            f"rank {rank}: 00 00 08 0{rank}"
+        )
+    return tuple(np.frombuffer(content, ">u4", count=rank, offset=4).tolist())

@@ -1,0 +1,72 @@
+"""Bright shapes on noise, to learn where something is: each image has one, its box is known."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from jaxcnn.data.sets import Arrays, Source
+
+SIZE = 32
+SIZES = {"train": 4096, "test": 512}
+NAMES = ("disc", "ring", "square", "frame", "plus", "cross", "triangle", "funnel")
+
+
+def open_synthetic_boxes(side: int = SIZE) -> Source:
+    """The source: images u8[N,side,side,3], 8 classes, 4,096 to train on and 512 to test on.
+
+    Always the same images. A class has a shape and a bright colour, of which the largest level is
+    185 to 255, on noise of levels 0 to 99. A shape is three to six eighths of the side high and
+    wide, the longer extent at most twice the other. The boxes f32[N,1,4] are
+    exact: their first and last rows and columns have a pixel of the shape.
+    """
+    if side < 16:
+        raise ValueError(f"images of synthetic_boxes are {side} pixels wide; 16 is the least")
+    return Source(
+        class_names=NAMES,
+        sizes=SIZES,
+        read=lambda part, start, stop: _read(side, part, start, stop)[:2],
+        boxes=lambda part, start, stop: _read(side, part, start, stop)[2],
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _read(side: int, part: str, start: int, stop: int) -> tuple[*Arrays, np.ndarray]:
+    size = SIZES[part]
+    random = np.random.RandomState(100 + list(SIZES).index(part))
+    labels = random.permutation(np.arange(size) % len(NAMES)).astype(np.int32)
+    low, high = side * 3 // 8, side * 3 // 4
+    tall = random.randint(low, high + 1, size)
+    wide = random.randint(np.maximum(low, -(-tall // 2)), np.minimum(high, 2 * tall) + 1)
+    top, left = random.randint(0, side - tall + 1), random.randint(0, side - wide + 1)
+    hue = 2 * np.pi * (labels[:, None] / len(NAMES) + np.arange(3) / 3)
+    colour = np.rint(160 + 60 * np.cos(hue)).astype(int) + random.randint(-5, 36, (size, 1))
+    seeds = random.randint(0, 2**31, size)
+    images = np.empty((stop - start, side, side, 3), np.uint8)
+    for place, i in enumerate(range(start, stop)):
+        image = np.random.RandomState(seeds[i]).randint(0, 100, (side, side, 3))
+        inside = image[top[i] : top[i] + tall[i], left[i] : left[i] + wide[i]]
+        inside[shape(NAMES[labels[i]], tall[i], wide[i])] = colour[i]
+        images[place] = image
+    boxes = np.stack([top, left, top + tall, left + wide], -1).astype(np.float32) / side
+    return images, labels[start:stop], boxes[start:stop, None]
+
+
+def shape(name: str, height: int, width: int) -> np.ndarray:
+    """The shape that fills bool[height,width] from border to border."""
+    y = (np.arange(height)[:, None] + 0.5) * 2 / height - 1
+    x = (np.arange(width)[None] + 0.5) * 2 / width - 1
+    far = np.maximum(abs(y), abs(x))
+    near_corner = abs(abs(y) - abs(x))
+    down, least = (y + 1) / 2, 1.01 / width  # a tip is one or two pixels wide
+    return {
+        "disc": y**2 + x**2 <= 1,
+        "ring": (y**2 + x**2 <= 1) & (y**2 + x**2 > 0.3),
+        "square": far <= 1,
+        "frame": (far <= 1) & (far > 0.55),
+        "plus": np.minimum(abs(y), abs(x)) < 0.3,
+        "cross": near_corner < 0.3,
+        "triangle": abs(x) <= np.maximum(down, least),
+        "funnel": abs(x) <= np.maximum(1 - down, least),
+    }[name]

@@ -1,0 +1,212 @@
+"""Sets that TFDS has built, read without TensorFlow: array_record files and TFRecord files.
+
+TFDS tells what a set is (splits, shards, features) and takes examples apart; this file finds the
+records and decodes the images.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcnn._checks import near
+from jaxcnn.data.readers import tfrecord
+from jaxcnn.data.sets import Arrays, Source
+
+NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
+# In the order of preference; TFDS can also write riegeli and parquet.
+FORMATS = ("array_record", "tfrecord")
+FILES = ("mnist", "fashion_mnist", "cifar10", "cifar100")  # whose official files can be read too
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+# (path, rows, number of records there should be) to the serialised examples of these rows.
+_Read = Callable[[Path, Sequence[int], int], list[bytes]]
+
+
+def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
+    """Finds a set that TFDS has built, by its name ("cifar10", "emnist/letters").
+
+    Args:
+      name: TFDS's name. The set has an `image` u8 of one fixed shape and a `label`.
+      data_dir: the folder that has the sets, or the folder of this set's version; by default
+        $TFDS_DATA_DIR or ~/tensorflow_datasets, as in TFDS.
+
+    Raises:
+      FileNotFoundError: the set is not there.
+      ValueError: it is there in formats or with features that cannot be read.
+    """
+    import tensorflow_datasets as tfds
+
+    info, form = open_info(name, data_dir)
+    _check_features(name, info.features)
+    label = info.features["label"]
+    shape = tuple(info.features["image"].shape)
+
+    def read(part: str, start: int, stop: int) -> Arrays:
+        images = np.empty((stop - start, *shape), np.uint8)
+        labels = np.empty(stop - start, np.int32)
+        records = _records(info.splits[part], form, start, stop)
+        for i, (where, record) in enumerate(records):
+            example = info.features.deserialize_example_np(record, decoders=skip)
+            images[i] = _decode(example["image"], shape, where)
+            labels[i] = example["label"]
+        return images, labels
+
+    skip = {"image": tfds.decode.SkipDecoding()}
+    return Source(
+        class_names=tuple(map(str, label.names or range(label.num_classes))),
+        sizes={part: split.num_examples for part, split in info.splits.items()},
+        read=read,
+    )
+
+
+def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str]:
+    """(TFDS's `DatasetInfo`, the format to read) of a set. Raises as `open_tfds` does."""
+    import tensorflow_datasets as tfds
+
+    folder = find_folder(name, data_dir)
+    info = tfds.builder_from_directory(folder).info
+    stored = [f.value for f in (info.file_format, *info.alternative_file_formats) if f]
+    formats = [f for f in FORMATS if f in stored]
+    if not formats:
+        raise ValueError(
+            f"{folder} holds {', '.join(stored)} files; {' and '.join(FORMATS)} can be read"
+        )
+    return info, formats[0]
+
+
+def data_root(data_dir: str | os.PathLike | None) -> Path:
+    """The folder that has the sets, as TFDS finds it."""
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(root).expanduser()
+
+
+def find_folder(name: str, data_dir: str | os.PathLike | None = None) -> Path:
+    """The folder of the set's newest version. Raises as `open_tfds` does."""
+    root = data_root(data_dir)
+    if (root / "dataset_info.json").is_file():
+        return root
+    if versions := _versions(root / name):
+        return max(versions, key=lambda p: tuple(map(int, p.name.split("."))))
+    forms = sorted(p.name for p in (root / name).glob("*") if _versions(p))
+    if len(forms) == 1:
+        return find_folder(f"{name}/{forms[0]}", root)
+    if forms:
+        raise ValueError(f"tfds:{name} is there as {', '.join(f'tfds:{name}/{f}' for f in forms)}")
+    files = f", or that of the official files with files:{name}" if name in FILES else ""
+    raise FileNotFoundError(
+        f"tfds:{name} is not in {root / name}{near(name, NAMES) if name not in NAMES else ''}; "
+        f"either build it: pip install 'jaxcnn[build]' && jaxcnn prepare tfds:{name}"
+        f"{f' --data-dir {root}' if data_dir else ''}; or name the folder that has it in "
+        f"data_dir{files}"
+    )
+
+
+def _versions(folder: Path) -> list[Path]:
+    found = (p.parent for p in folder.glob("*/dataset_info.json"))
+    return [p for p in found if _VERSION.fullmatch(p.name)]
+
+
+def _check_features(name: str, features: Any) -> None:
+    for wanted in ("image", "label"):
+        if wanted not in features:
+            has = ", ".join(map(repr, features))
+            raise ValueError(f"tfds:{name} has no feature {wanted!r}; it has {has}")
+    image = features["image"]
+    if None in image.shape or np.dtype(image.np_dtype) != np.uint8:
+        raise ValueError(
+            f"tfds:{name} has images {np.dtype(image.np_dtype)}{list(image.shape)}; only u8 images "
+            "of one fixed shape can be read into memory"
+        )
+
+
+def _records(split: Any, form: str, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
+    """Yields ("<file>, record <number>", serialised example) of examples start to stop."""
+    first = 0
+    for path, length in shards(split, form):
+        rows = range(max(start - first, 0), min(stop - first, length))
+        if rows:
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} is missing: {length} examples of {split.name!r}")
+            for row, record in zip(rows, _READERS[form](path, rows, length)):
+                yield f"{path}, record {row}", record
+        first += length
+
+
+def shards(split: Any, form: str) -> list[tuple[Path, int]]:
+    """The files of a split and how many examples each has."""
+    # TFDS itself opens a set in its main format only; the others have the same shards.
+    template = split.filename_template.replace(filetype_suffix=form)
+    paths = map(Path, template.sharded_filepaths(split.num_shards))
+    return list(zip(paths, split.shard_lengths))
+
+
+def _decode(encoded: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """The image u8[H,W,C] in a PNG or JPEG file."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
+            pixels = np.asarray(image)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{where}: the image cannot be decoded: {error}") from None
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.shape != shape or pixels.dtype != np.uint8:
+        raise ValueError(
+            f"{where}: the image is {pixels.dtype}{list(pixels.shape)}; uint8{list(shape)} expected"
+        )
+    return pixels
+
+
+def _read_array_record(path: Path, rows: Sequence[int], expected: int) -> list[bytes]:
+    reader = array_record_reader(path)
+    try:
+        found = reader.num_records()
+        records = reader.read(list(rows)) if found == expected else []
+        if not found:
+            reader.read([0])  # says why the file could not be opened
+        reader.close()
+    except RuntimeError as error:
+        raise ValueError(f"{path} ({path.stat().st_size} bytes) is damaged: {error}") from None
+    _check_count(path, found, expected)
+    return records
+
+
+def array_record_reader(path: Path) -> Any:
+    """An `ArrayRecordReader` for single records."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    # Reading ahead would read whole chunks for single records.
+    options = "readahead_buffer_size:0"
+    return ArrayRecordReader(str(path), options=options, file_reader_buffer_size=32768)
+
+
+def _read_tfrecord(path: Path, rows: Sequence[int], expected: int) -> list[bytes]:
+    stat = path.stat()
+    records = _index(path, stat.st_size, stat.st_mtime_ns)
+    _check_count(path, len(records), expected)
+    return records.read(rows)
+
+
+@functools.lru_cache(maxsize=64)
+def _index(path: Path, size: int, changed: int) -> tfrecord.Records:
+    """The index of a file; made anew when its size or time of change is another."""
+    del size, changed
+    return tfrecord.index_records(path)
+
+
+def _check_count(path: Path, found: int, expected: int) -> None:
+    if found != expected:
+        raise ValueError(f"{path} holds {found} examples; {expected} expected")
+
+
+_READERS: dict[str, _Read] = {"array_record": _read_array_record, "tfrecord": _read_tfrecord}

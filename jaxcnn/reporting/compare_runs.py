@@ -1,0 +1,93 @@
+"""Several runs side by side: curves in one figure, last and best errors in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxcnn.reporting.figures import make_figure
+from jaxcnn.reporting.tables import text_table
+
+
+class Run(NamedTuple):
+    """What a run has written so far.
+
+    Attributes:
+      name: of its directory.
+      manifest, rows: what `config.json` and `metrics.jsonl` hold.
+      fields: its configuration, every value by its path.
+      best: the least error by which checkpoints are chosen; None before the first evaluation.
+    """
+
+    name: str
+    manifest: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    fields: Mapping[str, Any]
+    best: float | None
+
+    def evaluations(self) -> list[Mapping[str, Any]]:
+        """The rows of the test split, by step."""
+        return [row for row in self.rows if row["kind"] == "eval"]
+
+
+def table(runs: Sequence[Run]) -> str:
+    """A line of each run, then the fields in which their configurations differ."""
+    header = ["run", "network", "step", "epoch", "train %", "test %", "best %", "images/s"]
+    lines = [_line(run) for run in runs]
+    return f"{text_table(header, lines, left=2)}\n{_differences(runs)}".rstrip()
+
+
+def _line(run: Run) -> list[str]:
+    facts = run.manifest
+    found = run.evaluations()
+    rates = [row["images_per_second"] for row in run.rows if row["kind"] == "train"]
+    last = run.rows[-1] if run.rows else {"step": 0, "epoch": 0.0}
+    step = f"{last['step']:,}"
+    if last["step"] < facts.get("total_steps", 0):
+        step += f" of {facts['total_steps']:,}"
+    errors = ["", "", ""]
+    if found and run.best is not None:
+        shares = (found[-1]["train_top1_error"], found[-1]["top1_error"], run.best)
+        errors = [f"{100 * share:.2f}" for share in shares]
+    speed = f"{float(np.median(rates)):,.0f}" if rates else ""
+    return [
+        run.name,
+        facts["config"]["model"]["name"],
+        step,
+        f"{last['epoch']:.1f}",
+        *errors,
+        speed,
+    ]
+
+
+def _differences(runs: Sequence[Run]) -> str:
+    fields = [run.fields for run in runs]
+    names = sorted({name for one in fields for name in one})
+    differ = [n for n in names if len({repr(one.get(n)) for one in fields}) > 1]
+    if not differ:
+        return ""
+    rows = [[run.name, *(str(one.get(n, "")) for n in differ)] for run, one in zip(runs, fields)]
+    return "\n" + text_table(["run", *differ], rows, left=len(differ) + 1)
+
+
+def draw(runs: Sequence[Run], path: str | Path) -> None:
+    """Errors in percent against epochs, dashed in training, and the losses beside them."""
+    figure = make_figure(12, 4.8)
+    errors, losses = figure.subplots(1, 2)
+    for i, run in enumerate(runs):
+        found = run.evaluations()
+        epochs = [row["epoch"] for row in found]
+        style = {"color": f"C{i % 10}"}
+        for axes, name, scale in ((errors, "top1_error", 100), (losses, "loss", 1)):
+            axes.plot(epochs, [scale * row[name] for row in found], label=run.name, **style)
+            train = [scale * row.get(f"train_{name}", np.nan) for row in found]
+            axes.plot(epochs, train, "--", alpha=0.6, **style)
+    errors.set(xlabel="epoch", ylabel="error (%)", title="error: test, and dashed in training")
+    losses.set(xlabel="epoch", ylabel="loss", title="loss", yscale="log")
+    for axes in (errors, losses):
+        axes.grid(alpha=0.3, which="both")
+    errors.legend(fontsize=8)
+    figure.savefig(path)

@@ -1,0 +1,112 @@
+"""What figures share: making one, where it is written, and labels that do not overlap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_ANGLES = np.radians([0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 65, 295, 115, 245])
+_DISTANCES = (2, 8, 16, 26, 38, 52, 68, 86)
+
+Box = tuple[float, float, float, float]
+
+
+def make_figure(width: float, height: float):
+    """A figure apart from pyplot: no window system, nothing global."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def picture_path(name: str) -> Path:
+    """The path of a picture. Raises ValueError for an ending or a directory that will not do."""
+    if Path(name).suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"{name!r} is no name of a picture: it must end in .png, .svg or .pdf")
+    return table_path(name)
+
+
+def table_path(name: str) -> Path:
+    """The path of a file. Raises ValueError if its directory is not there."""
+    if not Path(name).parent.is_dir():
+        raise ValueError(f"{name!r} cannot be written: there is no directory {Path(name).parent}")
+    return Path(name)
+
+
+def place_labels(
+    axes: Any, marks: Sequence[tuple[str, float, float, float]], fontsize: float = 7.5
+) -> list[Box]:
+    """Writes each mark's name as near to it as there is room; a line leads to one further off.
+
+    Args:
+      axes: of matplotlib, with everything else drawn and its limits as they will stay.
+      marks: (name, x, y, radius in points).
+      fontsize: in points.
+
+    Returns:
+      The boxes taken, (left, bottom, right, top) in pixels, in the order of the marks.
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()  # the layout's last word on where the axes are
+    renderer = figure.canvas.get_renderer()
+    pixel = figure.dpi / 72
+    centres = [axes.transData.transform((x, y)) for _, x, y, _ in marks]
+    radii = [radius * pixel for *_, radius in marks]
+    cores = [_around(c, min(r, 5 * pixel)) for c, r in zip(centres, radii)]
+    outer = axes.get_window_extent()
+    frame = (outer.x0, outer.y0, outer.x1, outer.y1)
+    legends = [
+        child.get_window_extent(renderer).extents
+        for child in axes.get_children()
+        if type(child).__name__ == "Legend"
+    ]
+    taken: list[Box] = [tuple(map(float, box)) for box in legends]  # type: ignore[misc]
+    first = len(taken)
+    for (name, x, y, _), centre, radius in zip(marks, centres, radii):
+        text = axes.text(x, y, name, fontsize=fontsize, ha="center", va="center")
+        size = text.get_window_extent(renderer)
+        width, height = size.width + 3, size.height + 1
+
+        def cost(box: Box, far: float) -> float:
+            overlap = sum(_shared(box, other) for other in taken)
+            hidden = sum(_shared(box, core) for core in cores)
+            outside = width * height - _shared(box, frame)  # noqa: B023
+            return 50 * overlap + 8 * hidden + 50 * outside + far
+
+        options = []
+        for distance in _DISTANCES:
+            for angle in _ANGLES:
+                away = radius + distance * pixel
+                across = away * math.cos(angle) + math.copysign(width / 2, math.cos(angle)) * (
+                    abs(math.cos(angle)) > 0.3
+                )
+                up = away * math.sin(angle) + height / 2 * math.sin(angle)
+                middle = (centre[0] + across, centre[1] + up)
+                box = (middle[0] - width / 2, middle[1] - height / 2,
+                       middle[0] + width / 2, middle[1] + height / 2)  # fmt: skip
+                options.append((cost(box, distance), middle, box, distance))
+        _, middle, box, distance = min(options, key=lambda option: option[0])
+        taken.append(box)
+        text.set_position(axes.transData.inverted().transform(middle))
+        if distance > 2:
+            nearest = (np.clip(centre[0], box[0], box[2]), np.clip(centre[1], box[1], box[3]))
+            ends = axes.transData.inverted().transform([centre, nearest])
+            axes.plot(*ends.T, color="0.35", linewidth=0.6, scalex=False, scaley=False)
+    return taken[first:]
+
+
+def _around(centre: Any, radius: float) -> Box:
+    return (centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius)
+
+
+def _shared(a: Box, b: Box) -> float:
+    """Area that two boxes have in common."""
+    wide = min(a[2], b[2]) - max(a[0], b[0])
+    high = min(a[3], b[3]) - max(a[1], b[1])
+    return max(wide, 0) * max(high, 0)

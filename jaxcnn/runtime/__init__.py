@@ -1,0 +1,1 @@
+"""Services of the process: compilation, its cache, several processes, stop signals."""

@@ -1,0 +1,152 @@
+"""Carries out a study in a terminal: progress, table, figure."""
+
+from __future__ import annotations
+
+import json
+import types
+from pathlib import Path
+
+import jax
+from absl import logging
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from jaxcnn.reporting.report import Report
+from jaxcnn.studies import execute, plan, results
+from jaxcnn.studies.plan import Job
+from jaxcnn.studies.study import Overrides, Study
+
+PLAN, TABLE, RESULTS, FIGURE = "plan.json", "table.txt", "results.json", "figure.png"
+
+
+def run(
+    study: Study,
+    workdir: Path,
+    *,
+    full: bool = False,
+    minutes: float = 10,
+    seeds: int | None = None,
+    overrides: Overrides = types.MappingProxyType({}),
+    jobs_at_once: int = 1,
+    executor: str = "local",
+    gpus: float = 0,
+) -> int:
+    """Carries out what is not finished, and writes table and figure; the exit code.
+
+    0: done. 1: a run's loss was not finite; the others are done. 130: stopped. The arguments are
+    those of `jaxcnn ablate`.
+
+    Raises:
+      ValueError: a setting cannot be, or workdir holds another study.
+    """
+    logging.set_verbosity(logging.FATAL)  # Orbax's
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(study.title)
+    if executor == "ray":
+        execute.check_ray()
+    together = gpus > 0 or jax.default_backend() != "cpu"
+    jobs, scaled = _planned(study, workdir, full, minutes, seeds, overrides, together, console)
+    for text in scaled:
+        console.print(f"scaled: {text}")
+    waiting = [job for job in jobs if not execute.is_finished(job, workdir)]
+    done = len(jobs) - len(waiting)
+    console.print(f"{len(jobs)} runs" + (f", {done} of them finished before" if done else ""))
+    failures = []
+    with _Display(console, len(jobs), done) as display:
+        if executor == "ray":
+            outcomes = execute.on_ray(waiting, workdir, cpus=1, gpus=gpus)
+        elif jobs_at_once > 1:
+            outcomes = execute.in_processes(waiting, workdir, jobs_at_once)
+        else:
+            outcomes = execute.in_turn(waiting, workdir, display.follow)
+        for job, failure in outcomes:
+            display.finish(job, failure)
+            if failure:
+                failures.append(job)
+    curves = results.read_curves(study, jobs, workdir)
+    rows = results.table(curves)
+    text = results.text_table(rows)
+    (workdir / TABLE).write_text(f"{study.title}\n\n{text}\n", "utf-8")
+    results.write_json(study, rows, scaled, workdir / RESULTS)
+    results.draw(study, curves, workdir / FIGURE, note="; ".join(scaled))
+    console.print(f"\n{text}\n", markup=False)
+    if study.source:
+        console.print(study.source, markup=False)
+    console.print(f"{TABLE}, {RESULTS} and {FIGURE} are in {workdir}", markup=False)
+    return 1 if failures else 0
+
+
+def _planned(
+    study, workdir, full, minutes, seeds, overrides, together, console
+) -> tuple[list[Job], list]:
+    """The runs; those of an earlier call with the same wishes, so that it can go on."""
+    wishes = {
+        "title": study.title,
+        **{"full": full, "minutes": minutes, "seeds": seeds, "overrides": dict(overrides)},
+    }
+    path = workdir / PLAN
+    cut: Overrides = {}
+    most_rank, scaled = None, []
+    if path.exists():
+        found = json.loads(path.read_text("utf-8"))
+        if found["wishes"] != json.loads(json.dumps(wishes)):
+            raise ValueError(f"{workdir} holds a study with other settings; choose another workdir")
+        cut, most_rank, scaled = found["cut"], found["most_rank"], found["scaled"]
+        together = found["together"]
+    elif not full:
+        console.print("measuring this machine ...")
+        costs = plan.measure(study, overrides=overrides)
+        cut, most_rank, scaled = plan.fit(study, minutes, costs, seeds, overrides)
+    jobs = plan.make_jobs(
+        study,
+        full=full,
+        seeds=seeds,
+        overrides={**overrides, **cut},
+        most_rank=most_rank,
+        together=together,
+    )
+    workdir.mkdir(parents=True, exist_ok=True)
+    content = {"wishes": wishes, "cut": cut, "most_rank": most_rank, "scaled": scaled}
+    content["together"] = together
+    path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    return jobs, scaled
+
+
+class _Display:
+    """A bar over the runs with the present one's step and errors; lines where no terminal is."""
+
+    def __init__(self, console: Console, total: int, done: int):
+        self._console = console
+        columns = (TextColumn("runs"), BarColumn(bar_width=24), MofNCompleteColumn())
+        self._progress = Progress(
+            *(*columns, TimeElapsedColumn(), TextColumn("{task.fields[now]}")),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=total, completed=done, now="")
+        self._error = ""
+        self._total_steps = 0
+        self._model = ""
+
+    def follow(self, report: Report) -> None:
+        if report.kind == "start":
+            self._total_steps, self._error = report.values["total_steps"], ""
+            self._model = report.values["model"]
+        elif report.kind == "eval":
+            self._error = f", test error {100 * report.values['top1_error']:.1f} %"
+        now = f"{self._model} step {report.step}/{self._total_steps}{self._error}"
+        self._progress.update(self._task, now=now)
+
+    def finish(self, job: Job, failure: str) -> None:
+        self._progress.update(self._task, advance=1)
+        text = f"failed: {failure}" if failure else "done"
+        self._console.print(f"{job.name}: {text}{self._error}", markup=False)
+
+    def __enter__(self) -> _Display:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._progress.stop()

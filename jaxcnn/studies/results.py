@@ -1,0 +1,145 @@
+"""What a study came to: rows from its runs' metrics, a table, and a figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.reporting import tables
+from jaxcnn.reporting.figures import make_figure
+from jaxcnn.studies.plan import Job
+from jaxcnn.studies.study import Run, Study
+from jaxcnn.training.output.metrics_files import read_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A setting's errors in percent: `steps` i64[T], `train` and `test` f64[seeds,T]."""
+
+    run: Run
+    steps: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+
+
+def read_curves(study: Study, jobs: Sequence[Job], folder: Path) -> list[Curve]:
+    """Of each setting, the evaluations that all of its seeds that have any have reached."""
+    curves = []
+    for run in study.runs:
+        of_run = [job for job in jobs if job.run.label == run.label]
+        seeds = [_evaluations(path) for job in of_run for path in job.directories(folder)]
+        seeds = [rows for rows in seeds if rows]
+        if not seeds:
+            continue
+        reached = sorted(set.intersection(*(set(rows) for rows in seeds)))
+        values = {
+            name: np.array([[100 * rows[step][name] for step in reached] for rows in seeds])
+            for name in (f"train_{study.metric}", study.metric)
+        }
+        train, test = values.values()
+        curves.append(Curve(run, np.array(reached), train, test))
+    return curves
+
+
+def _evaluations(workdir: Path) -> dict[int, Mapping[str, Any]]:
+    return {row["step"]: row for row in read_rows(workdir) if row["kind"] == "eval"}
+
+
+def table(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+    """A row of each setting: last errors in percent, mean and spread over seeds."""
+    rows = []
+    for curve in curves:
+        test, train = curve.test[:, -1], curve.train[:, -1]
+        rows.append(
+            {
+                "run": curve.run.label,
+                "seeds": len(test),
+                "steps": int(curve.steps[-1]),
+                "train_error": float(train.mean()),
+                "test_error": float(test.mean()),
+                "test_error_std": float(test.std(ddof=1)) if len(test) > 1 else None,
+                "published": curve.run.published,
+            }
+        )
+    return rows
+
+
+def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table as aligned text."""
+    header = ("run", "seeds", "steps", "train error", "test error", "published")
+    lines = []
+    for row in rows:
+        spread = "" if row["test_error_std"] is None else f" ± {row['test_error_std']:.2f}"
+        published = "" if row["published"] is None else f"{row['published']:.2f}"
+        test = f"{row['test_error']:.2f}{spread}"
+        counts = (str(row["seeds"]), f"{row['steps']:,}")
+        lines.append((row["run"], *counts, f"{row['train_error']:.2f}", test, published))
+    return tables.text_table(header, lines)
+
+
+def write_json(
+    study: Study, rows: Sequence[Mapping[str, Any]], scaled: Sequence[str], path: Path
+) -> None:
+    """Writes title, rows and what was scaled."""
+    content = {"title": study.title, "source": study.source, "scaled": scaled, "rows": rows}
+    path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def draw(study: Study, curves: Sequence[Curve], path: Path, *, note: str = "") -> None:
+    """Draws train (dashed) and test error against steps, and against x where the study has one.
+
+    Panels stand side by side on one scale; of several seeds the mean and a band from the lowest to
+    the highest.
+    """
+    panels = list(dict.fromkeys(curve.run.panel for curve in curves))
+    with_x = study.x is not None
+    count = len(panels) + with_x
+    figure = make_figure(1.5 + 4.5 * count, 4.6)
+    all_axes = figure.subplots(1, count, squeeze=False)[0]
+    for axes in all_axes[1 : len(panels)]:
+        axes.sharey(all_axes[0])
+    for axes, panel in zip(all_axes, panels):
+        _draw_panel(axes, [curve for curve in curves if curve.run.panel == panel], panel)
+    if with_x:
+        _draw_against_x(all_axes[-1], study, curves)
+    all_axes[0].set_ylabel("error (%), dashed: training")
+    figure.suptitle(study.title + (f"\n{note}" if note else ""), fontsize=11)
+    figure.savefig(path)
+
+
+def _draw_panel(axes: Any, curves: Sequence[Curve], panel: str) -> None:
+    for i, curve in enumerate(curves):
+        color = f"C{i}"
+        for values, style in ((curve.train, "--"), (curve.test, "-")):
+            label = curve.run.label if style == "-" else None
+            axes.plot(curve.steps, values.mean(0), style, color=color, label=label, lw=1.5)
+            if len(values) > 1:
+                axes.fill_between(
+                    curve.steps, values.min(0), values.max(0), color=color, alpha=0.15, lw=0
+                )
+    axes.set(xlabel="steps", title=panel, ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def _draw_against_x(axes: Any, study: Study, curves: Sequence[Curve]) -> None:
+    placed = [curve for curve in curves if curve.run.x is not None]
+    for values, style in (("train", "o--"), ("test", "o-")):
+        ys = [getattr(curve, values)[:, -1] for curve in placed]
+        axes.errorbar(
+            [curve.run.x for curve in placed],
+            [y.mean() for y in ys],
+            [[y.mean() - y.min() for y in ys], [y.max() - y.mean() for y in ys]],
+            fmt=style,
+            capsize=3,
+            color="tab:gray" if values == "train" else "tab:blue",
+            label=values,
+        )
+    axes.set(xlabel=study.x, title="last error", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()

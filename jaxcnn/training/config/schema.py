@@ -1,0 +1,187 @@
+"""Configurations of a run: the fields there are.
+
+A configuration is a `ConfigDict` of sections. Durations are named by unit, such as `length_epochs`,
+`length_steps` or `length_examples`; one of them is set and the others are None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+DTYPES = ("float32", "bfloat16")
+PARALLEL = ("auto", "jit", "shard_map", "pmap")
+MEMBERS_BY = ("turn", "vmap")
+# Sections whose fields depend on the name in them; whoever reads them checks them.
+FREE = ("model.options", "loss", "optimizer", "schedule")
+# Fields that change how a run is carried out, and not what comes out of it.
+HOW = (
+    *("data.dir", "data.workers", "train.parallel", "train.devices", "checkpoint", "log"),
+    *("train.members", "train.members_by"),
+)
+
+
+def default_config() -> ConfigDict:
+    """All fields with their defaults, locked: a field that is not there cannot be set.
+
+    model: `name` (id or alias), `dtype` of the computation ("float32" or "bfloat16"), `options`
+      (further fields of the network), `weights` (published ones or a file, from which all but the
+      classifiers begin; see `jaxcnn.load_pretrained`), `weights_only` (regular expression of the
+      layers that begin so instead, the weights being perhaps another network's).
+    data: `source` and `dir` (see `jaxcnn.data.catalog`), `train_split`, `test_split`, `augment`
+      (see `jaxcnn.training.input.preprocess`), `mixup` and `cutmix` (see
+      `jaxcnn.data.augment.mixing`). Of photos that are streamed ("folder:PATH", "archive:PATH",
+      "tfds:imagenet2012"; see `jaxcnn.data.catalog`) also: `image_size` in training, None for the
+      network's own; `crop` of it ("inception" if None; see `jaxcnn.data.crops`); `eval_size`, None
+      for `image_size`, of the centre of the image whose shorter side is resized to `eval_resize`,
+      None for 8/7 of `eval_size`; `workers`, threads that decode, None for one per core.
+    train: `batch_size` over all devices; `length_epochs`, `_steps` or `_examples`; `seed` of
+      everything random; `parallel` ("auto" is "jit" on one device and "shard_map" on several);
+      `devices`, how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's
+      "local" share, or with `bn_group` over so many neighbouring examples, wherever they lie;
+      `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere;
+      `accumulate`, parts in which a device takes its share of the batch one after another;
+      `deterministic`, the same bits in every run on a GPU too, where that costs time;
+      `ema_decay` of a running average of the weights, evaluated beside them, 0 for none;
+      `init_seed` and `dropout_seed`, of the initial weights and of dropout alone, None for `seed`;
+      `members`, runs to train as one, and `members_by`, how; see
+      `jaxcnn.training.ensemble.members`.
+    loss: `name` and options, see `jaxcnn.training.optim.losses`; `aux_weight` of auxiliary heads.
+    optimizer, schedule: see `jaxcnn.training.optim.optimizers`.
+    eval: `batch_size`; `every_epochs`, `_steps`, `_examples` or `_percent` of the run.
+    checkpoint: the same of `every`, and `keep` (the newest so many).
+    log: `every_steps`; `profile`, calls of the step to trace (see
+      `jaxcnn.training.output.profiling`); `wandb`, project of Weights & Biases that the rows go to
+      as well, if it is installed.
+    """
+    config = ConfigDict()
+    config.model = ConfigDict(
+        {
+            "name": "lenet5_modern",
+            "dtype": "float32",
+            "options": {},
+            "weights": config_dict.placeholder(str),
+            "weights_only": config_dict.placeholder(str),
+        }
+    )
+    config.data = ConfigDict(
+        {
+            "source": "digits",
+            "dir": config_dict.placeholder(str),
+            "train_split": "train",
+            "test_split": "test",
+            "augment": (),
+            "mixup": 0.0,
+            "cutmix": 0.0,
+            "image_size": config_dict.placeholder(int),
+            "crop": config_dict.placeholder(str),
+            "eval_size": config_dict.placeholder(int),
+            "eval_resize": config_dict.placeholder(int),
+            "workers": config_dict.placeholder(int),
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "batch_size": 128,
+            **_duration("length", epochs=10.0),
+            "seed": 0,
+            "init_seed": config_dict.placeholder(int),
+            "dropout_seed": config_dict.placeholder(int),
+            "members": config_dict.placeholder(str),
+            "members_by": config_dict.placeholder(str),
+            "parallel": "auto",
+            "devices": 0,
+            "bn_sync": "global",
+            "bn_group": config_dict.placeholder(int),
+            "deterministic": False,
+            "steps_per_call": 0,
+            "accumulate": 1,
+            "ema_decay": 0.0,
+        }
+    )
+    config.loss = ConfigDict({"name": "cross_entropy", "label_smoothing": 0.0, "aux_weight": 0.0})
+    config.optimizer = ConfigDict(
+        {"name": "sgd", "momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
+    )
+    config.schedule = ConfigDict({"name": "cosine", "learning_rate": 0.1})
+    config.eval = ConfigDict({"batch_size": 256, **_duration("every", epochs=1.0)})
+    config.checkpoint = ConfigDict({**_duration("every", epochs=1.0), "keep": 3})
+    config.log = ConfigDict(
+        {"every_steps": 10, "profile": 0, "wandb": config_dict.placeholder(str)}
+    )
+    return config.lock()
+
+
+def _duration(name: str, *, epochs: float) -> dict[str, Any]:
+    fields = ConfigDict(
+        {f"{name}_{unit}": config_dict.placeholder(kind) for unit, kind in units(name).items()}
+    )
+    fields[f"{name}_epochs"] = epochs
+    return {key: fields.get_ref(key) for key in fields}
+
+
+def units(name: str) -> dict[str, type]:
+    """Units of the duration `length` or `every`; a length cannot be a share of itself."""
+    known = {"epochs": float, "steps": int, "examples": int}
+    return known if name == "length" else known | {"percent": float}
+
+
+def set_duration(section: ConfigDict, name: str, **value: float) -> None:
+    """Sets a duration in one unit and clears the others.
+
+    `set_duration(config.train, "length", steps=5)`
+
+    Raises:
+      ValueError: not exactly one unit that there is is given.
+    """
+    known = units(name)
+    if len(value) != 1 or not value.keys() <= known.keys():
+        raise ValueError(f"{name}: give one of {', '.join(known)}")
+    for unit in known:
+        section[f"{name}_{unit}"] = value.get(unit)
+
+
+def smoke(
+    config: ConfigDict, *, source: str = "synthetic", batch_size: int = 16, evaluated: int = 64
+) -> ConfigDict:
+    """Makes a configuration a run of five steps of a small batch, for trying it out in seconds.
+
+    `evaluated` is how many examples of the test split are.
+    """
+    config.data.source = source
+    config.data.train_split = f"train[:{min(128, 8 * batch_size)}]"
+    config.data.test_split = f"test[:{evaluated}]"
+    config.train.batch_size = config.eval.batch_size = batch_size
+    config.train.accumulate = 1
+    config.train.bn_group = None
+    config.model.weights = config.model.weights_only = None
+    for field in ("image_size", "crop", "eval_size", "eval_resize"):  # of photos
+        config.data[field] = None
+    set_duration(config.train, "length", steps=5)
+    for section in (config.eval, config.checkpoint):
+        set_duration(section, "every", steps=5)
+    config.log.every_steps = 1
+    if any(field.startswith("warmup_") and field != "warmup_from" for field in config.schedule):
+        schedule = {k: v for k, v in config.schedule.items() if not k.startswith("warmup_")}
+        kept = {k: v for k, v in config.schedule.items() if k == "warmup_from"}
+        config.schedule = {**schedule, **kept, "warmup_steps": 2}
+    return config
+
+
+def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train.batch_size": 128, ...}: every value by its path; empty sections are left out."""
+    found: dict[str, Any] = {}
+    for name in config:
+        value = config[name]
+        if isinstance(value, (ConfigDict, Mapping)):
+            found |= leaves(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def within(field: str, sections: Sequence[str]) -> bool:
+    """Whether a field is one of these or of a section of these."""
+    return any(field == section or field.startswith(f"{section}.") for section in sections)

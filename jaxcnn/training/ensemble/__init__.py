@@ -1,0 +1,1 @@
+"""Several runs as one: members of a configuration, and ensembles that a file describes."""

@@ -1,0 +1,93 @@
+"""What a run looks at before anything is written or compiled: a few examples of its first batch."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.data.sets import Dataset
+from jaxcnn.training.build import Setup
+from jaxcnn.training.input import loaders
+
+_EXAMPLES = 8
+_LARGEST = 30.0  # standard deviations; white is 2.8 of them from ImageNet's mean, 13 from MNIST's
+
+
+def check(setup: Setup, seed: int) -> None:
+    """Checks images, labels, classes and splits against what the network and the loss take.
+
+    Raises:
+      ValueError: named, with the value and what would be right.
+    """
+    classes = setup.train_set.num_classes
+    for name, split in (("training", setup.train_set), ("test", setup.test_set)):
+        if not len(split):
+            raise ValueError(f"the {name} split has no examples")
+        if isinstance(split, Dataset):
+            _check_images(split.images[:_EXAMPLES], f"the {name} split's images")
+            _check_labels(split.labels, classes, f"the {name} split's labels")
+    if isinstance(setup.train_set, Dataset):
+        present = np.unique(setup.train_set.labels)
+        if len(present) == 1 < classes:
+            raise ValueError(
+                f"all {len(setup.train_set):,} training examples are of class {present[0]}; a "
+                "slice of a set that is sorted by class needs other bounds"
+            )
+    batch = loaders.first_slots(setup, seed, min(_EXAMPLES, setup.batch_size))
+    _check_images(batch["image"], "the first batch's images")
+    if batch["image"].shape[1:] != setup.image_shape[1:]:
+        raise ValueError(
+            f"the first batch's images are {_by(batch['image'].shape[1:])}; the network is made "
+            f"for {_by(setup.image_shape[1:])}"
+        )
+    _check_labels(batch["label"], classes, "the first batch's labels")
+    _check_prepared(np.asarray(setup.prepare(batch, None)["image"]), setup)
+    _check_head(setup, classes)
+
+
+def _check_images(images: np.ndarray, what: str) -> None:
+    if images.dtype != np.uint8:
+        raise ValueError(f"{what} are {images.dtype}; they must be uint8, 0 to 255")
+    if images.max() == images.min():
+        raise ValueError(f"{what} have one value, {images.max()}, everywhere")
+    if images.max() <= 1:
+        raise ValueError(f"{what} reach from 0 to 1; they must be uint8, 0 to 255")
+
+
+def _check_labels(labels: np.ndarray, classes: int, what: str) -> None:
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{what} are {labels.dtype}; they must be integers")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"{what} reach from {labels.min()} to {labels.max()}; the classes are 0 to "
+            f"{classes - 1}"
+        )
+
+
+def _check_prepared(images: np.ndarray, setup: Setup) -> None:
+    """Of float images as the network gets them."""
+    how = f"with mean {setup.train_set.mean} and standard deviation {setup.train_set.std}"
+    if not np.isfinite(images).all():
+        raise ValueError(f"the first batch is not finite once it is normalised {how}")
+    if np.abs(images).max() > _LARGEST:
+        raise ValueError(
+            f"the first batch reaches from {images.min():.1f} to {images.max():.1f} once it is "
+            f"normalised {how}; both must be of pixels between 0 and 1"
+        )
+
+
+def _check_head(setup: Setup, classes: int) -> None:
+    """That the network's logits are as many as the classes."""
+    variables = {"params": setup.shapes.params, "batch_stats": setup.shapes.batch_stats}
+    images = jax.ShapeDtypeStruct(setup.image_shape, jnp.float32)
+    model = setup.model.clone(axis_name=None)
+    logits = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
+    if logits.shape[-1] != classes:
+        raise ValueError(
+            f"the network has {logits.shape[-1]} outputs; the training set has {classes} classes"
+        )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,133 @@
+"""The two sets of a run, in memory or streamed from image files."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import flax.linen as nn
+
+from jaxcnn.data import catalog, crops
+from jaxcnn.data.catalog import open_encoded
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.data.sets import Dataset, EncodedSet
+from jaxcnn.models.registry import create_model, model_info
+from jaxcnn.training.config import Recorded
+
+# The centre crop is this share of the resized image's shorter side: 224 of 256.
+_CENTRE = 0.875
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """What becomes of photos: their sizes in pixels, the crop, and the threads that decode."""
+
+    image_size: int
+    crop: str
+    eval_size: int
+    eval_resize: int
+    workers: int
+
+
+def open_sets(
+    config: Recorded,
+) -> tuple[Dataset, Dataset, None] | tuple[EncodedSet, EncodedSet, Stream]:
+    """(training set, test set, how they are streamed) of `config.data`, checked.
+
+    Raises:
+      ValueError: a field or the data are wrong, or the two do not go together, named.
+      FileNotFoundError: the set is not there.
+    """
+    data = config.data
+    if not catalog.is_streamed(data.source, data.dir):
+        resident = [
+            catalog.load(data.source, split, data_dir=data.dir)
+            for split in (data.train_split, data.test_split)
+        ]
+        train, test = resident
+        _check_alike("images of shape", train.images.shape[1:], test.images.shape[1:])
+        _check_alike("classes", train.num_classes, test.num_classes)
+        return train, test, None
+    stream = _stream(config)
+    photos = [
+        open_encoded(data.source, split, data.dir) for split in (data.train_split, data.test_split)
+    ]
+    return photos[0], photos[1], stream
+
+
+def image_shape(dataset: Dataset | EncodedSet, stream: Stream | None) -> tuple[int, int, int]:
+    """(height, width, channels) of a training image."""
+    if isinstance(dataset, Dataset):
+        height, width, channels = dataset.images.shape[1:]
+        return height, width, channels
+    assert stream is not None
+    return stream.image_size, stream.image_size, 3
+
+
+def normalised_for(model: nn.Module, photos: Dataset | EncodedSet) -> Dataset | EncodedSet:
+    """The set with the mean and standard deviation of the network's own, where it has them."""
+    own = {name: getattr(model, name) for name in ("mean", "std") if hasattr(model, name)}
+    return dataclasses.replace(photos, **own)
+
+
+def preprocessing(config: Recorded) -> tuple[Preprocessing, tuple[str, ...]]:
+    """How a run prepares an image to evaluate it, and the names of its classes.
+
+    Raises as `open_sets`.
+    """
+    data = config.data
+    if not catalog.is_streamed(data.source, data.dir):
+        one = catalog.load(data.source, "train[:1]", data_dir=data.dir)
+        how = Preprocessing(one.images.shape[1], 1.0, "bilinear", one.mean, one.std)
+        return how, one.class_names
+    stream = _stream(config)
+    size, resize = stream.eval_size, stream.eval_resize
+    crop = size / resize
+    while int(size / crop) < resize:  # rounded the other way
+        crop = math.nextafter(crop, 0)
+    model = create_model(config.model.name, **dict(config.model.options))
+    photos = normalised_for(model, open_encoded(data.source, data.train_split, data.dir))
+    return Preprocessing(size, crop, "bilinear", photos.mean, photos.std), photos.class_names
+
+
+def _stream(config: Recorded) -> Stream:
+    data = config.data
+    size = data.image_size
+    if size is None:
+        size = model_info(config.model.name).input_size[0]
+    eval_size = data.eval_size or size
+    resize = data.eval_resize or round(eval_size / _CENTRE)
+    stream = Stream(size, data.crop or "inception", eval_size, resize, data.workers or 0)
+    for field in ("image_size", "eval_size", "eval_resize"):
+        if getattr(stream, field) < 1:
+            raise ValueError(f"config.data.{field} is {getattr(stream, field)}; it must be above 0")
+    if stream.workers < 0:
+        raise ValueError(f"config.data.workers is {stream.workers}; it must be 0 or more")
+    if resize < eval_size:
+        raise ValueError(
+            f"config.data.eval_resize is {resize}; it must be at least eval_size, {eval_size}"
+        )
+    crops.training_crop(stream.crop, size)
+    return stream
+
+
+def _check_alike(what: str, train: object, test: object) -> None:
+    if train != test:
+        raise ValueError(f"the training split has {what} {train}, the test split {test}")
+
+
+def with_boxes(dataset: Dataset | EncodedSet, weight: float, split: str) -> Dataset | EncodedSet:
+    """The set with its boxes if they are learnt, else without them.
+
+    Raises:
+      ValueError: they are learnt and the set has none.
+    """
+    if not weight:
+        return dataset.without_boxes()
+    if weight < 0:
+        raise ValueError(f"config.loss.box_weight is {weight}; it must be 0 or more")
+    if not dataset.has_boxes:
+        raise ValueError(
+            f"config.loss.box_weight is {weight}, but {split!r} of config.data.source has no boxes"
+        )
+    return dataset

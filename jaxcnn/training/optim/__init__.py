@@ -1,0 +1,1 @@
+"""Optimizers, their update rules, learning rate schedules, and losses."""

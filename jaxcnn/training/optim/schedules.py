@@ -1,0 +1,271 @@
+"""Learning-rate schedules from plain configurations, and durations in any unit.
+
+`schedule`: {name: "step", learning_rate: 0.1, ...}
+
+  constant: the rate.
+  step: multiplied by `factor` (0.1) at each of `boundaries_steps|_epochs|_examples|_percent`.
+  exponential: multiplied by `factor` (0.1) over every `every_steps|_epochs|_examples|_percent`,
+    bit by bit or, with `staircase` (False), at the end of each.
+  cosine: from the end of the warm-up down to `final` (0.0) times the rate at the last step.
+  polynomial: likewise, as (1 - progress) to the `power` (1.0).
+  one_cycle: from `start` (0.04) times the rate up to it in `rise_steps|_epochs|_examples|_percent`
+    (30 percent), then down to `final` (0.0) times the rate; both along half a cosine (Smith & Topin
+    2019, arXiv 1708.07120).
+  plateau: multiplied by `factor` (0.1) when the observed value, the lower the better, has not
+    improved by the relative `rtol` (1e-4) in `patience` (10) observations; then `cooldown` (0)
+    observations are left out; never below `min_scale` (0.0) times the rate.
+  Any of them after `warmup_steps|_epochs|_examples|_percent`: "linear" `warmup` from
+  `warmup_from` (0.0) to the rate, or "constant" `warmup` at `warmup_from`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import contrib
+
+from jaxcnn._checks import near, one_of, require
+
+Config = Mapping[str, Any]
+Schedule = Callable[[Any], jax.Array]
+
+UNITS = ("steps", "epochs", "examples", "percent")
+SCHEDULES = (*("constant", "step", "exponential", "cosine", "polynomial", "one_cycle", "plateau"),)
+WARMUPS = ("linear", "constant")
+_FIELDS = (
+    *("name", "learning_rate", "factor", "final", "patience", "rtol", "cooldown", "min_scale"),
+    *("warmup", "warmup_from", "staircase", "power", "start"),
+    *(f"{n}_{unit}" for n in ("boundaries", "every", "rise", "warmup") for unit in UNITS),
+)
+
+
+def make_schedule(
+    schedule: Config,
+    total_steps: int,
+    steps_per_epoch: float,
+    *,
+    batch_size: int | None = None,
+) -> Schedule:
+    """The function from step to learning rate; without the factor of a plateau.
+
+    Arguments and errors as in `optimizers.make_optimizer`.
+    """
+    check_fields("schedule", schedule, _FIELDS)
+    name = one_of("schedule.name", schedule.get("name", "constant"), SCHEDULES)
+    peak = schedule.get("learning_rate")
+    if peak is None:
+        raise ValueError("schedule.learning_rate is missing")
+    require(peak > 0, "schedule.learning_rate", peak, "above 0")
+
+    def steps_of(field, default):
+        return duration(
+            schedule,
+            field,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=batch_size,
+            total_steps=total_steps,
+            default=default,
+        )
+
+    warmup_steps = steps_of("warmup", 0)
+    require(0 <= warmup_steps <= total_steps, "warm-up in steps", warmup_steps, "within the run")
+    if name == "step":
+        main = _step(schedule, peak, steps_of("boundaries", None))
+    elif name == "exponential":
+        main = _exponential(schedule, peak, steps_of("every", None))
+    elif name in ("cosine", "polynomial"):
+        main = _down(schedule, peak, warmup_steps, total_steps)
+    elif name == "one_cycle":
+        main = _one_cycle(schedule, peak, steps_of("rise", round(0.3 * total_steps)), total_steps)
+    else:
+        main = optax.constant_schedule(peak)
+    if name == "plateau":
+        plateau_transform(schedule)
+    if not warmup_steps:
+        return main
+    kind = one_of("schedule.warmup", schedule.get("warmup", "linear"), WARMUPS)
+    start = schedule.get("warmup_from", 0.0)
+    require(0 <= start <= peak, "schedule.warmup_from", start, f"in [0, learning_rate = {peak}]")
+    slope = (peak - start) / warmup_steps if kind == "linear" else 0.0
+
+    def warmed(step):
+        return jnp.where(step < warmup_steps, start + slope * step, main(step))
+
+    return warmed
+
+
+def _step(schedule: Config, peak: float, boundaries: Any) -> Schedule:
+    factor = _factor(schedule)
+    if boundaries is None:
+        raise ValueError("schedule 'step' needs boundaries_steps, _epochs, _examples, _percent")
+    boundaries = (boundaries,) if isinstance(boundaries, int) else boundaries
+    require(
+        list(boundaries) == sorted(set(boundaries)) and all(b > 0 for b in boundaries),
+        "schedule boundaries in steps",
+        boundaries,
+        "positive and ascending",
+    )
+    return optax.piecewise_constant_schedule(peak, dict.fromkeys(boundaries, factor))
+
+
+def _exponential(schedule: Config, peak: float, every: int | None) -> Schedule:
+    factor = _factor(schedule)
+    if every is None:
+        raise ValueError("schedule 'exponential' needs every_steps, _epochs, _examples, _percent")
+    require(every >= 1, "schedule every, in steps", every, "1 or more")
+    staircase = schedule.get("staircase", False)
+    return optax.exponential_decay(peak, every, factor, staircase=staircase)
+
+
+def _down(schedule: Config, peak: float, begin: int, total_steps: int) -> Schedule:
+    """From `begin` to the end of the run, along a cosine or a polynomial."""
+    final = _share(schedule, "final", 0.0)
+    steps = max(1, total_steps - begin)
+    if schedule.get("name") == "cosine":
+        down = optax.cosine_decay_schedule(peak, steps, final)
+    else:
+        power = schedule.get("power", 1.0)
+        require(power > 0, "schedule.power", power, "above 0")
+        down = optax.polynomial_schedule(peak, final * peak, power, steps)
+    return lambda step: down(step - begin)
+
+
+def _one_cycle(schedule: Config, peak: float, rise: int, total_steps: int) -> Schedule:
+    start, final = _share(schedule, "start", 0.04), _share(schedule, "final", 0.0)
+    require(0 < rise < total_steps, "schedule rise, in steps", rise, "within the run")
+    down = optax.cosine_decay_schedule(peak, total_steps - rise, final)
+
+    def rate(step):
+        up = 0.5 * (1 - jnp.cos(jnp.pi * step / rise))
+        return jnp.where(step < rise, peak * (start + (1 - start) * up), down(step - rise))
+
+    return rate
+
+
+def _factor(schedule: Config) -> float:
+    factor = schedule.get("factor", 0.1)
+    require(0 < factor < 1, "schedule.factor", factor, "in (0, 1)")
+    return factor
+
+
+def _share(schedule: Config, field: str, default: float) -> float:
+    share = schedule.get(field, default)
+    require(0 <= share <= 1, f"schedule.{field}", share, "in [0, 1]")
+    return share
+
+
+def duration(
+    config: Config,
+    name: str,
+    *,
+    steps_per_epoch: float,
+    batch_size: int | None = None,
+    total_steps: int | None = None,
+    default: Any = None,
+) -> Any:
+    """Steps of the field `{name}_steps`, `_epochs`, `_examples` or `_percent` (of the run).
+
+    Args:
+      config: where the field is looked up; a field that is None counts as absent.
+      name: such as "warmup".
+      steps_per_epoch: number of examples / batch size, not rounded.
+      batch_size: needed for `_examples`.
+      total_steps: needed for `_percent`.
+      default: returned when no field is there.
+
+    Returns:
+      An int, rounded to the nearest step; a tuple of them where the field is a sequence.
+
+    Raises:
+      ValueError: two of the fields are set, the value is negative or not a number, or what its
+        unit needs is not known.
+    """
+    fields = {u: f"{name}_{u}" for u in UNITS if config.get(f"{name}_{u}") is not None}
+    if not fields:
+        return default
+    if len(fields) > 1:
+        raise ValueError(f"{' and '.join(fields.values())} are set; set one of them")
+    ((unit, field),) = fields.items()
+    value = config[field]
+    factors = {
+        "steps": 1,
+        "epochs": steps_per_epoch,
+        "examples": batch_size and 1 / batch_size,
+        "percent": total_steps and total_steps / 100,
+    }
+    factor = factors[unit]
+    if factor is None:
+        needs = "batch size" if unit == "examples" else "length of the run"
+        raise ValueError(f"{field} is set, but the {needs} is not known here")
+
+    def steps(v):
+        number = isinstance(v, (int, float)) and not isinstance(v, bool)
+        require(number and math.isfinite(v) and v >= 0, field, v, "a number, 0 or more")
+        require(unit != "percent" or v <= 100, field, v, "100 at most")
+        return round(v * factor)
+
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(steps(v) for v in value)
+    return steps(value)
+
+
+def observe(schedule: Config, opt_state: Any, value: Any) -> Any:
+    """Tells a plateau schedule the value of one evaluation: the new `opt_state`.
+
+    Pure; any other schedule's state comes back as it is.
+    """
+    if schedule.get("name") != "plateau":
+        return opt_state
+    plateau = _reduce_on_plateau(schedule)
+    return jax.tree.map(
+        lambda s: plateau.update((), s, value=value)[1] if _is_plateau(s) else s,
+        opt_state,
+        is_leaf=_is_plateau,
+    )
+
+
+def learning_rate(rate: Schedule, opt_state: Any, step: Any) -> Any:
+    """The rate of a step, f32[]: the schedule's, times a plateau's factor."""
+    for state in jax.tree.leaves(opt_state, is_leaf=_is_plateau):
+        if _is_plateau(state):
+            return rate(step) * state.scale
+    return rate(step)
+
+
+def _is_plateau(state: Any) -> bool:
+    return isinstance(state, contrib.ReduceLROnPlateauState)
+
+
+def _reduce_on_plateau(schedule: Config) -> optax.GradientTransformationExtraArgs:
+    factor, patience = _factor(schedule), schedule.get("patience", 10)
+    rtol, cooldown = schedule.get("rtol", 1e-4), schedule.get("cooldown", 0)
+    min_scale = schedule.get("min_scale", 0.0)
+    require(patience >= 1, "schedule.patience", patience, "1 or more")
+    require(0 < rtol < 1, "schedule.rtol", rtol, "in (0, 1)")
+    require(cooldown >= 0, "schedule.cooldown", cooldown, "0 or more")
+    require(0 <= min_scale < 1, "schedule.min_scale", min_scale, "in [0, 1)")
+    return contrib.reduce_on_plateau(factor, patience, rtol, 0.0, cooldown, 1, min_scale)
+
+
+def plateau_transform(schedule: Config) -> optax.GradientTransformationExtraArgs:
+    """optax's, but a step without a `value` only scales: values come once an evaluation."""
+    plateau = _reduce_on_plateau(schedule)
+
+    def update(updates, state, params=None, *, value=None, **extra):
+        if value is not None:
+            return plateau.update(updates, state, params, value=value)
+        return jax.tree.map(lambda u: state.scale * u, updates), state
+
+    return optax.GradientTransformationExtraArgs(plateau.init, update)
+
+
+def check_fields(where: str, config: Config, known: Sequence[str]) -> None:
+    """Raises ValueError for a field that is not among the known."""
+    for field in config:
+        if field not in known:
+            raise ValueError(f"unknown field {where}.{field}{near(field, known)}")

@@ -1,0 +1,111 @@
+"""The files that a run's rows of metrics go to."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxcnn._files import write_text
+from jaxcnn.metrics import localization
+from jaxcnn.training.output.wandb import WandbRows
+
+JSONL = "metrics.jsonl"
+CSV = "metrics.csv"
+TENSORBOARD = "tensorboard"
+
+# The columns of both files. A row has those that its kind has.
+COLUMNS = (
+    *("kind", "step", "epoch", "loss", "top1_error", "top5_error"),
+    *("train_loss", "train_top1_error", "train_top5_error"),
+    *("learning_rate", "grad_norm", "images_per_second", "step_ms", "data_wait_ms"),
+    *("device_memory_mib", "eval_seconds", "checkpoint_seconds"),
+    *("ema_loss", "ema_top1_error", "ema_top5_error"),
+    *(prefix + name for prefix in ("", "ema_") for name in ("box_loss", *localization.ERRORS)),
+)
+
+
+def score(values: Mapping[str, Any]) -> float:
+    """The error of an evaluation by which the best one is chosen: of class and box where both are
+    learnt, else of the class."""
+    return values.get(localization.ERRORS[0], values["top1_error"])
+
+
+class MetricsFiles:
+    """`metrics.jsonl`, `metrics.csv` and TensorBoard events of a run.
+
+    Args:
+      workdir: where the files lie.
+      after: None for a new run. For a resumed one its step: later rows of the files, and a last
+        line that was cut short, are dropped, so that the files become those of an undisturbed run.
+      write: False in a process that only needs to know the best score so far.
+    """
+
+    def __init__(self, workdir: Path, after: int | None = None, *, write: bool = True):
+        from tensorboardX import SummaryWriter
+
+        kept = [] if after is None else [r for r in read_rows(workdir) if r["step"] <= after]
+        self.best = min((score(r) for r in kept if r["kind"] == "eval"), default=None)
+        self._write = write
+        self.wandb: WandbRows | None = None
+        if not write:
+            return
+        write_text(workdir / JSONL, "".join(json.dumps(row) + "\n" for row in kept))
+        write_text(workdir / CSV, ",".join(COLUMNS) + "\n")
+        self._jsonl = open(workdir / JSONL, "a", encoding="utf-8")  # noqa: SIM115
+        self._csv_file = open(workdir / CSV, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        self._csv = csv.DictWriter(self._csv_file, COLUMNS, lineterminator="\n")
+        self._csv.writerows(kept)
+        self._csv_file.flush()
+        self._events = SummaryWriter(
+            str(workdir / TENSORBOARD), purge_step=None if after is None else after + 1
+        )
+
+    def write(self, kind: str, step: int, epoch: float, values: Mapping[str, Any]) -> None:
+        """Adds a row to all three."""
+        if kind == "eval":
+            self.best = score(values) if self.best is None else min(self.best, score(values))
+        if not self._write:
+            return
+        row = {"kind": kind, "step": step, "epoch": epoch, **values}
+        unknown = set(row) - set(COLUMNS)
+        if unknown:
+            raise ValueError(f"no column for {', '.join(sorted(unknown))}")
+        try:
+            self._jsonl.write(json.dumps(row) + "\n")
+            self._jsonl.flush()
+            self._csv.writerow(row)
+            self._csv_file.flush()
+        except OSError as error:
+            text = f"cannot write the metrics of step {step} ({error.strerror})"
+            raise OSError(error.errno, text, self._jsonl.name) from error
+        for name, value in values.items():
+            self._events.add_scalar(f"{kind}/{name}", value, step)
+        if self.wandb is not None:
+            self.wandb.write(kind, step, values)
+
+    def close(self) -> None:
+        if not self._write:
+            return
+        for file in (self._jsonl, self._csv_file, self._events):
+            with contextlib.suppress(OSError):  # every row was flushed, or its error told
+                file.close()
+        if self.wandb is not None:
+            self.wandb.close()
+
+
+def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
+    """The rows of a run's `metrics.jsonl`; [] if there is none. A line cut short is left out."""
+    path = Path(workdir) / JSONL
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows

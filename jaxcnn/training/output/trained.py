@@ -1,0 +1,127 @@
+"""What a run has learnt: the variables of a checkpoint, and what is needed to use them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import SingleDeviceSharding
+
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.reporting.compare_runs import Run
+from jaxcnn.training.config.checks import Recorded
+from jaxcnn.training.config.schema import leaves
+from jaxcnn.training.input import sets
+from jaxcnn.training.output.checkpoints import Checkpoints
+from jaxcnn.training.output.metrics_files import read_rows, score
+from jaxcnn.training.output.workdir import (
+    BEST,
+    CHECKPOINTS,
+    MANIFEST,
+    member_directory,
+    read_manifest,
+)
+
+_FOLDERS = {"best": BEST, "newest": CHECKPOINTS}
+
+
+class Learnt(NamedTuple):
+    """A network after training: id, fields of its module, variables, and what its data were."""
+
+    model: str
+    options: dict[str, Any]
+    variables: dict[str, Any]
+    step: int
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+
+
+def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
+    """Reads a run's best checkpoint, or its newest one, onto one device.
+
+    The running average is taken where the run has one. The data have to be there
+    as in training: their normalisation is a part of the network.
+
+    Raises:
+      ValueError: the directory holds no run, or the run no such checkpoint.
+      FileNotFoundError: the data are not where they were.
+    """
+    workdir = Path(workdir).absolute()
+    if not (workdir / MANIFEST).is_file():
+        raise ValueError(f"{workdir} holds no run: there is no {MANIFEST}")
+    config = read_manifest(workdir)["config"]
+    folder = workdir / _FOLDERS[checkpoint]
+    step, state = read_state(folder)
+    preprocessing, class_names = sets.preprocessing(Recorded(config))
+    held = state if state["ema"] is None else state["ema"]
+    return Learnt(
+        config["model"]["name"],
+        dict(config["model"]["options"]),
+        {"params": held["params"], "batch_stats": held["batch_stats"]},
+        step,
+        preprocessing,
+        class_names,
+    )
+
+
+def read_state(folder: str | Path, step: int | None = None) -> tuple[int, Any]:
+    """(step, state) of a directory's newest checkpoint, or of that of a step, on one device.
+
+    Raises ValueError if there is none.
+    """
+    import orbax.checkpoint as ocp
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"there is no checkpoint in {folder}")
+    with Checkpoints(folder, 1) as checkpoints:
+        steps = checkpoints.steps()
+        if not steps:
+            raise ValueError(f"there is no checkpoint in {folder}")
+        step = steps[-1] if step is None else step
+        # What is stored says its own shapes: neither the optimizer nor the devices are needed.
+        with _without_warnings(), ocp.StandardCheckpointer() as reader:
+            stored = reader.metadata(folder / str(step) / "state").item_metadata
+        device = SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored.tree
+        )
+        state, _ = checkpoints.restore(step, like)
+    return step, state
+
+
+def open_runs(directories: Sequence[str]) -> list[Run]:
+    """The runs of some directories, finished or not; one that holds members stands for all of them.
+
+    Raises:
+      ValueError: a directory holds no run.
+    """
+    runs = []
+    for text in directories:
+        path = Path(text)
+        if not (path / MANIFEST).is_file():
+            raise ValueError(f"{text} holds no run: there is no {MANIFEST}")
+        count = read_manifest(path).get("members", 0)
+        for one in [member_directory(path, i) for i in range(count)] if count else [path]:
+            if (one / MANIFEST).is_file():
+                manifest, rows = read_manifest(one), read_rows(one)
+                scores = [score(row) for row in rows if row["kind"] == "eval"]
+                fields = leaves(manifest["config"])
+                runs.append(Run(str(one), manifest, rows, fields, min(scores, default=None)))
+    return runs
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Orbax warns that an item has no metadata of a whole checkpoint, which is as it should be."""
+    log = logging.getLogger("absl")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

@@ -1,0 +1,97 @@
+"""Files that are not what they should be: what shows an image becomes RGB, the rest is refused."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import photos
+import pytest
+from PIL import Image
+
+from jaxcnn.data.decode import MAX_PIXELS, BadImage, decode, image_size
+
+
+def near(a, b, mean):
+    return a.shape == b.shape and np.abs(a.astype(int) - b.astype(int)).mean() < mean
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_is_what_pillow_makes_of_it(subsampling, progressive):
+    data = photos.jpeg(photos.pixels(), subsampling=subsampling, progressive=progressive)
+    assert image_size(data) == (96, 128)
+    with Image.open(io.BytesIO(data)) as image:
+        assert near(decode(data), np.asarray(image), 0.05)
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 40, 95, 96])
+def test_decoding_some_rows_gives_those_of_the_whole(subsampling, rows):
+    data = photos.jpeg(photos.pixels(), subsampling=subsampling)
+    part = decode(data, rows=rows)
+    assert rows <= len(part) <= 96
+    np.testing.assert_array_equal(part[:rows], decode(data)[:rows])
+    assert rows > 40 or len(part) < 96
+
+
+def test_grey_cmyk_and_png_become_rgb():
+    array = photos.pixels()
+    grey = decode(photos.jpeg(array, "L"))
+    np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
+    assert near(decode(photos.jpeg(array, "CMYK", quality=95, subsampling=0)), array, 8)
+    disguised = photos.encode(Image.fromarray(array), "PNG")
+    np.testing.assert_array_equal(decode(disguised), array)
+    clear = Image.fromarray(array).convert("RGBA")
+    np.testing.assert_array_equal(decode(photos.encode(clear, "PNG")), array)
+    palette = Image.fromarray(array).quantize(256)
+    expected = np.asarray(palette.convert("RGB"))
+    np.testing.assert_array_equal(decode(photos.encode(palette, "PNG")), expected)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    deep = Image.fromarray((photos.pixels()[..., 0].astype(np.uint16) << 8) + 7)
+    pixels = decode(photos.encode(deep, "PNG"))
+    np.testing.assert_array_equal(pixels[..., 1], photos.pixels()[..., 0])
+
+
+def test_the_orientation_tag_is_ignored():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    data = photos.jpeg(photos.pixels(), exif=exif)
+    assert image_size(data) == (96, 128)
+    np.testing.assert_array_equal(decode(data), decode(photos.jpeg(photos.pixels())))
+
+
+@pytest.mark.parametrize("rows", [None, 8])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_truncated_jpeg_is_refused_whichever_part_is_wanted(share, rows):
+    data = photos.jpeg(photos.pixels())
+    with pytest.raises(BadImage, match="truncated"):
+        decode(data[: int(share * len(data))], rows=rows)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xe0", b"<html>no such page"])
+def test_no_image_is_refused(data):
+    with pytest.raises(BadImage, match=r"empty|no image"):
+        decode(data)
+
+
+def bomb_png(side):
+    """A PNG of a few bytes that says it is side x side."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded():
+    data = bytearray(photos.jpeg(photos.pixels()))
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", 65000, 65000)
+    for bomb in (bytes(data), bomb_png(60_000), bomb_png(10_001)):
+        with pytest.raises(BadImage, match=r"at most|too large"):
+            decode(bomb)
+    assert MAX_PIXELS == 100_000_000

@@ -1,0 +1,195 @@
+"""Studies: what is planned for a budget, carried out once, taken up again, and drawn."""
+
+import json
+import textwrap
+
+import numpy as np
+import pytest
+
+from jaxcnn.cli import main
+from jaxcnn.studies import console, execute, plan, results
+from jaxcnn.studies.catalog import STUDIES, load_study
+from jaxcnn.studies.plan import Cost
+from jaxcnn.studies.study import Run, Study, make_config, read_overrides
+from jaxcnn.training.config import validate
+
+TINY = Study(
+    title="tiny",
+    base={
+        "model.name": "lenet5",
+        "data.source": "digits",
+        "data.train_split": "train[:64]",
+        "data.test_split": "test[:32]",
+        "train.batch_size": 16,
+        "train.length_steps": 20,
+        "train.devices": 1,
+        "eval.batch_size": 32,
+        "schedule": {"name": "constant", "learning_rate": 0.05},
+    },
+    runs=(
+        Run("relu", {"model.options.act": "relu"}, x=1.0, published=3.0),
+        Run("tanh", {"model.options.act": "tanh"}, x=2.0, rank=1),
+    ),
+    seeds=2,
+    x="act",
+)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_configurations_of_every_study_are_valid_and_differ(name):
+    study = load_study(name)
+    for full in (True, False):
+        jobs = plan.make_jobs(study, full=full)
+        assert len(jobs) == len(study.runs) * (study.seeds if full else 1)
+        assert len({job.name for job in jobs}) == len(jobs)
+        assert len({json.dumps(job.config.to_dict(), sort_keys=True) for job in jobs}) == len(jobs)
+        for job in jobs:
+            validate(job.config)
+    assert {run.rank for run in study.runs} == set(range(len({r.rank for r in study.runs})))
+
+
+def test_the_full_study_is_the_papers_recipe():
+    jobs = plan.make_jobs(load_study("residual_vs_plain"), full=True)
+    by_name = {job.name: job.config for job in jobs}
+    config = by_name["plain-56_seed3"]
+    assert (config.model.name, config.train.seed) == ("plain56_cifar", 3)
+    assert (config.train.batch_size, config.train.length_steps) == (128, 64_000)
+    assert config.schedule.boundaries_percent == (50, 75)
+    assert "warmup_steps" not in config.schedule
+    assert by_name["resnet-110_seed0"].schedule.warmup_steps == 400
+    assert config.eval.every_percent == 5
+
+
+@pytest.mark.parametrize(
+    ("minutes", "steps", "most_rank"),
+    [(100, 1000, 1), (2.5, 400, 1), (1.5, 200, 1), (1, 500, 0), (0.01, 20, 0)],
+)
+def test_a_budget_cuts_steps_then_runs_then_steps(minutes, steps, most_rank):
+    """10 s to compile and 0.1 s a step, and twice that: 30 s and 0.3 s a step for both."""
+    study = Study("t", {**TINY.base, "train.length_steps": 1000}, TINY.runs)
+    costs = [Cost(10, 0.1), Cost(20, 0.2)]
+    cut, rank, said = plan.fit(study, minutes, costs, None, {})
+    assert cut == {"train.length_steps": steps} and rank == most_rank
+    assert any("without tanh" in text for text in said) == (most_rank == 0)
+    assert any("steps a run" in text for text in said) == (steps < 1000)
+
+
+def test_carried_out_once_and_taken_up_again(tmp_path, capsys):
+    jobs = plan.make_jobs(TINY)
+    outcomes = execute.in_turn(jobs, tmp_path)
+    assert next(outcomes) == (jobs[0], "")
+    assert [execute.is_finished(job, tmp_path) for job in jobs] == [True, False]
+    # cut off within the second run: it goes on where it was, and the first is left alone
+    seen = []
+
+    def stop_at_10(report):
+        seen.append(report.step)
+        if report.kind == "checkpoint" and report.step >= 10:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        execute.carry_out(jobs[1], tmp_path, stop_at_10)
+    before = (tmp_path / jobs[0].name / "metrics.jsonl").stat().st_mtime_ns
+    how = {"full": True, "minutes": 1, "seeds": 1, "overrides": {}, "jobs_at_once": 1}
+    assert console.run(TINY, tmp_path, executor="local", gpus=0, **how) == 0
+    assert (tmp_path / jobs[0].name / "metrics.jsonl").stat().st_mtime_ns == before
+    printed = capsys.readouterr().out
+    assert "2 runs, 1 of them finished before" in printed and "relu_seed0" not in printed
+    steps = [row["step"] for row in results.read_rows(tmp_path / jobs[1].name)]
+    assert steps == sorted(steps) and steps[-1] == 20
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [row["run"] for row in found["rows"]] == ["relu", "tanh"]
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="holds a study with other settings"):
+        console.run(TINY, tmp_path, executor="local", gpus=0, **how | {"seeds": 2})
+
+
+def test_seeds_at_once_are_those_one_after_another(tmp_path):
+    study = Study("t", TINY.base, TINY.runs[:1], seeds=2)
+    curves = []
+    for together in (False, True):
+        folder = tmp_path / str(together)
+        jobs = plan.make_jobs(study, full=True, together=together)
+        assert [job.name for job in jobs] == (
+            ["relu"] if together else ["relu_seed0", "relu_seed1"]
+        )
+        assert all(failure == "" for _, failure in execute.in_turn(jobs, folder))
+        assert all(execute.is_finished(job, folder) for job in jobs)
+        curves += results.read_curves(study, jobs, folder)
+    apart, at_once = curves
+    assert len(at_once.test) == 2
+    np.testing.assert_array_equal(apart.test, at_once.test)
+    np.testing.assert_array_equal(apart.train, at_once.train)
+    (folder / "relu" / "member_1" / "metrics.jsonl").unlink()
+    assert not execute.is_finished(jobs[0], folder)
+
+
+def test_a_failed_run_does_not_end_the_study(tmp_path):
+    hot = {"schedule": {"name": "constant", "learning_rate": 1e30}}
+    study = Study("t", TINY.base, (Run("hot", hot), TINY.runs[0]))
+    outcomes = list(execute.in_turn(plan.make_jobs(study), tmp_path))
+    assert "not finite" in outcomes[0][1] and outcomes[1][1] == ""
+
+
+def test_table_and_curves(tmp_path):
+    """Two seeds of known errors; a third has only begun and counts where all have rows."""
+    study = Study("t", TINY.base, TINY.runs[:1], seeds=2)
+    jobs = plan.make_jobs(study, full=True)
+    for job, errors in zip(jobs, ((0.5, 0.25), (0.3, 0.15))):
+        (tmp_path / job.name).mkdir()
+        rows = [
+            {"kind": "eval", "step": step, "top1_error": error, "train_top1_error": error / 2}
+            for step, error in zip((10, 20), errors)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / job.name / "metrics.jsonl").write_text(text)
+    (curve,) = results.read_curves(study, jobs, tmp_path)
+    np.testing.assert_allclose(curve.test, [[50, 25], [30, 15]])
+    (row,) = results.table([curve])
+    assert row["test_error"] == pytest.approx(20) and row["train_error"] == pytest.approx(10)
+    assert row["test_error_std"] == pytest.approx(np.sqrt(50))
+    assert "20.00 ± 7.07       3.00" in results.text_table([row])
+
+
+def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        textwrap.dedent("""
+        from jaxcnn.studies.study import Run, Study
+
+        def get_study():
+            base = {"model.name": "lenet5", "train.length_epochs": 2.0}
+            runs = [Run(f"pool {p}", {"model.options.pool": p}) for p in ("max", "avg")]
+            return Study(title="Pooling", base=base, runs=runs)
+        """)
+    )
+    config = plan.make_jobs(load_study(str(path)))[1].config
+    assert config.model.options.pool == "avg" and config.eval.every_percent == 5
+    for arguments, text in (
+        (["residual_vs_plane"], "did you mean 'residual_vs_plain'"),
+        ([str(tmp_path / "no.py")], "no study file"),
+        (["dropout", "train.batch_sise=3"], "did you mean 'train.batch_size'"),
+        (["dropout", "--budget", "0"], "--budget is 0; it must be above 0"),
+    ):
+        assert main(["ablate", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert text in error and error.count("\n") == 1
+    with pytest.raises(ValueError, match=r"unknown field config\.train\.batch;"):
+        make_config({"train.batch": 3})
+    assert read_overrides(["train.batch_size=64"]) == {"train.batch_size": 64}
+    whole = read_overrides(["model.options={'width': 8}"])
+    assert make_config(whole).model.options.to_dict() == {"width": 8}
+    path.write_text("x = 1")
+    with pytest.raises(ValueError, match="has no get_study"):
+        load_study(str(path))
+    path.write_text("def get_study(:")
+    assert main(["ablate", str(path)]) == 2
+    assert f"{path}, line 1: " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_several_processes(tmp_path):
+    jobs = plan.make_jobs(TINY)
+    outcomes = list(execute.in_processes(jobs, tmp_path, 2))
+    assert sorted(job.name for job, failure in outcomes if not failure) == [j.name for j in jobs]
+    assert all(execute.is_finished(job, tmp_path) for job in jobs)

@@ -1,0 +1,92 @@
+"""The files of a run: rows, what a resumed run keeps of them, and figures."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.reporting import curves, samples
+from jaxcnn.training.output.metrics_files import COLUMNS, CSV, JSONL, MetricsFiles, read_rows
+
+
+def train_row(step):
+    return "train", step, step / 10, {"loss": 1 / step, "top1_error": 0.5, "learning_rate": 0.1}
+
+
+def eval_row(step, error):
+    values = {"loss": 0.3, "top1_error": error, "train_top1_error": error / 2}
+    return "eval", step, step / 10, values
+
+
+ROWS = [train_row(5), train_row(10), eval_row(10, 0.2), train_row(15), eval_row(20, 0.1)]
+
+
+def write(workdir, rows, after=None):
+    files = MetricsFiles(workdir, after)
+    for row in rows:
+        files.write(*row)
+    files.close()
+    return files
+
+
+def test_both_files_say_the_same(tmp_path):
+    files = write(tmp_path, ROWS)
+    assert files.best == 0.1
+    rows = read_rows(tmp_path)
+    assert [(r["kind"], r["step"]) for r in rows] == [(r[0], r[1]) for r in ROWS]
+    assert rows[0]["loss"] == 0.2
+    with open(tmp_path / CSV, newline="") as file:
+        table = list(csv.DictReader(file))
+    assert tuple(table[0]) == COLUMNS
+    for row, line in zip(rows, table, strict=True):
+        assert {k: str(v) for k, v in row.items()} == {k: v for k, v in line.items() if v}
+    assert any(p.stat().st_size for p in (tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("after", [0, 5, 10, 12, 20])
+def test_a_resumed_run_leaves_the_files_of_an_undisturbed_one(tmp_path, after):
+    (whole := tmp_path / "whole").mkdir()
+    (broken := tmp_path / "broken").mkdir()
+    write(whole, ROWS)
+    write(broken, ROWS)
+    with open(broken / JSONL, "a") as file:
+        file.write('{"kind": "train", "step": 2')  # killed while it wrote
+    later = [row for row in ROWS if row[1] > after]
+    files = write(broken, later, after)
+    for name in (JSONL, CSV):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+    assert files.best == 0.1
+
+
+def test_a_row_without_a_column_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no column for colour"):
+        write(tmp_path, [("train", 1, 0.1, {"colour": 1.0})])
+
+
+def test_curves_show_both_errors(tmp_path):
+    write(tmp_path, [eval_row(10 * i, 0.5 / i) for i in range(1, 8)])
+    path = tmp_path / curves.CURVES
+    curves.plot_curves(read_rows(tmp_path), path, "title")
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    orange = (abs(pixels - [255, 127, 14]).sum(-1) < 30).sum()
+    blue = (abs(pixels - [31, 119, 180]).sum(-1) < 30).sum()
+    assert orange > 200 and blue > 100
+
+
+def test_mistakes_are_drawn_first_and_marked(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (200, 8, 8, 1), np.uint8)
+    labels = rng.integers(0, 10, 200)
+    right, wrong = labels.copy(), labels.copy()
+    wrong[[7, 150]] = (labels[[7, 150]] + 1) % 10
+    assert samples.prediction_order(labels, wrong, 60)[:4].tolist() == [7, 150, 0, 1]
+    assert len(samples.prediction_order(labels, (labels + 1) % 10, 60)) == 30
+    red = []
+    for predicted in (right, wrong):
+        path = tmp_path / samples.PREDICTIONS
+        samples.plot_predictions(images, labels, predicted, list("abcdefghij"), path)
+        pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+        red.append((abs(pixels - [255, 0, 0]).sum(-1) < 30).sum())
+        assert (abs(np.diff(pixels[..., 0], axis=1)) > 20).mean() > 0.05  # there are images in it
+    assert red[0] == 0 and red[1] > 500
