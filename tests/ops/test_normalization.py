@@ -307,7 +307,7 @@ def test_gradient_of_response_normalization_by_differences(float64):
     x, g, direction = 30 * draw(1, 2, 2, 7), draw(1, 2, 2, 7, seed=1), draw(1, 2, 2, 7, seed=2)
     gradient = jax.grad(lambda x: jnp.sum(ops.local_response_norm(x) * g))(x)
     ends = [
-        np.sum(reference.local_response_norm(x + sign * 1e-4 * direction) * g) for sign in (1, -1)
+        np.sum(definitions.local_response_norm(x + sign * 1e-4 * direction) * g) for sign in (1, -1)
     ]
     np.testing.assert_allclose(np.sum(gradient * direction), (ends[0] - ends[1]) / 2e-4, rtol=1e-8)
 

@@ -99,8 +99,8 @@ def step_of(name, variables, images, labels, *, dtype, mode="platform", **option
 def distances(found, wanted, live=1e-4):
     """Norm of the difference over the norm, of each tensor: {path: distance}.
 
-    Gradients of at most `live` of the largest parameter's are left out: a bias in front of BatchNorm
-    has none, and its share of rounding is all there is.
+    Gradients of at most `live` of the largest parameter's are left out: a bias in front of
+    BatchNorm has none but rounding.
     """
     norm = functools.partial(_norm, np.float64)
     largest = max(map(norm, jax.tree.leaves(wanted["gradients"])))
