@@ -114,9 +114,9 @@ def _stage(name: str, window: int, stride: int, padding: int) -> Kind:
     pool = {"window": window, "stride": stride}
     return Kind(
         name,
-        Stage(32, padding=padding, **pool),
+        Stage(512, padding=padding, **pool),  # so many that the compiler splits them up
         functools.partial(plain.stage, epsilon=1e-5, sides=(padding, padding), **pool),
-        (4, 16, 16, 8),
+        (2, 14, 14, 8),
         plain_statistics=functools.partial(plain.statistics_of_stage, momentum=0.9),
         tolerance=MATRIX_UNITS,
     )

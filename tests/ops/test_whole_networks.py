@@ -86,14 +86,13 @@ def test_step_of_every_network(name):
 
 
 def test_the_old_pooling_is_found(monkeypatch):
-    """`x == y` in the backward pass: the gradients of this network are off by 5 %, not 1e-13."""
-    name = "vgg_b_bn"
-    options = FAST[name][-1]
-    arguments = given(name, *FAST[name])
-    right = step_of(name, *arguments, dtype=np.float64, mode="reference", **options)
+    """`x == y` in the backward pass: PLACEHOLDER"""
+    options = {"widths": (256, 8, 8, 8, 8), "min_size": 32, **FC}
+    arguments = given("vgg_a_bn", 32, 2, options)
+    right = step_of("vgg_a_bn", *arguments, dtype=np.float64, mode="reference", **options)
     old_pooling.plant(monkeypatch)
-    wrong = distances(step_of(name, *arguments, dtype=np.float64, **options), right)
+    wrong = distances(step_of("vgg_a_bn", *arguments, dtype=np.float64, **options), right)
     worst = max(wrong, key=wrong.get)
     print(f"old pooling: {wrong[worst]:.2e} ({worst}); loss {wrong['loss']:.1e}")
     assert wrong["loss"] < 1e-12
-    assert wrong[worst] > 1e6 * FLOAT64
+    assert wrong[worst] > 1e-3
