@@ -19,6 +19,7 @@ FLOAT64 = 1e-9  # the platforms' implementations came to 1e-12
 TIMES, ROUNDING = 3, 1e-6
 
 RESNET = {"blocks": (1, 1, 1, 1), "width": 8, "stem": (8,), "num_classes": 5}
+STEM = {"blocks": (1,), "width": 8, "stem": (64,), "num_classes": 5}  # as wide as the paper's
 RESNEXT = {**RESNET, "groups": 8, "width": 16, "base_width": 16}
 FC = {"fc_width": 16, "num_classes": 5}
 CIFAR = {"blocks": (1, 1, 1), "width": 4, "num_classes": 5}
@@ -30,7 +31,7 @@ FAST = {
     "vgg_b_bn": (32, 2, {"widths": (8, 128, 8, 8, 8), "min_size": 32, **FC}),  # Winograd
     "googlenet": (32, 2, {"num_classes": 5}),
     "inception_resnet_v2": (75, 2, {"blocks": (1, 1, 1), "num_classes": 5}),
-    "resnet34": (32, 8, RESNET),
+    "resnet18": (56, 8, STEM),
     "resnet50d": (32, 8, {**RESNET, "stem": (4, 4, 8)}),
     "resnet20_cifar": (8, 8, {**CIFAR, "stem": (4,)}),
     "resnet50_v2": (32, 8, {**RESNET, "stem": 8}),
@@ -86,13 +87,15 @@ def test_step_of_every_network(name):
 
 
 def test_the_old_pooling_is_found(monkeypatch):
-    """`x == y` in the backward pass: PLACEHOLDER"""
-    options = {"widths": (256, 8, 8, 8, 8), "min_size": 32, **FC}
-    arguments = given("vgg_a_bn", 32, 2, options)
-    right = step_of("vgg_a_bn", *arguments, dtype=np.float64, mode="reference", **options)
+    """`x == y` in the backward pass: the gradient of the stem's BatchNorm is off by 17 %.
+
+    Its images' by 6 %; in float64, where the implementations in use agree to 1e-14.
+    """
+    name, size, batch, options = "resnet18", 56, 8, STEM
+    arguments = given(name, size, batch, options)
+    right = step_of(name, *arguments, dtype=np.float64, mode="reference", **options)
     old_pooling.plant(monkeypatch)
-    wrong = distances(step_of("vgg_a_bn", *arguments, dtype=np.float64, **options), right)
-    worst = max(wrong, key=wrong.get)
-    print(f"old pooling: {wrong[worst]:.2e} ({worst}); loss {wrong['loss']:.1e}")
+    wrong = distances(step_of(name, *arguments, dtype=np.float64, **options), right)
+    print(f"old pooling: {wrong['gradients/stem_bn/bias']:.2e}; loss {wrong['loss']:.1e}")
     assert wrong["loss"] < 1e-12
-    assert wrong[worst] > 1e-3
+    assert wrong["gradients/stem_bn/bias"] > 1e-2
