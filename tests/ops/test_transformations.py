@@ -35,7 +35,8 @@ def network(name):
     model = build(name, np.float64, **options)
     shape = (BATCH, size, size, model.channels)
     to64 = functools.partial(jax.tree.map, lambda a: np.asarray(a, np.float64))
-    return model, to64(draw_variables(model, shape)), to64(draw_images(shape))
+    variables = draw_variables(model.clone(dtype=np.float32), shape)
+    return model, to64(variables), to64(draw_images(shape))
 
 
 def functions(name):
