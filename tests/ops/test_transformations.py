@@ -56,7 +56,7 @@ def functions(name):
 
 def direction(tree, seed=3):
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: rng.standard_normal(a.shape) * np.abs(a).mean(), tree)
+    return jax.tree.map(lambda a: rng.standard_normal(a.shape) * jnp.abs(a).mean(), tree)
 
 
 def smallest(params):
