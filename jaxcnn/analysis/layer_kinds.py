@@ -111,7 +111,7 @@ def _avg_pool(name: str, window: int, stride: int, padding: int, count_padding: 
 
 
 def _stage(name: str, window: int, stride: int, padding: int) -> Kind:
-    pool = {"window": window, "stride": stride}
+    pool: dict[str, Any] = {"window": window, "stride": stride}
     return Kind(
         name,
         Stage(512, padding=padding, **pool),  # so many that the compiler splits them up
