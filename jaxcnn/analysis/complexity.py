@@ -95,7 +95,7 @@ def _is_one_crop(protocol: str, info: ModelInfo) -> bool:
         return "distortions" not in protocol or "no distortions" in protocol
     single = "single crop" in protocol or "single centre crop" in protocol
     return single and not any(
-        f"crop {n}" in protocol for n in (320, 331) if n != info.input_size[0]
+        f"crop {n}" in protocol for n in (320, 331) if n != info.known_input_size()[0]
     )
 
 

@@ -51,7 +51,7 @@ def trace(
     network: Any
     if isinstance(model, str):
         name, info = resolve(model), model_info(model)
-        channels = info.input_size[2]
+        channels = info.input_size[2] if info.input_size else channels
         input_size = info.input_size if input_size is None else input_size
         network = create_model(name, **(options or {}))
     else:

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 from jax import Array
 
 from jaxcnn import layers
-from jaxcnn.models.classic import response_norm
+from jaxcnn.models.blocks import response_norm
 from jaxcnn.models.inception import Conv, Mixed, Pool, SeparableStem
 
 PAPER = (
@@ -148,10 +148,9 @@ class GoogLeNet(layers.Network):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
-        response = response_norm(self.lrn)
         kernel_init, bias_init = self.initialisers()
         unit = self.unit(train)
-        mixed = functools.partial(self.block(Mixed), unit=unit)
+        mixed = functools.partial(self.rematerialize(Mixed), unit=unit)
         shrink = functools.partial(layers.max_pool, stride=2, ceil_mode=True)
         head = functools.partial(
             AuxHead,
@@ -169,9 +168,9 @@ class GoogLeNet(layers.Network):
             x = SeparableStem(unit, conv, name="conv1")(x)  # 112x112x64
         else:
             x = unit(64, 7, 2, 3, name="conv1")(x)  # 112x112x64
-        x = response(shrink(x, 3))  # 56x56x64
+        x = response_norm(shrink(x, 3), self.lrn)  # 56x56x64
         x = unit(64, 1, name="conv2")(x)
-        x = response(unit(192, 3, 1, 1, name="conv3")(x))  # 56x56x192
+        x = response_norm(unit(192, 3, 1, 1, name="conv3")(x), self.lrn)  # 56x56x192
         x = self.endpoint("stem", shrink(x, 3))  # 28x28x192
         for name, row in ((name, row.times(self.width)) for name, row in ROWS.items()):
             branches = row.naive_branches if self.naive else row.branches
@@ -197,12 +196,11 @@ class GoogLeNet(layers.Network):
     def unit(self, train: bool) -> Callable[..., nn.Module]:
         """Convolution (- BatchNorm) - ReLU: `unit(features, kernel, stride, padding, name=...)`."""
         kernel_init, bias_init = self.initialisers()
-        options: dict[str, Any] = {"norm": None}
-        if self.batch_norm:
-            norm = self.norm(train)
-            options["norm"] = functools.partial(norm, use_scale=self.gamma)
         conv = self.conv(kernel_init=kernel_init, bias=not self.batch_norm, bias_init=bias_init)
-        return functools.partial(layers.ConvNormAct, conv=conv, **options)
+        norm_act = None
+        if self.batch_norm:
+            norm_act = functools.partial(self.norm_act(train), use_scale=self.gamma)
+        return functools.partial(layers.ConvBNAct, conv=conv, norm_act=norm_act)
 
 
 _BN = functools.partial(

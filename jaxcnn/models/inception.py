@@ -202,17 +202,16 @@ class InceptionNetwork(layers.Network):
 
     def unit(self, train: bool, kernel_init=slim_init) -> Callable[..., nn.Module]:
         """Convolution - BatchNorm - ReLU: `unit(features, kernel, stride, padding, name=...)`."""
-        norm = self.norm(train)
         return functools.partial(
-            layers.ConvNormAct,
+            layers.ConvBNAct,
             conv=self.conv(kernel_init=kernel_init),
-            norm=functools.partial(norm, use_scale=self.gamma),
+            norm_act=functools.partial(self.norm_act(train), use_scale=self.gamma),
         )
 
     def mixed(self, train: bool) -> Callable[..., nn.Module]:
         """A module of branches: `mixed(branches, name=...)`."""
         return functools.partial(
-            self.block(Mixed), unit=self.unit(train), count_include_pad=self.count_include_pad
+            self.rematerialize(Mixed), unit=self.unit(train), count_include_pad=self.count_include_pad
         )
 
     def auxiliary(self, x: Array, train: bool) -> None:

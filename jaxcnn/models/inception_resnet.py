@@ -107,7 +107,7 @@ class InceptionResNet(InceptionNetwork):
         x = self.check_images(images)
         unit, mixed = self.unit(train), self.mixed(train)
         residual = functools.partial(
-            self.block(ResidualMixed), unit=unit, conv=self.conv(kernel_init=layers.he_fan_in)
+            self.rematerialize(ResidualMixed), unit=unit, conv=self.conv(kernel_init=layers.he_fan_in)
         )
         (a, b, c), (scale_a, scale_b, scale_c) = self.blocks, self.scales
         x = Chain(self.stem, unit, self.count_include_pad, name="entry")(x)

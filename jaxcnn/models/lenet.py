@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 
 from jaxcnn import layers, ops
-from jaxcnn.models.classic import choose
+from jaxcnn._checks import one_of
 
 PAPER = (
     "LeCun, Bottou, Bengio, Haffner 1998, Gradient-based learning applied to document recognition"
@@ -168,7 +168,7 @@ class LeNet5(layers.Network):
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
         padding = _lenet5_padding(x)
-        choose("head", self.head, {"rbf": None, "softmax": None})
+        one_of("head", self.head, ("rbf", "softmax"))
         if self.head == "rbf" and self.num_classes not in (0, 10):
             raise ValueError(
                 f"num_classes is {self.num_classes}; LeNet-5's radial units are the 10 digits; "
@@ -220,6 +220,7 @@ def map_loss(logits: Array, labels: Array, *, j: float = 0.1) -> Array:
 
 
 _ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
+_POOLS = {"max": layers.max_pool, "avg": layers.avg_pool}
 
 
 class LeNet5Modern(layers.Network):
@@ -242,8 +243,8 @@ class LeNet5Modern(layers.Network):
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
         padding = _lenet5_padding(x)
-        act = choose("act", self.act, _ACTIVATIONS)
-        pool = choose("pool", self.pool, {"max": layers.max_pool, "avg": layers.avg_pool})
+        act = _ACTIVATIONS[one_of("act", self.act, _ACTIVATIONS)]
+        pool = _POOLS[one_of("pool", self.pool, _POOLS)]
         conv = self.conv(bias=True, kernel_init=layers.he_fan_in)
         dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=layers.he_fan_in)
         x = act(conv(6, 5, padding=padding, name="conv1")(x))  # 28x28x6

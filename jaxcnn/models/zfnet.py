@@ -16,7 +16,8 @@ import flax.linen as nn
 from jax import Array
 
 from jaxcnn import layers
-from jaxcnn.models import classic
+from jaxcnn.models.blocks import ConvRelu, response_norm
+from jaxcnn.models.heads import FullyConnectedNetwork
 
 PAPER = "Zeiler, Fergus 2013, Visualizing and understanding convolutional networks"
 YEAR = 2013
@@ -24,7 +25,7 @@ YEAR = 2013
 _init = nn.initializers.normal(0.01)
 
 
-class ZFNet(classic.FullyConnectedNetwork):
+class ZFNet(FullyConnectedNetwork):
     """Takes f32[N,224,224,3], with `dense=True` larger images too.
 
     Fields (besides those of `FullyConnectedNetwork`):
@@ -40,20 +41,25 @@ class ZFNet(classic.FullyConnectedNetwork):
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
         self.check_native(x, 224)
-        stage = self.block(classic.Stage)
         conv = self.conv(bias=True, kernel_init=_init)
-        conv1, conv2, conv3, conv4, conv5 = (functools.partial(conv, n) for n in self.widths)
-        pool = functools.partial(layers.max_pool, window=3, stride=2)
-        pool_norm = (functools.partial(pool, padding=1), classic.response_norm(self.lrn))
-        x = stage(functools.partial(conv1, 7, 2, 1), pool_norm, name="conv1")(x)  # 55x55x96
+        stage = functools.partial(self.rematerialize(ConvRelu), conv=conv)
+        w1, w2, w3, w4, w5 = self.widths
+
+        def pool_norm(x: Array) -> Array:
+            return response_norm(layers.max_pool(x, 3, 2, 1), self.lrn)
+
+        def pool(x: Array) -> Array:
+            return layers.max_pool(x, 3, 2)
+
+        x = stage(w1, 7, 2, 1, then=pool_norm, name="conv1")(x)  # 55x55x96
         x = self.endpoint("stage1", x)
-        x = stage(functools.partial(conv2, 5, 2, 0), pool_norm, name="conv2")(x)  # 13x13x256
+        x = stage(w2, 5, 2, 0, then=pool_norm, name="conv2")(x)  # 13x13x256
         x = self.endpoint("stage2", x)
-        x = stage(functools.partial(conv3, 3, 1, 1), name="conv3")(x)  # 13x13x512
+        x = stage(w3, 3, 1, 1, name="conv3")(x)  # 13x13x512
         x = self.endpoint("stage3", x)
-        x = stage(functools.partial(conv4, 3, 1, 1), name="conv4")(x)  # 13x13x1024
+        x = stage(w4, 3, 1, 1, name="conv4")(x)  # 13x13x1024
         x = self.endpoint("stage4", x)
-        x = stage(functools.partial(conv5, 3, 1, 1), (pool,), name="conv5")(x)  # 6x6x512
+        x = stage(w5, 3, 1, 1, then=pool, name="conv5")(x)  # 6x6x512
         x = self.endpoint("stage5", x)
         return self.classify(x, 6, train=train, fc_init=_init)
 
