@@ -145,7 +145,7 @@ class Network(nn.Module):
         return value
 
     def wants_endpoints(self) -> bool:
-        """True where auxiliary heads have to be computed: at initialisation and when asked for."""
+        """True where auxiliary heads have to be computed: at initialization and on request."""
         return self.is_initializing() or self.is_mutable_collection("endpoints")
 
     def logits(self, features: Array, name: str = "fc", **dense_options) -> Array:

@@ -65,7 +65,7 @@ def trace(
         if not endpoints:
             return {"logits": network.apply(variables, images, train=False)}
         _, state = network.apply(variables, images, train=False, mutable=["endpoints"])
-        return dict(state["endpoints"])
+        return dict(state.get("endpoints", {}))
 
     with ops.use("reference"):  # plain operations only, which readers of a jaxpr know
         closed, made = jax.make_jaxpr(run, return_shape=True)(variables, images)

@@ -65,13 +65,15 @@ class AlexNet(FullyConnectedNetwork):
     zeros below and to the right, as cuda-convnet's windows hang over the border. With
     `conv1_padding=2` (torchvision) it takes 224x224 only. Larger images need `dense=True`.
 
-    Fields (besides those of `FullyConnectedNetwork`):
+    Inherits the fields of `FullyConnectedNetwork`.
+
+    Attributes:
       widths, groups: of the five convolutions.
       conv1_padding: zeros on each side of the image.
-      lrn: constants of the response normalisation after conv1 and conv2: "paper", "caffe",
-        "cuda_convnet", or None for no normalisation.
-      lrn_per_tower: normalise each half of the channels by itself.
-      pool_first: pool before normalising (CaffeNet).
+      lrn: constants of the response normalization after conv1 and conv2: "paper", "caffe",
+        "cuda_convnet", or None for no normalization.
+      lrn_per_tower: normalize each half of the channels by itself.
+      pool_first: pool before normalizing (CaffeNet).
       dropout_first: dropout before fc6 and fc7 instead of after them.
       initialiser: initial values: "caffe", "paper" or "torch".
     """

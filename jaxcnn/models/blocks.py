@@ -301,7 +301,9 @@ class ResidualNetwork(layers.Network):
     Stages double the channels; all but the first halve height and width. ImageNet nets have four,
     CIFAR nets three.
 
-    Attributes (besides those of `Network`; defaults are ResNet-50):
+    Inherits the fields of `Network`. Defaults are ResNet-50.
+
+    Attributes:
       blocks: number of blocks in each stage.
       width: channels of stage 1; bottlenecks return four times as many.
       groups, base_width: a bottleneck's 3x3 convolution has `groups` groups, and in a stage of

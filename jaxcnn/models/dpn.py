@@ -64,7 +64,9 @@ class DualPathBlock(nn.Module):
 class DPN(layers.Network):
     """Stem, four stages of dual path blocks, global average, classifier. f32[N,H,W,3].
 
-    Fields (besides those of `Network`; defaults are DPN-92):
+    Inherits the fields of `Network`. Defaults are DPN-92.
+
+    Attributes:
       stem: (channels, kernel) of the first convolution.
       blocks: per stage.
       width: of the residual path in stage 1; doubles with each stage.
@@ -72,7 +74,7 @@ class DPN(layers.Network):
       groups: of the 3x3 convolutions.
       growth: channels that a block appends to the dense path, per stage.
       split: two last convolutions per block.
-      mean, std: normalisation of the release's weights, RGB in [0, 1].
+      mean, std: normalization of the release's weights, RGB in [0, 1].
     """
 
     stem: tuple[int, int] = (64, 7)

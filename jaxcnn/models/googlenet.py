@@ -1,7 +1,7 @@
 """GoogLeNet. Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2014, "Going
 deeper with convolutions" (arXiv 1409.4842), table 1.
 
-`googlenet` is the paper's: 5x5 convolutions, local response normalisation, no BatchNorm, two
+`googlenet` is the paper's: 5x5 convolutions, local response normalization, no BatchNorm, two
 auxiliary classifiers. Initial values, which the paper does not give, are those of Caffe's
 replication: Glorot uniform, biases 0.2 and 0 in the classifiers. The table's first row counts a
 separable 7x7 convolution, which `googlenet_separable_stem` has (inferred from its figures).
@@ -114,20 +114,22 @@ class AuxHead(nn.Module):
 class GoogLeNet(layers.Network):
     """Stem, nine Inception modules, global average, classifier. f32[N,H,W,3], from 32x32.
 
-    Fields (besides those of `Network`):
+    Inherits the fields of `Network`.
+
+    Attributes:
       aux_heads: have the auxiliary classifiers after 4a and 4d (endpoints `aux1`, `aux2`), which
-        are computed at initialisation and where endpoints are asked for.
+        are computed at initialization and where endpoints are requested.
       batch_norm: BatchNorm after every convolution, which then has no bias.
       gamma: learn BatchNorm's scale.
       kernel5: size of the "5x5" convolutions.
       separable_stem: the first convolution is separable, with depth multiplier 8.
       naive: modules without 1x1 reductions and projection.
-      lrn: constants of the response normalisation ("paper", "caffe", "cuda_convnet"), or None.
+      lrn: constants of the response normalization ("paper", "caffe", "cuda_convnet"), or None.
       last_pool: window of the last max pool.
       adaptive_aux: auxiliary classifiers pool adaptively on 14x14 maps too.
       dropout: before the classifier while training.
       width: all widths of the modules are multiplied by it.
-      mean, std: normalisation of RGB in [0, 1].
+      mean, std: normalization of RGB in [0, 1].
     """
 
     aux_heads: bool = True
@@ -148,7 +150,7 @@ class GoogLeNet(layers.Network):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
-        kernel_init, bias_init = self.initialisers()
+        kernel_init, bias_init = self.initializers()
         unit = self.unit(train)
         mixed = functools.partial(self.rematerialize(Mixed), unit=unit)
         shrink = functools.partial(layers.max_pool, stride=2, ceil_mode=True)
@@ -187,7 +189,7 @@ class GoogLeNet(layers.Network):
         x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
         return self.logits(x, kernel_init=kernel_init)
 
-    def initialisers(self) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
+    def initializers(self) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
         """Of kernels, and of the biases outside the classifiers."""
         if self.batch_norm:
             return nn.initializers.truncated_normal(0.01), nn.initializers.zeros
@@ -195,7 +197,7 @@ class GoogLeNet(layers.Network):
 
     def unit(self, train: bool) -> Callable[..., nn.Module]:
         """Convolution (- BatchNorm) - ReLU: `unit(features, kernel, stride, padding, name=...)`."""
-        kernel_init, bias_init = self.initialisers()
+        kernel_init, bias_init = self.initializers()
         conv = self.conv(kernel_init=kernel_init, bias=not self.batch_norm, bias_init=bias_init)
         norm_act = None
         if self.batch_norm:

@@ -83,7 +83,9 @@ class WindowDense(nn.Module):
 class FullyConnectedNetwork(layers.Network):
     """Base of the networks that end in fc6 - fc7 - fc8 and so take images of one size.
 
-    Attributes (besides those of `Network`):
+    Inherits the fields of `Network`.
+
+    Attributes:
       dropout: share of the units that is dropped at fc6 and fc7 while training.
       dense: apply the fully connected layers at every position of a larger image and average the
         class scores (Sermanet et al. 2014; Simonyan and Zisserman 2015, section 3.2). Parameters

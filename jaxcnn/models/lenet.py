@@ -152,8 +152,10 @@ class LeNet5(layers.Network):
     Takes f32[N,32,32,1], or f32[N,28,28,1], which C1 then pads by 2. The paper's images have
     background -0.1 and ink 1.175.
 
-    Fields (besides those of `Network`):
-      head: "rbf", the paper's radial units with fixed digits as centres: logits are minus the
+    Inherits the fields of `Network`.
+
+    Attributes:
+      head: "rbf", the paper's radial units with fixed digits as centers: logits are minus the
         squared distances, and `num_classes` is 10; or "softmax", a trained dense layer.
       dense_c3: every map of C3 sees every map of S2 (60,900 parameters instead of 60,000).
     """
@@ -194,14 +196,14 @@ class LeNet5(layers.Network):
         if self.head == "softmax" or not self.num_classes:
             return self.logits(x, name="output", **init(84))
         x = layers.as_output(self.endpoint("pre_logits", x))
-        centres = jnp.asarray(digit_bitmaps(), x.dtype)
-        return -jnp.sum((x[:, None] - centres[None]) ** 2, axis=-1)
+        centers = jnp.asarray(digit_bitmaps(), x.dtype)
+        return -jnp.sum((x[:, None] - centers[None]) ** 2, axis=-1)
 
 
 def mse_loss(logits: Array, labels: Array) -> Array:
     """The paper's maximum likelihood loss (section II-C): the true class's radial output.
 
-    f32[N,10] logits and i32[N] labels to f32[N]; the mean over N is what is minimised.
+    f32[N,10] logits and i32[N] labels to f32[N]; the mean over N is what is minimized.
     """
     return -jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
 
@@ -209,7 +211,7 @@ def mse_loss(logits: Array, labels: Array) -> Array:
 def map_loss(logits: Array, labels: Array, *, j: float = 0.1) -> Array:
     """The paper's MAP loss (section II-C): `mse_loss` + log(exp(-j) + sum_i exp(-y_i)), f32[N].
 
-    It pushes the wrong classes' centres away; exp(-j) is a class for rubbish, which keeps that push
+    It pushes the wrong classes' centers away; exp(-j) is a class for rubbish, which keeps that push
     bounded. The paper asks for j > 0 only; 0.1 is ours. Raises ValueError for j <= 0.
     """
     if j <= 0:
@@ -228,7 +230,9 @@ class LeNet5Modern(layers.Network):
 
     Takes f32[N,32,32,1], or f32[N,28,28,1], which the first convolution then pads by 2.
 
-    Fields (besides those of `Network`):
+    Inherits the fields of `Network`.
+
+    Attributes:
       act: "relu" or "tanh".
       pool: "max" or "avg".
     """

@@ -256,25 +256,18 @@ def create_model(name: str, **options: Any) -> Any:
       >>> create_model("resnet20_cifar", num_classes=100).num_classes
       100
     """
-    build = _builder(name)
-    cls = _class(build)
+    cls, fixed = _parts(_builder(name))
     if options.get("box_head") is not None and issubclass(cls, layers.Network):
-        build = functools.partial(with_box_head(cls), *_arguments(build)[0], **_arguments(build)[1])
-        cls = _class(build)
-    fields = {f.name for f in dataclasses.fields(cls) if f.name not in ("parent", "name")}
-    return build(**_accepted(name, cls, fields, options))
+        cls = with_box_head(cls)
+    return cls(**{**fixed, **_accepted(name, cls, options)})
 
 
-def _accepted(
-    name: str, cls: type[nn.Module], fields: set[str], options: Mapping[str, Any]
-) -> dict[str, Any]:
+def _accepted(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the class has fields for. Raises ValueError for one that is needed."""
-    optional: set[str] = set()
-    if issubclass(cls, layers.Network):
-        optional = {"box_head"}  # which is None
-    else:
-        optional = {"dtype", "axis_name"}  # training sets them, of networks that have them
-        optional |= {"bn_group"} if options.get("bn_group") is None else set()
+    fields = {f.name for f in dataclasses.fields(cls) if f.name not in ("parent", "name")}
+    # None is the same as no box head and no groups; training sets the others where it can.
+    optional = {name for name in ("box_head", "bn_group") if options.get(name) is None}
+    optional |= {"dtype", "axis_name"}
     unknown = [option for option in options if option not in fields | optional]
     if "num_classes" in unknown:
         raise ValueError(
@@ -295,19 +288,17 @@ def _builder(name: str) -> Callable[..., nn.Module]:
     return _registered[name].build if name in _registered else _variants()[name][1]
 
 
-def _arguments(build: Callable[..., nn.Module]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return (build.args, build.keywords) if isinstance(build, functools.partial) else ((), {})
-
-
-def _class(build: Any) -> type[nn.Module]:
-    return build.func if isinstance(build, functools.partial) else build
+def _parts(build: Any) -> tuple[Any, dict[str, Any]]:
+    """The module class of a variant, and the fields that the variant sets."""
+    return (build.func, build.keywords) if isinstance(build, functools.partial) else (build, {})
 
 
 def _check_module(name: str, build: Any) -> None:
     """Raises ValueError for anything but a module class, with or without options."""
-    cls = _class(build)
+    cls, _ = _parts(build)
     if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
-        raise ValueError(f"{name!r} is {build!r}; a network is a class of flax.linen.Module")
+        what = f"the class {cls.__name__}" if inspect.isclass(cls) else f"a {type(cls).__name__}"
+        raise ValueError(f"{name!r} is {what}; a network is a subclass of flax.linen.Module")
 
 
 def model_info(name: str) -> ModelInfo:
@@ -350,9 +341,9 @@ def model_info(name: str) -> ModelInfo:
 
 def _custom_info(name: str) -> ModelInfo:
     """What the fields of a network of one's own and `register` tell."""
-    build = _builder(name)
-    own = {f.name: f.default for f in dataclasses.fields(_class(build))} | _arguments(build)[1]
-    facts = {
+    cls, fixed = _parts(_builder(name))
+    own: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(cls)} | fixed
+    facts: dict[str, Any] = {
         field: own[field]
         for field in ("num_classes", "min_size", "mean", "std")
         if own.get(field, dataclasses.MISSING) is not dataclasses.MISSING
@@ -371,4 +362,4 @@ def endpoints(model: nn.Module, variables: Mapping, images: jax.Array) -> dict[s
       images: f32[N,H,W,C].
     """
     _, state = model.apply(variables, images, train=False, mutable=["endpoints"])
-    return dict(state["endpoints"])
+    return dict(state.get("endpoints", {}))

@@ -41,7 +41,9 @@ YEARS = {f"resnet{n}{form}": 2018 for n in (18, 34, 50, 101, 152) for form in "c
 class ResNet(ResidualNetwork):
     """Stem, stages of residual blocks, global average, classifier. f32[N,H,W,3].
 
-    Attributes (besides those of `ResidualNetwork`; defaults are ResNet-50):
+    Inherits the fields of `ResidualNetwork`. Defaults are ResNet-50.
+
+    Attributes:
       block: class of the blocks, `BasicBlock`, `Bottleneck` or one of your own with their fields.
       stem: channels of its convolutions: one 7x7 or three 3x3, the first with stride 2.
       ceil_pool: the stem's pooling rounds up without padding, where Torch pads by 1.

@@ -5,10 +5,10 @@ BatchNorm and ReLU come before each convolution and nothing after the addition. 
 the shape takes its shortcut from behind its first BatchNorm and ReLU, and projects without
 BatchNorm.
 
-Where the first BatchNorm and ReLU are is a choice (`stem_norm`). In the paper they follow the
-first convolution, so that the first block's shortcut starts behind them; the CIFAR nets here do the same.
-The ImageNet nets leave the stem bare and give the first block a BatchNorm and ReLU of its own, as
-the published weights in timm's layout (`resnetv2_50`, ...) do; `create_model("resnet18_v2",
+Where the first BatchNorm and ReLU are is a choice (`stem_norm`). In the paper they follow the first
+convolution, so that the first shortcut starts behind them, as it does in the CIFAR nets here. The
+ImageNet nets leave the stem bare and give the first block a BatchNorm and ReLU of its own, as the
+published weights in timm's layout (`resnetv2_50`, ...) do; `create_model("resnet18_v2",
 stem_norm=True)` is the paper's form, with as many parameters. From 50 layers on the two compute the
 same function in evaluation unless a scale of that BatchNorm is negative; in `resnet18_v2` and
 `resnet34_v2` the first shortcut differs.
@@ -47,7 +47,9 @@ class ResNetV2(ResidualNetwork):
 
     f32[N,H,W,3].
 
-    Attributes (besides those of `ResidualNetwork`; defaults are ResNet-50):
+    Inherits the fields of `ResidualNetwork`. Defaults are ResNet-50.
+
+    Attributes:
       block: class of the blocks, `PreActBasicBlock`, `PreActBottleneck` or one of your own with
         their fields.
       stem: channels of its convolution, 7x7 with stride 2.

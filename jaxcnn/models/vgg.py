@@ -74,7 +74,9 @@ class VGG(FullyConnectedNetwork):
 
     Takes f32[N,224,224,3], with `dense=True` larger images too.
 
-    Fields (besides those of `FullyConnectedNetwork`):
+    Inherits the fields of `FullyConnectedNetwork`.
+
+    Attributes:
       min_size: size of the images that the fully connected layers are made for, a multiple of 32:
         `create_model("vgg16", min_size=32, num_classes=10)` is a net for CIFAR.
       convs: convolutions per stage.
@@ -83,7 +85,7 @@ class VGG(FullyConnectedNetwork):
       last_kernel: 1 makes the third convolution of the last three stages 1x1 (net C).
       batch_norm: BatchNorm after each convolution.
       se: squeeze-and-excitation after each ReLU of a convolution.
-      lrn: constants of a response normalisation after the first convolution (A-LRN): "paper",
+      lrn: constants of a response normalization after the first convolution (A-LRN): "paper",
         "caffe", "cuda_convnet" or None.
       initialiser: initial values: "he" or "glorot".
     """

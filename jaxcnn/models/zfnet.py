@@ -3,7 +3,7 @@
 
 AlexNet with a finer first layer (7x7, stride 2) and dense connections throughout. `zfnet_384` is
 figure 3; `zfnet_512`, wider in layers 3 to 5, is the better net of the paper's table 2. The figure
-prints neither padding nor the constants of the contrast normalisation: padding is the one simple
+prints neither padding nor the constants of the contrast normalization: padding is the one simple
 choice that yields the printed sizes 110, 55, 26, 13, 6; the constants are AlexNet's. The paper's
 bound on the filters' root mean square (0.1) belongs to its recipe, not to the network.
 """
@@ -28,9 +28,11 @@ _init = nn.initializers.normal(0.01)
 class ZFNet(FullyConnectedNetwork):
     """Takes f32[N,224,224,3], with `dense=True` larger images too.
 
-    Fields (besides those of `FullyConnectedNetwork`):
+    Inherits the fields of `FullyConnectedNetwork`.
+
+    Attributes:
       widths: of the five convolutions.
-      lrn: constants of the normalisation: "paper" (AlexNet's), "caffe", "cuda_convnet" or None.
+      lrn: constants of the normalization: "paper" (AlexNet's), "caffe", "cuda_convnet" or None.
     """
 
     min_size: int = 224

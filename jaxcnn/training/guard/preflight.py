@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.layers import without_axis
 from jaxcnn.data.sets import Dataset
+from jaxcnn.layers import without_axis
 from jaxcnn.training.build import Setup
 from jaxcnn.training.input import loaders
 
