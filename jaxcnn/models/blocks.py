@@ -268,6 +268,10 @@ class PreActBottleneck(PreActBlock):
         return self.add(y, x, activated)  # 28x28x512
 
 
+# By name, as a configuration has them.
+BLOCKS = {b.__name__: b for b in (BasicBlock, Bottleneck, PreActBasicBlock, PreActBottleneck)}
+
+
 def bottleneck_width(block: ResidualBlock | PreActBlock) -> int:
     """Channels of a bottleneck's 3x3 convolution: `groups` groups of width * base_width / 64."""
     return block.width * block.base_width // 64 * block.groups

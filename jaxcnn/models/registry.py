@@ -19,6 +19,7 @@ import importlib
 import importlib.resources
 import inspect
 import json
+import logging
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -27,9 +28,12 @@ import flax.linen as nn
 import jax
 
 from jaxcnn import layers
-from jaxcnn._checks import near
+from jaxcnn._checks import near, one_of
 from jaxcnn._objects import is_address, load_object
+from jaxcnn.models.blocks import BLOCKS, PreActBlock, ResidualNetwork
 from jaxcnn.models.heads import with_box_head
+
+_log = logging.getLogger(__name__)
 
 FAMILIES = (
     "lenet",
@@ -257,9 +261,32 @@ def create_model(name: str, **options: Any) -> Any:
       100
     """
     cls, fixed = _parts(_builder(name))
+    if issubclass(cls, ResidualNetwork):
+        options = _with_block(cls, options)
     if options.get("box_head") is not None and issubclass(cls, layers.Network):
         cls = with_box_head(cls)
     return cls(**{**fixed, **_accepted(name, cls, options)})
+
+
+def _with_block(cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the class of the blocks where they have its name, as configurations do."""
+    options = dict(options)
+    if "block_type" in options:
+        suffixes = {"basic": "BasicBlock", "bottleneck": "Bottleneck"}
+        suffix = suffixes[one_of("block_type", options.pop("block_type"), suffixes)]
+        options["block"] = f"PreAct{suffix}" if issubclass(cls.block, PreActBlock) else suffix
+        _say_once(f"the option block_type is now block: write block={options['block']!r}")
+    block = options.get("block")
+    if isinstance(block, str) and is_address(block):
+        options["block"] = load_object(block)
+    elif isinstance(block, str):
+        options["block"] = BLOCKS[one_of("block", block, BLOCKS)]
+    return options
+
+
+@functools.cache
+def _say_once(notice: str) -> None:
+    _log.warning(notice)
 
 
 def _accepted(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:

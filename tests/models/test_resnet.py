@@ -13,7 +13,7 @@ from drawing import draw_images, draw_variables
 from slow_resnet import slow_resnet
 
 import jaxcnn
-from jaxcnn.models import blocks
+from jaxcnn.models import blocks, registry
 from jaxcnn.ops import BatchNorm, BatchNormAct
 from jaxcnn.runtime.compilation import compile_init
 
@@ -265,6 +265,8 @@ def test_unknown_remat_is_named():
     ("options", "message"),
     [
         ({"shortcut": "E"}, r"shortcut is 'E'; it must be one of A, A_symmetric, B, C, D, none"),
+        ({"block_type": "botleneck"}, r"block_type is 'botleneck'.*did you mean 'bottleneck'"),
+        ({"block": "Basicblock"}, r"block is 'Basicblock'; did you mean 'BasicBlock'"),
         ({"stride_on": "2x2"}, r"stride_on is '2x2'; it must be one of 1x1, 3x3"),
         ({"stem": (8, 8)}, r"stem is \(8, 8\); it must be the channels of 1 convolution or of 3"),
         ({"shortcut": "A", "zero_gamma": True}, r"zero_gamma needs projecting.*shortcut is 'A'"),
@@ -275,6 +277,22 @@ def test_unknown_remat_is_named():
 def test_impossible_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         shapes("resnet50", **options)
+
+
+def test_blocks_are_a_class_its_name_or_by_their_old_option(caplog):
+    model = jaxcnn.create_model("resnet50", block=blocks.BasicBlock)
+    assert jaxcnn.create_model("resnet50", block="BasicBlock") == model
+    assert jaxcnn.create_model("resnet34") == model
+    v2 = jaxcnn.create_model("resnet34_v2")
+    assert v2.block is blocks.PreActBasicBlock
+    caplog.clear()
+    registry._say_once.cache_clear()
+    for _ in range(2):
+        assert jaxcnn.create_model("resnet50", block_type="basic") == model
+    assert [r.getMessage() for r in caplog.records] == [
+        "the option block_type is now block: write block='BasicBlock'"
+    ]
+    assert jaxcnn.create_model("resnet50_v2", block_type="basic") == v2
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet50", 32), ("resnet20_cifar", 8)])
