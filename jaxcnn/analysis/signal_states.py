@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from jaxcnn.analysis.signals import Signal, make_program
+from jaxcnn.data.decode import decode
 from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation.predict import preprocess
 from jaxcnn.models.registry import create_model, model_info
@@ -94,7 +94,7 @@ def _test_images(config: Recorded, batch: int) -> tuple[np.ndarray, np.ndarray, 
         images = (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
         return images, test.labels[:batch], len(names)
     photos, labels = zip(*(test.read(i) for i in range(min(batch, len(test)))))
-    opened = (Image.open(io.BytesIO(photo)).convert("RGB") for photo in photos)
+    opened = (Image.fromarray(decode(photo)) for photo in photos)
     images = np.stack([preprocess(image, how) for image in opened])
     return images, np.array(labels, np.int32), len(names)
 

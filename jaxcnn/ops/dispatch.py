@@ -207,15 +207,15 @@ def _differentiate(primitive: Primitive, partner: Primitive, plain: Function, li
         wanted = [r if ad.is_undefined_primal(a) else None for r, a in zip(results, args)]
         return [*wanted, *[None] * (len(args) - linear)]
 
-    def batch(args, axes, *, mapped, **params):
-        size = next(a.shape[axis] for a, axis in zip(args, axes) if axis is not batching.not_mapped)
+    def batch(args, dims, *, mapped, **params):
+        size = next(a.shape[axis] for a, axis in zip(args, dims) if axis is not batching.not_mapped)
         args = [
             in_front(a, axis, size if i < linear else None)
-            for i, (a, axis) in enumerate(zip(args, axes))
+            for i, (a, axis) in enumerate(zip(args, dims))
         ]
         front = tuple(
             None if i >= linear and axis is batching.not_mapped else 0
-            for i, axis in enumerate(axes)
+            for i, axis in enumerate(dims)
         )
         out = primitive.bind(*args, mapped=(*mapped, front), **params)
         return out, [0] * len(out)

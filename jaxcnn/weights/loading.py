@@ -17,7 +17,7 @@ import jaxcnn
 from jaxcnn._objects import is_address
 from jaxcnn.data.preprocessing import Preprocessing, from_dict, to_dict
 from jaxcnn.models import registry
-from jaxcnn.weights import files, hub, layout, pretrained
+from jaxcnn.weights import files, hub, layout, pretrained, torch_files
 
 LAYOUTS = ("jaxcnn", "torch")
 
@@ -38,7 +38,8 @@ def load_pretrained(
 
     Args:
       name_or_path: published weights such as "resnet50.tv_in1k", which the Hugging Face hub has, or
-        the path of a .safetensors, .npz or .pth file, in torch's layout or jaxcnn's own.
+        the path of a .safetensors, .npz or .pth file, in torch's layout or jaxcnn's own; other
+        endings of PyTorch's checkpoints are in `jaxcnn.weights.files`.
       model: id or alias of the network. Published weights and files that jaxcnn wrote know it.
       num_classes: width of the classifier; by default that of the weights. Where they differ the
         classifiers are initialised anew, from a fixed key, and a line is logged; 0 leaves them out.
@@ -79,7 +80,7 @@ class Opened(NamedTuple):
 def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
     """Reads published weights or a file. Arguments and errors are those of `load_pretrained`."""
     origin = str(name_or_path)
-    if Path(origin).suffix not in files.SUFFIXES:
+    if not files.is_weights(origin):
         weights = pretrained.find(origin)
         if model is not None and registry.resolve(model) != weights.model:
             raise ValueError(f"{origin!r} are weights of {weights.model!r}, not of {model!r}")
@@ -88,6 +89,9 @@ def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
     arrays, metadata = files.read(origin)
     if "jaxcnn" not in metadata:  # another program's, whatever else it says
         metadata = {}
+    own_layout = metadata.get("format") == _FORMAT["jaxcnn"]
+    if not own_layout:
+        arrays = torch_files.without_prefixes(arrays)
     if model is None and "model" not in metadata:
         raise ValueError(f"{origin} does not say which network it is of: name the model")
     if model is None and is_address(metadata["model"]):  # a file does not choose code to run
@@ -104,7 +108,7 @@ def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
     return Opened(
         origin,
         arrays,
-        "jaxcnn" if metadata.get("format") == _FORMAT["jaxcnn"] else "torch",
+        "jaxcnn" if own_layout else "torch",
         name,
         json.loads(metadata.get("options", "{}")),
         prepare,
