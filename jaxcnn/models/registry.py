@@ -276,11 +276,8 @@ def _with_block(cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         suffix = suffixes[one_of("block_type", options.pop("block_type"), suffixes)]
         options["block"] = f"PreAct{suffix}" if issubclass(cls.block, PreActBlock) else suffix
         _say_once(f"the option block_type is now block: write block={options['block']!r}")
-    block = options.get("block")
-    if isinstance(block, str) and is_address(block):
-        options["block"] = load_object(block)
-    elif isinstance(block, str):
-        options["block"] = BLOCKS[one_of("block", block, BLOCKS)]
+    if isinstance(options.get("block"), str):
+        options["block"] = BLOCKS[one_of("block", options["block"], BLOCKS)]
     return options
 
 
