@@ -77,6 +77,7 @@ class DPN(layers.Network):
       mean, std: normalization of the release's weights, RGB in [0, 1].
     """
 
+    bn_epsilon: float = 1e-3
     stem: tuple[int, int] = (64, 7)
     blocks: tuple[int, ...] = (3, 4, 20, 3)
     width: int = 256

@@ -323,6 +323,8 @@ def _check_module(name: str, build: Any) -> None:
     if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
         what = f"the class {cls.__name__}" if inspect.isclass(cls) else f"a {type(cls).__name__}"
         raise ValueError(f"{name!r} is {what}; a network is a subclass of flax.linen.Module")
+    if isinstance(build, functools.partial) and build.args:
+        raise ValueError(f"{name!r} is a partial with positional arguments; give them by name")
 
 
 def model_info(name: str) -> ModelInfo:

@@ -167,6 +167,8 @@ def test_what_cannot_be_registered(own):
         models.register("new", Own, papers="x")
     with pytest.raises(ValueError, match=r"'new' is a Own; a network is a subclass"):
         models.register("new", Own())
+    with pytest.raises(ValueError, match=r"'new' is a partial with positional arguments"):
+        models.register("new", functools.partial(Own, 3))
     with pytest.raises(ValueError, match=r"'new' is not registered"):
         models.unregister("new")
 
