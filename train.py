@@ -60,9 +60,8 @@ def _is_override(argument: str) -> bool:
 
 def main(argv: Sequence[str]) -> int:
     del argv
-    from jaxcnn.runtime import heap
     from jaxcnn.cli import common
-    from jaxcnn.runtime import compilation_cache
+    from jaxcnn.runtime import compilation_cache, heap
 
     common.quiet()
     heap.keep_before_jax()

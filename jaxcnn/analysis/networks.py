@@ -78,8 +78,8 @@ def to_json(networks: Sequence[ModelInfo]) -> str:
     return json.dumps([dataclasses.asdict(info) for info in networks], indent=1)
 
 
-def update_readme(text: str) -> str:
-    """The README's text with the table of all networks between its markers.
+def update_page(text: str) -> str:
+    """A page's text with the table of all networks between its markers.
 
     Raises ValueError if the markers are missing.
     """
@@ -106,5 +106,5 @@ def _known(words) -> str:
 
 
 if __name__ == "__main__":
-    readme = pathlib.Path(sys.argv[1])
-    readme.write_text(update_readme(readme.read_text("utf-8")), "utf-8")
+    page = pathlib.Path(sys.argv[1])
+    page.write_text(update_page(page.read_text("utf-8")), "utf-8")

@@ -105,8 +105,10 @@ class Subsample(nn.Module):
 
 
 # The 60 connections of the table by their S2 map, ten to each.
-_S2, _C3 = np.array(sorted((s2, c3) for c3, seen in enumerate(C3_TABLE) for s2 in seen)).T
-_BY_C3 = np.argsort(_C3, kind="stable")
+# int32, as JAX keeps the indices of the first trace, also when x64 is switched on after it.
+_PAIRS = sorted((s2, c3) for c3, seen in enumerate(C3_TABLE) for s2 in seen)
+_S2, _C3 = np.array(_PAIRS, np.int32).T
+_BY_C3 = np.argsort(_C3, kind="stable").astype(np.int32)
 
 
 class TableConv(nn.Module):

@@ -171,9 +171,10 @@ def batch_statistics(
         neighbors = [list(range(i, i + devices)) for i in range(0, count, devices)]
     # Squares of distances from a guess: those from zero lose what is small beside the mean.
     guess = lax.stop_gradient(_like(x, guess))
-    second = var + lax.square(mean - guess)
-    mean, second = lax.pmean((mean, second), axis_name, axis_index_groups=neighbors)
-    return mean, jnp.maximum(0.0, second - lax.square(mean - guess))
+    first = mean - guess
+    second = var + lax.square(first)
+    first, second = lax.pmean((first, second), axis_name, axis_index_groups=neighbors)
+    return guess + first, jnp.maximum(0.0, second - lax.square(first))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
