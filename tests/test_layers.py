@@ -48,14 +48,15 @@ def test_convolution_with_dilation(groups):
 def test_batch_norm_in_evaluation():
     x, scale, bias, mean = draw(2, 3, 3, 5), *(draw(5, seed=i) for i in (1, 2, 3))
     var = np.abs(draw(5, seed=4)) + 0.1
-    network = layers.Network(dtype=jnp.float64)
     variables = {
         "params": {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)},
         "batch_stats": {"mean": jnp.asarray(mean), "var": jnp.asarray(var)},
     }
     for epsilon in (1e-5, 1e-3):
-        y = network.norm(train=False, epsilon=epsilon)().apply(variables, x)
-        close(y, reference.batch_norm(x, scale, bias, mean, var, epsilon))
+        network = layers.Network(dtype=jnp.float64, bn_epsilon=epsilon)
+        want = reference.batch_norm(x, scale, bias, mean, var, epsilon)
+        close(network.norm(train=False)().apply(variables, x), want)
+        close(network.norm_act(train=False)().apply(variables, x, x), np.maximum(want + x, 0))
 
 
 def test_squeeze_and_excitation():

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxcnn import layers
 from jaxcnn.analysis import plain_layers as plain
-from jaxcnn.ops import BatchNorm
+from jaxcnn.ops import BatchNorm, BatchNormAct
 
 CLASSES = 5
 # (on a CPU, elsewhere). Faults are of a tenth or more; float32 came to 2e-6 on a CPU.
@@ -35,12 +35,12 @@ class Operation(nn.Module):
         return self.fn(x)
 
 
-class Joined(BatchNorm):
+class Joined(BatchNormAct):
     """BatchNorm whose shortcut is the images, their channels in reverse; then ReLU."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
-        return inspect.unwrap(BatchNorm.__call__)(self, x, x[..., ::-1])
+        return inspect.unwrap(BatchNormAct.__call__)(self, x, x[..., ::-1])
 
 
 class Stage(nn.Module):
@@ -54,7 +54,7 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = layers.conv(self.features, 3, 1, 1, name="conv")(x)
-        norm = BatchNorm(use_running_average=False, momentum=0.9, relu=True, name="bn")
+        norm = BatchNormAct(use_running_average=False, momentum=0.9, name="bn")
         return layers.max_pool(norm(x), self.window, self.stride, self.padding)
 
 
@@ -161,13 +161,13 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "BatchNorm, ReLU",
-        BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5, relu=True),
+        BatchNormAct(use_running_average=False, momentum=0.9, epsilon=1e-5),
         lambda params, x: jnp.maximum(plain.batch_norm(params, x, epsilon=1e-5), 0),
         plain_statistics=functools.partial(plain.running_statistics, momentum=0.9),
     ),
     Kind(
         "BatchNorm, shortcut, ReLU",
-        Joined(use_running_average=False, momentum=0.9, epsilon=1e-5, relu=True),
+        Joined(use_running_average=False, momentum=0.9, epsilon=1e-5),
         lambda params, x: jnp.maximum(plain.batch_norm(params, x, epsilon=1e-5) + x[..., ::-1], 0),
         plain_statistics=functools.partial(plain.running_statistics, momentum=0.9),
     ),

@@ -96,9 +96,9 @@ def _header() -> list[str]:
 
 def _cells(info: ModelInfo) -> list[str]:
     errors = ("" if error is None else str(error) for error in (info.top1_error, info.top5_error))
-    counts = (f"{count:,}" for count in (info.params, info.macs))
-    words = [info.name, ", ".join(info.aliases), info.dataset]
-    return [*words, str(info.year), *counts, *errors]
+    counts = ("" if count is None else f"{count:,}" for count in (info.params, info.macs))
+    words = [info.name, ", ".join(info.aliases), info.dataset or "", str(info.year or "")]
+    return [*words, *counts, *errors]
 
 
 def _known(words) -> str:

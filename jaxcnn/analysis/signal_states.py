@@ -39,11 +39,11 @@ def of_network(
     """
     info = model_info(name)
     _check("batch", batch)
-    size = info.input_size[0] if image_size is None else image_size
+    size = info.known_input_size()[0] if image_size is None else image_size
     _check("image size", size)
     model = create_model(name)
     rng = np.random.default_rng(seed)
-    images = rng.standard_normal((batch, size, size, info.input_size[2])).astype(np.float32)
+    images = rng.standard_normal((batch, size, size, info.known_input_size()[2])).astype(np.float32)
     labels = rng.integers(model.num_classes, size=batch).astype(np.int32)
     variables = init_variables(model, run_keys(seed)[0], images.shape)
     yield f"{info.name}, before training", make_program(model)(variables, images, labels, seed)

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxcnn import metrics
 from jaxcnn.data.loader import resident
+from jaxcnn.layers import without_axis
 from jaxcnn.models.costs import count_macs
 from jaxcnn.runtime import compilation
 from jaxcnn.training import clock as timing
@@ -101,9 +102,9 @@ def work(setup: Setup) -> dict[str, float]:
     """
     variables = {"params": setup.shapes.params, "batch_stats": setup.shapes.batch_stats}
     images = jax.ShapeDtypeStruct(setup.image_shape, jnp.float32)
-    forward = functools.partial(setup.model.clone(axis_name=None).apply, train=False)
+    forward = functools.partial(without_axis(setup.model).apply, train=False)
     flops = 6 * count_macs(forward, variables, images)
-    rate = timing.product_rate(setup.model.dtype)
+    rate = timing.product_rate(getattr(setup.model, "dtype", jnp.float32))
     return {
         "flops": flops * setup.batch_size,
         "images_per_second_at_most": setup.mesh.size * rate / flops,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcnn
+from jaxcnn._objects import is_address
 from jaxcnn.data.preprocessing import Preprocessing, from_dict, to_dict
 from jaxcnn.models import registry
 from jaxcnn.weights import files, hub, layout, pretrained, torch_files
@@ -93,10 +94,16 @@ def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
         arrays = torch_files.without_prefixes(arrays)
     if model is None and "model" not in metadata:
         raise ValueError(f"{origin} does not say which network it is of: name the model")
+    if model is None and is_address(metadata["model"]):  # a file does not choose code to run
+        raise ValueError(
+            f"{origin} holds weights of {metadata['model']}, a network that is not part of jaxcnn: "
+            "name that model to load them"
+        )
     name = registry.resolve(model or metadata["model"])
-    prepare = pretrained.default_preprocessing(name)
     if "preprocessing" in metadata:
         prepare = from_dict(json.loads(metadata["preprocessing"]))
+    else:
+        prepare = pretrained.default_preprocessing(name)
     names = json.loads(metadata.get("class_names", "null"))
     return Opened(
         origin,
@@ -115,7 +122,8 @@ def build(
     """(model, variables) of weights that were opened, as `load_pretrained` describes."""
     options = layout.frozen({**opened.options, **options})
     arrays = opened.arrays
-    how = layout.describe(opened.model, **options)
+    shape = _image_shape(opened.preprocessing)
+    how = layout.describe(opened.model, shape, **options)
     if opened.layout == "jaxcnn":
         how = layout.in_own_names(how)
     classes = layout.class_count(how, arrays)
@@ -134,10 +142,14 @@ def build(
         if leaf.is_head and (leaf.key in arrays or not leaf.is_auxiliary)
     ]
     arrays = layout.without_heads(how, arrays)
-    images = jnp.zeros((1, *layout.image_shape(how.name, options)), jnp.float32)
+    images = jnp.zeros((1, *layout.image_shape(how.name, shape, options)), jnp.float32)
     for leaf, value in zip(heads, _initial(network, heads, images)):
         arrays[leaf.key] = layout.store(leaf, np.asarray(value))
     return network, layout.read(how, arrays, wanted)
+
+
+def _image_shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
+    return preprocessing.size, preprocessing.size, len(preprocessing.mean)
 
 
 def _initial(network: nn.Module, heads: list[layout.Leaf], images: jax.Array) -> list[jax.Array]:
@@ -181,10 +193,10 @@ def save(
     """
     if to not in LAYOUTS:
         raise ValueError(f"layout is {to!r}; it can be {' or '.join(LAYOUTS)}")
-    how = layout.describe(name, **options)
+    prepare = preprocessing or pretrained.default_preprocessing(name)
+    how = layout.describe(name, _image_shape(prepare), **options)
     own = layout.in_own_names(how)
     arrays = layout.write(own if to == "jaxcnn" else how, variables)
-    prepare = preprocessing or pretrained.default_preprocessing(name)
     metadata = {
         "format": _FORMAT[to],
         "jaxcnn": jaxcnn.__version__,

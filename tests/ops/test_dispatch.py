@@ -15,7 +15,7 @@ from drawing import draw_images, draw_variables
 
 import jaxcnn
 from jaxcnn import ops
-from jaxcnn.ops import BatchNorm, dispatch
+from jaxcnn.ops import BatchNormAct, dispatch
 
 
 def counts(function, *args, platform):
@@ -107,7 +107,7 @@ def test_networks_under_vmap_share_a_convolution_on_a_gpu():
 
 def test_batch_norm_on_a_gpu_takes_one_pass_a_direction():
     """Both sums of a direction are one operation over the images."""
-    module = BatchNorm(use_running_average=False, relu=True)
+    module = BatchNormAct(use_running_average=False)
     x = ones(4, 6, 6, 8)
     variables = module.init(jax.random.key(0), x)
 

@@ -51,15 +51,9 @@ def assert_close(one, other):
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory):
+def reference(tiny_network, tmp_path_factory):  # noqa: F811
     """Where a run of seed 1 lies that was trained alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        from tiny import Tiny
-
-        from jaxcnn.models import registry
-
-        patch.setitem(registry._variants(), "tiny", ("tiny", Tiny))
-        return alone(config_of(), tmp_path_factory.mktemp("alone"), seed=1)
+    return alone(config_of(), tmp_path_factory.mktemp("alone"), seed=1)
 
 
 @pytest.mark.parametrize("by", ["turn", "vmap"])

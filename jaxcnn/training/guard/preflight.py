@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.data.sets import Dataset
+from jaxcnn.layers import without_axis
 from jaxcnn.training.build import Setup
 from jaxcnn.training.input import loaders
 
@@ -81,7 +82,7 @@ def _check_head(setup: Setup, classes: int) -> None:
     """That the network's logits are as many as the classes."""
     variables = {"params": setup.shapes.params, "batch_stats": setup.shapes.batch_stats}
     images = jax.ShapeDtypeStruct(setup.image_shape, jnp.float32)
-    model = setup.model.clone(axis_name=None)
+    model = without_axis(setup.model)
     logits = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
     if logits.shape[-1] != classes:
         raise ValueError(
