@@ -257,10 +257,11 @@ def normalize(
     Args:
       x: f[...,C].
       mean, factor, bias: of as many axes as x, of size 1 or of x's.
-      skip: f[...,C] of `dtype`, or None.
+      skip: f[...,C], or None.
       relu: apply `nn.relu`.
       dtype: of the result.
     """
+    skip = None if skip is None else skip.astype(dtype)
     if reference_requested():
         return reference.normalize(x, mean, factor, bias, skip, relu=relu, dtype=dtype)
     return _normalize((relu, jnp.dtype(dtype)), x, mean, factor, bias, skip)
