@@ -76,11 +76,9 @@ def compiled(module, *args):
 def test_same_as_flax(dtype, behind, form):
     x, g, skip, variables = inputs(dtype)
     skips = (skip,) if "shortcut" in behind else ()
-    ours = jax.jit(
-        lambda *a: outputs_and_gradients(
-            kind_of(behind)(dtype=dtype, **OPTIONS), *a
-        )
-    )(x, g, variables, *skips)
+    ours = jax.jit(lambda *a: outputs_and_gradients(kind_of(behind)(dtype=dtype, **OPTIONS), *a))(
+        x, g, variables, *skips
+    )
     inside = {kind: {"bn": values} for kind, values in variables.items()}
     theirs = jax.jit(lambda *a: outputs_and_gradients(Flax(dtype, "relu" in behind), *a))(
         x, g, inside, *skips
