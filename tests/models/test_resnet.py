@@ -247,7 +247,7 @@ def test_what_remat_keeps_for_the_backward_pass():
         backward = jax.eval_shape(lambda p: jax.vjp(forget, p)[1], variables["params"])
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(backward))
 
-    assert kept(False) > 1.5 * kept("cheap") > 2 * kept(True)
+    assert kept(False) > 1.2 * kept("cheap") > 1.8 * kept(True)
     a, b = (
         jax.jit(jax.grad(functools.partial(loss, remat)))(variables["params"])
         for remat in (False, "cheap")
