@@ -13,7 +13,7 @@ from jaxcnn._checks import message
 from jaxcnn.cli.common import MISTAKE, USER_MISTAKES, debugging
 from jaxcnn.runtime import compilation_cache, heap
 
-_NO_COMMANDS = ("common", "main")
+_NO_COMMANDS = ("common", "flags", "main")
 
 
 def make_parser() -> argparse.ArgumentParser:
