@@ -95,6 +95,18 @@ def default_workdir(config: str) -> Path:
     return Path("runs") / name.replace(":", "_").replace(",", "_")
 
 
+def _size_note(config: Any) -> str | None:
+    """What to know where photos are trained at one size and tested at another."""
+    data = {} if isinstance(config, str) else config["data"]
+    size, tested = data.get("image_size"), data.get("eval_size")
+    if not size or not tested or size == tested:
+        return None
+    return (
+        f"training images have {size} pixels, test images {tested} (of {data['eval_resize']}); "
+        f"data.eval_size={size} and data.eval_resize=none test at the size of training"
+    )
+
+
 def _list_recipes() -> int:
     """Prints each recipe with what it should reach, and where that figure is from."""
     import shutil
@@ -142,6 +154,8 @@ def train_and_show(
         if processes is not None:
             distributed.begin(**processes)
         train = train or loop.train
+        if text := _size_note(config):
+            print(f"note: {text}", flush=True)
         reports = train(config, workdir, resume=resume, overwrite=overwrite)
         return console.show(reports, workdir, None if distributed.is_first() else io.StringIO())
     except FloatingPointError as error:

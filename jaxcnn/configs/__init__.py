@@ -53,6 +53,7 @@ def similar(name: str, known: Sequence[str] | None = None) -> list[str]:
     known = names() if known is None else known
     stem = name.removeprefix("configs/").removesuffix(".py")
     containing = [one for one in known if stem and stem in one]
+    containing.sort(key=lambda one: (not one.startswith(stem), f"_{stem}" not in one))
     return list(dict.fromkeys(containing + difflib.get_close_matches(stem, known)))[:3]
 
 

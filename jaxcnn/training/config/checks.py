@@ -37,6 +37,7 @@ def validate(config: Mapping[str, Any]) -> None:
     for section in ("loss", "optimizer", "schedule"):
         if not isinstance(config.get(section), (ConfigDict, Mapping)):
             raise ValueError(f"config.{section} is missing")
+        given |= {f"{section}.{name}": config[section][name] for name in config[section]}
     for field, value in given.items():
         if field in FIELDS:
             check_field(field, value)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import SingleDeviceSharding
 
-from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn._files import local_path
+from jaxcnn.data.preprocessing import Preprocessing, from_dict
 from jaxcnn.reporting.compare_runs import Run
 from jaxcnn.training.config.checks import Recorded
 from jaxcnn.training.config.schema import leaves
@@ -43,20 +44,25 @@ class Learnt(NamedTuple):
 def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
     """Reads a run's best checkpoint, or its newest one, onto one device.
 
-    The running average is taken where the run has one. The data have to be there
-    as in training: their normalisation is a part of the network.
+    The running average is taken where the run has one. The directory is all that is needed; of runs
+    that do not record their data in `config.json` (those of before 0.2) the data have to be there.
 
     Raises:
       ValueError: the directory holds no run, or the run no such checkpoint.
       FileNotFoundError: the data are not where they were.
     """
-    workdir = Path(workdir).absolute()
+    workdir = local_path(workdir).absolute()
     if not (workdir / MANIFEST).is_file():
-        raise ValueError(f"{workdir} holds no run: there is no {MANIFEST}")
-    config = read_manifest(workdir)["config"]
+        raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
+    manifest = read_manifest(workdir)
+    config = manifest["config"]
     folder = workdir / _FOLDERS[checkpoint]
     step, state = read_state(folder)
-    preprocessing, class_names = sets.preprocessing(Recorded(config))
+    if "preprocessing" in manifest:
+        preprocessing = from_dict(manifest["preprocessing"])
+        class_names = tuple(manifest["class_names"])
+    else:
+        preprocessing, class_names = sets.preprocessing(Recorded(config))
     held = state if state["ema"] is None else state["ema"]
     return Learnt(
         config["model"]["name"],
