@@ -18,7 +18,8 @@ from jaxcnn.training.config import Recorded
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import trained
 from jaxcnn.training.output.checkpoints import Checkpoints
-from jaxcnn.training.output.workdir import BEST, CHECKPOINTS, MANIFEST, read_manifest
+from jaxcnn.training.output.records import MANIFEST, read_manifest
+from jaxcnn.training.output.workdir import BEST, CHECKPOINTS
 from jaxcnn.training.state import init_variables
 from jaxcnn.training.step import run_keys
 

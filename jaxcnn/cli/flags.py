@@ -93,7 +93,7 @@ def _spec(argv: Sequence[str]) -> tuple[str, list[str]]:
     flags.DEFINE_string("config", _DEFAULT, _CONFIG_HELP, flag_values=first)
     first.set_gnu_getopt(True)
     rest = first(argv, known_only=True)
-    return first["config"].value, rest
+    return str(first["config"].value), rest
 
 
 def _define_overrides(values: flags.FlagValues, spec: str, rest: Sequence[str]) -> None:

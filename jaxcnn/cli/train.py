@@ -118,8 +118,7 @@ def _list_recipes() -> int:
     for recipe in map(configs.describe, configs.names()):
         print(recipe.name)
         for text in (recipe.title, recipe.target):
-            indent = {"initial_indent": "    ", "subsequent_indent": "    "}
-            print(textwrap.fill(text, width, **indent, break_long_words=False))
+            print(textwrap.indent(textwrap.fill(text, width - 4), "    "))
     print("\n`jaxcnn train NAME` trains by one, `jaxcnn train NAME:smoke` for five steps.")
     return 0
 

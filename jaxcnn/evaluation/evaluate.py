@@ -20,7 +20,7 @@ from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation import protocols
 from jaxcnn.models.registry import create_model
 from jaxcnn.runtime import compilation
-from jaxcnn.training.output.workdir import MANIFEST, read_manifest
+from jaxcnn.training.output.records import MANIFEST, read_manifest
 
 Variables = Mapping[str, Any]
 TestSet = Dataset | sets.EncodedSet
@@ -94,7 +94,7 @@ def members_of(what: str) -> list[str]:
     count = read_manifest(Path(what)).get("members")
     if count is None:
         return [what]
-    from jaxcnn.training.output.workdir import member_directory
+    from jaxcnn.training.output.records import member_directory
 
     return [str(member_directory(what, i)) for i in range(count)]
 
@@ -127,12 +127,18 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
 
         own = (data["source"], data["dir"], data["test_split"])
         names = tuple(run.class_names)
-        about = {
-            "step": run.step,
-            "checkpoint": checkpoint,
-            "train_size": manifest.get("train_size"),
-        }
-        return Entry(what, make, run.variables, run.preprocessing, classes, own, names, **about)
+        return Entry(
+            what,
+            make,
+            run.variables,
+            run.preprocessing,
+            classes,
+            own,
+            names,
+            step=run.step,
+            checkpoint=checkpoint,
+            train_size=manifest.get("train_size"),
+        )
     if Path(what).is_dir():
         raise ValueError(f"{what} holds no run: there is no {MANIFEST}")
     if os.sep in what and not Path(what).exists():

@@ -18,7 +18,7 @@ from jaxcnn.training import engine, parallel
 from jaxcnn.training.build import Setup, make_setup
 from jaxcnn.training.config import Recorded, set_duration
 from jaxcnn.training.input import loaders
-from jaxcnn.training.output.workdir import member_directory
+from jaxcnn.training.output.records import member_directory
 from jaxcnn.training.state import abstract_variables, create_state
 
 _POINTS = 20  # evaluations of a run: the points of its curve

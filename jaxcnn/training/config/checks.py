@@ -9,7 +9,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxcnn._checks import near
-from jaxcnn.models.registry import create_model, resolve
 from jaxcnn.training.config.schema import (
     FIELDS,
     FREE,
@@ -27,6 +26,8 @@ def validate(config: Mapping[str, Any]) -> None:
     Raises:
       ValueError: an unknown or missing field, or a value that cannot be, named.
     """
+    from jaxcnn.models.registry import resolve  # who only reads runs need not wait for JAX
+
     known, given = leaves(default_config()), leaves(config)
     for field in given:
         if field not in known and not within(field, FREE):
@@ -82,6 +83,8 @@ def check_options(model: str, options: Any) -> None:
     """Raises ValueError unless a network has these options, with values of their types."""
     if not isinstance(options, (ConfigDict, Mapping)):
         raise ValueError(f"config.model.options is {options!r}; it must be fields and values")
+    from jaxcnn.models.registry import create_model
+
     module = create_model(model)
     types = {field.name: field.type for field in dataclasses.fields(module)}
     for name in options:

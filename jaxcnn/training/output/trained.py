@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,19 +13,11 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxcnn._files import local_path
 from jaxcnn.data.preprocessing import Preprocessing, from_dict
-from jaxcnn.reporting.compare_runs import Run
 from jaxcnn.training.config.checks import Recorded
-from jaxcnn.training.config.schema import leaves
 from jaxcnn.training.input import sets
 from jaxcnn.training.output.checkpoints import Checkpoints
-from jaxcnn.training.output.metrics_files import read_rows, score
-from jaxcnn.training.output.workdir import (
-    BEST,
-    CHECKPOINTS,
-    MANIFEST,
-    member_directory,
-    read_manifest,
-)
+from jaxcnn.training.output.records import MANIFEST, read_manifest
+from jaxcnn.training.output.workdir import BEST, CHECKPOINTS
 
 _FOLDERS = {"best": BEST, "newest": CHECKPOINTS}
 
@@ -98,27 +90,6 @@ def read_state(folder: str | Path, step: int | None = None) -> tuple[int, Any]:
         )
         state, _ = checkpoints.restore(step, like)
     return step, state
-
-
-def open_runs(directories: Sequence[str]) -> list[Run]:
-    """The runs of some directories, finished or not; one that holds members stands for all of them.
-
-    Raises:
-      ValueError: a directory holds no run.
-    """
-    runs = []
-    for text in directories:
-        path = Path(text)
-        if not (path / MANIFEST).is_file():
-            raise ValueError(f"{text} holds no run: there is no {MANIFEST}")
-        count = read_manifest(path).get("members", 0)
-        for one in [member_directory(path, i) for i in range(count)] if count else [path]:
-            if (one / MANIFEST).is_file():
-                manifest, rows = read_manifest(one), read_rows(one)
-                scores = [score(row) for row in rows if row["kind"] == "eval"]
-                fields = leaves(manifest["config"])
-                runs.append(Run(str(one), manifest, rows, fields, min(scores, default=None)))
-    return runs
 
 
 @contextlib.contextmanager

@@ -23,8 +23,8 @@ from jaxcnn.runtime import distributed
 from jaxcnn.training.config import Recorded, differences
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import checkpoints, metrics_files, profiling, wandb
+from jaxcnn.training.output.records import MANIFEST, read_manifest
 
-MANIFEST = "config.json"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
 
@@ -162,18 +162,6 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     return {"revision": revision, "dirty": bool(changed)}
 
 
-def read_manifest(workdir: Path) -> dict[str, Any]:
-    """What `write_manifest` wrote. Raises ValueError if it is not such a file."""
-    path = workdir / MANIFEST
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or "config" not in content or "jaxcnn" not in content:
-        raise ValueError(f"{path} is not the manifest of a run; nothing was changed")
-    return content
-
-
 def _check_writable(workdir: Path) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"workdir {workdir} is not a directory")
@@ -199,8 +187,3 @@ def _delete_run(workdir: Path) -> None:
     for folder in folders:
         shutil.rmtree(folder)
     (workdir / MANIFEST).unlink()
-
-
-def member_directory(workdir: str | Path, member: int) -> Path:
-    """Where a member's run lies."""
-    return Path(workdir) / f"member_{member}"
