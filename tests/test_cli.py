@@ -1,5 +1,6 @@
 """The command line: its manners, `list` and `summary`."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from jaxcnn.analysis import networks
+import jaxcnn
+from jaxcnn.analysis import facts, networks
 from jaxcnn.cli import main
 from jaxcnn.models import registry
+from jaxcnn.training.config import default_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,11 +79,80 @@ def test_a_closed_pipe_is_no_mistake():
 
 
 def test_usage_errors_exit_with_2(capsys):
-    for argv in ([], ["lst"], ["list", "--sort", "age"], ["list", "--json", "--markdown"]):
+    for argv in (
+        ["lst"],
+        ["list", "--sort", "age"],
+        ["list", "a", "b"],
+        ["list", "--json", "--markdown"],
+    ):
         with pytest.raises(SystemExit) as stop:
             main(argv)
         assert stop.value.code == 2
     capsys.readouterr()
+
+
+def test_version_help_and_a_mistyped_command(capsys):
+    for argv, text in ((["--version"], f"jaxcnn {jaxcnn.__version__}\n"), ([], "usage: jaxcnn")):
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        assert not stop.value.code
+        assert capsys.readouterr().out.startswith(text)
+    with pytest.raises(SystemExit):
+        main(["evalute", "x"])
+    assert "unknown command 'evalute'; did you mean 'evaluate'" in capsys.readouterr().err
+
+
+def test_lists_and_reports_need_no_jax(tmp_path):
+    write_run(tmp_path / "a", "resnet20_cifar", 0.1)
+    script = (
+        "import sys\nfrom jaxcnn.cli import main\n"
+        "for argv in (['list'], ['ablate'], ['train'], ['history'], ['compare'], ['report', 'a']):\n"
+        "    assert main(argv) == 0\n"
+        "heavy = {'jax', 'flax', 'orbax', 'optax', 'tensorboardX'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "resnet20_cifar" in done.stdout
+
+
+def write_run(folder, model, error):
+    """A finished run as `report` reads it."""
+    folder.mkdir()
+    config = default_config()
+    config.model.name = model
+    manifest = {"config": json.loads(config.to_json()), "jaxcnn": "0", "total_steps": 2}
+    (folder / "config.json").write_text(json.dumps(manifest))
+    row = {"kind": "eval", "step": 2, "epoch": 1.0, "loss": 1.0, "top1_error": error}
+    row |= {"train_loss": 1.0, "train_top1_error": error}
+    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+
+
+def test_the_stored_facts_are_the_networks_own():
+    assert facts.names() == registry.list_models() and facts.aliases() == registry.list_aliases()
+    for name in facts.names():
+        own = dataclasses.asdict(registry.model_info(name))
+        assert dataclasses.asdict(facts.facts(name)) == own, (
+            "out of date: run python -m jaxcnn.analysis.facts"
+        )
+
+
+def test_a_recipe_is_trained_by_name_from_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "lenet_digits:smoke", "--resume", "train.devices=1"]) == 0
+    assert (tmp_path / "runs" / "lenet_digits_smoke" / "best").is_dir()
+    capsys.readouterr()
+    assert main(["train"]) == 0
+    out = capsys.readouterr().out
+    assert "cifar_resnet\n    Residual networks on CIFAR-10, the recipe of He et al. 2016" in out
+    assert "8.75 (20)" in out and "ensembles/senet" in out
 
 
 def test_list_shows_every_network_once(capsys):

@@ -33,6 +33,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     from jaxcnn.cli import common
     from jaxcnn.runtime import compilation_cache, heap
 
+    common.print_any_name()
     common.quiet()
     heap.keep_before_jax()
     compilation_cache.use()

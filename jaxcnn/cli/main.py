@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import os
 import pkgutil
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import jaxcnn
 from jaxcnn._checks import message, near
+from jaxcnn.cli import common
 from jaxcnn.cli.common import MISTAKE, USER_MISTAKES, debugging
 from jaxcnn.runtime import compilation_cache, heap
 
@@ -92,14 +92,15 @@ def _add_debug(parser: argparse.ArgumentParser, default: bool | str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, or 2 where the user made a mistake."""
-    _never_fail_to_print()
+    common.print_any_name()
     args = _parse(argv)
     heap.keep_before_jax()
     if not getattr(args, "compiles_anew", False):
         compilation_cache.use()
     try:
         code = args.run(args) or 0
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed
+            sys.stdout.flush()
         return code
     except USER_MISTAKES as error:
         if debugging(args.debug):
@@ -117,10 +118,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("jaxcnn: interrupted", file=sys.stderr)
         return 130
-
-
-def _never_fail_to_print() -> None:
-    """Characters that the terminal cannot show, as of a file's name, are shown as others."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")

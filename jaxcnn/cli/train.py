@@ -154,7 +154,7 @@ def train_and_show(
             distributed.begin(**processes)
         train = train or loop.train
         if text := _size_note(config):
-            print(f"note: {text}", flush=True)
+            print(f"note: {text}", file=sys.stderr)
         reports = train(config, workdir, resume=resume, overwrite=overwrite)
         return console.show(reports, workdir, None if distributed.is_first() else io.StringIO())
     except FloatingPointError as error:

@@ -87,7 +87,7 @@ def test_predict_by_a_file(tmp_path, capsys, image):
     assert first["name"] == "abcdefghij"[first["index"]]
     assert 1 >= first["probability"] >= second["probability"] >= 0
     assert "--top is 11" in error(capsys, "predict", image, "--weights", path, "--top", 11)
-    assert "neither --model nor --weights" in error(capsys, "predict", image)
+    assert "give a model and then images" in error(capsys, "predict", image)
     text = error(capsys, "predict", tmp_path / "none.png", "--weights", path)
     assert text == f"there is no file {tmp_path / 'none.png'}"
 

@@ -16,8 +16,7 @@ JSONL = "metrics.jsonl"
 CSV = "metrics.csv"
 TENSORBOARD = "tensorboard"
 
-# `metrics.localization.ERRORS`, by the first of which checkpoints are chosen: whoever reads rows alone
-# need not wait for JAX.
+# `metrics.localization.ERRORS`, of which the first selects checkpoints; rows are read without JAX.
 _LOCALIZATION = ("localisation_top1_error", "localisation_top5_error")
 
 # The columns of both files. A row has those that its kind has.

@@ -1,4 +1,4 @@
-"""Reading what runs have written about themselves: `config.json` and the rows of metrics, without JAX."""
+"""Reading what runs have written about themselves, without JAX."""
 
 from __future__ import annotations
 
