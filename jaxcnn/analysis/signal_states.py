@@ -61,7 +61,7 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
     """
     workdir = Path(workdir).absolute()
     if not (workdir / MANIFEST).is_file():
-        raise ValueError(f"{workdir} holds no run: there is no {MANIFEST}")
+        raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     _check("batch", batch)
     config = Recorded(read_manifest(workdir)["config"])
     images, labels, classes = _test_images(config, batch)

@@ -17,11 +17,15 @@ def register(subparsers) -> None:
         epilog="example: jaxcnn predict resnet50.tv_in1k cat.jpg dog.jpg",
     )
     parser.add_argument(
+        "what",
+        metavar="MODEL",
+        help="a run's directory, a .safetensors, .npz or .pth file, or published weights",
+    )
+    parser.add_argument(
         "images",
-        metavar=("MODEL", "IMAGE"),
-        nargs="+",
-        help="a run's directory, a .safetensors, .npz or .pth file, or published weights; then "
-        "image files, folders of them, or - for paths on standard input",
+        metavar="IMAGE",
+        nargs="*",
+        help="image files, folders of them, or - for paths on standard input",
     )
     parser.set_defaults(rest="images")
     parser.add_argument("--id", metavar="MODEL", help="the network, for files that do not name it")
@@ -98,14 +102,12 @@ def _what(args: argparse.Namespace) -> tuple[str, list[str]]:
     from jaxcnn.data.readers.folders import EXTENSIONS
 
     if args.model is None and args.weights is None:
-        if len(args.images) < 2:
+        if Path(args.what).suffix.lower() in EXTENSIONS:
             raise ValueError(
-                "give a model and then images, such as `jaxcnn predict resnet50.tv_in1k cat.jpg` "
-                "or `jaxcnn predict RUN cat.jpg`"
+                f"{args.what} is an image; the first argument is the model: a run, a file of "
+                "weights, or published weights such as resnet50.tv_in1k"
             )
-        if Path(args.images[0]).suffix.lower() in EXTENSIONS:
-            raise ValueError(f"{args.images[0]} is an image; the first argument is the model")
-        return args.images[0], args.images[1:]
+        return args.what, args.images
     what = args.weights or args.model
     if args.weights and args.model:
         args.id = args.model
@@ -113,4 +115,4 @@ def _what(args: argparse.Namespace) -> tuple[str, list[str]]:
         f"note: --model and --weights are now the first argument: jaxcnn predict {what} IMAGE...",
         file=sys.stderr,
     )
-    return what, args.images
+    return what, [args.what, *args.images]

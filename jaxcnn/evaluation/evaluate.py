@@ -140,7 +140,7 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
             train_size=manifest.get("train_size"),
         )
     if Path(what).is_dir():
-        raise ValueError(f"{what} holds no run: there is no {MANIFEST}")
+        raise ValueError(f"{what} is not a run directory (no {MANIFEST})")
     if os.sep in what and not Path(what).exists():
         raise FileNotFoundError(f"there is no {what}")
     from jaxcnn.weights import loading, pretrained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -34,12 +35,19 @@ def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = No
     return display.code
 
 
+class _Console(Console):
+    """One that leaves it to the caller what happens when the reader of a pipe is gone."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 class _Display:
     """What is shown of a run so far."""
 
     def __init__(self, workdir: str | Path, out: TextIO | None):
         self._workdir = workdir
-        self._console = Console(file=out, highlight=False, soft_wrap=True)
+        self._console = _Console(file=out, highlight=False, soft_wrap=True)
         self._progress = _progress(self._console)
         self._task = self._progress.add_task(
             "", total=None, start=False, epoch="", loss="", speed="", test=""
