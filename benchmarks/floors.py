@@ -47,8 +47,8 @@ def programs(case: tuple[int, ...]) -> tuple[dict[str, Callable], float]:
     """The three programs of a convolution, as functions of nothing, and the FLOPs of each."""
     import jax
     import numpy as np
-
     from jaxcnn.native_conv import native_conv
+
     from jaxcnn.runtime.compilation import jit
 
     batch, size, channels, features, kernel, stride = case

@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jaxcnn.batch_norm import BatchNorm
 
 from jaxcnn import create_model, layers, operations
-from jaxcnn.batch_norm import BatchNorm
 from jaxcnn.reporting.tables import text_table
 from jaxcnn.runtime.compilation import jit
 from jaxcnn.training.state import create_state

@@ -16,9 +16,9 @@ import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxcnn.native_conv import native_conv
 
 from jaxcnn import layers
-from jaxcnn.native_conv import native_conv
 from jaxcnn.reporting.tables import text_table
 from jaxcnn.runtime.compilation import jit
 

@@ -179,7 +179,7 @@ def draw(found: Sequence[Point], path: str | Path) -> None:
         families,
         loc="lower right",
         fontsize=8,
-        title="hollow: several crops",
+        title="hollow: several crops" if any(not p.one_crop for p in found) else None,
         title_fontsize=8,
     )
     axes.add_artist(families_key)
@@ -213,6 +213,7 @@ def draw_measured(measured: Sequence[Bench], path: str | Path) -> None:
         axes.set_title(title)
         axes.margins(x=0.2)
         axes.tick_params(axis="y", labelsize=8)
+        axes.locator_params(axis="x", nbins=4)
     axes.invert_yaxis()
     figure.savefig(path)
 

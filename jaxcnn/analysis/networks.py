@@ -19,6 +19,7 @@ from jaxcnn.reporting.tables import markdown_table, text_table
 # Where the README's table begins and ends.
 MARKERS = ("<!-- networks -->", "<!-- /networks -->")
 
+_DATASETS = ("imagenet", "cifar10", "mnist")
 _SORT_FIELDS = {
     "params": "params",
     "macs": "macs",
@@ -37,8 +38,8 @@ def select(
     Args:
       pattern: such as "*resnet50*".
       family: only those of one family, such as "vgg".
-      sort: "params", "macs", "year", "top1", "top5" or "name", ascending, unknown last. None keeps
-        the order of the registry: families by age.
+      sort: "params", "macs", "year", "top1", "top5" or "name", ascending, unknown last; errors
+        within each data set. None keeps the order of the registry: families by age.
 
     Raises:
       ValueError: nothing matches, or the family or the order is unknown.
@@ -56,7 +57,13 @@ def select(
         raise ValueError(f"no network matches {pattern!r}{within}{near(pattern, known)}")
     if sort:
         field = _SORT_FIELDS[sort]
-        chosen.sort(key=lambda info: (getattr(info, field) is None, getattr(info, field)))
+
+        def key(info: Facts) -> tuple:
+            """Errors are comparable within a data set alone."""
+            apart = _DATASETS.index(info.dataset) if field.endswith("_error") else 0
+            return apart, getattr(info, field) is None, getattr(info, field)
+
+        chosen.sort(key=key)
     return chosen
 
 

@@ -238,9 +238,9 @@ def default_config() -> ConfigDict:
     """All fields with their defaults, locked: a field that is not there cannot be set.
 
     model: `name` (id or alias), `dtype` of the computation ("float32" or "bfloat16"), `options`
-      (further fields of the network), `weights` (published ones or a file, from which all but the
-      classifiers begin; see `jaxcnn.load_pretrained`), `weights_only` (regular expression of the
-      layers that begin so instead, the weights being perhaps another network's).
+      (further fields of the network), `weights` (a run's directory, published ones or a file, from
+      which all but the classifiers begin; see `jaxcnn.load_pretrained`), `weights_only` (regular
+      expression of the layers that begin so instead, perhaps with another network's weights).
     data: `source` and `dir` (see `jaxcnn.data.catalog`), `train_split`, `test_split`, `augment`
       (see `jaxcnn.training.input.preprocess`), `mixup` and `cutmix` (see
       `jaxcnn.data.augment.mixing`). Of photos that are streamed ("folder:PATH", "archive:PATH",
