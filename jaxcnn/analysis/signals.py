@@ -159,7 +159,7 @@ def to_csv(states: Mapping[str, Sequence[Signal]]) -> str:
 
 
 def draw(states: Mapping[str, Sequence[Signal]], path: str | Path) -> None:
-    """Draws the figures that there are against depth, a line for each state: title -> its signals."""
+    """Draws the figures against depth, those that there are; a line for each state, by title."""
     shown_panels = [
         (word, field)
         for word, field in _PANELS

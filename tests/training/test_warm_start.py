@@ -82,7 +82,7 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path):
     for name in frozen:
         jax.tree.map(np.testing.assert_array_equal, before[name], after[name])
     assert frozen
-    config.model.name = "lenet5_1998"
+    config.model.name, config.optimizer = "lenet5_1998", {"name": "sgd"}
     with pytest.raises(ValueError, match="is a run of 'lenet5_modern', not of 'lenet5_1998'"):
         run(config, tmp_path / "third")
 
