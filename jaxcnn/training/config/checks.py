@@ -61,7 +61,8 @@ def check_field(name: str, value: Any) -> None:
         return
     if value is None or not field.is_valid(value):
         hint = near(str(value), field.choices) or f"; it must be {field.valid}"
-        raise ValueError(f"config.{name} is {value!r}{hint}")
+        shown = " ".join(repr(value).split())  # of a section over several lines
+        raise ValueError(f"config.{name} is {shown}{hint}")
 
 
 # Options of a network that follow from the rest of the configuration.
