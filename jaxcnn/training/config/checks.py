@@ -61,8 +61,12 @@ def check_field(name: str, value: Any) -> None:
         return
     if value is None or not field.is_valid(value):
         hint = near(str(value), field.choices) or f"; it must be {field.valid}"
-        shown = " ".join(repr(value).split())  # of a section over several lines
-        raise ValueError(f"config.{name} is {shown}{hint}")
+        raise ValueError(f"config.{name} is {_shown(value)}{hint}")
+
+
+def _shown(value: Any) -> str:
+    """A value in one line; that of a section has several."""
+    return " ".join(repr(value).split())
 
 
 # Options of a network that follow from the rest of the configuration.
@@ -98,7 +102,9 @@ def check_options(model: str, options: Any) -> None:
             raise ValueError(f"unknown option {name!r} of model {model!r}{near(name, types)}")
         right = _OPTION_TYPES.get(str(types[name]))
         if right and not (isinstance(value, right) and (bool in right or value is not True)):
-            raise ValueError(f"config.model.options.{name} is {value!r}; it must be {types[name]}")
+            raise ValueError(
+                f"config.model.options.{name} is {_shown(value)}; it must be {types[name]}"
+            )
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
