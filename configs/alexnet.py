@@ -14,7 +14,7 @@ Published validation error, ten crops (`jaxcnn evaluate RUN --protocol 10crop`):
 % top-5.
 """
 
-from _common import choose, finish, imagenet
+from jaxcnn.configs._common import choose, finish, imagenet
 
 
 def get_config(arg=None):

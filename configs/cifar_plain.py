@@ -6,9 +6,10 @@
     python train.py --config=configs/cifar_plain.py:smoke               # five steps
 
 Deeper plain networks are worse, in training error too: the paper's reason for shortcuts (He et al.
-2016, arXiv 1512.03385, Fig. 6 left). The paper has curves and no figures for them: about 9 % test
-error (20) and 13 % (56) as read off, above 60 % (110). An independent reproduction gives means of
-five runs of 9.78 +- 0.13 (20) and 12.95 +- 0.22 (56).
+2016, arXiv 1512.03385, Fig. 6 left).
+
+Expected test error, read off the paper's curves: about 9 % (20) and 13 % (56), above 60 % (110). An
+independent reproduction gives means of five runs of 9.78 +- 0.13 (20) and 12.95 +- 0.22 (56).
 
 Measured, on two busy CPU cores with jax 0.10.1, a run cut to four epochs as in `cifar_resnet.py`:
 plain-20 has 35.85 % test error (3,585 of 10,000 wrong) and 37.11 % training error in its last
@@ -19,7 +20,7 @@ epoch, where ResNet-20 has 25.80 % and 25.71 %:
         "--config.schedule.boundaries_steps=(782,1173)"
 """
 
-from cifar_resnet import recipe
+from jaxcnn.configs.cifar_resnet import recipe
 
 DEPTHS = (20, 32, 44, 56, 110)
 

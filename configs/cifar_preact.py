@@ -13,8 +13,8 @@ Published test error, median of five runs: 6.37 % (110), 5.46 % (164), 4.92 % (1
 batch 64).
 """
 
-from _common import choose, finish
-from cifar_wrn import cifar10
+from jaxcnn.configs._common import choose, finish
+from jaxcnn.configs.cifar_wrn import cifar10
 
 from jaxcnn.training.config import set_duration
 

@@ -21,8 +21,8 @@ at a test error of 3.72 % (one seed; benchmarks/results/resnet18_cifar_fast_160_
 Published test error, mean of five runs: 3.99 %, without cutout 4.72 %.
 """
 
-from _common import choose, finish
-from cifar_wrn import cifar10, nesterov, rate_in_steps
+from jaxcnn.configs._common import choose, finish
+from jaxcnn.configs.cifar_wrn import cifar10, nesterov, rate_in_steps
 
 from jaxcnn.training.config import set_duration
 

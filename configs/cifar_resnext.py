@@ -12,8 +12,8 @@ after 49 and 74 percent of them; images padded by 4, cropped and flipped.
 Published test error: 3.65 % (8x64d), 3.58 % (16x64d).
 """
 
-from _common import choose, finish
-from cifar_wrn import cifar10, nesterov
+from jaxcnn.configs._common import choose, finish
+from jaxcnn.configs.cifar_wrn import cifar10, nesterov
 
 from jaxcnn.training.config import set_duration
 

@@ -13,7 +13,7 @@ SGD with Nesterov momentum 0.9, batch 128, weight decay 5e-4, 200 epochs, rate 0
 Published test error, WRN-28-10: 4.00 %, with dropout 3.89 %.
 """
 
-from _common import choose, finish
+from jaxcnn.configs._common import choose, finish
 
 from jaxcnn.training.config import default_config, set_duration
 

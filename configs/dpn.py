@@ -11,7 +11,7 @@ flips. Neither the steps nor momentum, decay and length are published: 30, 60 an
 Published validation error, one crop, DPN-92: 20.73 % top-1, 5.37 % top-5.
 """
 
-from _common import choose, finish, imagenet
+from jaxcnn.configs._common import choose, finish, imagenet
 
 
 def get_config(arg=None):

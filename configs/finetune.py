@@ -9,10 +9,12 @@
 ResNet-50 with torchvision's weights. The classifier is new and learns at the stated rate, the trunk
 at a tenth of it, or, `frozen`, not at all, though BatchNorm goes on gathering its statistics. SGD
 with momentum 0.9, batch 64, 20 epochs, rate 0.02 along a cosine after one epoch of warm-up: this
-project's choice. No test error is published for it, and none has been measured.
+project's choice.
+
+No test error is published for it, and none has been measured.
 """
 
-from _common import choose, finish, imagenet
+from jaxcnn.configs._common import choose, finish, imagenet
 
 
 def get_config(arg=None):

@@ -12,7 +12,7 @@ project's choice. `quick` lowers the rate as (1 - progress)^0.5 over 60 epochs.
 Published validation error, one crop: 10.07 % top-5 (paper); 31.3 % top-1, 11.1 % top-5 (quick).
 """
 
-from _common import choose, finish, imagenet
+from jaxcnn.configs._common import choose, finish, imagenet
 
 
 def get_config(arg=None):

@@ -6,10 +6,12 @@
 
 A recipe of this project's: SGD with Nesterov momentum 0.9, batch 64, one cycle up to 0.1 over 40
 epochs, weight decay 5e-4 on kernels, label smoothing 0.1, zero for the last scale of every block,
-flips. No test error is published for it, and none has been measured.
+flips.
+
+No test error is published for it, and none has been measured.
 """
 
-from _common import choose, finish, imagenet
+from jaxcnn.configs._common import choose, finish, imagenet
 
 
 def get_config(arg=None):

@@ -16,7 +16,7 @@ average 0.995, and 0.996 of BatchNorm's old statistics kept.
 Published validation error, one crop: 21.2 % top-1, 5.6 % top-5.
 """
 
-from _common import choose, finish, imagenet
+from jaxcnn.configs._common import choose, finish, imagenet
 
 
 def get_config(arg=None):

@@ -20,7 +20,7 @@ box for each class, boxes of several views and scales merged. That is another ta
 protocol than the one here.
 """
 
-from _common import choose
+from jaxcnn.configs._common import choose
 
 from jaxcnn.training.config import default_config, set_duration, smoke
 

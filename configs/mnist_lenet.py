@@ -14,7 +14,7 @@ paper's network and its second loss (equation 9).
 Published test error of the paper: 0.95 % without distortions, 0.8 % with.
 """
 
-from _common import choose
+from jaxcnn.configs._common import choose
 
 from jaxcnn.training.config import default_config, set_duration, smoke
 

@@ -20,7 +20,7 @@ Published validation error, one crop, top-1 and top-5 in percent: 24.7 and 7.8 (
 (1,024), 23.74 +- 0.09 (8,192).
 """
 
-from _common import WITHOUT_BATCH_NORM, choose, finish, imagenet
+from jaxcnn.configs._common import WITHOUT_BATCH_NORM, choose, finish, imagenet
 
 BATCHES = {"batch256": 256, "batch1024": 1024, "batch8192": 8192}
 

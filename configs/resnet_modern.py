@@ -17,7 +17,7 @@ Published validation error, top-1 in percent: 19.6 (A1), 20.2 (A2), 21.9 (A3, tr
 at 224); 19.14 (torchvision, trained at 176, tested at 224).
 """
 
-from _common import WITHOUT_BATCH_NORM, choose, finish, imagenet
+from jaxcnn.configs._common import WITHOUT_BATCH_NORM, choose, finish, imagenet
 
 # epochs, pixels, rate, decay, smoothing, mixup, magnitude of RandAugment, stochastic depth
 STRIKES_BACK = {

@@ -10,7 +10,7 @@ states no weight decay: 1e-4 is usual.
 Published validation error, one crop, SE-ResNet-50: 23.29 % top-1, 6.62 % top-5.
 """
 
-from _common import choose, finish, imagenet
+from jaxcnn.configs._common import choose, finish, imagenet
 
 NETWORKS = (
     *("se_resnet50", "se_resnet101", "se_resnet152"),

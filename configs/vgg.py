@@ -20,8 +20,8 @@ Published validation error of one network, multi-crop and dense: 24.4 % top-1, 7
 Dense alone, at three scales: `jaxcnn evaluate RUN --protocol dense3`.
 """
 
-from _common import choose, finish, imagenet
-from alexnet import plateau
+from jaxcnn.configs._common import choose, finish, imagenet
+from jaxcnn.configs.alexnet import plateau
 
 # Net A's first four convolutions and three last layers, in the places of their stages.
 FIRST_AND_LAST = "block[12]/conv1|block3/conv[12]|fc[678]"

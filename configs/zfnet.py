@@ -14,8 +14,8 @@ Published validation error, ten crops (`jaxcnn evaluate RUN --protocol 10crop`):
 % top-5 (384), 37.5 % and 16.0 % (512).
 """
 
-from _common import choose, finish, imagenet
-from alexnet import plateau
+from jaxcnn.configs._common import choose, finish, imagenet
+from jaxcnn.configs.alexnet import plateau
 
 
 def get_config(arg=None):

@@ -65,7 +65,7 @@ def modules() -> Iterator[ModuleType]:
             if found.name in families or found.ispkg or ".rules." in found.name:
                 continue
             module = importlib.import_module(found.name)
-            if _public(module):
+            if _public(module) or (inspect.getdoc(module) or "").count("\n") > 5:
                 yield module
 
 
@@ -96,6 +96,11 @@ def _signature(function: object) -> str:
     return f"def {tree.name}({ast.unparse(tree.args)}){returns}: ..."
 
 
+def _is_section(line: str) -> bool:
+    """ "Args:", or "Fields (besides those of `Network`):"."""
+    return line.endswith(":") and line.rstrip(":").partition(" (")[0] in _SECTIONS
+
+
 def markdown(docstring: str) -> str:
     """A docstring as Markdown: its sections of names become lists, its indented parts code.
 
@@ -105,7 +110,7 @@ def markdown(docstring: str) -> str:
     within = code = False
     for line in docstring.splitlines():
         indent = len(line) - len(line.lstrip())
-        if not code and indent == 0 and line.rstrip(":") in _SECTIONS and line.endswith(":"):
+        if not code and indent == 0 and _is_section(line):
             within = True
             out += ["", f"**{line[:-1]}**", ""]
         elif within and line and indent == 0:
@@ -115,6 +120,8 @@ def markdown(docstring: str) -> str:
             out.append(f"- `{item[1].strip('`')}`: {item[2]}")
         elif within:
             out.append(f"  {line.strip()}" if indent > 2 else line.strip())
+        elif line and indent >= 2 and not code and out and out[-1].strip():
+            out[-1] += f" {line.strip()}"  # the line before goes on; code stands apart
         elif line and indent >= 2:
             if not code:
                 out += ["", "```text"]

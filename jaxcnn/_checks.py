@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 
 def near(word: str, known: Iterable[str]) -> str:
     """'; did you mean ...?' or, where nothing is near, nothing."""
-    matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else ""
+    return did_you_mean(difflib.get_close_matches(word, list(known), n=3, cutoff=0.6))
+
+
+def did_you_mean(words: Sequence[str]) -> str:
+    """'; did you mean ...?' of these words, nothing of none."""
+    return f"; did you mean {' or '.join(map(repr, words))}?" if words else ""
 
 
 def one_of(what: str, value: Any, known: Collection[str]) -> Any:

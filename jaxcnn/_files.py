@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/{1,2}[^/]")
+
+
+def local_path(path: str | os.PathLike) -> Path:
+    """A path that a user wrote, with `~` for the home folder.
+
+    Raises ValueError for a URL such as gs://bucket/run, which would become a folder called "gs:".
+    """
+    if _URL.match(os.fspath(path)):
+        raise ValueError(f"{os.fspath(path)} is a URL; only local paths can be read and written")
+    return Path(path).expanduser()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ ORDER = (
     *("training", "evaluation", "analysis", "studies", "cli"),
 )
 # Below all of them; between them, `_checks`, `_files` and `_objects` are lowest.
-BELOW = ("_checks", "_files", "_objects", "runtime", "reporting")
+BELOW = ("_checks", "_files", "_objects", "configs", "runtime", "reporting")
 # Imports inside functions that go up or close a cycle. A new loop is to empty this: `train` hands
 # several runs to `members`, which trains each of them with `loop.train_one`.
 KNOWN = {("jaxcnn.training.loop", "jaxcnn.training.ensemble.members")}

@@ -11,12 +11,15 @@ import dataclasses
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jaxcnn.analysis.bench import Bench
+from jaxcnn.analysis.facts import Facts
 from jaxcnn.analysis.networks import select
-from jaxcnn.models.registry import ModelInfo
 from jaxcnn.reporting.figures import make_figure, place_labels
 from jaxcnn.reporting.tables import text_table
+
+if TYPE_CHECKING:
+    from jaxcnn.analysis.bench import Bench
 
 _PARAMS_SHOWN = (5e6, 25e6, 75e6, 150e6)
 # Neighbours in the list differ; the last ones are for networks that crowd less.
@@ -75,7 +78,7 @@ def points(patterns: Sequence[str] = ("*",), dataset: str = "imagenet") -> list[
     return known
 
 
-def _point(info: ModelInfo) -> Point | None:
+def _point(info: Facts) -> Point | None:
     main = {"top1_error": info.top1_error, "protocol": info.protocol, "source": info.source}
     results = [r for r in (main, *info.other_results) if r["top1_error"] is not None]
     if not results:
@@ -89,13 +92,13 @@ def _point(info: ModelInfo) -> Point | None:
     )
 
 
-def _is_one_crop(protocol: str, info: ModelInfo) -> bool:
+def _is_one_crop(protocol: str, info: Facts) -> bool:
     """A single crop or view of the size that the multiply-adds are for."""
     if info.dataset != "imagenet":
         return "distortions" not in protocol or "no distortions" in protocol
     single = "single crop" in protocol or "single centre crop" in protocol
     return single and not any(
-        f"crop {n}" in protocol for n in (320, 331) if n != info.known_input_size()[0]
+        f"crop {n}" in protocol for n in (320, 331) if n != info.input_size[0]
     )
 
 
@@ -176,7 +179,7 @@ def draw(found: Sequence[Point], path: str | Path) -> None:
         families,
         loc="lower right",
         fontsize=8,
-        title="hollow: several crops",
+        title="hollow: several crops" if any(not p.one_crop for p in found) else None,
         title_fontsize=8,
     )
     axes.add_artist(families_key)
@@ -210,6 +213,7 @@ def draw_measured(measured: Sequence[Bench], path: str | Path) -> None:
         axes.set_title(title)
         axes.margins(x=0.2)
         axes.tick_params(axis="y", labelsize=8)
+        axes.locator_params(axis="x", nbins=4)
     axes.invert_yaxis()
     figure.savefig(path)
 

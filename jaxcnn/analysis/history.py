@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxcnn.models.registry import model_info, published
+from jaxcnn.analysis.facts import facts, published
 from jaxcnn.reporting.figures import make_figure
 from jaxcnn.reporting.tables import text_table
 
@@ -68,17 +68,17 @@ def history() -> list[Entry]:
     """
     entries = [_CLARIFAI]
     for year, name, network, layers, words in _OWN:
-        results = [r for r in model_info(network).other_results if words in r["protocol"]]
+        results = [r for r in facts(network).other_results if words in r["protocol"]]
         [result] = results
         stated = re.search(r"test top-5 ([\d.]+)", result["protocol"])
         error = float(stated[1]) if stated else result["top5_error"]
         how = re.sub(r"^(val and test|val|test), ", "", result["protocol"].split(" (test")[0])
         entries.append(Entry(year, name, network, layers, error, how, result["source"]))
     for year, name, model, depth, key in _ENSEMBLES:
-        facts = published()[key]
-        how = facts["protocol"].split("test, ")[1]
-        source = facts["source"].removeprefix("slide / ")
-        entries.append(Entry(year, name, model, depth, facts["top5_error"], how, source))
+        entry = published()[key]
+        how = entry["protocol"].split("test, ")[1]
+        source = entry["source"].removeprefix("slide / ")
+        entries.append(Entry(year, name, model, depth, entry["top5_error"], how, source))
     return sorted(entries, key=lambda entry: (entry.year, -entry.top5_error))
 
 

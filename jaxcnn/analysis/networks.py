@@ -12,13 +12,14 @@ import sys
 from collections.abc import Sequence
 
 from jaxcnn._checks import near
-from jaxcnn.models import registry
-from jaxcnn.models.registry import ModelInfo
+from jaxcnn.analysis import facts
+from jaxcnn.analysis.facts import Facts
 from jaxcnn.reporting.tables import markdown_table, text_table
 
 # Where the README's table begins and ends.
 MARKERS = ("<!-- networks -->", "<!-- /networks -->")
 
+_DATASETS = ("imagenet", "cifar10", "mnist")
 _SORT_FIELDS = {
     "params": "params",
     "macs": "macs",
@@ -31,49 +32,55 @@ _SORT_FIELDS = {
 
 def select(
     pattern: str = "*", *, family: str | None = None, sort: str | None = None
-) -> list[ModelInfo]:
+) -> list[Facts]:
     """Facts of the networks whose id or alias matches a shell pattern.
 
     Args:
       pattern: such as "*resnet50*".
       family: only those of one family, such as "vgg".
-      sort: "params", "macs", "year", "top1", "top5" or "name", ascending, unknown last. None keeps
-        the order of the registry: families by age.
+      sort: "params", "macs", "year", "top1", "top5" or "name", ascending, unknown last; errors
+        within each data set. None keeps the order of the registry: families by age.
 
     Raises:
       ValueError: nothing matches, or the family or the order is unknown.
     """
-    if family is not None and family not in registry.FAMILIES:
-        hint = near(family, registry.FAMILIES)
-        raise ValueError(f"unknown family {family!r}{hint or _known(registry.FAMILIES)}")
+    if family is not None and family not in facts.families():
+        hint = near(family, facts.families())
+        raise ValueError(f"unknown family {family!r}{hint or _known(facts.families())}")
     if sort is not None and sort not in _SORT_FIELDS:
         raise ValueError(f"unknown order {sort!r}{_known(_SORT_FIELDS)}")
-    chosen = [registry.model_info(name) for name in registry.list_models(pattern)]
+    chosen = [facts.facts(name) for name in facts.names(pattern)]
     chosen = [info for info in chosen if family in (None, info.family)]
     if not chosen:
-        known = [*registry.list_models(), *registry.list_aliases()]
+        known = [*facts.names(), *facts.aliases()]
         within = f" in family {family!r}" if family else ""
         raise ValueError(f"no network matches {pattern!r}{within}{near(pattern, known)}")
     if sort:
         field = _SORT_FIELDS[sort]
-        chosen.sort(key=lambda info: (getattr(info, field) is None, getattr(info, field)))
+
+        def key(info: Facts) -> tuple:
+            """Errors are comparable within a data set alone."""
+            apart = _DATASETS.index(info.dataset) if field.endswith("_error") else 0
+            return apart, getattr(info, field) is None, getattr(info, field)
+
+        chosen.sort(key=key)
     return chosen
 
 
-def to_text(networks: Sequence[ModelInfo]) -> str:
+def to_text(networks: Sequence[Facts]) -> str:
     """Aligned table, with a line that counts the networks."""
     rows = [_cells(info) for info in networks]
     count = f"{len(networks)} network{'s' if len(networks) != 1 else ''}"
     return f"{text_table(_header(), rows, left=3)}\n\n{count}; errors in percent, as published"
 
 
-def to_markdown(networks: Sequence[ModelInfo]) -> str:
+def to_markdown(networks: Sequence[Facts]) -> str:
     """Markdown table."""
     rows = [_cells(info) for info in networks]
     return markdown_table(_header(), [[f"`{name}`", *rest] for name, *rest in rows], left=3)
 
 
-def to_json(networks: Sequence[ModelInfo]) -> str:
+def to_json(networks: Sequence[Facts]) -> str:
     """List of all facts of each network."""
     return json.dumps([dataclasses.asdict(info) for info in networks], indent=1)
 
@@ -94,7 +101,7 @@ def _header() -> list[str]:
     return ["id", "aliases", "data", "year", "parameters", "multiply-adds", "top-1", "top-5"]
 
 
-def _cells(info: ModelInfo) -> list[str]:
+def _cells(info: Facts) -> list[str]:
     errors = ("" if error is None else str(error) for error in (info.top1_error, info.top5_error))
     counts = ("" if count is None else f"{count:,}" for count in (info.params, info.macs))
     words = [info.name, ", ".join(info.aliases), info.dataset or "", str(info.year or "")]

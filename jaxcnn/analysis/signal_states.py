@@ -18,7 +18,8 @@ from jaxcnn.training.config import Recorded
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import trained
 from jaxcnn.training.output.checkpoints import Checkpoints
-from jaxcnn.training.output.workdir import BEST, CHECKPOINTS, MANIFEST, read_manifest
+from jaxcnn.training.output.records import MANIFEST, read_manifest
+from jaxcnn.training.output.workdir import BEST, CHECKPOINTS
 from jaxcnn.training.state import init_variables
 from jaxcnn.training.step import run_keys
 
@@ -60,7 +61,7 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
     """
     workdir = Path(workdir).absolute()
     if not (workdir / MANIFEST).is_file():
-        raise ValueError(f"{workdir} holds no run: there is no {MANIFEST}")
+        raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     _check("batch", batch)
     config = Recorded(read_manifest(workdir)["config"])
     images, labels, classes = _test_images(config, batch)

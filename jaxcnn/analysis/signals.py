@@ -23,6 +23,11 @@ from jaxcnn.reporting.tables import text_table
 from jaxcnn.training.optim.losses import cross_entropy
 
 _LAYERS = (nn.Conv, nn.Dense)
+_PANELS = (
+    ("variance of activations", "variance"),
+    ("norm of the kernel's gradient", "gradient_norm"),
+    ("distance from identity", "distance"),  # of networks with residual blocks
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,11 +159,15 @@ def to_csv(states: Mapping[str, Sequence[Signal]]) -> str:
 
 
 def draw(states: Mapping[str, Sequence[Signal]], path: str | Path) -> None:
-    """Draws the three figures against depth, a line for each state: title -> its signals."""
-    figure = make_figure(15, 4.6)
-    panels = figure.subplots(1, 3)
-    words = ("variance of activations", "norm of the kernel's gradient", "distance from identity")
-    for axes, word, field in zip(panels, words, ("variance", "gradient_norm", "distance")):
+    """Draws the figures against depth, those that there are; a line for each state, by title."""
+    shown_panels = [
+        (word, field)
+        for word, field in _PANELS
+        if any(getattr(s, field) is not None for found in states.values() for s in found)
+    ]
+    figure = make_figure(5 * len(shown_panels), 4.6)
+    panels = figure.subplots(1, len(shown_panels), squeeze=False)[0]
+    for axes, (word, field) in zip(panels, shown_panels):
         for title, found in states.items():
             values = [v for s in found if (v := getattr(s, field)) is not None]
             shown = [v if np.isfinite(v) and v > 0 else np.nan for v in values]

@@ -34,16 +34,17 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from jaxcnn.studies import catalog, console, study
-    from jaxcnn.studies.catalog import STUDIES
+    from jaxcnn.studies import catalog, study
 
     if args.study is None:
-        for name, make in STUDIES.items():
+        for name, make in catalog.STUDIES.items():
             print(f"{name:20s} {(make.__doc__ or '').splitlines()[0]}")
         return 0
     for name, value in (("--budget", args.budget), ("--jobs", args.jobs), ("--seeds", args.seeds)):
         if value is not None and not value > 0:
             raise ValueError(f"{name} is {value:g}; it must be above 0")
+    from jaxcnn.studies import console
+
     return console.run(
         catalog.load_study(args.study),
         Path(args.workdir or Path("runs") / Path(args.study).stem),

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 
 DONE, NOT_FINITE, MISTAKE = 0, 1, 2
 USER_MISTAKES = (ValueError, FileNotFoundError, PermissionError)
+
+
+def print_any_name() -> None:
+    """Characters that cannot be printed, as of a file's name that is not UTF-8, are replaced."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def quiet() -> None:

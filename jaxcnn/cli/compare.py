@@ -35,17 +35,18 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from jaxcnn.analysis import bench, complexity
+    from jaxcnn.analysis import complexity
     from jaxcnn.reporting import figures
 
     out = figures.picture_path(args.out)
     table = args.csv and figures.table_path(args.csv)
     found = complexity.points(args.patterns or ("*",), args.data)
-    measured = list(
-        bench.bench(args.measure, train=False, batch=args.batch, image_size=args.image_size)
-        if args.measure
-        else ()
-    )
+    measured = []
+    if args.measure:
+        from jaxcnn.analysis import bench
+
+        options = {"batch": args.batch, "image_size": args.image_size}
+        measured = list(bench.bench(args.measure, train=False, **options))
     print(complexity.to_text(found, measured))
     complexity.draw(found, out)
     print(f"\n{out}")

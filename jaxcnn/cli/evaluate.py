@@ -55,7 +55,9 @@ def register(subparsers) -> None:
     parser.add_argument(
         "--checkpoint", choices=("best", "newest"), default="best", help="of runs (default: best)"
     )
-    parser.add_argument("--ensemble", action="store_true", help="the networks together, too")
+    parser.add_argument(
+        "--ensemble", action="store_true", help="average the networks' predictions, too"
+    )
     parser.add_argument(
         "--as",
         dest="like",
@@ -69,8 +71,11 @@ def register(subparsers) -> None:
         "--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals of N samples"
     )
     parser.add_argument("--classes", action="store_true", help="errors by class, of the last row")
-    parser.add_argument("--confusion", metavar="PNG", help="draw who is taken for whom there")
+    parser.add_argument(
+        "--confusion", metavar="PNG", help="save a confusion matrix of the last row"
+    )
     parser.add_argument("--json", metavar="FILE", help="write everything")
+    parser.set_defaults(rest="what")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -120,10 +125,15 @@ def run(args: argparse.Namespace) -> None:
     ]
     for row, network in zip(table, networks):
         row |= {"what": network.what, "protocol": str(network.view)}
+    for row, entry in zip(table, entries):
+        row |= {"checkpoint": entry.checkpoint, "step": entry.step}
     best = min(row["top1_error"] for row in table[: len(entries)])
     views = {str(network.view) for network in networks}
     shown = views.pop() if len(views) == 1 else "several protocols"
-    print(f"{source} ({split}), {shown}, {len(kept):,} examples\n")
+    print(f"{source} ({split}), {shown}, {len(kept):,} examples")
+    for text in dict.fromkeys(request.notes(networks, entries, (source, folder, split))):
+        print(text)
+    print()
     print(tables.text(table, best if len(rows) > len(entries) else None))
     for label, errors in request.locate(
         networks, entries, test_set, args.crop, args.batch_size

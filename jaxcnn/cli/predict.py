@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable
 
 
@@ -10,29 +11,33 @@ def register(subparsers) -> None:
     parser = subparsers.add_parser(
         "predict",
         help="name what is in image files",
-        description="Prints the most probable classes of each image, by weights from the Hugging "
-        "Face hub or a file, or by a training run. Images are prepared as the weights want it. A "
-        "file that cannot be read is named, the others are answered, and the exit code is 2.",
-        epilog="example: jaxcnn predict cat.jpg dog.jpg --model resnet50.tv_in1k",
+        description="Prints the most probable classes of each image. MODEL is a run's directory, a "
+        "file of weights, or published weights of the Hugging Face hub. Images are preprocessed to "
+        "match the weights. A file that cannot be read is named, the others are answered, and the "
+        "exit code is 2.",
+        epilog="example: jaxcnn predict resnet50.tv_in1k cat.jpg dog.jpg",
+    )
+    parser.add_argument(
+        "what",
+        metavar="MODEL",
+        help="a run's directory, a .safetensors, .npz or .pth file, or published weights",
     )
     parser.add_argument(
         "images",
         metavar="IMAGE",
-        nargs="+",
-        help="image file, a folder of them, or - for paths on standard input",
+        nargs="*",
+        help="image files, folders of them, or - for paths on standard input",
+    )
+    parser.set_defaults(rest="images")
+    parser.add_argument("--id", metavar="MODEL", help="the network, for files that do not name it")
+    parser.add_argument("--model", help=argparse.SUPPRESS)  # how MODEL was given before
+    parser.add_argument("--weights", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--checkpoint", choices=("best", "newest"), default="best", help="of a run (default: best)"
     )
     parser.add_argument(
-        "--model",
-        metavar="NAME",
-        help="published weights such as resnet50.tv_in1k; with --weights the network's id, which "
-        "files written by jaxcnn know",
+        "--top", type=int, metavar="N", help="classes (default: 5, or all of fewer classes)"
     )
-    parser.add_argument(
-        "--weights",
-        metavar="PATH",
-        help="a run's directory, or a .safetensors, .npz or .pth file (default: the hub's)",
-    )
-    parser.add_argument("--top", type=int, metavar="N", default=5, help="classes (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--draw", metavar="DIR", help="write the images there with the boxes of a box head"
@@ -47,40 +52,20 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     import json
-    import sys
     from pathlib import Path
 
     from jaxcnn.cli import common
-    from jaxcnn.evaluation import localization, predict
-    from jaxcnn.models.registry import create_model
-    from jaxcnn.training.output import trained
-    from jaxcnn.weights import loading, pretrained
+    from jaxcnn.evaluation import evaluate, localization, predict
 
     common.quiet()
-
-    if args.model is None and args.weights is None:
-        raise ValueError(
-            "neither --model nor --weights is given; example: --model resnet50.tv_in1k, or "
-            "--weights RUN for what a run has learnt"
-        )
-    published = pretrained.WEIGHTS.get(args.model)
-    if args.weights is not None and Path(args.weights).is_dir():
-        learnt = trained.read_run(args.weights)
-        how, variables, names = learnt.preprocessing, learnt.variables, learnt.class_names
-        model = create_model(learnt.model, num_classes=len(names), **learnt.options)
-    else:
-        if args.weights is None:
-            opened = loading.open_weights(args.model)
-        else:
-            opened = loading.open_weights(
-                args.weights, published.model if published else args.model
-            )
-        how = published.preprocessing if published else opened.preprocessing
-        model, variables = loading.build(opened)
-        names = opened.class_names or predict.default_names(model.num_classes)
-    if not 1 <= args.top <= len(names):
-        raise ValueError(f"--top is {args.top}; it can be 1 to {len(names)}, the number of classes")
-    paths = predict.image_paths(args.images, sys.stdin)
+    what, images = _what(args)
+    entry = evaluate.open_entry(what, args.checkpoint, model=args.id)
+    model, variables, how = entry.make(), entry.variables, entry.how
+    names = entry.class_names or predict.default_names(entry.classes)
+    top = min(5, len(names)) if args.top is None else args.top
+    if not 1 <= top <= len(names):
+        raise ValueError(f"--top is {top}; it can be 1 to {len(names)}, the number of classes")
+    paths = predict.image_paths(images, sys.stdin)
     if args.explain and Path(args.explain).exists() and not Path(args.explain).is_dir():
         raise ValueError(f"--explain is {args.explain}, which is no directory")
     bad = []
@@ -89,13 +74,13 @@ def run(args: argparse.Namespace) -> int:
         bad.append(path)
         print(f"jaxcnn: error: {error}", file=sys.stderr)
 
-    answers = predict.predict(model, variables, paths, how, names, top=args.top, on_bad=on_bad)
+    answers = predict.predict(model, variables, paths, how, names, top=top, on_bad=on_bad)
     given = ((path, found) for path, found in zip(paths, answers) if found)
     if args.draw and not localization.has_box_head(model):
         raise ValueError("--draw is for networks with a box head; this one has none")
     answered: Iterable = given
     if localization.has_box_head(model):
-        answered = localization.with_boxes(model, variables, given, how, args.top, args.draw)
+        answered = localization.with_boxes(model, variables, given, how, top, args.draw)
     found = list(answered) if args.explain else answered
     if args.json:
         rows = [
@@ -118,3 +103,26 @@ def run(args: argparse.Namespace) -> int:
         ):
             print(picture, file=sys.stderr if args.json else sys.stdout, flush=True)
     return 2 if bad else 0
+
+
+def _what(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """What predicts, and the images; --model and --weights are how it was given before."""
+    from pathlib import Path
+
+    from jaxcnn.data.readers.folders import EXTENSIONS
+
+    if args.model is None and args.weights is None:
+        if Path(args.what).suffix.lower() in EXTENSIONS:
+            raise ValueError(
+                f"{args.what} is an image; the first argument is the model: a run, a file of "
+                "weights, or published weights such as resnet50.tv_in1k"
+            )
+        return args.what, args.images
+    what = args.weights or args.model
+    if args.weights and args.model:
+        args.id = args.model
+    print(
+        f"note: --model and --weights are now the first argument: jaxcnn predict {what} IMAGE...",
+        file=sys.stderr,
+    )
+    return what, [args.what, *args.images]

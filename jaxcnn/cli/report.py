@@ -22,10 +22,10 @@ def register(subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     from jaxcnn.reporting import compare_runs
     from jaxcnn.reporting.figures import picture_path
-    from jaxcnn.training.output import trained
+    from jaxcnn.training.output import records
 
     out = picture_path(args.out)
-    found = trained.open_runs(args.runs)
+    found = records.open_runs(args.runs)
     print(compare_runs.table(found))
     compare_runs.draw(found, out)
     print(f"\n{out}: errors and losses")

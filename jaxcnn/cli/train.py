@@ -15,24 +15,28 @@ from typing import Any
 def register(subparsers) -> None:
     parser = subparsers.add_parser(
         "train",
-        help="train a network by a configuration file",
-        description="Trains as a configuration file says, and writes checkpoints, metrics and "
-        "figures. Exit codes: 0 done, 1 the loss was not finite, 2 a mistake in what was asked "
-        "for, 143 or 130 stopped by SIGTERM or Ctrl-C with a checkpoint. With train.members=N, or "
-        "train.members=FIELD=VALUE,VALUE, runs that differ in a seed or the learning rate are "
-        "trained as one, into WORKDIR/member_0 and so on.",
-        epilog="example: jaxcnn train configs/cifar_resnet.py:56 train.seed=1 --workdir runs/r56",
+        help="train a network by a recipe or a configuration file",
+        description="Trains by a recipe or a configuration file, and writes checkpoints, metrics "
+        "and figures. Without CONFIG: lists the recipes. Exit codes: 0 done, 1 the loss was not "
+        "finite, 2 a mistake in the arguments, 143 or 130 stopped by SIGTERM or Ctrl-C with a "
+        "checkpoint. With train.members=N, or train.members=FIELD=VALUE,VALUE, runs that differ in "
+        "a seed or the learning rate are trained as one, into WORKDIR/member_0 and so on.",
+        epilog="example: jaxcnn train cifar_resnet:56 train.seed=1 --workdir runs/r56",
     )
     parser.add_argument(
         "config",
         metavar="CONFIG",
-        help="path of the file, with ':argument' if it takes one; or of one that describes an "
-        "ensemble (configs/ensembles): its members are trained into WORKDIR/member_0 and so on",
+        nargs="?",
+        help="name of a recipe or path of a file, with ':argument' if it takes one; the members of "
+        "an ensemble (ensembles/senet) are trained into WORKDIR/member_0 and so on",
     )
     parser.add_argument(
         "overrides", metavar="FIELD=VALUE", nargs="*", help="a field of the configuration to set"
     )
-    parser.add_argument("--workdir", required=True, help="where everything is written")
+    parser.set_defaults(rest="overrides")
+    parser.add_argument(
+        "--workdir", help="where everything is written (default: runs/ and CONFIG's name)"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="go on with the run in workdir")
     how.add_argument("--overwrite", action="store_true", help="delete the run in workdir")
@@ -54,6 +58,8 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.config is None:
+        return _list_recipes()
     from jaxcnn.cli import common
     from jaxcnn.runtime import distributed
     from jaxcnn.training.config import files as config_files
@@ -66,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     whole = described.is_ensemble(args.config)
     return train_and_show(
         args.config if whole else config_files.read_config(args.config, args.overrides),
-        args.workdir,
+        args.workdir or default_workdir(args.config),
         resume=args.resume,
         overwrite=args.overwrite,
         program="jaxcnn train",
@@ -81,6 +87,40 @@ def run(args: argparse.Namespace) -> int:
             process=args.process,
         ),
     )
+
+
+def default_workdir(config: str) -> Path:
+    """runs/cifar_resnet_56_split of "configs/cifar_resnet.py:56,split" or the recipe's name."""
+    name = Path(config).name.replace(".py", "")
+    return Path("runs") / name.replace(":", "_").replace(",", "_")
+
+
+def _size_note(config: Any) -> str | None:
+    """What to know where photos are trained at one size and tested at another."""
+    data = {} if isinstance(config, str) else config["data"]
+    size, tested = data.get("image_size"), data.get("eval_size")
+    if not size or not tested or size == tested:
+        return None
+    return (
+        f"training images have {size} pixels, test images {tested} (of {data['eval_resize']}); "
+        f"data.eval_size={size} and data.eval_resize=none test at the size of training"
+    )
+
+
+def _list_recipes() -> int:
+    """Prints each recipe with what it should reach, and where that figure is from."""
+    import shutil
+    import textwrap
+
+    from jaxcnn import configs
+
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    for recipe in map(configs.describe, configs.names()):
+        print(recipe.name)
+        for text in (recipe.title, recipe.target):
+            print(textwrap.indent(textwrap.fill(text, width - 4), "    "))
+    print("\n`jaxcnn train NAME` trains by one, `jaxcnn train NAME:smoke` for five steps.")
+    return 0
 
 
 def train_and_show(
@@ -113,6 +153,8 @@ def train_and_show(
         if processes is not None:
             distributed.begin(**processes)
         train = train or loop.train
+        if text := _size_note(config):
+            print(f"note: {text}", file=sys.stderr)
         reports = train(config, workdir, resume=resume, overwrite=overwrite)
         return console.show(reports, workdir, None if distributed.is_first() else io.StringIO())
     except FloatingPointError as error:

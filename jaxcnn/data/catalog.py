@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxcnn._checks import near
+from jaxcnn._files import local_path
 from jaxcnn.data.preprocessing import STATISTICS, Normalisation
 from jaxcnn.data.readers import (
     cifar,
@@ -101,13 +102,14 @@ def is_streamed(name: str, data_dir: str | os.PathLike | None = None) -> bool:
         return True
     if kind != "tfds" or not rest or rest in tfds.NAMES:
         return False
-    info, _ = tfds.open_info(rest, data_dir)
+    info, _ = tfds.open_info(rest, os.path.expanduser(data_dir) if data_dir else data_dir)
     return "image" in info.features and None in info.features["image"].shape
 
 
 def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     """Finds a set by name, without reading its images. Raises as `load` does."""
     kind, _, rest = name.partition(":")
+    data_dir = os.path.expanduser(data_dir) if data_dir else data_dir
     if name == "digits":
         return digits.open_digits()
     if kind in _DRAWN:
@@ -169,9 +171,11 @@ def open_parts(
     if kind == "tfds":
         from jaxcnn.data.readers import tfds_images
 
-        class_names, parts = tfds_images.open_tfds_images(rest, data_dir)
+        class_names, parts = tfds_images.open_tfds_images(
+            rest, os.path.expanduser(data_dir) if data_dir else data_dir
+        )
     else:
-        path = Path(data_dir or "", Path(rest).expanduser())
+        path = Path(local_path(data_dir or ""), local_path(rest))
         if kind == "folder":
             from jaxcnn.data.readers import folders
 

@@ -20,7 +20,7 @@ from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation import protocols
 from jaxcnn.models.registry import create_model
 from jaxcnn.runtime import compilation
-from jaxcnn.training.output.workdir import MANIFEST, read_manifest
+from jaxcnn.training.output.records import MANIFEST, read_manifest
 
 Variables = Mapping[str, Any]
 TestSet = Dataset | sets.EncodedSet
@@ -31,7 +31,8 @@ class Entry:
     """A network to test: how to make it with options, its variables, and how images reach it.
 
     `data` is the test set that a run itself has: source, folder and split; None for weights.
-    `class_names` are known of runs and of the files that jaxcnn wrote.
+    `class_names` are known of runs and of the files that jaxcnn wrote. Of a run also `step` and
+    `checkpoint` ("best" or "newest"), and `train_size`, height and width of its training images.
     """
 
     name: str
@@ -41,6 +42,24 @@ class Entry:
     classes: int
     data: tuple[str, str | None, str] | None = None
     class_names: tuple[str, ...] | None = None
+    step: int | None = None
+    checkpoint: str | None = None
+    train_size: int | None = None
+
+    def about(self, data: tuple[str, str | None, str]) -> str | None:
+        """Which checkpoint of a run this is, and how it was chosen, in words; None of weights.
+
+        Args:
+          data: source, folder and split that it is tested on.
+        """
+        if self.step is None:
+            return None
+        text = f"{self.name}: {self.checkpoint} checkpoint, step {self.step:,}"
+        if self.checkpoint == "best" and self.data == data:
+            text += ", chosen by its error on this test set (--checkpoint newest is not)"
+        elif self.checkpoint == "best" and self.data is not None:
+            text += f", chosen by its error on {self.data[2]} of {self.data[0]}"
+        return text
 
     def check(self, test_set: TestSet, source: str) -> None:
         """Raises ValueError if the network does not answer with the set's classes."""
@@ -49,8 +68,16 @@ class Entry:
                 f"{self.name} knows {self.classes} classes, {source} has {test_set.num_classes}"
             )
         own, given = self.class_names, test_set.class_names
-        if own is not None and own != given and sorted(own) == sorted(given):
+        if own is None or own == given:
+            return
+        if sorted(own) == sorted(given):
             raise ValueError(f"{self.name} has the classes of {source} in another order")
+        if set(own) & set(given):  # else the two are named by different conventions
+            place = next(i for i, names in enumerate(zip(own, given)) if names[0] != names[1])
+            raise ValueError(
+                f"{self.name} has other classes than {source}: class {place} is {own[place]!r} "
+                f"there and {given[place]!r} here"
+            )
 
     def model_for(self, protocol: protocols.Protocol, size: int) -> nn.Module:
         """The network; in its convolutional form where the protocol or the size asks for it."""
@@ -67,23 +94,31 @@ def members_of(what: str) -> list[str]:
     count = read_manifest(Path(what)).get("members")
     if count is None:
         return [what]
-    from jaxcnn.training.output.workdir import member_directory
+    from jaxcnn.training.output.records import member_directory
 
     return [str(member_directory(what, i)) for i in range(count)]
 
 
-def open_entry(what: str, checkpoint: str = "best") -> Entry:
+def open_entry(what: str, checkpoint: str = "best", model: str | None = None) -> Entry:
     """A run's directory, a file of weights, or published weights by name.
+
+    Args:
+      what: which of these.
+      checkpoint: "best" or "newest", of a run.
+      model: the network, or published weights whose preprocessing is taken too, of a file that
+        does not name its own.
 
     Raises:
       ValueError, FileNotFoundError: it is none of these, or cannot be read.
     """
+    what = os.path.expanduser(what)
     if (Path(what) / MANIFEST).is_file():
         from jaxcnn.training.output.trained import read_run
         from jaxcnn.weights import layout
 
         run = read_run(what, checkpoint)
-        data = read_manifest(Path(what))["config"]["data"]
+        manifest = read_manifest(Path(what))
+        data = manifest["config"]["data"]
         classes = len(run.class_names)
         own_options = layout.frozen(run.options)  # lists of a file are tuples of the network
 
@@ -92,19 +127,33 @@ def open_entry(what: str, checkpoint: str = "best") -> Entry:
 
         own = (data["source"], data["dir"], data["test_split"])
         names = tuple(run.class_names)
-        return Entry(what, make, run.variables, run.preprocessing, classes, own, names)
+        return Entry(
+            what,
+            make,
+            run.variables,
+            run.preprocessing,
+            classes,
+            own,
+            names,
+            step=run.step,
+            checkpoint=checkpoint,
+            train_size=manifest.get("train_size"),
+        )
     if Path(what).is_dir():
-        raise ValueError(f"{what} holds no run: there is no {MANIFEST}")
+        raise ValueError(f"{what} is not a run directory (no {MANIFEST})")
     if os.sep in what and not Path(what).exists():
         raise FileNotFoundError(f"there is no {what}")
-    from jaxcnn.weights import loading
+    from jaxcnn.weights import loading, pretrained
 
-    opened = loading.open_weights(what)
-    model, variables = loading.build(opened)
-    classes = getattr(model, "num_classes")  # noqa: B009  every network has it
+    published = None if model is None else pretrained.WEIGHTS.get(model)
+    opened = loading.open_weights(what, published.model if published else model)
+    if published:
+        opened = opened._replace(preprocessing=published.preprocessing)
+    network, variables = loading.build(opened)
+    classes = getattr(network, "num_classes")  # noqa: B009  every network has it
 
     def remake(**options: Any) -> nn.Module:
-        return model.clone(**options)
+        return network.clone(**options)
 
     return Entry(
         what,

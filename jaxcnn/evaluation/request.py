@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +84,18 @@ def test_data(entries: Sequence[evaluate.Entry], given: Data | None = None) -> D
     if own is None:
         raise ValueError("say on what to test: --data SOURCE, such as --data folder:photos")
     return own
+
+
+def notes(
+    networks: Sequence[Network], entries: Sequence[evaluate.Entry], data: Data
+) -> Iterator[str]:
+    """Lines on what was tested: the checkpoint of each run, and sizes that differ from training."""
+    for network, entry in zip(networks, entries):
+        if text := entry.about(data):
+            yield text
+        size = network.view.size or entry.how.size
+        if entry.train_size not in (None, size):
+            yield f"{entry.name}: trained on {entry.train_size} pixels, tested on {size}"
 
 
 def open_for(

@@ -83,11 +83,13 @@ def combinations(
 
 def text(rows: Sequence[Mapping[str, Any]], best: float | None = None) -> str:
     """The rows as aligned text; with `best`, the best member's error, the gain over it."""
-    lines = [["network", "wrong", "top-1 %", "top-5 %", "ECE %"]]
+    top5 = any(len(row["class_errors"]) > 5 for row in rows)  # else it is 0
+    lines = [["network", "wrong", "top-1 %", *["top-5 %"] * top5, "ECE %"]]
     intervals = any("top1_interval" in row for row in rows)
     lines[0] += ["95 % interval"] * intervals + ["gain"] * (best is not None)
     for found in rows:
-        shares = (found[key] for key in ("top1_error", "top5_error", "calibration_error"))
+        keys = ("top1_error", *["top5_error"] * top5, "calibration_error")
+        shares = (found[key] for key in keys)
         line = [found["name"], f"{found['wrong']:,}", *(f"{100 * share:.2f}" for share in shares)]
         if intervals:
             line.append(" to ".join(f"{100 * end:.2f}" for end in found["top1_interval"]))

@@ -11,6 +11,8 @@ import numpy as np
 from jaxcnn.reporting.figures import make_figure
 from jaxcnn.reporting.tables import text_table
 
+_WIDTH = 120  # of a table that stands on its side
+
 
 class Run(NamedTuple):
     """What a run has written so far.
@@ -70,7 +72,12 @@ def _differences(runs: Sequence[Run]) -> str:
     if not differ:
         return ""
     rows = [[run.name, *(str(one.get(n, "")) for n in differ)] for run, one in zip(runs, fields)]
-    return "\n" + text_table(["run", *differ], rows, left=len(differ) + 1)
+    table = text_table(["run", *differ], rows, left=len(differ) + 1)
+    if max(map(len, table.splitlines())) > _WIDTH:  # a line for each field
+        columns = [list(column) for column in zip(*rows)][1:]
+        turned = [[name, *column] for name, column in zip(differ, columns)]
+        table = text_table(["field", *(run.name for run in runs)], turned, left=len(runs) + 1)
+    return "\n" + table
 
 
 def draw(runs: Sequence[Run], path: str | Path) -> None:

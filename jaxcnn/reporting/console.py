@@ -3,76 +3,155 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import signal
-from collections.abc import Iterable, Mapping
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from jaxcnn.reporting.report import Report
 
 _SPEED, _FIRST = "images_per_second", "first_step_seconds"
+_REFRESH_SECONDS = 0.1
+_WIDE = 100  # columns; a narrower terminal shows neither bar nor speed, for loss, error and time
 
 
 def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = None) -> int:
-    """Renders reports, live in a terminal and as lines elsewhere; returns the exit code."""
-    console = Console(file=out, highlight=False, soft_wrap=True)
-    progress = _progress(console)
-    task = progress.add_task("", total=None, epoch="", loss="", speed="", test="", start=False)
-    code = 0
-    start: Mapping[str, Any] = {}
-    shown: Mapping[str, Any] = {}
-    # rich ends a display with an empty line, also one that is not shown
-    with progress if console.is_terminal else contextlib.nullcontext():
+    """Renders reports, live in a terminal and as lines elsewhere; returns the exit code.
+
+    Where nothing can be shown, as when the reader of a pipe is gone or the output's disk is full,
+    the reports are taken all the same: the run goes on, and one line on stderr says so.
+    """
+    with _Display(workdir, out) as display:
         for report in reports:
-            whose = "" if report.member is None else f"member {report.member}: "
-            if report.kind == "start":
-                start = report.values
-                console.print(whose + _start_text(start))
-                progress.update(
-                    task, total=start["total_steps"], completed=report.step, visible=True
-                )
-            elif report.kind == "notice":
-                console.print(f"{whose}note: {report.values['text']}", markup=False)
-            elif report.kind == "compiled":
-                if not whose or report.values["seconds"] > 0.1:  # else a member before did it
-                    console.print(whose + _compiled_text(report.values))
-                progress.start_task(task)
-            elif report.kind == "first_step":
-                if not report.member:  # the others follow at once, or come much later
-                    console.print(f"first step done after {report.values[_FIRST]:.1f} s")
-            elif report.kind == "step":
-                epoch = f"epoch {report.epoch:.1f}/{start['total_epochs']:.4g}"
-                loss = f"loss {report.values['loss']:.4f}"
-                progress.update(task, completed=report.step, epoch=epoch, loss=loss)
-            elif report.kind == "train":
-                shown = report.values
-                progress.update(task, speed=f"{shown[_SPEED]:,.0f} images/s")
-            elif report.kind == "eval":
-                test = f"test error {_percent(report.values['top1_error'])}"
-                progress.update(task, test=test)
-                if not console.is_terminal:
-                    console.print(whose + _eval_text(report, start, shown))
-            elif report.kind == "stopped":
-                code = _stopped(console, report, workdir)
-            elif report.kind == "end":
-                progress.update(task, visible=False)
-                console.print(whose + _shares_text(report.values["time_shares"]))
-                where = f"{workdir}/member_{report.member}" if whose else workdir
-                console.print(whose + _end_text(report, start, where), markup=False)
-    return code
+            display.take(report)
+    return display.code
+
+
+class _Console(Console):
+    """One that leaves it to the caller what happens when the reader of a pipe is gone."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+class _Display:
+    """What is shown of a run so far."""
+
+    def __init__(self, workdir: str | Path, out: TextIO | None):
+        self._workdir = workdir
+        self._console = _Console(file=out, highlight=False, soft_wrap=True)
+        self._progress = _progress(self._console)
+        self._task = self._progress.add_task(
+            "", total=None, start=False, epoch="", loss="", speed="", test=""
+        )
+        self._start: Mapping[str, Any] = {}
+        self._shown: Mapping[str, Any] = {}
+        self._compile_seconds = 0.0
+        self._refreshed = 0.0
+        self._failed = False
+        self.code = 0
+
+    def __enter__(self) -> _Display:
+        if self._console.is_terminal:
+            self._try(self._progress.start)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._try(self._progress.stop)
+
+    def take(self, report: Report) -> None:
+        """Shows a report, if anything can be shown."""
+        if report.kind == "stopped":
+            self.code = 128 + signal.Signals[report.values["signal"]]
+        self._try(lambda: self._show(report))
+
+    def _try(self, action: Callable[[], object]) -> None:
+        if self._failed:
+            return
+        try:
+            action()
+        except Exception as error:
+            self._failed = True
+            _mute(self._console.file)
+            with contextlib.suppress(Exception):
+                text = f"note: nothing can be shown any more ({error}); the run goes on"
+                print(text, file=sys.stderr, flush=True)
+
+    def _update(self, **fields: Any) -> None:
+        self._progress.update(self._task, **fields)
+        now = time.monotonic()
+        if now - self._refreshed > _REFRESH_SECONDS:  # no thread does, whose errors nobody sees
+            self._refreshed = now
+            self._progress.refresh()
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def _show(self, report: Report) -> None:
+        values, start = report.values, self._start
+        whose = "" if report.member is None else f"member {report.member}: "
+        if report.kind == "start":
+            self._start = values
+            self._print(whose + _start_text(values))
+            self._update(total=values["total_steps"], completed=report.step, visible=True)
+        elif report.kind == "notice":
+            self._print(f"{whose}note: {values['text']}")
+        elif report.kind == "compiled":
+            self._compile_seconds = values["seconds"]
+            if not whose or values["seconds"] > 0.1:  # else a member before did it
+                self._print(whose + _compiled_text(values))
+            self._progress.start_task(self._task)
+        elif report.kind == "first_step":
+            if not report.member:  # the others follow at once, or come much later
+                self._print(f"first step done after {values[_FIRST]:.1f} s")
+        elif report.kind == "step":
+            epoch = f"epoch {report.epoch:.1f}/{start['total_epochs']:.4g}"
+            self._update(completed=report.step, epoch=epoch, loss=f"loss {values['loss']:.4f}")
+        elif report.kind == "train":
+            self._shown = values
+            self._update(speed=f"{values[_SPEED]:,.0f} images/s")
+        elif report.kind == "eval":
+            self._update(test=f"test error {_percent(values['top1_error'])}")
+            if not self._console.is_terminal:
+                self._print(whose + _eval_text(report, start, self._shown))
+        elif report.kind == "stopped":
+            self._print(_stopped_text(report, self._workdir))
+        elif report.kind == "end":
+            self._progress.update(self._task, visible=False)
+            self._print(whose + _shares_text(values, self._compile_seconds))
+            where = f"{self._workdir}/member_{report.member}" if whose else self._workdir
+            self._print(whose + _end_text(report, start, where))
+
+
+def _mute(file: IO[str]) -> None:
+    """Lets what is still buffered for a file vanish; at the end Python would fail to write it."""
+    with contextlib.suppress(Exception):
+        if file is sys.stdout:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def _progress(console: Console) -> Progress:
-    fields = ("epoch", "loss", "speed", "test")
-    epoch, loss, speed, test = (TextColumn(f"{{task.fields[{name}]}}") for name in fields)
-    bar, steps = BarColumn(bar_width=24), MofNCompleteColumn()
+    def text(name: str) -> TextColumn:
+        return TextColumn(f"{{task.fields[{name}]}}", table_column=Column(no_wrap=True))
+
+    steps = MofNCompleteColumn()
+    columns: tuple[Any, ...] = (text("epoch"), steps, text("loss"), text("test"))
+    if console.width >= _WIDE:
+        columns = (text("epoch"), BarColumn(bar_width=20), *columns[1:], text("speed"))
     return Progress(
-        *(epoch, bar, steps, loss, test, speed, TimeRemainingColumn()),
+        *(*columns, TimeRemainingColumn()),
         console=console,
         disable=not console.is_terminal,
+        auto_refresh=False,
     )
 
 
@@ -89,16 +168,14 @@ def _start_text(start: Mapping[str, Any]) -> str:
 
 
 def _compiled_text(values: Mapping[str, Any]) -> str:
-    memory = values.get("memory_bytes")
-    text = f"compiled the step in {values['seconds']:.1f} s"
-    if memory is not None:
-        text += f", it takes {memory / 2**20:,.1f} MiB"
+    about = []
+    if values.get("memory_bytes") is not None:
+        about.append(f"{values['memory_bytes'] / 2**20:,.1f} MiB")
     if "flops" in values:
-        text += (
-            f"; {values['flops'] / 1e9:,.3g} GFLOP, at most "
-            f"{values['images_per_second_at_most']:,.0f} images/s at the rate of matrix products"
-        )
-    return text
+        rate = values["images_per_second_at_most"]
+        about.append(f"{values['flops'] / 1e9:,.3g} GFLOP; matmul roofline {rate:,.0f} images/s")
+    text = f"compiled in {values['seconds']:.1f} s"
+    return f"{text} (a step: {', '.join(about)})" if about else text
 
 
 def _eval_text(report: Report, start: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
@@ -112,14 +189,11 @@ def _eval_text(report: Report, start: Mapping[str, Any], shown: Mapping[str, Any
     )
 
 
-def _stopped(console: Console, report: Report, workdir: str | Path) -> int:
-    name = report.values["signal"]
-    console.print(
-        f"stopped by {name} at step {report.step}; the checkpoint is written: go on with "
-        f"--resume --workdir={workdir}",
-        markup=False,
+def _stopped_text(report: Report, workdir: str | Path) -> str:
+    return (
+        f"stopped by {report.values['signal']} at step {report.step}; the checkpoint is written: "
+        f"continue with --resume --workdir={workdir}"
     )
-    return 128 + signal.Signals[name]
 
 
 def _end_text(report: Report, start: Mapping[str, Any], workdir: str | Path) -> str:
@@ -131,9 +205,15 @@ def _end_text(report: Report, start: Mapping[str, Any], workdir: str | Path) -> 
     )
 
 
-def _shares_text(shares: Mapping[str, float]) -> str:
+def _shares_text(values: Mapping[str, Any], compile_seconds: float) -> str:
+    """Of the end's values; compiling is a part of `other` that is worth a name."""
+    shares = dict(values["time_shares"])
+    compiling = min(compile_seconds / max(values["seconds"], 1e-9), shares.get("other", 0.0))
+    if compiling:
+        other = shares.pop("other")
+        shares |= {"compiling": compiling, "loading and other": other - compiling}
     parts = (f"{100 * share:.0f} % {what}" for what, share in shares.items())
-    return f"the time went into: {', '.join(parts)}"
+    return f"time: {', '.join(parts)}"
 
 
 def _percent(share: float) -> str:

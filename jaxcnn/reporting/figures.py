@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn._files import local_path
+
 _ANGLES = np.radians([0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 65, 295, 115, 245])
 _DISTANCES = (2, 8, 16, 26, 38, 52, 68, 86)
 
@@ -34,9 +36,10 @@ def picture_path(name: str) -> Path:
 
 def table_path(name: str) -> Path:
     """The path of a file. Raises ValueError if its directory is not there."""
-    if not Path(name).parent.is_dir():
-        raise ValueError(f"{name!r} cannot be written: there is no directory {Path(name).parent}")
-    return Path(name)
+    path = local_path(name)
+    if not path.parent.is_dir():
+        raise ValueError(f"{name!r} cannot be written: there is no directory {path.parent}")
+    return path
 
 
 def place_labels(

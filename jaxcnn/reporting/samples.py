@@ -12,6 +12,7 @@ from jaxcnn.reporting.figures import make_figure
 PREDICTIONS = "predictions.png"
 
 _COLUMNS, _ROWS = 10, 6
+_LETTERS = 15  # of a title, so that those of neighbors do not touch
 _SAMPLE_COLUMNS = 8
 
 
@@ -24,7 +25,7 @@ def plot_predictions(
 ) -> None:
     """Draws held-out images with what was predicted; a mistake is red and names the truth.
 
-    All mistakes come first, as far as half the room; then the others in their order.
+    All mistakes come first, as far as half the room; then the others, of all classes in turn.
 
     Args:
       images: u8[N,H,W,C], C 1 or 3.
@@ -41,9 +42,12 @@ def plot_predictions(
         axes.set_axis_off()
     for axes, i in zip(figure.axes, order):
         axes.imshow(images[i].squeeze(), cmap="gray", vmin=0, vmax=255)
-        text, color = class_names[predicted[i]], "black"
+        text, color = _shortened(class_names[predicted[i]], _LETTERS), "black"
         if labels[i] != predicted[i]:
-            text, color = f"{text}, not {class_names[labels[i]]}", "red"
+            truth = class_names[labels[i]]
+            joined = f"{class_names[predicted[i]]}, not {truth}"
+            short = f"{text},\nnot {_shortened(truth, _LETTERS - 4)}"
+            text, color = joined if len(joined) <= _LETTERS else short, "red"
             side = axes.patch
             axes.add_patch(
                 type(side)((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=color, lw=3)
@@ -70,11 +74,17 @@ def plot_samples(
 
 
 def _shortened(text: str, room: int = 23) -> str:
+    """The text as a title: what is too long or cannot be drawn is replaced."""
+    text = text.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
     return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def prediction_order(labels: np.ndarray, predicted: np.ndarray, room: int) -> np.ndarray:
-    """Which examples are drawn, in order: mistakes up to half the room, then correct ones."""
+    """Which examples are drawn: mistakes up to half the room, then correct ones of all classes."""
     mistakes = np.flatnonzero(labels != predicted)[: room // 2]
-    correct = np.flatnonzero(labels == predicted)[: room - len(mistakes)]
-    return np.concatenate([mistakes, correct])
+    correct = np.flatnonzero(labels == predicted)
+    if len(correct):  # folders come class by class: the first of each, the second of each, ...
+        own = labels[correct]
+        rank = np.array([np.sum(own[:i] == label) for i, label in enumerate(own)])
+        correct = correct[np.lexsort((correct, rank))]
+    return np.concatenate([mistakes, correct[: room - len(mistakes)]])

@@ -16,7 +16,7 @@ from jaxcnn.reporting.report import Report
 from jaxcnn.studies.plan import Job
 from jaxcnn.training.loop import train
 from jaxcnn.training.output.metrics_files import read_rows
-from jaxcnn.training.output.workdir import MANIFEST, read_manifest
+from jaxcnn.training.output.records import MANIFEST, read_manifest
 
 EXECUTORS = ("local", "ray")
 Outcome = tuple[Job, str]  # what went wrong, "" for nothing

@@ -24,7 +24,7 @@ from jaxcnn.training.ensemble.members import member_configs
 from jaxcnn.training.guard import preflight
 from jaxcnn.training.loop import train
 from jaxcnn.training.optim.schedules import UNITS
-from jaxcnn.training.output.workdir import MANIFEST, member_directory, read_manifest
+from jaxcnn.training.output.records import MANIFEST, member_directory, read_manifest
 from jaxcnn.training.state import abstract_variables
 
 _POINTS = 20  # evaluations of a run: the points of its curve

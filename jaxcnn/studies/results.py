@@ -79,7 +79,13 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
         test = f"{row['test_error']:.2f}{spread}"
         counts = (str(row["seeds"]), f"{row['steps']:,}")
         lines.append((row["run"], *counts, f"{row['train_error']:.2f}", test, published))
-    return tables.text_table(header, lines)
+    shown = [i for i in range(len(header)) if i < 5 or any(line[i] for line in lines)]
+    text = tables.text_table(
+        [header[i] for i in shown], [[line[i] for i in shown] for line in lines]
+    )
+    if any(row["test_error_std"] is not None for row in rows):
+        text += "\n\n± is the standard deviation over seeds; errors in percent"
+    return text
 
 
 def write_json(

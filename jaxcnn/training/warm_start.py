@@ -10,9 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcnn._files import local_path
+from jaxcnn.models.registry import resolve
 from jaxcnn.training.optim.optimizers import parameter_path
+from jaxcnn.training.output.records import MANIFEST
+from jaxcnn.training.output.trained import read_run
 from jaxcnn.training.state import TrainState
-from jaxcnn.weights import load_pretrained
+from jaxcnn.weights import layout, loading
 
 
 def with_trunk(
@@ -22,7 +26,7 @@ def with_trunk(
 
     Args:
       state: of `create_state`; its classifiers stay.
-      weights: published weights or a file, see `jaxcnn.load_pretrained`.
+      weights: a run's directory, or published weights or a file, see `jaxcnn.load_pretrained`.
       model: id or alias of the network.
       options: fields of its module.
 
@@ -31,7 +35,7 @@ def with_trunk(
       ValueError: the weights cannot be had or read, or are another network's.
     """
     options = {k: v for k, v in options.items() if k != "box_head"}  # classifiers have none
-    _, trunk = load_pretrained(weights, model=model, num_classes=0, **options)
+    _, trunk = loading.build(_open(weights, model), 0, **options)
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
     left = {parameter_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(trunk)}
 
@@ -55,7 +59,7 @@ def with_layers(state: TrainState, weights: str, only: str) -> TrainState:
 
     Args:
       state: of `create_state`.
-      weights: published weights or a file that knows its network, see `jaxcnn.load_pretrained`.
+      weights: a run's directory, or published weights or a file that knows its network.
       only: regular expression of the layers' paths, such as "block1/conv1|fc8".
 
     Raises:
@@ -63,7 +67,7 @@ def with_layers(state: TrainState, weights: str, only: str) -> TrainState:
       ValueError: the weights cannot be read, a layer is not in both networks, or has another shape,
         or no layer is meant.
     """
-    model, stored = load_pretrained(weights)
+    model, stored = loading.build(_open(weights))
     there = {parameter_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(stored)}
     wanted = re.compile(f"(params|batch_stats)/({only})/[^/]+")
     taken = []
@@ -84,3 +88,17 @@ def with_layers(state: TrainState, weights: str, only: str) -> TrainState:
     if not taken:
         raise ValueError(f"config.model.weights_only is {only!r}; no layer has such a path")
     return dataclasses.replace(state, **merged, ema=merged if state.ema is not None else None)
+
+
+def _open(weights: str, model: str | None = None) -> loading.Opened:
+    """The weights of a run's best checkpoint, or what `loading.open_weights` opens."""
+    if not (local_path(weights) / MANIFEST).is_file():
+        return loading.open_weights(weights, model)
+    run = read_run(weights)
+    if model is not None and resolve(model) != resolve(run.model):
+        raise ValueError(f"{weights!r} is a run of {run.model!r}, not of {model!r}")
+    names = layout.in_own_names(layout.describe(run.model, **layout.frozen(run.options)))
+    arrays = layout.write(names, run.variables)
+    return loading.Opened(
+        weights, arrays, "jaxcnn", run.model, run.options, run.preprocessing, run.class_names
+    )

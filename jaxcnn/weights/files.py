@@ -15,7 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxcnn._files import atomic_write
+from jaxcnn._files import atomic_write, local_path
 from jaxcnn.weights import torch_files
 
 SUFFIXES = (".safetensors", ".npz", ".pth")
@@ -42,7 +42,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
       FileNotFoundError: there is no such file.
       ValueError: the suffix is unknown, the file cannot be read, or torch is needed and missing.
     """
-    path = Path(path)
+    path = local_path(path)
     suffix = _suffix(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -65,7 +65,7 @@ def write(
       FileNotFoundError: the directory does not exist.
       ValueError: the suffix is unknown, or torch is needed and missing.
     """
-    path = Path(path)
+    path = local_path(path)
     suffix = _suffix(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} to")

@@ -1,9 +1,11 @@
 """Configurations: reading, overriding, and what is refused."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from jaxcnn import configs
 from jaxcnn.training.build import make_setup
 from jaxcnn.training.config import (
     Recorded,
@@ -14,6 +16,8 @@ from jaxcnn.training.config import (
     validate,
 )
 from jaxcnn.training.config.files import read_config
+from jaxcnn.training.config.schema import FIELDS
+from jaxcnn.training.guard import preflight
 
 FILE = """
 from jaxcnn.training.config import default_config
@@ -77,9 +81,14 @@ def test_a_duration_in_steps_replaces_one_in_epochs(file):
 def test_a_file_beside_can_be_imported(tmp_path, file):
     path = tmp_path / "variant.py"
     path.write_text(
-        "import study\n\ndef get_config(arg=None):\n    return study.get_config('smoke')\n"
+        "from . import study\n\ndef get_config(arg=None):\n    return study.get_config('smoke')\n"
     )
+    before = list(sys.path)
     assert read_config(str(path)).train.seed == 7
+    assert sys.path == before
+    path.write_text("import study\n")
+    with pytest.raises(ValueError, match=r"variant.py, line 1: .* is imported as `from . import"):
+        read_config(str(path))
 
 
 def test_free_sections_take_new_fields(file):
@@ -89,6 +98,7 @@ def test_free_sections_take_new_fields(file):
     assert config.optimizer.nesterov is True and config.schedule.boundaries_percent == (50, 75)
     config = read_config(file, ["model.options={'blocks': (1, 1), 'remat': True}"])
     assert config.model.options.to_dict() == {"blocks": (1, 1), "remat": True}
+    config.model.name = "resnet18"
     validate(config)
 
 
@@ -126,6 +136,93 @@ def test_a_wrong_file_is_named(tmp_path, file):
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("c.model.nmae = 'x'", r"slip.py, line 5: .*nmae"),
+        ("c.train.batch_size = 'x'", r"slip.py, line 5: .*str.*int"),
+        ("return None", r"get_config\(\) of .*slip.py returned NoneType; it must return"),
+        ("undefined", r"slip.py, line 5: name 'undefined' is not defined"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line_with_its_place(tmp_path, text, message):
+    path = tmp_path / "slip.py"
+    lines = ["from jaxcnn.training.config import default_config", "", "def get_config(arg=None):"]
+    path.write_text(
+        "\n".join([*lines, "    c = default_config()", f"    {text}", "    return c\n"])
+    )
+    with pytest.raises(ValueError, match=message):
+        read_config(str(path))
+
+
+def test_recipes_are_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_config("cifar_resnet:56").model.name == "resnet56_cifar"
+    assert read_config("cifar_plain").model.name == "plain20_cifar"  # imports another recipe
+    for typo, right in (
+        ("configs/lenet.py", "'lenet_digits'"),
+        ("cifar_resnt:56", "'cifar_resnet'"),
+        ("zzz", "`jaxcnn train` lists"),
+    ):
+        with pytest.raises(ValueError, match=f"no .*configuration file.*{right}"):
+            read_config(typo)
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_a_recipe_says_what_it_should_reach(name):
+    recipe = configs.describe(name)
+    assert recipe.title and recipe.target
+
+
+def test_another_optimizer_drops_the_fields_of_the_last_one(file, caplog):
+    config = read_config(file, ["optimizer.name=adam", "optimizer.b1=0.8"])
+    assert config.optimizer.to_dict() == {"name": "adam", "weight_decay": 0.0, "b1": 0.8}
+    assert (
+        "'adam' does not take config.optimizer.momentum, config.optimizer.nesterov" in caplog.text
+    )
+    config = read_config(file, ["loss.name=lenet_mse"])
+    assert config.loss.to_dict() == {"name": "lenet_mse", "aux_weight": 0.0}
+    # one that was set as well is not dropped, and is refused where the optimizer is made
+    assert (
+        "momentum" in read_config(file, ["optimizer.momentum=0.5", "optimizer.name=adam"]).optimizer
+    )
+
+
+BAD = ("none", "x", "(1,2)", "1", "-1", "0", "nan", "inf", "1e300", "9" * 20, "True", "{}", "")
+
+
+@pytest.mark.parametrize("field", [*FIELDS, "model.options.channels"])
+def test_a_bad_value_of_any_field_is_one_line(file, field):
+    """Thirteen values that few fields can take: each is accepted or named, never a traceback."""
+    refused = 0
+    for text in BAD:
+        try:
+            validate(read_config(file, [f"{field}={text}"]))
+        except ValueError as error:
+            refused += 1
+            assert "\n" not in str(error) and len(str(error)) < 400
+            named = field.rpartition(".")[2].partition("_")[0] in str(error)
+            assert named or repr(text) in str(error), (field, text, error)
+    assert refused
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("field", [*FIELDS, "model.options.act"])
+def test_a_value_that_passes_the_checks_can_be_built(file, field):
+    """What `validate` accepts is a run, or is refused by what reads it in one line."""
+    small = ["data.train_split=train[:64]", "data.test_split=test[:64]"]
+    for text in BAD:
+        try:
+            config = read_config(f"{file}:smoke", [*small, f"{field}={text}"])
+            validate(config)
+        except ValueError:
+            continue
+        try:
+            preflight.check(make_setup(Recorded(config)), config.train.seed)
+        except (ValueError, FileNotFoundError) as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
     ("field", "value", "message"),
     [
         ("model.name", "lenet5_moderm", "unknown model 'lenet5_moderm'; did you mean"),
@@ -134,7 +231,12 @@ def test_a_wrong_file_is_named(tmp_path, file):
         ("train.batch_size", None, "config.train.batch_size is None; it must be an integer"),
         ("train.batch_size", 0, "config.train.batch_size is 0; it must be an integer, 1 or more"),
         ("train.seed", -1, "config.train.seed is -1"),
-        ("train.length_epochs", 0.0, "config.train.length is 0.0; it must be above 0"),
+        ("train.length_epochs", 0.0, r"config.train.length_epochs is 0.0; .* in \(0, 1e\+06\]"),
+        ("train.length_epochs", 1e300, "config.train.length_epochs is 1e\\+300; it must be"),
+        ("train.members", "99999999999", "config.train.members is '99999999999'; .* 1 to 1,000"),
+        ("data.augment", "flip", "config.data.augment is 'flip'; it must be pairs"),
+        ("model.options", {"num_classes": 3}, "options.num_classes cannot be set; .* the data"),
+        ("model.options", {"activatoin": "relu"}, "unknown option 'activatoin' of model"),
         ("train.length_epochs", None, "set one of config.train.length_epochs, "),
         ("train.length_steps", 4, "set one of config.train.length_epochs, .*, not 2"),
     ],
@@ -142,7 +244,8 @@ def test_a_wrong_file_is_named(tmp_path, file):
 def test_a_wrong_value_is_named(field, value, message):
     config = default_config()
     section, name = field.split(".")
-    config[section][name] = value
+    with config[section].ignore_type():
+        config[section][name] = value
     with pytest.raises(ValueError, match=message):
         validate(config)
 

@@ -230,12 +230,12 @@ def test_lines_for_a_run_without_a_terminal(finished, tmp_path, capsys):
     assert (
         lines[0].startswith("tiny (") and "synthetic (200 to train on, 70 to test on)" in lines[0]
     )
-    assert lines[1].startswith("compiled the step in")
+    assert lines[1].startswith("compiled in ")
     assert lines[2].startswith("first step done after")
     assert [line.split()[3] for line in lines[3:6]] == ["4/10", "8/10", "10/10"]
     error = reports[-1].values["top1_error"]
     assert f"test error {100 * error:.2f} % ({round(70 * error)} of 70 wrong)" in lines[7]
-    assert lines[6].startswith("the time went into: ") and "% evaluation" in lines[6]
+    assert lines[6].startswith("time: ") and "% compiling" in lines[6]
     assert len(lines) == 8
 
 

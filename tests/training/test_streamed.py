@@ -1,6 +1,7 @@
 """Runs on photos that stream from files: the same loop, its promises kept."""
 
 import json
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -263,3 +264,41 @@ def test_an_exported_network_knows_how_photos_are_prepared(root, finished):
         config.data.image_size, config.data.eval_resize = 224, 224 + size
         how, _ = sets.preprocessing(Recorded(config))
         assert int(how.size / how.crop) == 224 + size
+
+
+def test_a_moved_run_needs_no_data_and_knows_its_classes(root, finished, tmp_path, capsys):
+    """The directory is all that `predict` needs; other classes are refused."""
+    moved, folder = tmp_path / "moved", tmp_path / "photos"
+    shutil.copytree(finished[0], moved)
+    manifest = json.loads((moved / "config.json").read_text())
+    manifest["config"]["data"]["dir"] = str(tmp_path / "gone")
+    (moved / "config.json").write_text(json.dumps(manifest))
+    photo = next((root / "val" / "ant").glob("*.jpg"))
+    assert main(["predict", str(moved), str(photo)]) == 0
+    shown = capsys.readouterr().out
+    assert "ant" in shown and "bee" in shown and len(shown.splitlines()) == 3
+
+    shutil.copytree(root, folder)
+    for part in folder.iterdir():
+        if part.is_dir() and (part / "bee").is_dir():
+            (part / "bee").rename(part / "wasp")
+    capsys.readouterr()
+    assert main(["evaluate", str(moved), "--data", f"folder:{folder}"]) == 2
+    assert "has other classes than folder:" in (text := capsys.readouterr().err)
+    assert "class 1 is 'bee' there and 'wasp' here" in text
+    assert main(["evaluate", str(moved), "--data", f"folder:{root}", "--split", "val"]) == 0
+    assert f"{moved}: best checkpoint, step " in (out := capsys.readouterr().out)
+    assert "chosen by its error on" in out and "top-5" not in out
+
+
+def test_a_run_of_other_classes_is_not_resumed(root, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(root, folder)
+    config = config_of(f"folder:{folder}", steps=2)
+    list(train(config, tmp_path / "run"))
+    for part in folder.iterdir():
+        if (part / "bee").is_dir():
+            (part / "bee").rename(part / "wasp")
+    text = r"trained on other classes: .* was \['bee'\] and is \['wasp'\]"
+    with pytest.raises(ValueError, match=text):
+        list(train(config, tmp_path / "run", resume=True))

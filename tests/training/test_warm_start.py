@@ -10,6 +10,7 @@ import jaxcnn
 from jaxcnn.training.config import set_duration, validate
 from jaxcnn.training.config.files import read_config
 from jaxcnn.training.optim.optimizers import parameter_path
+from jaxcnn.training.output.trained import read_run
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.warm_start import with_layers
 from jaxcnn.weights import save
@@ -67,6 +68,23 @@ def test_weights_of_another_network(weights, tmp_path):
     config.model.name = "lenet5_1998"
     with pytest.raises(ValueError, match="lenet"):
         run(config, tmp_path)
+
+
+def test_a_run_begins_with_the_weights_of_another(tmp_path):
+    first = digits("")
+    first.model.weights = None
+    run(first, tmp_path / "first")
+    config = digits(tmp_path / "first")
+    config.optimizer = {"name": "sgd", "rates": ((r"fc.*", 1.0), (r"(?!fc).*", 0.0))}
+    run(config, tmp_path / "second")
+    before, after = (read_run(tmp_path / name).variables["params"] for name in ("first", "second"))
+    frozen = [name for name in before if not name.startswith("fc")]
+    for name in frozen:
+        jax.tree.map(np.testing.assert_array_equal, before[name], after[name])
+    assert frozen
+    config.model.name, config.optimizer = "lenet5_1998", {"name": "sgd"}
+    with pytest.raises(ValueError, match="is a run of 'lenet5_modern', not of 'lenet5_1998'"):
+        run(config, tmp_path / "third")
 
 
 VGG = {"widths": (4, 8, 8, 8, 8), "fc_width": 32, "min_size": 32}

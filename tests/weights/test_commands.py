@@ -63,7 +63,7 @@ def test_predict_by_published_weights_from_the_cache(tmp_path, image):
     state["fc.bias"][[281, 7]] = 9, 8
     put_in_cache(tmp_path / "hub", "resnet18.tv_in1k", state)
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "jaxcnn.cli", "predict", image, "--model", "resnet18.tv_in1k"]
+    command = [sys.executable, "-m", "jaxcnn.cli", "predict", "resnet18.tv_in1k", image]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -81,15 +81,28 @@ def test_predict_by_a_file(tmp_path, capsys, image):
     how = weights.Preprocessing(32, 1.0, "bilinear", (0.5,), (0.5,))
     path = tmp_path / "w.safetensors"
     weights.save(path, "lenet5", variables, preprocessing=how, class_names="abcdefghij")
-    rows = json.loads(run(capsys, "predict", image, image, "--weights", path, "--json", "--top", 2))
+    rows = json.loads(run(capsys, "predict", path, image, "--json", "--top", 2, image))
     assert [row["image"] for row in rows] == [image, image] and rows[0]["top"] == rows[1]["top"]
     first, second = rows[0]["top"]
     assert first["name"] == "abcdefghij"[first["index"]]
     assert 1 >= first["probability"] >= second["probability"] >= 0
-    assert "--top is 11" in error(capsys, "predict", image, "--weights", path, "--top", 11)
-    assert "neither --model nor --weights" in error(capsys, "predict", image)
-    text = error(capsys, "predict", tmp_path / "none.png", "--weights", path)
+    assert "--top is 11" in error(capsys, "predict", path, image, "--top", 11)
+    assert f"{image} is an image; the first argument" in error(capsys, "predict", image, image)
+    assert "no image is named" in error(capsys, "predict", path)
+    text = error(capsys, "predict", path, tmp_path / "none.png")
     assert text == f"there is no file {tmp_path / 'none.png'}"
+    assert main(["predict", str(image), "--weights", str(path)]) == 0  # as it was given before
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 6 and "now the first argument" in err
+
+
+def test_predict_of_few_classes(tmp_path, capsys, image):
+    model = jaxcnn.create_model("lenet5", num_classes=2)
+    variables = model.init(jax.random.key(0), jax.numpy.zeros((1, 32, 32, 1)))
+    path = tmp_path / "w.safetensors"
+    weights.save(path, "lenet5", variables, class_names=("cat", "dog"))
+    lines = run(capsys, "predict", path, image).splitlines()
+    assert {line.split()[-1] for line in lines[1:]} == {"cat", "dog"}
 
 
 def test_export_of_a_run(tmp_path, capsys):
@@ -117,4 +130,4 @@ def test_export_of_a_run(tmp_path, capsys):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     recorded = [row["top1_error"] for row in rows if row["kind"] == "eval"]
     assert error_rate == pytest.approx(recorded[-1], abs=1e-6)
-    assert "holds no run" in error(capsys, "export", tmp_path, path)
+    assert "is not a run directory" in error(capsys, "export", tmp_path, path)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxcnn._checks import near, one_of
-from jaxcnn.models.registry import resolve
+from jaxcnn._checks import near
 from jaxcnn.training.config.schema import (
-    DTYPES,
+    FIELDS,
     FREE,
     HOW,
-    MEMBERS_BY,
-    PARALLEL,
     default_config,
     leaves,
     units,
@@ -28,6 +26,8 @@ def validate(config: Mapping[str, Any]) -> None:
     Raises:
       ValueError: an unknown or missing field, or a value that cannot be, named.
     """
+    from jaxcnn.models.registry import resolve  # who only reads runs need not wait for JAX
+
     known, given = leaves(default_config()), leaves(config)
     for field in given:
         if field not in known and not within(field, FREE):
@@ -36,29 +36,15 @@ def validate(config: Mapping[str, Any]) -> None:
         if field not in given and not within(field, FREE):
             raise ValueError(f"config.{field} is missing")
     for section in ("loss", "optimizer", "schedule"):
-        if section not in config:
+        if not isinstance(config.get(section), (ConfigDict, Mapping)):
             raise ValueError(f"config.{section} is missing")
-    resolve(given["model.name"])
-    one_of("config.model.dtype", given["model.dtype"], DTYPES)
-    one_of("config.train.parallel", given["train.parallel"], PARALLEL)
-    if given["train.members_by"] is not None:
-        one_of("config.train.members_by", given["train.members_by"], MEMBERS_BY)
+        given |= {f"{section}.{name}": config[section][name] for name in config[section]}
+    for field, value in given.items():
+        if field in FIELDS:
+            check_field(field, value)
+    check_options(resolve(given["model.name"]), config["model"]["options"])
     if given["model.weights_only"] is not None and given["model.weights"] is None:
         raise ValueError("config.model.weights_only is set, and config.model.weights is not")
-    counts = ("train.batch_size", "train.accumulate", "eval.batch_size", "checkpoint.keep")
-    for field in (*counts, "log.every_steps"):
-        _at_least(field, given[field], 1)
-    for field in ("train.seed", "train.devices", "train.steps_per_call", "log.profile"):
-        _at_least(field, given[field], 0)
-    if given["train.bn_group"] is not None:
-        _at_least("train.bn_group", given["train.bn_group"], 1)
-    for field in ("train.init_seed", "train.dropout_seed"):
-        if given[field] is not None:
-            _at_least(field, given[field], 0)
-    smoothing, decay = given.get("loss.label_smoothing", 0), given["train.ema_decay"]
-    for field, value in (("loss.label_smoothing", smoothing), ("train.ema_decay", decay)):
-        if not 0 <= value < 1:
-            raise ValueError(f"config.{field} is {value}; it must be in [0, 1)")
     for section, name in (("train", "length"), ("eval", "every"), ("checkpoint", "every")):
         known_units = [f"{section}.{name}_{unit}" for unit in units(name)]
         values = [given[field] for field in known_units if given[field] is not None]
@@ -66,8 +52,59 @@ def validate(config: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"set one of config.{', config.'.join(known_units)}, not {len(values)}"
             )
-        if not values[0] > 0:
-            raise ValueError(f"config.{section}.{name} is {values[0]}; it must be above 0")
+
+
+def check_field(name: str, value: Any) -> None:
+    """Raises ValueError unless a field may have this value; see `schema.FIELDS`."""
+    field = FIELDS[name]
+    if value is None and field.optional:
+        return
+    if value is None or not field.is_valid(value):
+        hint = near(str(value), field.choices) or f"; it must be {field.valid}"
+        raise ValueError(f"config.{name} is {_shown(value)}{hint}")
+
+
+def _shown(value: Any) -> str:
+    """A value in one line; that of a section has several."""
+    return " ".join(repr(value).split())
+
+
+# Options of a network that follow from the rest of the configuration.
+_FIXED_OPTIONS = {
+    "num_classes": "the data",
+    "dtype": "config.model.dtype",
+    "axis_name": "config.train.bn_sync",
+    "bn_group": "config.train.bn_group",
+}
+_OPTION_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+}
+
+
+def check_options(model: str, options: Any) -> None:
+    """Raises ValueError unless a network has these options, with values of their types."""
+    if not isinstance(options, (ConfigDict, Mapping)):
+        raise ValueError(f"config.model.options is {options!r}; it must be fields and values")
+    from jaxcnn.models.registry import create_model
+
+    module = create_model(model)
+    types = {field.name: field.type for field in dataclasses.fields(module)}
+    for name in options:
+        value = options[name]
+        if name in _FIXED_OPTIONS:
+            raise ValueError(
+                f"config.model.options.{name} cannot be set; it follows from {_FIXED_OPTIONS[name]}"
+            )
+        if name not in types or name in ("parent", "name"):
+            raise ValueError(f"unknown option {name!r} of model {model!r}{near(name, types)}")
+        right = _OPTION_TYPES.get(str(types[name]))
+        if right and not (isinstance(value, right) and (bool in right or value is not True)):
+            raise ValueError(
+                f"config.model.options.{name} is {_shown(value)}; it must be {types[name]}"
+            )
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -84,11 +121,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _plain(value: Any) -> Any:
     """A value as JSON gives it back."""
     return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
-
-
-def _at_least(field: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"config.{field} is {value!r}; it must be an integer, {least} or more")
 
 
 class Recorded(Mapping):

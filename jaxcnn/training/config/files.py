@@ -3,46 +3,90 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import hashlib
 import importlib.util
+import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxcnn._checks import near
-from jaxcnn.training.config.schema import FREE, leaves, units, within
+from jaxcnn import configs
+from jaxcnn._checks import did_you_mean, near
+from jaxcnn.training.config.schema import FREE, SECTION_FIELDS, leaves, units, within
+
+_BOOLS = {"true": True, "1": True, "false": False, "0": False}
+_log = logging.getLogger(__name__)
 
 
 def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) -> ConfigDict:
-    """Reads "path/to/file.py" or "path/to/file.py:argument" and applies overrides.
+    """Reads a recipe or a configuration file, and applies overrides.
 
-    The file has `get_config(arg=None) -> ConfigDict`; it may import files beside it.
+    The file has `get_config(arg=None) -> ConfigDict`; it may import files beside it, as
+    `from .other import thing`.
 
     Args:
-      spec: path, and what `get_config` is called with.
+      spec: name of a recipe or path of a file, and after ":" what `get_config` is called with:
+        "cifar_resnet:56", "path/to/file.py", "path/to/file.py:argument".
       overrides: {"train.batch_size": "64"}, or "train.batch_size=64" strings. A value is read as
         the field's own type; "none" clears a field that may be None.
 
     Raises:
-      ValueError: no such file or `get_config`, an unknown field, or a value of another type.
+      ValueError: no such file or `get_config`, a mistake in the file, an unknown field, or a value
+        of another type.
     """
     path, argument = split_spec(spec)
     get_config = load_function(path, "get_config")
-    config = get_config(argument) if argument else get_config()
+    with _mistakes_in(path):
+        config = get_config(argument) if argument else get_config()
+    if not isinstance(config, ConfigDict):
+        raise ValueError(
+            f"get_config() of {path} returned {type(config).__name__}; it must return a ConfigDict"
+        )
     if not isinstance(overrides, Mapping):
         overrides = split_overrides(overrides)
-    for field, text in overrides.items():
-        override(config, field, text)
-        _clear_other_unit(config, field, overrides)
+    apply_overrides(config, overrides)
     return config
 
 
+def apply_overrides(config: ConfigDict, overrides: Mapping[str, str]) -> None:
+    """Sets fields from their texts, in order; errors as `read_config`."""
+    for field, text in overrides.items():
+        override(config, field, text)
+    settle(config, overrides)
+
+
+def settle(config: ConfigDict, fields: Iterable[str]) -> None:
+    """What follows from the fields that were set.
+
+    A duration in steps clears the one in epochs. Another optimizer, schedule or loss has other
+    fields: those that it does not take are dropped, with a notice, unless they were set as well.
+    """
+    fields = list(fields)
+    for field in fields:
+        _clear_other_unit(config, field, fields)
+        section, _, name = field.partition(".")
+        if name == "name" and section in SECTION_FIELDS:
+            _drop_fields_of_others(config[section], section, fields)
+
+
 def split_spec(spec: str) -> tuple[Path, str]:
-    """The file and the argument of "path/to/file.py:argument", "" for none."""
+    """The file and the argument of "path/to/file.py:argument" or "recipe:argument"."""
     path, suffix, argument = spec.partition(".py:")
-    return Path(path + suffix.removesuffix(":")), argument
+    if suffix:
+        return Path(path + ".py").expanduser(), argument
+    if not spec.endswith(".py"):
+        name, _, argument = spec.partition(":")
+        if (recipe := configs.find(name)) is not None:
+            return recipe, argument
+        if "/" not in name:
+            return Path(name), argument
+    return Path(spec).expanduser(), ""
 
 
 def split_overrides(texts: Sequence[str]) -> dict[str, str]:
@@ -56,22 +100,65 @@ def split_overrides(texts: Sequence[str]) -> dict[str, str]:
 def load_function(path: Path, name: str) -> Callable:
     """A function of a Python file, which may import files beside it; errors as `read_config`."""
     if path.suffix != ".py" or not path.is_file():
-        beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise ValueError(f"no configuration file {str(path)!r}{near(path.name, beside)}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+        what = "configuration file" if path.suffix == ".py" else "recipe or configuration file"
+        raise ValueError(f"no {what} {str(path)!r}{_similar(path)}")
+    module_name = f"{_package(path.parent.resolve())}.{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.parent.resolve())
-    sys.path.insert(0, folder)
+    sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
+        with _mistakes_in(path):
+            spec.loader.exec_module(module)
     finally:
-        sys.path.remove(folder)
+        sys.modules.pop(
+            module_name, None
+        )  # a file that is changed and read again is another module
     if not hasattr(module, name):
         raise ValueError(f"{path} has no {name}()")
     return getattr(module, name)
+
+
+def _package(folder: Path) -> str:
+    """Name of a package made of the files of a folder, so that they can import each other."""
+    if folder == configs.FOLDER.resolve():
+        return configs.__name__
+    name = "jaxcnn_configs_" + hashlib.sha256(str(folder).encode("utf-8", "replace")).hexdigest()
+    if name not in sys.modules:
+        package = types.ModuleType(name)
+        package.__path__ = [str(folder)]
+        sys.modules[name] = package
+    return name
+
+
+def _similar(path: Path) -> str:
+    """'; did you mean ...?' of the files beside a path that is none, or of the recipes."""
+    beside = sorted(path.parent.glob("[!_]*.py")) if path.suffix == ".py" else []
+    found = configs.similar(path.stem, [p.stem for p in beside])
+    words = [f"{stem}.py" for stem in found] or configs.similar(str(path))
+    return did_you_mean(words) or "; `jaxcnn train` lists the recipes"
+
+
+@contextlib.contextmanager
+def _mistakes_in(path: Path) -> Iterator[None]:
+    """A mistake in a configuration file as one line that names the place.
+
+    A ValueError that the file raises itself, such as of its argument, stays as it is.
+    """
+    try:
+        yield
+    except ValueError:
+        raise
+    except SyntaxError as error:
+        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        text = str(error) or type(error).__name__
+        if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
+            text += f"; a file beside it is imported as `from . import {error.name}`"
+        raise ValueError(f"{where}: {text}") from error
 
 
 def override(config: ConfigDict, field: str, text: str) -> None:
@@ -96,29 +183,43 @@ def override(config: ConfigDict, field: str, text: str) -> None:
         inner = ", ".join(f"config.{field}.{name}" for name in section[last])
         raise ValueError(f"config.{field} is a section; set one of its fields: {inner}")
     try:
-        section[last] = _parse(text, section.get_type(last))
+        section[last] = parse_value(text, section.get_type(last))
     except (ValueError, TypeError, KeyError, SyntaxError) as error:
         kind = section.get_type(last).__name__
         raise ValueError(f"config.{field} is {text!r}; it must be of type {kind}") from error
 
 
-def _clear_other_unit(config: ConfigDict, field: str, overrides: Mapping[str, str]) -> None:
+def _clear_other_unit(config: ConfigDict, field: str, given: Sequence[str]) -> None:
     """A duration that is set in steps is no longer one in epochs."""
     stem, _, unit = field.rpartition("_")
     if unit in units("every"):
         for other in units("every"):
             name = f"{stem}_{other}"
-            if name != field and name not in overrides and name in leaves(config):
+            if name != field and name not in given and name in leaves(config):
                 override(config, name, "none")
 
 
-def _parse(text: str, kind: type) -> Any:
+def _drop_fields_of_others(section: ConfigDict, title: str, given: Sequence[str]) -> None:
+    taken = SECTION_FIELDS[title](section.name)
+    dropped = [f for f in section if f not in taken and f"{title}.{f}" not in given]
+    with section.unlocked():
+        for field in dropped:
+            del section[field]
+    if dropped:
+        names = ", ".join(f"config.{title}.{field}" for field in dropped)
+        _log.warning("%s %r does not take %s: dropped", title, section.name, names)
+
+
+def parse_value(text: str, kind: type) -> Any:
+    """A value of a type from its text. Raises ValueError or TypeError if it is none."""
     if text.lower() == "none":
         return None
     if kind is str:
         return text
     if kind is bool:
-        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if text.lower() not in _BOOLS:
+            raise ValueError(f"{text!r} is neither true nor false")
+        return _BOOLS[text.lower()]
     if kind in (int, float):
         return kind(text)
     value = ast.literal_eval(text)

@@ -6,14 +6,17 @@ A configuration is a `ConfigDict` of sections. Durations are named by unit, such
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("auto", "jit", "shard_map", "pmap")
 MEMBERS_BY = ("turn", "vmap")
+MOST_MEMBERS = 1000
 # Sections whose fields depend on the name in them; whoever reads them checks them.
 FREE = ("model.options", "loss", "optimizer", "schedule")
 # Fields that change how a run is carried out, and not what comes out of it.
@@ -23,13 +26,221 @@ HOW = (
 )
 
 
+class Field(NamedTuple):
+    """What a field may hold.
+
+    Attributes:
+      valid: in words, after "it must be".
+      is_valid: of a value that is not None.
+      optional: whether it may be None.
+      choices: the texts that it may be, for near matches.
+    """
+
+    valid: str
+    is_valid: Callable[[Any], bool]
+    optional: bool = False
+    choices: tuple[str, ...] = ()
+
+
+_LARGE = 10**9
+
+
+def _integer(least: int, most: int = _LARGE, *, optional: bool = False) -> Field:
+    def is_valid(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+    return Field(f"an integer, {least} or more and at most {most:,}", is_valid, optional)
+
+
+def _number(least: float, most: float, bounds: str = "[]", *, optional: bool = False) -> Field:
+    """`bounds` are as in mathematics: "(]" is above `least` and at most `most`."""
+
+    def is_valid(value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        above = value > least if bounds[0] == "(" else value >= least
+        return above and (value < most if bounds[1] == ")" else value <= most)
+
+    return Field(f"a number in {bounds[0]}{least:g}, {most:g}{bounds[1]}", is_valid, optional)
+
+
+def _text(*choices: str, optional: bool = False) -> Field:
+    def is_valid(value: Any) -> bool:
+        return isinstance(value, str) and bool(value) and (not choices or value in choices)
+
+    valid = f"one of {', '.join(choices)}" if choices else "a text that is not empty"
+    return Field(valid, is_valid, optional, choices)
+
+
+def _is_pairs(value: Any, second: Callable[[Any], bool] = lambda _: True) -> bool:
+    """((text, anything), ...)."""
+    return isinstance(value, (tuple, list)) and all(
+        isinstance(p, (tuple, list)) and len(p) == 2 and isinstance(p[0], str) and second(p[1])
+        for p in value
+    )
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_regex(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(re.compile(value))
+    except re.error:
+        return False
+
+
+def _is_boundaries(value: Any) -> bool:
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return len(values) > 0 and all(_is_share(v) and 0 < v < 1e15 for v in values)
+
+
+def _is_members(value: Any) -> bool:
+    """A count or a list of values; `training.ensemble.members` reads them."""
+    if not isinstance(value, str):
+        return False
+    count = int(value) if value.strip().isdigit() else value.count(",") + 1
+    return 1 <= count <= MOST_MEMBERS
+
+
+def _durations(name: str) -> dict[str, Field]:
+    """By unit, of a duration that is one number."""
+    return {
+        f"{name}_epochs": _number(0, 1e6, "(]", optional=True),
+        f"{name}_steps": _integer(1, optional=True),
+        f"{name}_examples": _integer(1, 10**15, optional=True),
+        f"{name}_percent": _number(0, 100, "(]", optional=True),
+    }
+
+
+_SWITCH = Field("True or False", lambda value: isinstance(value, bool))
+_SEED = _integer(0, 2**32 - 1)
+_PIXELS = _integer(1, 2**14, optional=True)
+_SHARES = Field(
+    "pairs of a regular expression and a number",
+    lambda value: _is_pairs(value, _is_share),
+    optional=True,
+)
+_BATCH = _integer(1, 2**20)
+_UNIT_NUMBER = _number(0, 1, "[)")
+
+# What each field may hold; of `loss`, `optimizer` and `schedule` the fields of all of their kinds.
+FIELDS: dict[str, Field] = {
+    "model.name": _text(),
+    "model.dtype": _text(*DTYPES),
+    "model.weights": _text(optional=True),
+    "model.weights_only": Field("a regular expression", _is_regex, True),
+    "data.source": _text(),
+    "data.dir": _text(optional=True),
+    "data.train_split": _text(),
+    "data.test_split": _text(),
+    "data.augment": Field(
+        "pairs of name and amount, such as (('pad_crop', 4), ('flip', 0.5))", _is_pairs
+    ),
+    "data.mixup": _number(0, 100),
+    "data.cutmix": _number(0, 100),
+    "data.image_size": _PIXELS,
+    "data.crop": _text(optional=True),
+    "data.eval_size": _PIXELS,
+    "data.eval_resize": _PIXELS,
+    "data.workers": _integer(0, 1024, optional=True),
+    "train.batch_size": _BATCH,
+    **{f"train.{k}": v for k, v in _durations("length").items() if not k.endswith("percent")},
+    "train.seed": _SEED,
+    "train.init_seed": _SEED._replace(optional=True),
+    "train.dropout_seed": _SEED._replace(optional=True),
+    "train.members": Field(
+        f"a number, 1 to {MOST_MEMBERS:,}, or FIELD=VALUE,VALUE,...", _is_members, True
+    ),
+    "train.members_by": _text(*MEMBERS_BY, optional=True),
+    "train.parallel": _text(*PARALLEL),
+    "train.devices": _integer(0, 2**20),
+    "train.bn_sync": _text("global", "local"),
+    "train.bn_group": _BATCH._replace(optional=True),
+    "train.deterministic": _SWITCH,
+    "train.steps_per_call": _integer(0, 10**6),
+    "train.accumulate": _BATCH,
+    "train.ema_decay": _UNIT_NUMBER,
+    "loss.name": _text(),
+    "loss.label_smoothing": _UNIT_NUMBER,
+    "loss.threshold": _UNIT_NUMBER._replace(optional=True),
+    "loss.aux_weight": _number(0, 1e6),
+    "loss.box_weight": _number(0, 1e6),
+    "optimizer.name": _text(),
+    "optimizer.weight_decay": _number(0, 1e3),
+    "optimizer.decay": Field(
+        "'all', 'kernels', or pairs of a regular expression and a number",
+        lambda value: value in ("all", "kernels") or _is_pairs(value, _is_share),
+    ),
+    "optimizer.rates": _SHARES,
+    "optimizer.clip_norm": _number(0, 1e6, "(]", optional=True),
+    "optimizer.clip_adaptive": _number(0, 1e6, "(]", optional=True),
+    **{f"optimizer.{name}": _UNIT_NUMBER for name in ("momentum", "b1", "b2", "rho")},
+    **{f"optimizer.{name}": _number(0, 1e3, "(]") for name in ("eps", "trust")},
+    "optimizer.nesterov": _SWITCH,
+    "schedule.name": _text(),
+    "schedule.learning_rate": _number(0, 1e6, "(]"),
+    "schedule.factor": _number(0, 1, "()"),
+    "schedule.final": _number(0, 1),
+    "schedule.start": _number(0, 1),
+    "schedule.power": _number(0, 100, "(]"),
+    "schedule.patience": _integer(1),
+    "schedule.cooldown": _integer(0),
+    "schedule.rtol": _UNIT_NUMBER,
+    "schedule.min_scale": _number(0, 1),
+    "schedule.staircase": _SWITCH,
+    "schedule.warmup": _text("linear", "constant"),
+    "schedule.warmup_from": _number(0, 1e6),
+    **{f"schedule.{name}": field for name, field in _durations("every").items()},
+    **{f"schedule.{name}": field for name, field in _durations("rise").items()},
+    "schedule.warmup_epochs": _number(0, 1e6, optional=True),
+    "schedule.warmup_steps": _integer(0, optional=True),
+    "schedule.warmup_examples": _integer(0, 10**15, optional=True),
+    "schedule.warmup_percent": _number(0, 100, optional=True),
+    **{
+        f"schedule.boundaries_{unit}": Field("positive numbers", _is_boundaries, True)
+        for unit in ("epochs", "steps", "examples", "percent")
+    },
+    "eval.batch_size": _BATCH,
+    **{f"eval.{name}": field for name, field in _durations("every").items()},
+    **{f"checkpoint.{name}": field for name, field in _durations("every").items()},
+    "checkpoint.keep": _integer(1, 10**6),
+    "log.every_steps": _integer(1),
+    "log.profile": _integer(0, 10**6),
+    "log.wandb": _text(optional=True),
+}
+
+
+def _optimizer_fields(name: str) -> set[str]:
+    from jaxcnn.training.optim import optimizers, rules
+
+    return {*optimizers.COMMON_FIELDS, *rules.RULES.get(name, (None, ()))[1]}
+
+
+def _loss_fields(name: str) -> set[str]:
+    import inspect
+
+    from jaxcnn.training.optim import losses
+
+    own = inspect.signature(losses.LOSSES[name]).parameters if name in losses.LOSSES else ()
+    return {"name", "aux_weight", "box_weight", *own}
+
+
+# Of a section whose fields depend on the name in it: the fields that a name takes.
+SECTION_FIELDS: dict[str, Callable[[str], set[str]]] = {
+    "optimizer": _optimizer_fields,
+    "loss": _loss_fields,
+}
+
+
 def default_config() -> ConfigDict:
     """All fields with their defaults, locked: a field that is not there cannot be set.
 
     model: `name` (id or alias), `dtype` of the computation ("float32" or "bfloat16"), `options`
-      (further fields of the network), `weights` (published ones or a file, from which all but the
-      classifiers begin; see `jaxcnn.load_pretrained`), `weights_only` (regular expression of the
-      layers that begin so instead, the weights being perhaps another network's).
+      (further fields of the network), `weights` (a run's directory, published ones or a file, from
+      which all but the classifiers begin; see `jaxcnn.load_pretrained`), `weights_only` (regular
+      expression of the layers that begin so instead, perhaps with another network's weights).
     data: `source` and `dir` (see `jaxcnn.data.catalog`), `train_split`, `test_split`, `augment`
       (see `jaxcnn.training.input.preprocess`), `mixup` and `cutmix` (see
       `jaxcnn.data.augment.mixing`). Of photos that are streamed ("folder:PATH", "archive:PATH",

@@ -20,7 +20,8 @@ from jaxcnn.training.config import validate
 from jaxcnn.training.config.files import load_function, read_config, split_overrides, split_spec
 from jaxcnn.training.ensemble import members
 from jaxcnn.training.ensemble import shared as members_shared
-from jaxcnn.training.output.workdir import member_directory, write_manifest
+from jaxcnn.training.output.records import member_directory
+from jaxcnn.training.output.workdir import write_manifest
 
 
 @dataclasses.dataclass(frozen=True)

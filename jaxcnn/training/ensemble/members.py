@@ -34,7 +34,8 @@ from jaxcnn.training.config.files import override
 from jaxcnn.training.ensemble import lockstep
 from jaxcnn.training.ensemble import shared as members_shared
 from jaxcnn.training.loop import train_one
-from jaxcnn.training.output.workdir import MANIFEST, claim, member_directory, write_manifest
+from jaxcnn.training.output.records import MANIFEST, member_directory
+from jaxcnn.training.output.workdir import claim, write_manifest
 
 RATE = "schedule.learning_rate"
 FIELDS = ("train.seed", "train.init_seed", "train.dropout_seed", RATE)

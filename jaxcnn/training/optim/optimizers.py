@@ -40,7 +40,7 @@ DECAYS = {
     "all": ((".*", 1.0),),
     "kernels": ((r"(.*/)?kernel", 1.0), (r"(?!(.*/)?kernel$).*", 0.0)),
 }
-_COMMON_FIELDS = ("name", "weight_decay", "decay", "rates", "clip_norm", "clip_adaptive")
+COMMON_FIELDS = ("name", "weight_decay", "decay", "rates", "clip_norm", "clip_adaptive")
 
 
 def make_optimizer(
@@ -69,7 +69,7 @@ def make_optimizer(
     """
     name = one_of("optimizer.name", optimizer.get("name", "sgd"), OPTIMIZERS)
     rule, defaults = RULES[name]
-    check_fields("optimizer", optimizer, (*_COMMON_FIELDS, *defaults))
+    check_fields("optimizer", optimizer, (*COMMON_FIELDS, *defaults))
     options = {field: optimizer.get(field, default) for field, default in defaults.items()}
     for field in ("momentum", "b1", "b2", "rho"):
         if field in options:

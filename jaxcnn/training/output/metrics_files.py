@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn._files import write_text
-from jaxcnn.metrics import localization
 from jaxcnn.training.output.wandb import WandbRows
 
 JSONL = "metrics.jsonl"
 CSV = "metrics.csv"
 TENSORBOARD = "tensorboard"
+
+# `metrics.localization.ERRORS`, of which the first selects checkpoints; rows are read without JAX.
+_LOCALIZATION = ("localisation_top1_error", "localisation_top5_error")
 
 # The columns of both files. A row has those that its kind has.
 COLUMNS = (
@@ -24,14 +26,14 @@ COLUMNS = (
     *("learning_rate", "grad_norm", "images_per_second", "step_ms", "data_wait_ms"),
     *("device_memory_mib", "eval_seconds", "checkpoint_seconds"),
     *("ema_loss", "ema_top1_error", "ema_top5_error"),
-    *(prefix + name for prefix in ("", "ema_") for name in ("box_loss", *localization.ERRORS)),
+    *(prefix + name for prefix in ("", "ema_") for name in ("box_loss", *_LOCALIZATION)),
 )
 
 
 def score(values: Mapping[str, Any]) -> float:
     """The error of an evaluation by which the best one is chosen: of class and box where both are
     learnt, else of the class."""
-    return values.get(localization.ERRORS[0], values["top1_error"])
+    return values.get(_LOCALIZATION[0], values["top1_error"])
 
 
 class MetricsFiles:

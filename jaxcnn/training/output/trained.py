@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import SingleDeviceSharding
 
-from jaxcnn.data.preprocessing import Preprocessing
-from jaxcnn.reporting.compare_runs import Run
+from jaxcnn._files import local_path
+from jaxcnn.data.preprocessing import Preprocessing, from_dict
 from jaxcnn.training.config.checks import Recorded
-from jaxcnn.training.config.schema import leaves
 from jaxcnn.training.input import sets
 from jaxcnn.training.output.checkpoints import Checkpoints
-from jaxcnn.training.output.metrics_files import read_rows, score
-from jaxcnn.training.output.workdir import (
-    BEST,
-    CHECKPOINTS,
-    MANIFEST,
-    member_directory,
-    read_manifest,
-)
+from jaxcnn.training.output.records import MANIFEST, read_manifest
+from jaxcnn.training.output.workdir import BEST, CHECKPOINTS
 
 _FOLDERS = {"best": BEST, "newest": CHECKPOINTS}
 
@@ -43,20 +36,25 @@ class Learnt(NamedTuple):
 def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
     """Reads a run's best checkpoint, or its newest one, onto one device.
 
-    The running average is taken where the run has one. The data have to be there
-    as in training: their normalisation is a part of the network.
+    The running average is taken where the run has one. The directory is all that is needed; of runs
+    that do not record their data in `config.json` (those of before 0.2) the data have to be there.
 
     Raises:
       ValueError: the directory holds no run, or the run no such checkpoint.
       FileNotFoundError: the data are not where they were.
     """
-    workdir = Path(workdir).absolute()
+    workdir = local_path(workdir).absolute()
     if not (workdir / MANIFEST).is_file():
-        raise ValueError(f"{workdir} holds no run: there is no {MANIFEST}")
-    config = read_manifest(workdir)["config"]
+        raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
+    manifest = read_manifest(workdir)
+    config = manifest["config"]
     folder = workdir / _FOLDERS[checkpoint]
     step, state = read_state(folder)
-    preprocessing, class_names = sets.preprocessing(Recorded(config))
+    if "preprocessing" in manifest:
+        preprocessing = from_dict(manifest["preprocessing"])
+        class_names = tuple(manifest["class_names"])
+    else:
+        preprocessing, class_names = sets.preprocessing(Recorded(config))
     held = state if state["ema"] is None else state["ema"]
     return Learnt(
         config["model"]["name"],
@@ -92,27 +90,6 @@ def read_state(folder: str | Path, step: int | None = None) -> tuple[int, Any]:
         )
         state, _ = checkpoints.restore(step, like)
     return step, state
-
-
-def open_runs(directories: Sequence[str]) -> list[Run]:
-    """The runs of some directories, finished or not; one that holds members stands for all of them.
-
-    Raises:
-      ValueError: a directory holds no run.
-    """
-    runs = []
-    for text in directories:
-        path = Path(text)
-        if not (path / MANIFEST).is_file():
-            raise ValueError(f"{text} holds no run: there is no {MANIFEST}")
-        count = read_manifest(path).get("members", 0)
-        for one in [member_directory(path, i) for i in range(count)] if count else [path]:
-            if (one / MANIFEST).is_file():
-                manifest, rows = read_manifest(one), read_rows(one)
-                scores = [score(row) for row in rows if row["kind"] == "eval"]
-                fields = leaves(manifest["config"])
-                runs.append(Run(str(one), manifest, rows, fields, min(scores, default=None)))
-    return runs
 
 
 @contextlib.contextmanager

@@ -16,13 +16,15 @@ from typing import Any
 import jax
 
 import jaxcnn
-from jaxcnn._files import write_text
+from jaxcnn._files import local_path, write_text
+from jaxcnn.data import preprocessing
 from jaxcnn.reporting import curves, samples
 from jaxcnn.runtime import distributed
-from jaxcnn.training.config import differences
+from jaxcnn.training.config import Recorded, differences
+from jaxcnn.training.input import sets
 from jaxcnn.training.output import checkpoints, metrics_files, profiling, wandb
+from jaxcnn.training.output.records import MANIFEST, read_manifest
 
-MANIFEST = "config.json"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
 
@@ -64,7 +66,7 @@ def claim(
     """
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other")
-    workdir = Path(workdir).absolute()
+    workdir = local_path(workdir).absolute()
     distributed.first_does(lambda: _claim(workdir, config, resume, overwrite))
     return workdir
 
@@ -85,6 +87,7 @@ def _claim(workdir: Path, config: Mapping[str, Any], resume: bool, overwrite: bo
             raise ValueError(
                 f"{workdir} holds a run with another configuration: {'; '.join(different)}"
             )
+        _check_classes(workdir, read_manifest(workdir), config)
     elif overwrite:
         _delete_run(workdir)
     else:
@@ -104,9 +107,40 @@ def write_manifest(workdir: Path, config: Any, facts: Mapping[str, Any]) -> None
         "devices": [str(device) for device in jax.devices()],
         "command": sys.argv,
         "git": git_state(Path(jaxcnn.__file__).parent),
+        **describe_data(config),
         **facts,
     }
     write_text(workdir / MANIFEST, json.dumps(content, indent=1) + "\n")
+
+
+def describe_data(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is needed of the data to use the network later, when they may be elsewhere or changed.
+
+    Returns:
+      `class_names`; `preprocessing` of an image that is evaluated; `train_size`, height and width
+      of training images. Nothing of a configuration that is not of a single run.
+    """
+    if "data" not in config:
+        return {}
+    how, class_names = sets.preprocessing(Recorded(config))
+    return {
+        "class_names": list(class_names),
+        "preprocessing": preprocessing.to_dict(how),
+        "train_size": config["data"]["image_size"] or how.size,
+    }
+
+
+def _check_classes(workdir: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raises ValueError if the data's classes are no longer those that the run began with."""
+    before = manifest.get("class_names")
+    now = describe_data(config).get("class_names")
+    if before and now and before != now:
+        pairs = zip(before, now)
+        place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(now)))
+        raise ValueError(
+            f"{workdir} was trained on other classes: {len(before)} then, {len(now)} now; class "
+            f"{place} was {before[place : place + 1]} and is {now[place : place + 1]}"
+        )
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
@@ -126,18 +160,6 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return {"revision": revision, "dirty": bool(changed)}
-
-
-def read_manifest(workdir: Path) -> dict[str, Any]:
-    """What `write_manifest` wrote. Raises ValueError if it is not such a file."""
-    path = workdir / MANIFEST
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or "config" not in content or "jaxcnn" not in content:
-        raise ValueError(f"{path} is not the manifest of a run; nothing was changed")
-    return content
 
 
 def _check_writable(workdir: Path) -> None:
@@ -165,8 +187,3 @@ def _delete_run(workdir: Path) -> None:
     for folder in folders:
         shutil.rmtree(folder)
     (workdir / MANIFEST).unlink()
-
-
-def member_directory(workdir: str | Path, member: int) -> Path:
-    """Where a member's run lies."""
-    return Path(workdir) / f"member_{member}"
