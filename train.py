@@ -60,9 +60,8 @@ def _is_override(argument: str) -> bool:
 
 def main(argv: Sequence[str]) -> int:
     del argv
-    from jaxcnn.runtime import heap
     from jaxcnn.cli import common
-    from jaxcnn.runtime import compilation_cache
+    from jaxcnn.runtime import compilation_cache, heap
 
     common.quiet()
     heap.keep_before_jax()
@@ -81,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"train.py: error: {one_line(error)}", file=sys.stderr)
         return common.MISTAKE
     workdir = WORKDIR.value or Path("runs") / _run_name(CONFIG.value)
-    processes = distributed.asked_for(
+    processes = distributed.distributed_options(
         DISTRIBUTED.value,
         coordinator=COORDINATOR.value,
         processes=PROCESSES.value,

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         )
     published = pretrained.WEIGHTS.get(args.model)
     if args.weights is not None and Path(args.weights).is_dir():
-        learnt = trained.read_run(args.weights)
+        learnt = trained.load_run(args.weights)
         how, variables, names = learnt.preprocessing, learnt.variables, learnt.class_names
         model = create_model(learnt.model, num_classes=len(names), **learnt.options)
     else:

@@ -79,10 +79,10 @@ def open_entry(what: str, checkpoint: str = "best") -> Entry:
       ValueError, FileNotFoundError: it is none of these, or cannot be read.
     """
     if (Path(what) / MANIFEST).is_file():
-        from jaxcnn.training.output.trained import read_run
+        from jaxcnn.training.output.trained import load_run
         from jaxcnn.weights import layout
 
-        run = read_run(what, checkpoint)
+        run = load_run(what, checkpoint)
         data = read_manifest(Path(what))["config"]["data"]
         classes = len(run.class_names)
         own_options = layout.frozen(run.options)  # lists of a file are tuples of the network
@@ -94,7 +94,7 @@ def open_entry(what: str, checkpoint: str = "best") -> Entry:
         names = tuple(run.class_names)
         return Entry(what, make, run.variables, run.preprocessing, classes, own, names)
     if Path(what).is_dir():
-        raise ValueError(f"{what} holds no run: there is no {MANIFEST}")
+        raise ValueError(f"{what} is not a run directory (no {MANIFEST})")
     if os.sep in what and not Path(what).exists():
         raise FileNotFoundError(f"there is no {what}")
     from jaxcnn.weights import loading

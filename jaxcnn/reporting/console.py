@@ -89,16 +89,15 @@ def _start_text(start: Mapping[str, Any]) -> str:
 
 
 def _compiled_text(values: Mapping[str, Any]) -> str:
-    memory = values.get("memory_bytes")
-    text = f"compiled the step in {values['seconds']:.1f} s"
-    if memory is not None:
-        text += f", it takes {memory / 2**20:,.1f} MiB"
+    cost = []
+    if (memory := values.get("memory_bytes")) is not None:
+        cost.append(f"{memory / 2**20:,.1f} MiB")
+    roofline = ""
     if "flops" in values:
-        text += (
-            f"; {values['flops'] / 1e9:,.3g} GFLOP, at most "
-            f"{values['images_per_second_at_most']:,.0f} images/s at the rate of matrix products"
-        )
-    return text
+        cost.append(f"{values['flops'] / 1e9:,.3g} GFLOP per step")
+        roofline = f"; matmul roofline {values['roofline_images_per_second']:,.0f} images/s"
+    text = f"compiled in {values['seconds']:.1f} s"
+    return f"{text} ({', '.join(cost)}{roofline})" if cost else text
 
 
 def _eval_text(report: Report, start: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
@@ -132,8 +131,8 @@ def _end_text(report: Report, start: Mapping[str, Any], workdir: str | Path) -> 
 
 
 def _shares_text(shares: Mapping[str, float]) -> str:
-    parts = (f"{100 * share:.0f} % {what}" for what, share in shares.items())
-    return f"the time went into: {', '.join(parts)}"
+    rounded = {what: round(100 * share) for what, share in shares.items()}
+    return "time: " + ", ".join(f"{share} % {what}" for what, share in rounded.items() if share)
 
 
 def _percent(share: float) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jaxcnn.reporting.report import Report
 from jaxcnn.studies.plan import Job
-from jaxcnn.training.loop import train
+from jaxcnn.training import train
 from jaxcnn.training.output.metrics_files import read_rows
 from jaxcnn.training.output.workdir import MANIFEST, read_manifest
 
@@ -37,11 +37,12 @@ def is_finished(job: Job, folder: Path) -> bool:
 def carry_out(job: Job, folder: Path, show: Callable[[Report], None] | None = None) -> str:
     """Trains a job to its end, from where it stands; returns what went wrong, "" for nothing."""
     try:
-        for report in train(job.config, folder / job.name, resume=True):
-            if show is not None:
-                show(report)
-            if report.kind == "stopped":
-                raise KeyboardInterrupt
+        with train(job.config, folder / job.name, resume=True) as reports:
+            for report in reports:
+                if show is not None:
+                    show(report)
+                if report.kind == "stopped":
+                    raise KeyboardInterrupt
     except FloatingPointError as error:
         return str(error)
     return ""

@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 from jaxcnn.models.costs import count_macs
 from jaxcnn.studies.study import Overrides, Run, Study, make_config
 from jaxcnn.training import engine, parallel
-from jaxcnn.training.build import Setup, make_setup
-from jaxcnn.training.config import Recorded, set_duration
+from jaxcnn.training.build import Experiment, build_experiment
+from jaxcnn.training.config import TrackedConfig, set_duration
 from jaxcnn.training.input import loaders
 from jaxcnn.training.output.workdir import member_directory
-from jaxcnn.training.state import abstract_variables, create_state
+from jaxcnn.training.state import abstract_variables
 
 _POINTS = 20  # evaluations of a run: the points of its curve
 _FEWEST_STEPS = 200  # a budget cuts steps down to this before it leaves runs out
@@ -110,7 +110,7 @@ def fit(
     Returns:
       Fields to set, the highest rank to keep, and in words what was scaled.
     """
-    wanted = _setup(make_jobs(study, overrides=overrides)[0].config).total_steps
+    wanted = _build(make_jobs(study, overrides=overrides)[0].config).calendar.total_steps
     count = seeds or 1
     steps, most_rank = wanted, max(run.rank for run in study.runs)
     for most_rank in sorted({run.rank for run in study.runs}, reverse=True):
@@ -147,34 +147,35 @@ def measure(study: Study, *, overrides: Overrides | None = None) -> list[Cost]:
 
 def _multiply_adds(config: ConfigDict) -> float:
     """Of one step."""
-    setup = _setup(config)
-    images = jax.ShapeDtypeStruct(setup.image_shape, jnp.float32)
-    variables = abstract_variables(setup.model, setup.image_shape)
-    return count_macs(setup.model.apply, variables, images) * setup.batch_size
+    experiment = _build(config)
+    images = jax.ShapeDtypeStruct(experiment.image_shape, jnp.float32)
+    variables = abstract_variables(experiment.model, experiment.image_shape)
+    return count_macs(experiment.model.apply, variables, images) * experiment.calendar.batch_size
 
 
 def _time(config: ConfigDict) -> Cost:
-    setup = _setup(config)
+    experiment = _build(config)
+    calendar = experiment.calendar
     began = time.perf_counter()
-    state = create_state(setup.model, setup.optimizer, jax.random.key(0), setup.image_shape)
-    state = parallel.place_state(state, setup.mesh)
-    feed = loaders.open_train(setup, 0, 0, None)
-    run, _ = engine.compile_train(setup, state, 0, jax.random.key(0), feed)
-    state, out = jax.block_until_ready(run(state, 0, setup.steps_at_once(0)))
+    state = engine.compile_init(experiment)(jax.random.key(0))
+    state = parallel.place_state(state, experiment.mesh)
+    key = parallel.place_state(jax.random.key(0), experiment.mesh)
+    loader = loaders.train_loader(experiment, 0, None)
+    train_step, count = engine.compile_train_step(experiment), calendar.steps_at_once(0)
+    state, out = jax.block_until_ready(train_step(state, loader.batch(0, count), key))
     compiled = time.perf_counter()
     for step in range(_TIMED_STEPS):
-        state, out = run(state, step, setup.steps_at_once(0))
+        state, out = train_step(state, loader.batch(step, count), key)
     jax.block_until_ready((state, out))
-    steps = _TIMED_STEPS * setup.steps_at_once(0)
     # an evaluation's share is about that of a step for each of its batches and a third more
-    seconds = (time.perf_counter() - compiled) / steps
-    feed.close()
-    evaluation = len(setup.test_set) / setup.batch_size / 3 * seconds
-    return Cost(compiled - began, seconds + evaluation * _POINTS / setup.total_steps)
+    seconds = (time.perf_counter() - compiled) / (_TIMED_STEPS * count)
+    loader.close()
+    evaluation = len(experiment.test_set) / calendar.batch_size / 3 * seconds
+    return Cost(compiled - began, seconds + evaluation * _POINTS / calendar.total_steps)
 
 
-def _setup(config: ConfigDict) -> Setup:
-    return make_setup(Recorded(config))
+def _build(config: ConfigDict) -> Experiment:
+    return build_experiment(TrackedConfig(config))
 
 
 def _with_points(config: ConfigDict) -> ConfigDict:

@@ -24,7 +24,7 @@ import optax
 from jax import lax
 
 from jaxcnn import metrics, ops
-from jaxcnn.training.input.preprocess import Batch, Prepare, gather
+from jaxcnn.training.input.preprocess import Batch, Preprocess, gather
 from jaxcnn.training.optim import losses
 from jaxcnn.training.state import TrainState, follow
 
@@ -42,7 +42,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     loss: Loss = losses.cross_entropy,
     *,
-    prepare: Prepare = gather,
+    preprocess: Preprocess = gather,
     aux_weight: float = 0.0,
     box_weight: float = 0.0,
     accumulate: int = 1,
@@ -55,14 +55,15 @@ def make_train_step(
       model: `model.apply(variables, images, train=True)` gives logits f32[N,K].
       optimizer: optax transform.
       loss: (logits f32[N,K], labels) to f32[N].
-      prepare: (batch, keys [N]) to {"image": f32[N,H,W,C], "label": i32[N]}, and "target" f32[N,K]
-        where the loss takes soft targets: looks up, augments, normalises. An example's key depends
-        on the run's key, the step and its slot only, so that the number of devices does not matter.
+      preprocess: (batch, keys [N]) to {"image": f32[N,H,W,C], "label": i32[N]}, and "target"
+        f32[N,K] where the loss takes soft targets: looks up, augments, normalizes. An example's key
+        depends on the run's key, the step and its slot only, so that the number of devices does not
+        matter.
       aux_weight: weight of each auxiliary head's loss; with 0 the heads are not computed.
       box_weight: weight of the box head's loss, see `losses.box_losses`; the metrics then have its
-        `box_loss` and the localisation errors, too.
+        `box_loss` and the localization errors, too.
       accumulate: the batch goes through the network in so many parts, one after another, and their
-        gradients and running statistics are averaged before the one update. BatchNorm normalises
+        gradients and running statistics are averaged before the one update. BatchNorm normalizes
         within a part: the step equals one of the whole batch on `accumulate` devices with
         statistics of their own, and without BatchNorm and dropout one of the whole batch.
       ema_decay: with it, `state.ema` follows parameters and statistics; see `state.follow`.
@@ -83,7 +84,7 @@ def make_train_step(
     def step(state, batch, key):
         key, dropout = key if key.ndim else (key, key)
         key, dropout = (jax.random.fold_in(k, state.step) for k in (key, dropout))
-        batch = prepare(batch, example_keys(key, batch, axis_name))
+        batch = preprocess(batch, example_keys(key, batch, axis_name))
         dropout = jax.random.fold_in(dropout, _DROPOUT)
         if axis_name:
             dropout = jax.random.fold_in(dropout, lax.axis_index(axis_name))
@@ -144,19 +145,19 @@ def make_eval_step(
     model: nn.Module,
     loss: Loss = losses.cross_entropy,
     *,
-    prepare: Prepare = gather,
+    preprocess: Preprocess = gather,
     boxes: bool = False,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], dict[str, tuple[Array, Array]]]:
     """Makes `eval_step(state, batch)`, the pairs `loss`, `top1_error`, `top5_error`.
 
-    As `make_train_step`; `prepare` is given None for keys, and where the batch has a `mask`
-    f32[N], only its examples with 1 are counted. With `boxes` also `box_loss` and the localisation
+    As `make_train_step`; `preprocess` is given None for keys, and where the batch has a `mask`
+    f32[N], only its examples with 1 are counted. With `boxes` also `box_loss` and the localization
     errors.
     """
 
     def eval_step(state, batch):
-        ready = prepare(batch, None)
+        ready = preprocess(batch, None)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         mask, collected = batch.get("mask"), ["endpoints"] if boxes else []
         logits, changed = model.apply(variables, ready["image"], train=False, mutable=collected)
@@ -190,7 +191,7 @@ def multi_step(step: Callable, steps: int) -> Callable:
 def run_keys(
     seed: int, init_seed: int | None = None, dropout_seed: int | None = None
 ) -> tuple[Array, Array]:
-    """(key of the initialisation, key of the run, which a step folds its number in).
+    """(key of the initialization, key of the run, which a step folds its number in).
 
     With `init_seed` the first is of that seed; with `dropout_seed` the second is two keys, [2], as
     `make_train_step` says.

@@ -15,7 +15,7 @@ from jaxcnn.training.state import TrainState
 from jaxcnn.weights import load_pretrained
 
 
-def with_trunk(
+def with_backbone(
     state: TrainState, weights: str, model: str, options: Mapping[str, Any]
 ) -> TrainState:
     """The state before the first step with all but the classifiers taken from stored weights.

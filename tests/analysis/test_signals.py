@@ -161,7 +161,7 @@ def test_command(tmp_path, capsys):
 
     for wrong, word in [
         (["lenet6"], "did you mean"),
-        ([str(tmp_path)], "holds no run"),
+        ([str(tmp_path)], "is not a run directory"),
         (["lenet5", "--batch", "0"], "batch is 0"),
         (["lenet5", "--out", "s.gif"], ".png"),
     ]:

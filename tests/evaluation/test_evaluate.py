@@ -185,7 +185,7 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
     one = str(runs[0] / "run0")
     for arguments, text in (
         ([one, "--protocol", "10corp"], "protocol is '10corp'; did you mean '10crop'"),
-        ([str(tmp_path)], "holds no run"),
+        ([str(tmp_path)], "is not a run directory"),
         ([one, "--data", "digitz"], "did you mean 'digits'"),
         ([one, "--data", "synthetic"], "channels; the network takes 1"),
         ([one, "--fit", "1.5"], "--fit is 1.5; it must be at least 0 and below 1"),

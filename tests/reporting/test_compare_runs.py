@@ -42,7 +42,7 @@ def test_table_and_figure(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments, text", [(["nowhere"], "holds no run"), (["a", "--out", "x.gif"], "x.gif")]
+    "arguments, text", [(["nowhere"], "is not a run directory"), (["a", "--out", "x.gif"], "x.gif")]
 )
 def test_mistakes(arguments, text, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

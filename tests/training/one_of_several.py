@@ -34,7 +34,7 @@ def main(port, count, number, folder, *scenes):
 
 
 def run(config, directory, **options):
-    from jaxcnn.training.loop import train
+    from jaxcnn.training import train
 
     config.train.devices = 0
     reports = list(train(config, directory, **options))
@@ -86,7 +86,7 @@ def resumed(config, folder, number):
 def stopped(config, folder, number):
     """The last process is asked to stop, and all stop at one step."""
     from jaxcnn.runtime import distributed
-    from jaxcnn.training.loop import train
+    from jaxcnn.training import train
 
     config.train.devices = 0
     config.train.length_steps = 4000

@@ -7,8 +7,8 @@ import pytest
 from tiny import Tiny
 
 from jaxcnn.models import registry
+from jaxcnn.training import train
 from jaxcnn.training.config import default_config, set_duration
-from jaxcnn.training.loop import train
 from jaxcnn.training.output import checkpoints
 
 

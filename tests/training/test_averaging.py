@@ -9,8 +9,7 @@ from small import assert_same_run, run, small_config, tiny_network  # noqa: F401
 from test_step import draw_batch
 from tiny import SHAPE, Tiny, begin
 
-from jaxcnn.training import state, step
-from jaxcnn.training.loop import train
+from jaxcnn.training import state, step, train
 from jaxcnn.training.state import averaged, decay_at
 
 

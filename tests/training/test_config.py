@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxcnn.training.build import make_setup
+from jaxcnn.training.build import build_experiment
 from jaxcnn.training.config import (
-    Recorded,
+    TrackedConfig,
     default_config,
     differences,
     leaves,
@@ -170,7 +170,7 @@ def test_differences_are_of_results_only():
 
 def test_fields_that_nothing_reads_are_found():
     config = default_config()
-    recorded = Recorded(config)
+    recorded = TrackedConfig(config)
     assert recorded.train.batch_size == recorded["train"]["batch_size"] == 128
     assert recorded.schedule.get("factor") is None
     dict(recorded.optimizer)
@@ -196,7 +196,7 @@ def test_a_duration_in_any_unit_clears_the_others(override, expected):
     path = Path(__file__).parents[2] / "configs" / "lenet_digits.py"
     config = read_config(str(path), [override, "train.length_examples=6400", "train.devices=1"])
     assert config.train.length_epochs is None
-    setup = make_setup(Recorded(config))
+    setup = build_experiment(TrackedConfig(config))
     assert setup.total_steps == 100
     assert setup.every_eval == pytest.approx(expected)
 

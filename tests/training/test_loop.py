@@ -12,10 +12,9 @@ from jaxcnn.cli.train import train_and_show
 from jaxcnn.data import catalog
 from jaxcnn.data.loader import resident
 from jaxcnn.reporting import console
-from jaxcnn.training import engine
-from jaxcnn.training.build import make_setup
-from jaxcnn.training.config import Recorded
-from jaxcnn.training.loop import train
+from jaxcnn.training import engine, train
+from jaxcnn.training.build import build_experiment
+from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.output.checkpoints import Checkpoints
 from jaxcnn.training.output.metrics_files import read_rows
 from jaxcnn.training.state import create_state
@@ -94,7 +93,7 @@ def test_everything_is_in_the_directory(finished):
 def test_the_evaluation_is_that_of_the_saved_state(finished):
     """The last row's test error, counted again from the newest checkpoint by hand."""
     directory, reports = finished
-    setup = make_setup(Recorded(small_config(steps=10)))
+    setup = build_experiment(TrackedConfig(small_config(steps=10)))
     from jaxcnn.training.output.checkpoints import abstract
 
     with Checkpoints(directory / "checkpoints", 3) as store:
@@ -128,7 +127,7 @@ def test_eight_devices_count_every_example_once():
     config = small_config()
     config.data.train_split, config.data.test_split = "train[:64]", "train"
     config.train.devices, config.train.batch_size, config.eval.batch_size = 8, 64, 128
-    setup = make_setup(Recorded(config))
+    setup = build_experiment(TrackedConfig(config))
     many = catalog.load("synthetic", "train")
     repeat = np.arange(1797) % len(many.labels)
     test_set = dataclasses.replace(many, images=many.images[repeat], labels=many.labels[repeat])

@@ -19,9 +19,9 @@ from small import (  # noqa: F401
 )
 
 from jaxcnn.cli import main
+from jaxcnn.training import train
 from jaxcnn.training.ensemble import members
 from jaxcnn.training.ensemble import shared as members_shared
-from jaxcnn.training.loop import train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import photos

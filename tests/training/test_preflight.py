@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from small import run, small_config, tiny_network  # noqa: F401
 
-from jaxcnn.training.build import make_setup
-from jaxcnn.training.config import Recorded
+from jaxcnn.training.build import build_experiment
+from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.guard import preflight
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("tiny_network")
 
 @pytest.fixture
 def setup():
-    made = make_setup(Recorded(small_config()))
+    made = build_experiment(TrackedConfig(small_config()))
     preflight.check(made, 0)
     return made
 
@@ -45,10 +45,10 @@ def plant(mistake, setup):
         none = {"images": images[:0], "labels": labels[:0]}
         return dataclasses.replace(setup, test_set=dataclasses.replace(setup.test_set, **none))
     if mistake == "prepare":
-        return dataclasses.replace(setup, prepare=lambda batch, keys: {"image": batch["image"]})
+        return dataclasses.replace(setup, preprocess=lambda batch, keys: {"image": batch["image"]})
     if mistake == "nan":
         bad = jnp.full((8, 32, 32, 3), jnp.nan)
-        return dataclasses.replace(setup, prepare=lambda batch, keys: {"image": bad})
+        return dataclasses.replace(setup, preprocess=lambda batch, keys: {"image": bad})
     assert mistake == "head"
     return dataclasses.replace(setup, model=setup.model.clone(num_classes=0))
 

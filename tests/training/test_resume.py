@@ -19,7 +19,7 @@ from small import (  # noqa: F401
     tiny_network,
 )
 
-from jaxcnn.training.loop import train
+from jaxcnn.training import train
 from jaxcnn.training.output.metrics_files import read_rows
 
 ROOT = Path(__file__).parents[2]

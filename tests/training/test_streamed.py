@@ -22,14 +22,13 @@ from jaxcnn.data import crops, prepare
 from jaxcnn.data.bad_records import BadRecords
 from jaxcnn.data.catalog import open_encoded
 from jaxcnn.data.loader import resident, streaming
-from jaxcnn.training import engine
-from jaxcnn.training.build import make_setup
-from jaxcnn.training.config import Recorded
+from jaxcnn.training import engine, train
+from jaxcnn.training.build import build_experiment
+from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.input import sets
-from jaxcnn.training.loop import train
 from jaxcnn.training.output.checkpoints import Checkpoints, abstract
 from jaxcnn.training.output.metrics_files import read_rows
-from jaxcnn.training.output.workdir import claim
+from jaxcnn.training.output.workdir import open_workdir
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import photos
@@ -89,7 +88,7 @@ def test_the_evaluation_counts_each_photo_once(root, finished):
     """The last test error, counted again from the checkpoint on images cut one by one."""
     directory, reports = finished
     config = config_of(f"folder:{root}")
-    setup = make_setup(Recorded(config))
+    setup = build_experiment(TrackedConfig(config))
     with Checkpoints(directory / "checkpoints", 3) as store:
         _, state, _, _ = store.restore_newest(abstract(setup.shapes, setup.mesh))
     test = open_encoded(f"folder:{root}", "val")
@@ -157,7 +156,7 @@ def test_a_bad_record_is_named_and_the_run_goes_on(damaged, tmp_path):
     assert text.startswith(expected) and reports[-1].kind == "end"
     (row,) = map(json.loads, (tmp_path / "run" / "bad_records.jsonl").read_text().splitlines())
     assert row == {"name": str(file), "reason": "is empty"}
-    claim(tmp_path / "run", config_of(""), overwrite=True)
+    open_workdir(tmp_path / "run", config_of(""), overwrite=True)
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -222,7 +221,7 @@ def test_the_sheet_shows_what_the_network_sees(root, tmp_path):
     for image, expected, turned in zip(images, batch["image"], flipped):
         np.testing.assert_array_equal(image, expected[:, ::-1] if turned else expected)
     # The step draws the same flips.
-    setup = make_setup(Recorded(config))
+    setup = build_experiment(TrackedConfig(config))
     _, key = jax.random.split(jax.random.key(0))
     keys = [jax.random.fold_in(jax.random.fold_in(key, 0), slot) for slot in range(16)]
     ready = setup.prepare(batch, jax.numpy.stack(keys))
@@ -231,7 +230,7 @@ def test_the_sheet_shows_what_the_network_sees(root, tmp_path):
 
     config = small_config(batch_size=200)
     images, labels = samples.first_samples(config)
-    setup = make_setup(Recorded(config))
+    setup = build_experiment(TrackedConfig(config))
     index = resident.batch_indices(0, 0, 200, 200)[:40]
     np.testing.assert_array_equal(images, setup.train_set.images[index])
     config.data.mixup = 1.0
@@ -258,14 +257,14 @@ def test_class_names_of_wordnet_are_put_in_words():
 
 
 def test_an_exported_network_knows_how_photos_are_prepared(root, finished):
-    from jaxcnn.training.output.trained import read_run
+    from jaxcnn.training.output.trained import load_run
 
-    learnt = read_run(finished[0], "newest")
+    learnt = load_run(finished[0], "newest")
     how = learnt.preprocessing
     assert (how.size, how.interpolation, learnt.class_names) == (8, "bilinear", ("ant", "bee"))
     assert int(how.size / how.crop) == 9 and how.mean == (0.485, 0.456, 0.406)
     for size in range(1, 400, 9):
         config = config_of(f"folder:{root}")
         config.data.image_size, config.data.eval_resize = 224, 224 + size
-        how, _ = sets.preprocessing(Recorded(config))
+        how, _ = sets.preprocessing(TrackedConfig(config))
         assert int(how.size / how.crop) == 224 + size

@@ -117,4 +117,4 @@ def test_export_of_a_run(tmp_path, capsys):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     recorded = [row["top1_error"] for row in rows if row["kind"] == "eval"]
     assert error_rate == pytest.approx(recorded[-1], abs=1e-6)
-    assert "holds no run" in error(capsys, "export", tmp_path, path)
+    assert "is not a run directory" in error(capsys, "export", tmp_path, path)

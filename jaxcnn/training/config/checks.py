@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,10 +12,10 @@ from jaxcnn._checks import near, one_of
 from jaxcnn.models.registry import resolve
 from jaxcnn.training.config.schema import (
     DTYPES,
-    FREE,
-    HOW,
-    MEMBERS_BY,
+    ENSEMBLE_MODES,
+    OPEN_SECTIONS,
     PARALLEL,
+    RUNTIME_FIELDS,
     default_config,
     leaves,
     units,
@@ -30,10 +31,10 @@ def validate(config: Mapping[str, Any]) -> None:
     """
     known, given = leaves(default_config()), leaves(config)
     for field in given:
-        if field not in known and not within(field, FREE):
+        if field not in known and not within(field, OPEN_SECTIONS):
             raise ValueError(f"unknown field config.{field}{near(field, known)}")
     for field in known:
-        if field not in given and not within(field, FREE):
+        if field not in given and not within(field, OPEN_SECTIONS):
             raise ValueError(f"config.{field} is missing")
     for section in ("loss", "optimizer", "schedule"):
         if section not in config:
@@ -41,8 +42,8 @@ def validate(config: Mapping[str, Any]) -> None:
     resolve(given["model.name"])
     one_of("config.model.dtype", given["model.dtype"], DTYPES)
     one_of("config.train.parallel", given["train.parallel"], PARALLEL)
-    if given["train.members_by"] is not None:
-        one_of("config.train.members_by", given["train.members_by"], MEMBERS_BY)
+    if given["train.ensemble_mode"] is not None:
+        one_of("config.train.ensemble_mode", given["train.ensemble_mode"], ENSEMBLE_MODES)
     if given["model.weights_only"] is not None and given["model.weights"] is None:
         raise ValueError("config.model.weights_only is set, and config.model.weights is not")
     counts = ("train.batch_size", "train.accumulate", "eval.batch_size", "checkpoint.keep")
@@ -68,6 +69,8 @@ def validate(config: Mapping[str, Any]) -> None:
             )
         if not values[0] > 0:
             raise ValueError(f"config.{section}.{name} is {values[0]}; it must be above 0")
+        if not math.isfinite(values[0]):
+            raise ValueError(f"config.{section}.{name} is {values[0]}; it must be finite")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -76,7 +79,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     found = []
     for field in sorted(before.keys() | after.keys()):
         was, now = (_plain(values.get(field)) for values in (before, after))
-        if was != now and not within(field, HOW):
+        if was != now and not within(field, RUNTIME_FIELDS):
             found.append(f"config.{field} was {was!r} and is {now!r}")
     return found
 
@@ -91,7 +94,7 @@ def _at_least(field: str, value: Any, least: int) -> None:
         raise ValueError(f"config.{field} is {value!r}; it must be an integer, {least} or more")
 
 
-class Recorded(Mapping):
+class TrackedConfig(Mapping):
     """A configuration that remembers which fields were read, to find those that nothing reads."""
 
     def __init__(self, config: Mapping[str, Any], prefix: str = "", read: set | None = None):
@@ -102,7 +105,7 @@ class Recorded(Mapping):
         value = self._config[name]
         path = self._prefix + name
         if isinstance(value, (ConfigDict, Mapping)):
-            return Recorded(value, f"{path}.", self._read)
+            return TrackedConfig(value, f"{path}.", self._read)
         self._read.add(path)
         return value
 
@@ -118,9 +121,13 @@ class Recorded(Mapping):
     def __len__(self) -> int:
         return len(self._config)
 
-    def share(self, other: Recorded) -> None:
+    def share(self, other: TrackedConfig) -> None:
         """Counts as read what the other has read."""
         self._read |= other._read
+
+    def of(self, config: Mapping[str, Any]) -> TrackedConfig:
+        """Another configuration; what is read in one of the two counts as read in both."""
+        return TrackedConfig(config, self._prefix, self._read)
 
     def unread(self) -> list[str]:
         """Paths of the fields that have a value and were not read."""

@@ -12,7 +12,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxcnn._checks import near
-from jaxcnn.training.config.schema import FREE, leaves, units, within
+from jaxcnn.training.config.schema import (
+    OPEN_SECTIONS,
+    leaves,
+    present_name,
+    units,
+    within,
+)
 
 
 def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) -> ConfigDict:
@@ -80,11 +86,12 @@ def override(config: ConfigDict, field: str, text: str) -> None:
     A field of a section whose fields depend on a name may be new there, and so may all of
     `model.options` be, as "{'depth': 20}": whoever reads them checks them.
     """
+    field, text = present_name(field, text)
     *parents, last = field.split(".")
     section: Any = config
     for name in parents:
         section = section[name] if isinstance(section, ConfigDict) and name in section else None
-    if isinstance(section, ConfigDict) and within(field, FREE):
+    if isinstance(section, ConfigDict) and within(field, OPEN_SECTIONS):
         value, whole = _value(text), isinstance(section.get(last), ConfigDict)
         if last not in section or (whole and isinstance(value, dict)):
             with section.unlocked():

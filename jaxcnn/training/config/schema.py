@@ -6,6 +6,9 @@ A configuration is a `ConfigDict` of sections. Durations are named by unit, such
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,13 +16,17 @@ from ml_collections import ConfigDict, config_dict
 
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("auto", "jit", "shard_map", "pmap")
-MEMBERS_BY = ("turn", "vmap")
+ENSEMBLE_MODES = ("sequential", "vmap")
+# Fields that had another name, and values that had: {old field: (field, {old value: value})}.
+RENAMED: dict[str, tuple[str, dict[str, str]]] = {
+    "train.members_by": ("train.ensemble_mode", {"turn": "sequential"}),
+}
 # Sections whose fields depend on the name in them; whoever reads them checks them.
-FREE = ("model.options", "loss", "optimizer", "schedule")
+OPEN_SECTIONS = ("model.options", "loss", "optimizer", "schedule")
 # Fields that change how a run is carried out, and not what comes out of it.
-HOW = (
+RUNTIME_FIELDS = (
     *("data.dir", "data.workers", "train.parallel", "train.devices", "checkpoint", "log"),
-    *("train.members", "train.members_by"),
+    *("train.members", "train.ensemble_mode"),
 )
 
 
@@ -46,7 +53,7 @@ def default_config() -> ConfigDict:
       `deterministic`, the same bits in every run on a GPU too, where that costs time;
       `ema_decay` of a running average of the weights, evaluated beside them, 0 for none;
       `init_seed` and `dropout_seed`, of the initial weights and of dropout alone, None for `seed`;
-      `members`, runs to train as one, and `members_by`, how; see
+      `members`, runs to train as one, and `ensemble_mode`, how; see
       `jaxcnn.training.ensemble.members`.
     loss: `name` and options, see `jaxcnn.training.optim.losses`; `aux_weight` of auxiliary heads.
     optimizer, schedule: see `jaxcnn.training.optim.optimizers`.
@@ -82,7 +89,7 @@ def default_config() -> ConfigDict:
             "workers": config_dict.placeholder(int),
         }
     )
-    config.train = ConfigDict(
+    config.train = _Section(
         {
             "batch_size": 128,
             **_duration("length", epochs=10.0),
@@ -90,7 +97,7 @@ def default_config() -> ConfigDict:
             "init_seed": config_dict.placeholder(int),
             "dropout_seed": config_dict.placeholder(int),
             "members": config_dict.placeholder(str),
-            "members_by": config_dict.placeholder(str),
+            "ensemble_mode": config_dict.placeholder(str),
             "parallel": "auto",
             "devices": 0,
             "bn_sync": "global",
@@ -112,6 +119,47 @@ def default_config() -> ConfigDict:
         {"every_steps": 10, "profile": 0, "wandb": config_dict.placeholder(str)}
     )
     return config.lock()
+
+
+class _Section(ConfigDict):
+    """A section whose renamed fields may still be set by their former names."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        former = f"train.{key}"
+        if former in RENAMED:
+            field, value = present_name(former, value)
+            key = field.rpartition(".")[2]
+        super().__setitem__(key, value)
+
+
+def present_name(field: str, value: Any) -> tuple[str, Any]:
+    """The field and the value by their names of today; a former name is noted once on stderr."""
+    if field not in RENAMED:
+        return field, value
+    name, values = RENAMED[field]
+    if field not in _noted:
+        _noted.add(field)
+        print(f"note: config.{field} is now config.{name}", file=sys.stderr)
+    return name, values.get(value, value)
+
+
+_noted: set[str] = set()
+
+
+def with_present_names(config: Any) -> Any:
+    """The configuration, or a copy of it with the fields by their names of today."""
+    given = leaves(config)
+    if not any(field in given for field in RENAMED):
+        return config
+    config = copy.deepcopy(config)
+    unlocked = config.unlocked() if isinstance(config, ConfigDict) else contextlib.nullcontext()
+    with unlocked:
+        for former in RENAMED.keys() & given.keys():
+            section, _, last = former.rpartition(".")
+            field, value = present_name(former, given[former])
+            del config[section][last]
+            config[section][field.rpartition(".")[2]] = value
+    return config
 
 
 def _duration(name: str, *, epochs: float) -> dict[str, Any]:

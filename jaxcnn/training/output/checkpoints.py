@@ -94,7 +94,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 folder = self.directory / str(step) / "state"
-                distributed.first_does(functools.partial(_check_arrays, folder))
+                distributed.on_first_process(functools.partial(_check_arrays, folder))
                 state, meta = self.restore(step, like)
             except Exception as error:  # Orbax raises whatever its parts raise
                 failed[step] = _first_line(error)
@@ -145,7 +145,7 @@ class Checkpoints:
             target.parent.mkdir(exist_ok=True)
             (self.directory / str(step)).rename(target)
 
-        distributed.first_does(move)
+        distributed.on_first_process(move)
         self._manager.reload()
         return (
             f"the checkpoint of step {step} cannot be read ({why}) and is now {target}; going on "

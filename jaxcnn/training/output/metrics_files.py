@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxcnn._files import write_text
 from jaxcnn.metrics import localization
-from jaxcnn.training.output.wandb import WandbRows
+from jaxcnn.training.output.trackers import TensorBoard, WandbRows
 
 JSONL = "metrics.jsonl"
 CSV = "metrics.csv"
@@ -30,7 +30,7 @@ COLUMNS = (
 
 def score(values: Mapping[str, Any]) -> float:
     """The error of an evaluation by which the best one is chosen: of class and box where both are
-    learnt, else of the class."""
+    learned, else of the class."""
     return values.get(localization.ERRORS[0], values["top1_error"])
 
 
@@ -45,8 +45,6 @@ class MetricsFiles:
     """
 
     def __init__(self, workdir: Path, after: int | None = None, *, write: bool = True):
-        from tensorboardX import SummaryWriter
-
         kept = [] if after is None else [r for r in read_rows(workdir) if r["step"] <= after]
         self.best = min((score(r) for r in kept if r["kind"] == "eval"), default=None)
         self._write = write
@@ -60,9 +58,7 @@ class MetricsFiles:
         self._csv = csv.DictWriter(self._csv_file, COLUMNS, lineterminator="\n")
         self._csv.writerows(kept)
         self._csv_file.flush()
-        self._events = SummaryWriter(
-            str(workdir / TENSORBOARD), purge_step=None if after is None else after + 1
-        )
+        self._events = TensorBoard(workdir / TENSORBOARD, after)
 
     def write(self, kind: str, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Adds a row to all three."""
@@ -74,27 +70,40 @@ class MetricsFiles:
         unknown = set(row) - set(COLUMNS)
         if unknown:
             raise ValueError(f"no column for {', '.join(sorted(unknown))}")
-        try:
+        with _naming(f"the metrics of step {step}", self._jsonl.name):
             self._jsonl.write(json.dumps(row) + "\n")
             self._jsonl.flush()
             self._csv.writerow(row)
             self._csv_file.flush()
-        except OSError as error:
-            text = f"cannot write the metrics of step {step} ({error.strerror})"
-            raise OSError(error.errno, text, self._jsonl.name) from error
-        for name, value in values.items():
-            self._events.add_scalar(f"{kind}/{name}", value, step)
+        with _naming(f"the metrics of step {step}", self._events.folder):
+            self._events.write(kind, step, values)
         if self.wandb is not None:
             self.wandb.write(kind, step, values)
+
+    def flush(self) -> None:
+        """Puts TensorBoard's events on the disk; the rows of the other files are there already."""
+        if self._write:
+            with _naming("TensorBoard's events", self._events.folder):
+                self._events.flush()
 
     def close(self) -> None:
         if not self._write:
             return
         for file in (self._jsonl, self._csv_file, self._events):
-            with contextlib.suppress(OSError):  # every row was flushed, or its error told
+            with contextlib.suppress(OSError):  # every row was flushed, or its error raised
                 file.close()
         if self.wandb is not None:
             self.wandb.close()
+
+
+@contextlib.contextmanager
+def _naming(what: str, where: str | Path) -> Iterator[None]:
+    """An OSError within says what could not be written, and where."""
+    try:
+        yield
+    except OSError as error:
+        text = f"cannot write {what} ({error.strerror})"
+        raise OSError(error.errno, text, str(where)) from error
 
 
 def read_rows(workdir: str | Path) -> list[dict[str, Any]]:

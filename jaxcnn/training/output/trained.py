@@ -1,4 +1,4 @@
-"""What a run has learnt: the variables of a checkpoint, and what is needed to use them."""
+"""What a run has learned: the variables of a checkpoint, and what is needed to use them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.reporting.compare_runs import Run
-from jaxcnn.training.config.checks import Recorded
+from jaxcnn.training.config.checks import TrackedConfig
 from jaxcnn.training.config.schema import leaves
 from jaxcnn.training.input import sets
 from jaxcnn.training.output.checkpoints import Checkpoints
@@ -29,7 +29,7 @@ from jaxcnn.training.output.workdir import (
 _FOLDERS = {"best": BEST, "newest": CHECKPOINTS}
 
 
-class Learnt(NamedTuple):
+class TrainedModel(NamedTuple):
     """A network after training: id, fields of its module, variables, and what its data were."""
 
     model: str
@@ -40,7 +40,7 @@ class Learnt(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
+def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
     """Reads a run's best checkpoint, or its newest one, onto one device.
 
     The running average is taken where the run has one. The data have to be there
@@ -52,13 +52,13 @@ def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
     """
     workdir = Path(workdir).absolute()
     if not (workdir / MANIFEST).is_file():
-        raise ValueError(f"{workdir} holds no run: there is no {MANIFEST}")
+        raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     config = read_manifest(workdir)["config"]
     folder = workdir / _FOLDERS[checkpoint]
     step, state = read_state(folder)
-    preprocessing, class_names = sets.preprocessing(Recorded(config))
+    preprocessing, class_names = sets.preprocessing(TrackedConfig(config))
     held = state if state["ema"] is None else state["ema"]
-    return Learnt(
+    return TrainedModel(
         config["model"]["name"],
         dict(config["model"]["options"]),
         {"params": held["params"], "batch_stats": held["batch_stats"]},
@@ -104,7 +104,7 @@ def open_runs(directories: Sequence[str]) -> list[Run]:
     for text in directories:
         path = Path(text)
         if not (path / MANIFEST).is_file():
-            raise ValueError(f"{text} holds no run: there is no {MANIFEST}")
+            raise ValueError(f"{text} is not a run directory (no {MANIFEST})")
         count = read_manifest(path).get("members", 0)
         for one in [member_directory(path, i) for i in range(count)] if count else [path]:
             if (one / MANIFEST).is_file():
