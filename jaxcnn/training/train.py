@@ -27,12 +27,7 @@ class Training(Iterator[Report]):
 
     def __init__(self, make: Callable[[StopSignals], Iterator[Report]]):
         self._stop = StopSignals()
-        self._reports = self._all(make)
-
-    def _all(
-        self, make: Callable[[StopSignals], Iterator[Report]]
-    ) -> Generator[Report, None, None]:
-        yield from make(self._stop)
+        self._reports = _when_asked(make, self._stop)
 
     def __next__(self) -> Report:
         with self._stop:
@@ -51,6 +46,13 @@ class Training(Iterator[Report]):
     def close(self) -> None:
         """Ends the training where it is; what was saved is kept."""
         self._reports.close()
+
+
+def _when_asked(
+    make: Callable[[StopSignals], Iterator[Report]], stop: StopSignals
+) -> Generator[Report, None, None]:
+    """The reports; nothing is made before the first is asked for."""
+    yield from make(stop)
 
 
 def train(

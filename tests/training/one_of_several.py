@@ -91,9 +91,10 @@ def stopped(config, folder, number):
     config.train.devices = 0
     config.train.length_steps = 4000
     config.eval.every_steps = config.checkpoint.every_steps = 4000
-    for report in train(config, folder / "stopped"):
-        if report.kind == "step" and report.step == 5 and number == distributed.count() - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+    with train(config, folder / "stopped") as reports:
+        for report in reports:
+            if report.kind == "step" and report.step == 5 and number == distributed.count() - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
     return {"last": report.kind, "step": report.step, "signal": report.values.get("signal")}
 
 

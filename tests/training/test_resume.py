@@ -40,12 +40,13 @@ def undisturbed(tmp_path_factory):
 
 def stop_at(step, number, config, directory, **options):
     """Runs until the metrics of a step are there, then sends this process a signal."""
-    reports = []
-    for report in train(config, directory, **options):
-        reports.append(report)
-        if report.kind == "step" and report.step == step:
-            signal.raise_signal(number)
-    return reports
+    told = []
+    with train(config, directory, **options) as reports:
+        for report in reports:
+            told.append(report)
+            if report.kind == "step" and report.step == step:
+                signal.raise_signal(number)
+    return told
 
 
 @pytest.mark.usefixtures("tiny_network")
