@@ -132,15 +132,19 @@ class Run:
         stop = stop or StopSignals()
         self._stop = distributed.AgreedStop(lambda: stop.received)
         self._signal: str | None = None
+        schedule = self.config.schedule
+        self._plateau = schedule if schedule["name"] == "plateau" else None
         # Read here, since a run that is resumed does not come to use them.
         self._weights, self._weights_only = (
             self.config.model.weights,
             self.config.model.weights_only,
         )
+        self._test_examples = len(self.experiment.test_set)
         self._sums: dict[str, Any] = {"log": {}, "eval": {}}
         # Metrics are fetched one call late, so that the device never waits for them.
         self._late: tuple[int, int, Any] | None = None
         self._fetched: Batch | None = None
+        self._trace: profiling.Trace | None = None
         self._opened = contextlib.ExitStack()
 
     def __enter__(self) -> Run:
@@ -179,8 +183,9 @@ class Run:
             self._files.wandb = trackers.WandbRows(project, directory, leaves(self.config))
         self._loader = loaders.train_loader(self.experiment, self.step, directory)
         opened.callback(self._loader.close)
-        self._trace = profiling.Trace(directory / profiling.FOLDER, self.config.log.profile)
-        opened.callback(self._trace.close)
+        if calls := self.config.log.profile:
+            self._trace = profiling.Trace(directory / profiling.FOLDER, calls)
+            opened.callback(self._trace.close)
 
     def _restore(self) -> list[str]:
         """Takes up the newest checkpoint that can be read; returns what there is to say."""
@@ -244,9 +249,9 @@ class Run:
         program = self.programs.train_step
         if program is not None and self.step < self.calendar.total_steps:
             with self.clock.on(timing.COMPILING):
+                compiled = engine.step_cost(self.experiment)
                 self._fetched = self.next_batch()
-                compiled = program.compile(self.state, self._fetched, self.key)
-                compiled |= engine.step_cost(self.experiment)
+                compiled |= program.compile(self.state, self._fetched, self.key)
         yield self._report("compiled", compiled)
         self.clock.begin_steps()
 
@@ -272,7 +277,7 @@ class Run:
         """Counts the steps made; logs, evaluates and saves what is due after them."""
         first = self.step
         last = first + self.calendar.steps_at_once(first)
-        if text := self._trace.after_call(train_metrics):
+        if self._trace is not None and (text := self._trace.after_call(train_metrics)):
             yield self._notice(text)
         yield from self._log_late_metrics()
         self._late, self.step = (first, last, train_metrics), last
@@ -322,8 +327,8 @@ class Run:
             self.clock.first_step = self.clock.elapsed()
             seconds = {"first_step_seconds": self.clock.first_step}
             yield self._report("first_step", seconds, last)
-        if bad := nonfinite.describe(fetched, first):
-            yield from self._stop_nonfinite(*bad)
+        if not np.all(fetched["finite"][0]):
+            yield from self._stop_nonfinite(*nonfinite.describe(fetched, first))
         for name, so_far in self._sums.items():
             self._sums[name] = metrics.combine([so_far, fetched])
         values = metrics.finalise(metrics.combine([fetched]))
@@ -361,15 +366,14 @@ class Run:
             yield self._report("checkpoint", {"best": True})
 
     def _test_means(self, state: TrainState) -> dict[str, float]:
-        batches, expected = self.programs.eval_batches(), len(self.experiment.test_set)
-        return engine.evaluate(self.programs.eval_step, state, batches, expected)
+        batches = self.programs.eval_batches()
+        return engine.evaluate(self.programs.eval_step, state, batches, self._test_examples)
 
     def _observe(self, state: TrainState, error: float) -> TrainState:
         """Tells a plateau schedule the error of an evaluation."""
-        schedule = self.config.schedule
-        if schedule["name"] != "plateau":
+        if self._plateau is None:
             return state
-        opt_state = schedules.observe(schedule, state.opt_state, jnp.float32(error))
+        opt_state = schedules.observe(self._plateau, state.opt_state, jnp.float32(error))
         return parallel.place_state(
             dataclasses.replace(state, opt_state=opt_state), self.experiment.mesh
         )
@@ -390,7 +394,7 @@ class Run:
 
         def make_steps(state: TrainState, before: int, count: int) -> TrainState:
             state, _ = program(state, self._loader.batch(before, count), self.key)
-            if self.calendar.evaluates(before + count) and self.config.schedule.name == "plateau":
+            if self._plateau is not None and self.calendar.evaluates(before + count):
                 state = self._observe(state, self._test_means(state)["top1_error"])
             return state
 

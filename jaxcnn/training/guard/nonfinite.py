@@ -20,15 +20,10 @@ from jaxcnn.training.state import TrainState
 IMAGES = "the images"
 
 
-def describe(fetched: Mapping[str, Any], first: int) -> tuple[int, str] | None:
-    """(step, what was not finite in which steps) of the metrics of the steps from first + 1 on.
-
-    None if all was finite.
-    """
+def describe(fetched: Mapping[str, Any], first: int) -> tuple[int, str]:
+    """(step, what was not finite in which steps) of the metrics of the steps from first + 1 on."""
     finite, loss = (np.atleast_1d(fetched[name][0]) for name in ("finite", "loss"))
     bad = first + 1 + np.flatnonzero(finite == 0)
-    if not len(bad):
-        return None
     what = "the gradient" if np.isfinite(loss[bad[0] - first - 1]) else "the loss"
     which = f"step {bad[0]}" if len(bad) == 1 else f"steps {bad[0]} to {bad[-1]}"
     return int(bad[0]), f"{what} is not finite at {which}"

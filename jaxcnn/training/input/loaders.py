@@ -50,16 +50,16 @@ def train_loader(experiment: Experiment, step: int, directory: Path | None) -> B
 def eval_loader(experiment: Experiment) -> Callable[[], Iterator[Batch]]:
     """A function that goes through the test set once, with masks, on the device."""
     test_set, stream, mesh = experiment.test_set, experiment.stream, experiment.mesh
-    size = experiment.config.eval.batch_size
+    size, total = experiment.config.eval.batch_size, len(test_set)
     if isinstance(test_set, Dataset):
         placed = parallel.place_batch(_whole(test_set), mesh)
         return lambda: (
             placed | parallel.place_batch(batch, mesh)
-            for batch in resident.eval_batches(len(test_set), size)
+            for batch in resident.eval_batches(total, size)
         )
     assert stream is not None
 
-    total, count = len(test_set), distributed.count()
+    count = distributed.count()
     places = streaming.share(total, distributed.number(), count)
     steps = -(-max(len(streaming.share(total, i, count)) for i in range(count)) // (size // count))
 

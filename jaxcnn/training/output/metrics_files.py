@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxcnn._files import write_text
 from jaxcnn.metrics import localization
-from jaxcnn.training.output.trackers import TensorBoard, WandbRows
+from jaxcnn.training.output.trackers import WandbRows
 
 JSONL = "metrics.jsonl"
 CSV = "metrics.csv"
@@ -58,7 +59,7 @@ class MetricsFiles:
         self._csv = csv.DictWriter(self._csv_file, COLUMNS, lineterminator="\n")
         self._csv.writerows(kept)
         self._csv_file.flush()
-        self._events = TensorBoard(workdir / TENSORBOARD, after)
+        self._events = _TensorBoard(workdir / TENSORBOARD, after)
 
     def write(self, kind: str, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Adds a row to all three."""
@@ -94,6 +95,40 @@ class MetricsFiles:
                 file.close()
         if self.wandb is not None:
             self.wandb.close()
+
+
+class _TensorBoard:
+    """Events in a folder, written by the thread that trains: what fails is raised here.
+
+    With `after`, the step that a run is resumed from, events of later steps count as deleted.
+    """
+
+    def __init__(self, folder: Path, after: int | None = None):
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self._scalar, self._event = folder, summary.scalar, event_pb2.Event
+        self._events = event_file_writer.EventsWriter(str(folder / "events"))
+        if after is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._add(step=after + 1, session_log=start)
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Adds the values of a row as `kind/name`."""
+        for name, value in values.items():
+            self._add(step=step, summary=self._scalar(f"{kind}/{name}", value))
+
+    def flush(self) -> None:
+        """Puts what was written on the disk."""
+        self._events.flush()
+
+    def close(self) -> None:
+        """Flushes, and ends."""
+        self._events.close()
+
+    def _add(self, **fields: Any) -> None:
+        self._events.write_event(self._event(wall_time=time.time(), **fields))
 
 
 @contextlib.contextmanager
