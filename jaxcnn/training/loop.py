@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -419,12 +420,15 @@ def _without_finite(means: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in means.items() if name != "finite"}
 
 
-# Runs whose iterator was left in the middle: what works in the background ends before JAX does.
+# Runs whose iterator was left in the middle: what works in the background ends while it still can.
 _OPEN: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
-@atexit.register
 def _close_open_runs() -> None:
     for run in list(_OPEN):
         with contextlib.suppress(Exception):
             run.close()
+
+
+# Before the pools of threads are shut down, which checkpoints are written with; `atexit` is later.
+getattr(threading, "_register_atexit", atexit.register)(_close_open_runs)

@@ -63,7 +63,7 @@ def axis_name(mode: str) -> str | None:
 
 
 def batch_norm_axis(mode: str, bn_sync: str, bn_group: int | None = None) -> str | None:
-    """The `axis_name` of a model: BatchNorm over the whole batch, or over each device's share.
+    """The `axis_name` of a model: BatchNorm over the whole batch, or over each device's shard.
 
     With `bn_group` a group may lie on several devices, whatever `bn_sync` says.
 
@@ -80,7 +80,7 @@ def batch_norm_examples(
     """How many examples BatchNorm takes its statistics of.
 
     Raises:
-      ValueError: `accumulate` does not divide a device's share, or groups of `bn_group` examples
+      ValueError: `accumulate` does not divide a device's shard, or groups of `bn_group` examples
         cannot be formed of the parts of the batch that go through the network at once.
     """
     share = batch_size // devices

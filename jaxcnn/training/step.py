@@ -1,13 +1,13 @@
 """The pure steps: (state, batch, key) to (state, metrics).
 
-A step is written for one device's share of the batch. Where several devices work together,
+A step is written for one device's shard of the batch. Where several devices work together,
 `axis_name` names the axis over which gradients, running statistics and metrics are averaged; the
 convention throughout is a mean loss per device and an explicit mean of its gradients.
 
 A batch is a dictionary. Per example: `image`, `label`, or `index` into a set that lives on the
 device as `images` u8[size,H,W,C] and `labels` i32[size]; `slot`, the position in the whole batch;
 `mask`, 0 for padding. A prepared batch may also have soft targets, `target` f32[N,K].
-Where boxes are learnt, `box` f32[N,M,4] is per example, and `boxes` f32[size,M,4] of the set.
+Where boxes are learned, `box` f32[N,M,4] is per example, and `boxes` f32[size,M,4] of the set.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def make_train_step(
       aux_weight: weight of each auxiliary head's loss; with 0 the heads are not computed.
       box_weight: weight of the box head's loss, see `losses.box_losses`; the metrics then have its
         `box_loss` and the localization errors, too.
-      accumulate: the batch goes through the network in so many parts, one after another, and their
-        gradients and running statistics are averaged before the one update. BatchNorm normalizes
+      accumulate: the batch goes through the network in this many parts, one after another, and
+        their gradients and running statistics are averaged before the one update. BatchNorm normalizes
         within a part: the step equals one of the whole batch on `accumulate` devices with
         statistics of their own, and without BatchNorm and dropout one of the whole batch.
       ema_decay: with it, `state.ema` follows parameters and statistics; see `state.follow`.
@@ -78,7 +78,7 @@ def make_train_step(
 
     Raises:
       ValueError: when traced, with aux_weight for a model without auxiliary heads, or if a
-        device's share of the batch cannot be split into `accumulate` equal parts.
+        device's shard of the batch cannot be split into `accumulate` equal parts.
     """
 
     def step(state, batch, key):
@@ -117,7 +117,7 @@ def make_train_step(
         if accumulate == 1:
             means, (logits, per_example, located) = gradient(batch, dropout)
         else:
-            parts = _by_parts(gradient, batch, dropout, accumulate)
+            parts = _accumulate(gradient, batch, dropout, accumulate)
             means, (logits, per_example, located) = parts
         # Needed even where BatchNorm averages over the devices: a gradient is of one device's loss.
         total, grads, batch_stats = _mean(means, axis_name)
@@ -213,7 +213,7 @@ def example_keys(key: Array, batch: Batch, axis_name: str | None = None) -> Arra
     return jax.vmap(lambda slot: jax.random.fold_in(key, slot))(slot)
 
 
-def _by_parts(gradient: Callable, batch: Batch, dropout: Array, count: int) -> tuple[Any, Any]:
+def _accumulate(gradient: Callable, batch: Batch, dropout: Array, count: int) -> tuple[Any, Any]:
     """`gradient` of equal parts of a batch: its first results averaged, its second end to end."""
     size = len(batch["label"])
     if size % count:

@@ -1,4 +1,4 @@
-"""Beginning a run with weights of a network that is trained already: its trunk, or some layers."""
+"""Beginning a run with the weights of a trained network: its backbone, or some layers."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def with_backbone(
       ValueError: the weights cannot be had or read, or are another network's.
     """
     options = {k: v for k, v in options.items() if k != "box_head"}  # classifiers have none
-    _, trunk = load_pretrained(weights, model=model, num_classes=0, **options)
+    _, backbone = load_pretrained(weights, model=model, num_classes=0, **options)
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
-    left = {parameter_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(trunk)}
+    left = {parameter_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(backbone)}
 
     def pick(path, leaf):
         found = left.pop(parameter_path(path), leaf)

@@ -42,14 +42,14 @@ def default_config() -> ConfigDict:
       `jaxcnn.data.augment.mixing`). Of photos that are streamed ("folder:PATH", "archive:PATH",
       "tfds:imagenet2012"; see `jaxcnn.data.catalog`) also: `image_size` in training, None for the
       network's own; `crop` of it ("inception" if None; see `jaxcnn.data.crops`); `eval_size`, None
-      for `image_size`, of the centre of the image whose shorter side is resized to `eval_resize`,
+      for `image_size`, of the center of the image whose shorter side is resized to `eval_resize`,
       None for 8/7 of `eval_size`; `workers`, threads that decode, None for one per core.
     train: `batch_size` over all devices; `length_epochs`, `_steps` or `_examples`; `seed` of
       everything random; `parallel` ("auto" is "jit" on one device and "shard_map" on several);
       `devices`, how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's
-      "local" share, or with `bn_group` over so many neighbouring examples, wherever they lie;
+      "local" shard, or with `bn_group` over this many neighboring examples, wherever they lie;
       `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere;
-      `accumulate`, parts in which a device takes its share of the batch one after another;
+      `accumulate`, parts in which a device takes its shard of the batch one after another;
       `deterministic`, the same bits in every run on a GPU too, where that costs time;
       `ema_decay` of a running average of the weights, evaluated beside them, 0 for none;
       `init_seed` and `dropout_seed`, of the initial weights and of dropout alone, None for `seed`;
@@ -58,7 +58,7 @@ def default_config() -> ConfigDict:
     loss: `name` and options, see `jaxcnn.training.optim.losses`; `aux_weight` of auxiliary heads.
     optimizer, schedule: see `jaxcnn.training.optim.optimizers`.
     eval: `batch_size`; `every_epochs`, `_steps`, `_examples` or `_percent` of the run.
-    checkpoint: the same of `every`, and `keep` (the newest so many).
+    checkpoint: the same of `every`, and `keep` (how many of the newest stay).
     log: `every_steps`; `profile`, calls of the step to trace (see
       `jaxcnn.training.output.profiling`); `wandb`, project of Weights & Biases that the rows go to
       as well, if it is installed.

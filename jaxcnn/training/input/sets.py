@@ -14,8 +14,8 @@ from jaxcnn.data.sets import Dataset, EncodedSet
 from jaxcnn.models.registry import create_model, model_info
 from jaxcnn.training.config import TrackedConfig
 
-# The centre crop is this share of the resized image's shorter side: 224 of 256.
-_CENTRE = 0.875
+# The center crop is this share of the resized image's shorter side: 224 of 256.
+_CENTER_CROP = 0.875
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _stream(config: TrackedConfig) -> Stream:
     if size is None:
         size = model_info(config.model.name).input_size[0]
     eval_size = data.eval_size or size
-    resize = data.eval_resize or round(eval_size / _CENTRE)
+    resize = data.eval_resize or round(eval_size / _CENTER_CROP)
     stream = Stream(size, data.crop or "inception", eval_size, resize, data.workers or 0)
     for field in ("image_size", "eval_size", "eval_resize"):
         if getattr(stream, field) < 1:
@@ -117,10 +117,10 @@ def _check_alike(what: str, train: object, test: object) -> None:
 
 
 def with_boxes(dataset: Dataset | EncodedSet, weight: float, split: str) -> Dataset | EncodedSet:
-    """The set with its boxes if they are learnt, else without them.
+    """The set with its boxes if they are learned, else without them.
 
     Raises:
-      ValueError: they are learnt and the set has none.
+      ValueError: they are learned and the set has none.
     """
     if not weight:
         return dataset.without_boxes()

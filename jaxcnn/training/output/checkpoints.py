@@ -39,6 +39,9 @@ class Checkpoints:
             max_to_keep=keep,
             create=True,
             enable_async_checkpointing=distributed.count() == 1,
+            # Folders that cannot be made are an error here and now. In the background Orbax's
+            # threads would wait for them for minutes, and the process with them.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=True,  # of a process that was killed while it wrote
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)

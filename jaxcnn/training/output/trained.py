@@ -44,7 +44,7 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
     """Reads a run's best checkpoint, or its newest one, onto one device.
 
     The running average is taken where the run has one. The data have to be there
-    as in training: their normalisation is a part of the network.
+    as in training: their normalization is a part of the network.
 
     Raises:
       ValueError: the directory holds no run, or the run no such checkpoint.
