@@ -63,9 +63,9 @@ def make_train_step(
       box_weight: weight of the box head's loss, see `losses.box_losses`; the metrics then have its
         `box_loss` and the localization errors, too.
       accumulate: the batch goes through the network in this many parts, one after another, and
-        their gradients and running statistics are averaged before the one update. BatchNorm normalizes
-        within a part: the step equals one of the whole batch on `accumulate` devices with
-        statistics of their own, and without BatchNorm and dropout one of the whole batch.
+        their gradients and running statistics are averaged before the one update. BatchNorm
+        normalizes within a part: the step equals one of the whole batch on `accumulate` devices
+        with statistics of their own, and without BatchNorm and dropout one of the whole batch.
       ema_decay: with it, `state.ema` follows parameters and statistics; see `state.follow`.
       axis_name: axis of the devices that share the batch; None on one device.
 
