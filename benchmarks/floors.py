@@ -48,13 +48,13 @@ def programs(case: tuple[int, ...]) -> tuple[dict[str, Callable], float]:
     import jax
     import numpy as np
 
-    from jaxcnn.native_conv import native_conv
+    from jaxcnn.ops import reference
     from jaxcnn.runtime.compilation import jit
 
     batch, size, channels, features, kernel, stride = case
     pad = kernel // 2
 
-    conv = functools.partial(native_conv, padding=((pad, pad),) * 2, stride=(stride,) * 2)
+    conv = functools.partial(reference.conv, padding=((pad, pad),) * 2, stride=(stride,) * 2)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, size, size, channels), np.float32)
     w = rng.standard_normal((kernel, kernel, channels, features), np.float32)

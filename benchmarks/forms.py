@@ -24,8 +24,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxcnn import create_model, layers, operations
-from jaxcnn.batch_norm import BatchNorm
+from jaxcnn import create_model, layers, ops
 from jaxcnn.reporting.tables import text_table
 from jaxcnn.runtime.compilation import jit
 from jaxcnn.training.state import create_state
@@ -77,12 +76,12 @@ def gradients(function: Callable, *arguments: jax.Array) -> Callable[[], Any]:
 
 def pool() -> Iterator[tuple[str, dict[str, Callable]]]:
     for shape, *options in POOLS:
-        yield pooled("max", nn.max_pool, operations.max_pool, shape, *options)
+        yield pooled("max", nn.max_pool, ops.max_pool, shape, *options)
     for shape, *options in AVERAGES:
         yield pooled("average", nn.avg_pool, counted_pool, shape, *options)
 
 
-counted_pool = functools.partial(operations.avg_pool, count_include_pad=True)  # as Flax counts
+counted_pool = functools.partial(ops.avg_pool, count_include_pad=True)  # as Flax counts
 
 
 def pooled(name, usual, ours, shape, window, stride, padding):
@@ -104,14 +103,14 @@ def by_power(x: jax.Array) -> jax.Array:
 def norm() -> Iterator[tuple[str, dict[str, Callable]]]:
     for shape in NORMS:
         x = values(shape)
-        forms = {"usual": by_power, "ours": operations.local_response_norm}
+        forms = {"usual": by_power, "ours": ops.local_response_norm}
         yield f"response normalisation, {shape}", {k: gradients(f, x) for k, f in forms.items()}
 
 
 def batch_norm() -> Iterator[tuple[str, dict[str, Callable]]]:
     for shape in BATCH_NORMS:
         forms = {}
-        for name, layer in (("usual", nn.BatchNorm), ("ours", BatchNorm)):
+        for name, layer in (("usual", nn.BatchNorm), ("ours", ops.BatchNorm)):
             made = layer(use_running_average=False)
             variables = made.init(jax.random.key(0), values(shape))
 

@@ -141,7 +141,6 @@ def compiled_text(name: str, mode: str, batch: int, dtype: str) -> str:
             f"pip install --no-deps jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}"
         )
     place = jax.sharding.SingleDeviceSharding(chip.devices[0])
-    jax.default_backend = lambda: "gpu"  # the package asks while it traces
     call, arguments = bench.make_step(
         name, train=mode == "train", batch=batch, dtype=dtype, metrics=False,
         image_size=model_info(name).input_size[0],

@@ -1,4 +1,4 @@
-"""How much quicker `layers.grouped_conv` is than XLA's grouped convolution, by layer.
+"""How much quicker `ops.conv` in groups is than XLA's grouped convolution, by layer.
 
     python benchmarks/grouped_conv.py
     python benchmarks/grouped_conv.py --rounds 1
@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import layers
-from jaxcnn.native_conv import native_conv
+from jaxcnn import ops
+from jaxcnn.ops import reference
 from jaxcnn.reporting.tables import text_table
 from jaxcnn.runtime.compilation import jit
 
@@ -45,7 +45,7 @@ def measure(layer, rounds: int) -> dict:
     row: dict = {"layer": name, "groups": groups, "batch": BATCH}
     for part in ("forward", "gradients"):
         contenders = {}
-        for form, function in (("ours", layers.grouped_conv), ("native", native_conv)):
+        for form, function in (("ours", ops.conv), ("native", reference.conv)):
             run = functools.partial(function, **options)
             if part == "gradients":
                 g = jnp.ones_like(run(x, w))

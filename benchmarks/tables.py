@@ -365,18 +365,18 @@ def headline() -> str:
         lines += _gpu_lines(found)
     if found := load("grouped_conv"):
         gains = [row["gradients"]["native"]["ratio"] for row in found["rows"]]
-        lines.append(["gradients of a grouped convolution, XLA's time over ours",
+        lines.append(["Speed-up of a grouped convolution's gradients over XLA's own",
                       f"{min(gains):.0f} to {max(gains):.0f}"])  # fmt: skip
     if found := load("startup"):
         kinds = ("cold", "warm")
         rows = {k: v for k, v in found["rows"].items() if k not in ("import", "command")}
         for name, row in rows.items():
             cold, warm = (row[f"initialise, {k}"] + row[f"compile, {k}"] for k in kinds)
-            lines.append([f"`{name}`: initialise and compile, first start and later ones",
+            lines.append([f"`{name}`: initialize and compile, at the first start and at later ones",
                           f"{cold:.1f} s, {warm:.1f} s"])  # fmt: skip
     if found := load("input_pipeline"):
         ours = next(row for row in found["rows"] if row["name"] == "jaxcnn")
-        lines.append(["JPEG files to batches, images/s of one core, and over Pillow's",
+        lines.append(["JPEG files to batches: images/s on one core, and speed-up over Pillow",
                       f"{ours['images_per_s']:,.0f}, {_two(ours['speed'])}"])  # fmt: skip
     if found := load("gpu"):
         device = ", ".join(found["machine"]["devices"])
@@ -390,7 +390,7 @@ def headline() -> str:
                 lines.append([what, f"{row['seconds']:.0f} s, {100 * row['test_error']:.2f} %"])
     else:
         lines.append(
-            ["the CIFAR recipes on a GPU", "not measured yet (`python benchmarks/gpu.py`)"]
+            ["The CIFAR recipes on a GPU", "not measured yet (`python benchmarks/gpu.py`)"]
         )
     return table(["measured", "figure"], lines, left=(0, 1))
 
@@ -403,9 +403,9 @@ def _gpu_lines(found: dict) -> list[list[str]]:
     for without, told in (((), ""), (("lenet5",), ", LeNet-5 left out")):
         if ratios := _compiled([row for row in rows if row["model"] not in without]):
             lines.append([
-                f"jaxcnn's time over that of PyTorch {version}'s faster form on {device}: training "
-                f"step, bfloat16, {len(ratios)} networks{told}",
-                f"{_two(geometric_mean(ratios))} (geometric mean), {_two(max(ratios))} (worst)",
+                f"Time of a training step, bfloat16, relative to PyTorch {version} (the faster of "
+                f"eager and compiled) on {device}, {len(ratios)} networks{told}",
+                f"{_two(geometric_mean(ratios))} (worst {_two(max(ratios))})",
             ])  # fmt: skip
     for row in rows:
         if row["model"] == "resnet50":
@@ -416,18 +416,20 @@ def _gpu_lines(found: dict) -> list[list[str]]:
 
 
 def _torch_means(found: dict) -> list[list[str]]:
-    """A line for each mode and type."""
+    """A line for each mode and type: PyTorch eager, in its faster layout and in its default one."""
     version = found["machine"]["torch"]["versions"]["torch"]
     devices = found["machine"]["devices"]
     device = found["machine"]["cpu"] if devices == ["cpu"] else ", ".join(devices)
     lines = []
     for key, mean in found["summary"].items():
         mode, dtype = key.split()
-        what = f"{'training step' if mode == 'train' else 'inference'}, {dtype}"
+        what = f"{'training step' if mode == 'train' else 'prediction'}, {dtype}"
+        rows = [r for r in found["rows"] if (r["mode"], r["dtype"]) == (mode, dtype)]
+        worst = max(row["ratio_to_best"] for row in rows)
         lines.append([
-            f"jaxcnn's time over PyTorch {version}'s on {device}: {what}, "
-            f"{mean['models']} networks",
-            f"{_two(mean['ratio'])} (geometric mean), {_two(mean['worst'])} (worst)",
+            f"Time of a {what}, relative to PyTorch {version} on {device}, {len(rows)} networks",
+            f"{_two(mean['ratio_to_best'])} of its faster layout (worst {_two(worst)}); "
+            f"{_two(mean['ratio'])} of its default one",
         ])  # fmt: skip
     return lines
 

@@ -4,7 +4,7 @@
     python benchmarks/training_cpu.py --models lenet5 --rounds 3
 
 Each model's step as jaxcnn makes it is measured against the same step with one lever taken away:
-the CPU's compiler options, the own gradient of max pooling, the memory that is kept between steps
+the CPU's compiler options, the implementations of `jaxcnn.ops`, the memory kept between steps
 (without it, the C library gives all of it back after each step), and the data set on the device
 (without it, each batch is gathered by NumPy, not augmented, and carried over as float32). A ratio
 above 1 is what the lever saves. Writes results/training_cpu.json.
@@ -15,16 +15,14 @@ from __future__ import annotations
 import argparse
 import ctypes
 import platform
-from unittest import mock
 
-import flax.linen as nn
 import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcnn import create_model, layers, operations
+from jaxcnn import create_model, ops
 from jaxcnn.data import catalog
 from jaxcnn.data.loader import resident
 from jaxcnn.runtime.compilation import jit
@@ -36,12 +34,6 @@ from jaxcnn.training.step import make_train_step
 BATCH = 128
 SHAPES = {"lenet5": (32, 32, 1), "resnet20_cifar": (32, 32, 3)}
 AUGMENT = {"lenet5": (), "resnet20_cifar": (("pad_crop", 4), ("flip", 0.5))}
-
-
-def native_max_pool(x, window, stride, padding=0, *, ceil_mode=False):
-    """XLA's own max pooling, whose gradient is a select-and-scatter."""
-    pads = operations.pool_padding(x.shape[1:3], window, stride, padding, ceil_mode)
-    return nn.max_pool(x, layers.pair(window), layers.pair(stride), pads)
 
 
 def make_run(name: str, dataset, *, options: bool = True, on_device: bool = True):
@@ -103,11 +95,9 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, dict[str, float
     }
     if name != "lenet5" and platform.libc_ver()[0] == "glibc":  # whose blocks are kept anyway
         contenders["memory given back"] = giving_back(contenders["as jaxcnn makes it"])
-    if name == "lenet5":
-        with mock.patch.object(layers, "max_pool", native_max_pool):
-            slow_pool = make_run(name, dataset)
-            slow_pool()
-        contenders["without the own max pooling"] = slow_pool
+    with ops.use("reference"):
+        contenders["with plain operations"] = make_run(name, dataset)
+        contenders["with plain operations"]()  # compiles
     times = harness.alternate(contenders, rounds=rounds, seconds=seconds)
     return harness.ratios(times, "as jaxcnn makes it")
 

@@ -1,5 +1,5 @@
-"""What two or more families share: the base of every network, convolution with normalisation,
-squeeze-and-excitation. The operations below them are in `jaxcnn.ops`.
+"""Layers of several families: the base class of every network, convolution with BatchNorm and
+ReLU, squeeze-and-excitation. The operations below them are in `jaxcnn.ops`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxcnn.ops import (
     BatchNorm,
+    BatchNormAct,
     adaptive_avg_pool,
     avg_pool,
     conv_general_dilated,
@@ -27,7 +28,7 @@ from jaxcnn.ops import (
 from jaxcnn.ops.windows import Padding, Pair
 
 __all__ = [
-    "ConvNormAct",
+    "ConvBNAct",
     "Network",
     "SqueezeExcite",
     "adaptive_avg_pool",
@@ -41,38 +42,39 @@ __all__ = [
     "max_pool",
     "padding_pairs",
     "pair",
+    "without_axis",
 ]
 
 Array = jax.Array
 
 # He et al. 2015 (arXiv 1502.01852): N(0, 2 / fan). Torch's ResNet recipe takes the fan-out.
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-_CONVOLVED = "convolved"
 he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+# The name by which `remat="cheap"` finds the results of convolutions.
+_CONVOLVED = "convolved"
 
 
 class Network(nn.Module):
     """Base of every network: the fields that all of them have.
 
     `__call__(images, *, train=False)` maps f32[N,H,W,C] to logits f32[N,num_classes]. With
-    `num_classes=0` the features that would enter the classifier come back instead.
+    `num_classes=0` it returns the features that would enter the classifier.
 
-    Fields:
+    Attributes:
       num_classes: width of the classifier; 0 for none.
       dtype: type of the computation. Parameters, batch statistics and logits stay float32
         (logits float64 with dtype=float64).
       axis_name: mesh axis over which BatchNorm averages its batch statistics while training;
-        None for statistics of each device's own share.
-      bn_group: examples that BatchNorm takes its statistics of while training, see
-        `jaxcnn.ops.BatchNorm`; None for what `axis_name` says.
+        None for statistics of each device's own shard.
+      bn_group: number of examples in each group over which BatchNorm takes its statistics while
+        training, see `jaxcnn.ops.BatchNorm`; None for what `axis_name` says.
       bn_epsilon: what BatchNorm adds to the variance.
       bn_momentum: the fraction of BatchNorm's running statistics that a training step keeps.
-      channels: of the images: 3 for color, 1 for grey.
+      channels: of the images: 3 for color, 1 for gray.
       min_size: smallest height and width of an image that the network can take.
-      remat: what is recomputed in the backward pass instead of being kept: False nothing, True all
-        within a block, "cheap" all within a block but the results of convolutions.
-      box_head: None, or where the object is too, as endpoint `box`: "scr" one box f32[N,4] for all
-        classes, "pcr" one for each, f32[N,4K]; see `jaxcnn.training.optim.losses`.
+      remat: what the backward pass recomputes instead of keeping it: False nothing, True everything
+        within a block, "cheap" everything within a block except the results of convolutions.
     """
 
     num_classes: int = 1000
@@ -84,7 +86,6 @@ class Network(nn.Module):
     channels: int = 3
     min_size: int = 32
     remat: bool | str = False
-    box_head: str | None = None
 
     def check_images(self, images: Array) -> Array:
         """Returns the images in the compute dtype; raises ValueError if they cannot be used."""
@@ -104,24 +105,31 @@ class Network(nn.Module):
         """The network's convolution: `conv(features, kernel, stride, padding, name=...)`."""
         return functools.partial(conv, dtype=self.dtype, **options)
 
-    def norm(self, train: bool):
-        """The network's BatchNorm: `norm(relu=..., name=...)(x, skip)`; the ReLU and the shortcut
-        are left out where they are not given.
+    def norm(self, train: bool) -> Callable[..., nn.Module]:
+        """The network's BatchNorm: `norm(name=...)(x)`."""
+        return functools.partial(BatchNorm, **self._norm_options(train))
+
+    def norm_act(self, train: bool) -> Callable[..., nn.Module]:
+        """The network's BatchNorm and ReLU: `norm_act(name=...)(x)`.
+
+        `norm_act(name=...)(x, shortcut)` adds a shortcut between the two.
         """
-        return functools.partial(
-            BatchNorm,
-            use_running_average=not train,
-            momentum=self.bn_momentum,
-            epsilon=self.bn_epsilon,
-            dtype=self.dtype,
-            axis_name=self.axis_name,
-            group=self.bn_group,
-        )
+        return functools.partial(BatchNormAct, **self._norm_options(train))
 
-    def block(self, block: type[nn.Module]) -> type[nn.Module]:
-        """The block itself, or its rematerialised form when `remat` is set.
+    def _norm_options(self, train: bool) -> dict[str, Any]:
+        return {
+            "use_running_average": not train,
+            "momentum": self.bn_momentum,
+            "epsilon": self.bn_epsilon,
+            "dtype": self.dtype,
+            "axis_name": self.axis_name,
+            "group": self.bn_group,
+        }
 
-        Raises ValueError for a `remat` that is none.
+    def rematerialize(self, block: type[nn.Module]) -> type[nn.Module]:
+        """The block's class, such that its activations are recomputed as `remat` says.
+
+        Raises ValueError if `remat` is unknown.
         """
         if self.remat not in (False, True, "cheap"):
             raise ValueError(f"remat is {self.remat!r}; it must be False, True or 'cheap'")
@@ -131,23 +139,18 @@ class Network(nn.Module):
         return nn.remat(block, policy=keep if self.remat == "cheap" else None)
 
     def endpoint(self, name: str, value: Array) -> Array:
-        """Names an activation for `jaxcnn.endpoints`; costs nothing unless it is asked for."""
+        """Names an activation for `jaxcnn.endpoints`; costs nothing unless someone asks for it."""
         if not self.is_initializing():  # variables are parameters and statistics, nothing else
             self.sow("endpoints", name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)
         return value
 
     def wants_endpoints(self) -> bool:
-        """True where auxiliary heads have to be computed: at initialisation and when asked for."""
+        """True where auxiliary heads have to be computed: at initialization and on request."""
         return self.is_initializing() or self.is_mutable_collection("endpoints")
 
     def logits(self, features: Array, name: str = "fc", **dense_options) -> Array:
         """Names the features `pre_logits` and classifies them: [N, C] to f32[N, num_classes]."""
         features = self.endpoint("pre_logits", features)
-        if self.box_head is not None and self.num_classes and self.wants_endpoints():
-            width = _box_width(self.box_head, self.num_classes)
-            self.endpoint(
-                "box", as_output(nn.Dense(width, dtype=self.dtype, name="box_fc")(features))
-            )
         if self.num_classes:
             features = nn.Dense(self.num_classes, dtype=self.dtype, name=name, **dense_options)(
                 features
@@ -156,15 +159,13 @@ class Network(nn.Module):
 
 
 def _named_conv(*arguments: Any, **options: Any) -> Array:
-    """A convolution whose result `remat="cheap"` knows by name, in whatever form it is computed."""
+    """A convolution whose result `remat="cheap"` knows by name, whatever its implementation."""
     return checkpoint_name(conv_general_dilated(*arguments, **options), _CONVOLVED)
 
 
-def _box_width(head: str, num_classes: int) -> int:
-    widths = {"scr": 4, "pcr": 4 * num_classes}
-    if head not in widths:
-        raise ValueError(f"box_head is {head!r}; it must be 'scr', 'pcr' or None")
-    return widths[head]
+def without_axis(network: nn.Module) -> nn.Module:
+    """The network outside of the mesh: without its `axis_name`, where it has one."""
+    return network.clone(axis_name=None) if hasattr(network, "axis_name") else network
 
 
 def as_output(x: Array) -> Array:
@@ -203,10 +204,13 @@ def conv(
     )
 
 
-class ConvNormAct(nn.Module):
-    """Convolution, BatchNorm, activation (None for none of either): `conv`, `bn`.
+class ConvBNAct(nn.Module):
+    """Convolution, BatchNorm, ReLU: modules `conv` and `bn`. f[N,H,W,C] to f[N,h,w,features].
 
-    `norm(relu=..., name=...)` is a `BatchNorm`, to which `nn.relu` is left.
+    Attributes:
+      features, kernel, stride, padding, groups: as in `conv`.
+      conv: makes the convolution: `conv(features, kernel, stride, padding, groups=..., name=...)`.
+      norm_act: makes BatchNorm with ReLU: `norm_act(name=...)`; None for a ReLU alone.
     """
 
     features: int
@@ -215,24 +219,18 @@ class ConvNormAct(nn.Module):
     padding: Any = 0
     groups: int = 1
     conv: Callable[..., nn.Module] = conv
-    norm: Callable[..., nn.Module] | None = BatchNorm
-    act: Callable[[Array], Array] | None = nn.relu
+    norm_act: Callable[..., nn.Module] | None = BatchNormAct
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = self.conv(
             self.features, self.kernel, self.stride, self.padding, groups=self.groups, name="conv"
         )(x)
-        if self.norm is not None:
-            relu = self.act is nn.relu
-            x = self.norm(relu=relu, name="bn")(x)
-            if relu:
-                return x
-        return x if self.act is None else self.act(x)
+        return nn.relu(x) if self.norm_act is None else self.norm_act(name="bn")(x)
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation (Hu et al. 2018, section 3): scales each channel by a learnt gate.
+    """Squeeze-and-excitation (Hu et al. 2018, section 3): scales each channel by a learned gate.
 
     Global average, dense C // reduction, ReLU, dense C, sigmoid, product.
     """

@@ -128,18 +128,18 @@ def test_summary_command(capsys):
     assert "needs at least 28x28" in error(capsys, "summary", "lenet5", "--input", "20")
 
 
-def test_the_readme_lists_every_network(capsys):
-    text = (ROOT / "README.md").read_text("utf-8")
-    assert networks.update_readme(text) == text, (
-        "out of date: run python -m jaxcnn.analysis.networks README.md"
+def test_the_page_of_networks_lists_every_network(capsys):
+    text = (ROOT / "docs" / "networks.md").read_text("utf-8")
+    assert networks.update_page(text) == text, (
+        "out of date: run python -m jaxcnn.analysis.networks docs/networks.md"
     )
     assert run(capsys, "list", "--markdown").strip() in text
 
 
-def test_updating_a_readme_leaves_the_rest_alone():
+def test_updating_a_page_leaves_the_rest_alone():
     before, after = "# title\n\n<!-- networks -->", "<!-- /networks -->\n\nend\n"
-    text = networks.update_readme(f"{before}old{after}")
+    text = networks.update_page(f"{before}old{after}")
     assert text.startswith(f"{before}\n| id |") and text.endswith(f"|\n{after}")
-    assert networks.update_readme(text) == text
+    assert networks.update_page(text) == text
     with pytest.raises(ValueError, match="once each"):
-        networks.update_readme(after + before)
+        networks.update_page(after + before)

@@ -118,11 +118,11 @@ def _plan(name: str, batch: int | None, dtype: str, size: int | None) -> tuple[s
         raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}"
                          f"{near(dtype, DTYPES)}")  # fmt: skip
     if size is None:
-        size = info.input_size[0]
+        size = info.known_input_size()[0]
     elif size < 1:
         raise ValueError(f"image size is {size}; it must be at least 1")
     else:  # the network says what it does not take
-        abstract_variables(create_model(info.name), (1, size, size, info.input_size[-1]))
+        abstract_variables(create_model(info.name), (1, size, size, info.known_input_size()[-1]))
     if batch is None:
         batch = 128 if size <= 64 else 8 if jax.default_backend() == "cpu" else 64
     if batch < 1:
@@ -180,7 +180,7 @@ def make_step(
     """
     model = create_model(name, dtype=jnp.dtype(dtype)) if model is None else model
     info = model_info(name)
-    shape = (batch, image_size, image_size, info.input_size[-1])
+    shape = (batch, image_size, image_size, info.known_input_size()[-1])
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.standard_normal(shape, np.float32))
     optimizer = optax.sgd(0.01, momentum=0.9)

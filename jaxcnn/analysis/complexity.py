@@ -83,7 +83,7 @@ def _point(info: ModelInfo) -> Point | None:
     alike = [r for r in results if _is_one_crop(r["protocol"], info)]
     best: Mapping = (alike or results)[0]
     accuracy = round(100 - best["top1_error"], 3)
-    counts = (info.params, info.macs)
+    counts = (info.params or 0, info.macs or 0)
     return Point(
         info.name, info.family, *counts, accuracy, best["protocol"], best["source"], bool(alike)
     )
@@ -95,7 +95,7 @@ def _is_one_crop(protocol: str, info: ModelInfo) -> bool:
         return "distortions" not in protocol or "no distortions" in protocol
     single = "single crop" in protocol or "single centre crop" in protocol
     return single and not any(
-        f"crop {n}" in protocol for n in (320, 331) if n != info.input_size[0]
+        f"crop {n}" in protocol for n in (320, 331) if n != info.known_input_size()[0]
     )
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxcnn import layers
 from jaxcnn.analysis import plain_layers as plain
-from jaxcnn.ops import BatchNorm
+from jaxcnn.ops import BatchNorm, BatchNormAct
 
 CLASSES = 5
 # (on a CPU, elsewhere). Faults are of a tenth or more; float32 came to 2e-6 on a CPU.
@@ -35,12 +35,27 @@ class Operation(nn.Module):
         return self.fn(x)
 
 
-class Joined(BatchNorm):
+class Joined(BatchNormAct):
     """BatchNorm whose shortcut is the images, their channels in reverse; then ReLU."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
-        return inspect.unwrap(BatchNorm.__call__)(self, x, x[..., ::-1])
+        return inspect.unwrap(BatchNormAct.__call__)(self, x, x[..., ::-1])
+
+
+class Stage(nn.Module):
+    """Convolution, BatchNorm, ReLU and max pooling, which a compiler fuses with one another."""
+
+    features: int
+    window: int
+    stride: int
+    padding: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = layers.conv(self.features, 3, 1, 1, name="conv")(x)
+        norm = BatchNormAct(use_running_average=False, momentum=0.9, name="bn")
+        return layers.max_pool(norm(x), self.window, self.stride, self.padding)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +66,8 @@ class Kind:
       layer: as the networks have it, f32[N,...] to f[N,...].
       plain: (parameters, images) to the same, of `plain_layers`.
       shape: of the images.
-      plain_statistics: images to running statistics after the step; None if there are none.
+      plain_statistics: (parameters, images) to running statistics after the step; None if there
+        are none.
       ties: the images are multiples of a quarter, so that windows have several maxima.
       tolerance: of the errors, see `selfcheck.Row`; on a CPU, and elsewhere.
     """
@@ -60,7 +76,7 @@ class Kind:
     layer: nn.Module
     plain: Callable[[Any, jax.Array], jax.Array]
     shape: tuple[int, ...] = (4, 9, 9, 8)
-    plain_statistics: Callable[[jax.Array], Any] | None = None
+    plain_statistics: Callable[[Any, jax.Array], Any] | None = None
     ties: bool = False
     tolerance: tuple[float, float] = EXACT
 
@@ -92,6 +108,18 @@ def _avg_pool(name: str, window: int, stride: int, padding: int, count_padding: 
     ours = functools.partial(layers.avg_pool, **options, count_include_pad=count_padding)
     reference = functools.partial(plain.avg_pool, **options, count_padding=count_padding)
     return Kind(name, Operation(ours), reference)
+
+
+def _stage(name: str, window: int, stride: int, padding: int) -> Kind:
+    pool: dict[str, Any] = {"window": window, "stride": stride}
+    return Kind(
+        name,
+        Stage(512, padding=padding, **pool),  # so many that the compiler splits them up
+        functools.partial(plain.stage, epsilon=1e-5, sides=(padding, padding), **pool),
+        (2, 14, 14, 8),
+        plain_statistics=functools.partial(plain.statistics_of_stage, momentum=0.9),
+        tolerance=MATRIX_UNITS,
+    )
 
 
 def _dense() -> nn.Module:
@@ -133,16 +161,19 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "BatchNorm, ReLU",
-        BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5, relu=True),
+        BatchNormAct(use_running_average=False, momentum=0.9, epsilon=1e-5),
         lambda params, x: jnp.maximum(plain.batch_norm(params, x, epsilon=1e-5), 0),
         plain_statistics=functools.partial(plain.running_statistics, momentum=0.9),
     ),
     Kind(
         "BatchNorm, shortcut, ReLU",
-        Joined(use_running_average=False, momentum=0.9, epsilon=1e-5, relu=True),
+        Joined(use_running_average=False, momentum=0.9, epsilon=1e-5),
         lambda params, x: jnp.maximum(plain.batch_norm(params, x, epsilon=1e-5) + x[..., ::-1], 0),
         plain_statistics=functools.partial(plain.running_statistics, momentum=0.9),
     ),
+    _stage("convolution, BatchNorm, ReLU, max pooling 2x2", 2, 2, 0),
+    _stage("convolution, BatchNorm, ReLU, max pooling 3x3, stride 2", 3, 2, 1),
+    _stage("convolution, BatchNorm, ReLU, max pooling 3x3", 3, 1, 1),
     Kind(
         "dense, dropout off",
         _dense(),

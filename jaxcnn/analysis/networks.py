@@ -78,8 +78,8 @@ def to_json(networks: Sequence[ModelInfo]) -> str:
     return json.dumps([dataclasses.asdict(info) for info in networks], indent=1)
 
 
-def update_readme(text: str) -> str:
-    """The README's text with the table of all networks between its markers.
+def update_page(text: str) -> str:
+    """A page's text with the table of all networks between its markers.
 
     Raises ValueError if the markers are missing.
     """
@@ -96,9 +96,9 @@ def _header() -> list[str]:
 
 def _cells(info: ModelInfo) -> list[str]:
     errors = ("" if error is None else str(error) for error in (info.top1_error, info.top5_error))
-    counts = (f"{count:,}" for count in (info.params, info.macs))
-    words = [info.name, ", ".join(info.aliases), info.dataset]
-    return [*words, str(info.year), *counts, *errors]
+    counts = ("" if count is None else f"{count:,}" for count in (info.params, info.macs))
+    words = [info.name, ", ".join(info.aliases), info.dataset or "", str(info.year or "")]
+    return [*words, *counts, *errors]
 
 
 def _known(words) -> str:
@@ -106,5 +106,5 @@ def _known(words) -> str:
 
 
 if __name__ == "__main__":
-    readme = pathlib.Path(sys.argv[1])
-    readme.write_text(update_readme(readme.read_text("utf-8")), "utf-8")
+    page = pathlib.Path(sys.argv[1])
+    page.write_text(update_page(page.read_text("utf-8")), "utf-8")

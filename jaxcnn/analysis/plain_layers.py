@@ -90,12 +90,27 @@ def batch_norm(params: Params, x: Array, *, epsilon: float) -> Array:
     return scaled * params["scale"][None, None, None] + params["bias"][None, None, None]
 
 
-def running_statistics(x: Array, *, momentum: float) -> Params:
+def running_statistics(params: Params, x: Array, *, momentum: float) -> Params:
     """After one step from mean 0 and variance 1."""
     kept = momentum * jnp.ones(x.shape[-1])
     _, variance = _centred(x)
     mean = (1 - momentum) * x.mean((0, 1, 2))
     return {"mean": mean, "var": kept + (1 - momentum) * variance[0, 0, 0]}
+
+
+def stage(
+    params: Params, x: Array, *, epsilon: float, window: int, stride: int, sides: Sides
+) -> Array:
+    """Convolution 3x3, BatchNorm, ReLU, max pooling."""
+    y = conv(params["conv"], x, stride=1, padding=1)
+    y = jnp.maximum(batch_norm(params["bn"], y, epsilon=epsilon), 0)
+    return max_pool({}, y, window=window, stride=stride, sides=sides)
+
+
+def statistics_of_stage(params: Params, x: Array, *, momentum: float) -> Params:
+    """The running statistics of its BatchNorm."""
+    y = conv(params["conv"], x, stride=1, padding=1)
+    return {"bn": running_statistics({}, y, momentum=momentum)}
 
 
 def _centred(x: Array) -> tuple[Array, Array]:

@@ -129,10 +129,10 @@ def _given(kind: Kind) -> tuple[Any, Any, np.ndarray, np.ndarray]:
     taken = jax.ShapeDtypeStruct(kind.shape, jnp.float32)
     out, shapes = jax.eval_shape(lambda x: kind.layer.init_with_output(jax.random.key(0), x), taken)
     params = jax.tree.map(lambda leaf: normal(leaf.shape, 0.5), shapes.get("params", {}))
-    statistics = {
-        name: np.full(leaf.shape, name == "var", np.float32)
-        for name, leaf in shapes.get("batch_stats", {}).items()
-    }
+    statistics = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: np.full(leaf.shape, path[-1].key == "var", np.float32),
+        shapes.get("batch_stats", {}),
+    )
     labels = rng.integers(0, CLASSES, kind.shape[0]).astype(np.int32)
     size = int(np.prod(out.shape[1:]))
     to_logits = np.eye(CLASSES, dtype=np.float32)
@@ -176,7 +176,9 @@ def _plain_step(kind: Kind, trained, labels, to_logits):
     def descend(value, gradient):
         return value - _RATE * (1 + _MOMENTUM) * (gradient + _DECAY * value)
 
-    new = {} if kind.plain_statistics is None else kind.plain_statistics(trained["images"])
+    new: Any = {}
+    if kind.plain_statistics is not None:
+        new = kind.plain_statistics(trained["layer"], trained["images"])
     updated = jax.tree.map(descend, trained, gradients), new
     return {"loss": value, "gradients": gradients, "updated": updated}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from jaxcnn.analysis.signals import Signal, make_program
+from jaxcnn.data.decode import decode
 from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation.predict import preprocess
 from jaxcnn.models.registry import create_model, model_info
@@ -39,11 +39,11 @@ def of_network(
     """
     info = model_info(name)
     _check("batch", batch)
-    size = info.input_size[0] if image_size is None else image_size
+    size = info.known_input_size()[0] if image_size is None else image_size
     _check("image size", size)
     model = create_model(name)
     rng = np.random.default_rng(seed)
-    images = rng.standard_normal((batch, size, size, info.input_size[2])).astype(np.float32)
+    images = rng.standard_normal((batch, size, size, info.known_input_size()[2])).astype(np.float32)
     labels = rng.integers(model.num_classes, size=batch).astype(np.int32)
     variables = init_variables(model, run_keys(seed)[0], images.shape)
     yield f"{info.name}, before training", make_program(model)(variables, images, labels, seed)
@@ -94,7 +94,7 @@ def _test_images(config: TrackedConfig, batch: int) -> tuple[np.ndarray, np.ndar
         images = (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
         return images, test.labels[:batch], len(names)
     photos, labels = zip(*(test.read(i) for i in range(min(batch, len(test)))))
-    opened = (Image.open(io.BytesIO(photo)).convert("RGB") for photo in photos)
+    opened = (Image.fromarray(decode(photo)) for photo in photos)
     images = np.stack([preprocess(image, how) for image in opened])
     return images, np.array(labels, np.int32), len(names)
 

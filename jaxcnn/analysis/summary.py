@@ -116,7 +116,7 @@ def summarize(
     """
     traced = trace(model, input_size, options)
     values = math.prod(traced.size)
-    width = jnp.dtype(traced.network.dtype).itemsize
+    width = jnp.dtype(getattr(traced.network, "dtype", jnp.float32)).itemsize
     itself = field(image_spans())
     rows = (
         Row("input", "input", traced.size, values, values * width, 0, 0, 0, itself),

@@ -51,7 +51,7 @@ def trace(
     network: Any
     if isinstance(model, str):
         name, info = resolve(model), model_info(model)
-        channels = info.input_size[2]
+        channels = info.input_size[2] if info.input_size else channels
         input_size = info.input_size if input_size is None else input_size
         network = create_model(name, **(options or {}))
     else:
@@ -65,7 +65,7 @@ def trace(
         if not endpoints:
             return {"logits": network.apply(variables, images, train=False)}
         _, state = network.apply(variables, images, train=False, mutable=["endpoints"])
-        return dict(state["endpoints"])
+        return dict(state.get("endpoints", {}))
 
     with ops.use("reference"):  # plain operations only, which readers of a jaxpr know
         closed, made = jax.make_jaxpr(run, return_shape=True)(variables, images)

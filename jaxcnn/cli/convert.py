@@ -11,7 +11,7 @@ def register(subparsers) -> None:
         help="convert weights between torch's layout and jaxcnn's",
         description="Reads weights of torchvision, timm or jaxcnn and writes them again, checking "
         "that they are all that the network needs. Formats follow from the names: .safetensors, "
-        ".npz, and, where torch is installed, .pth.",
+        ".npz, or PyTorch's .pth, .pt, .bin and .ckpt, which are written where torch is installed.",
         epilog="example: jaxcnn convert resnet50.pth resnet50.safetensors --model resnet50",
     )
     parser.add_argument(

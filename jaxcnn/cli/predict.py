@@ -11,7 +11,8 @@ def register(subparsers) -> None:
         "predict",
         help="name what is in image files",
         description="Prints the most probable classes of each image, by weights from the Hugging "
-        "Face hub or a file, or by a training run. Images are prepared as the weights want it.",
+        "Face hub or a file, or by a training run. Images are prepared as the weights want it. A "
+        "file that cannot be read is named, the others are answered, and the exit code is 2.",
         epilog="example: jaxcnn predict cat.jpg dog.jpg --model resnet50.tv_in1k",
     )
     parser.add_argument(
@@ -44,7 +45,7 @@ def register(subparsers) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     import json
     import sys
     from pathlib import Path
@@ -82,7 +83,14 @@ def run(args: argparse.Namespace) -> None:
     paths = predict.image_paths(args.images, sys.stdin)
     if args.explain and Path(args.explain).exists() and not Path(args.explain).is_dir():
         raise ValueError(f"--explain is {args.explain}, which is no directory")
-    given = zip(paths, predict.predict(model, variables, paths, how, names, top=args.top))
+    bad = []
+
+    def on_bad(path, error):
+        bad.append(path)
+        print(f"jaxcnn: error: {error}", file=sys.stderr)
+
+    answers = predict.predict(model, variables, paths, how, names, top=args.top, on_bad=on_bad)
+    given = ((path, found) for path, found in zip(paths, answers) if found)
     if args.draw and not localization.has_box_head(model):
         raise ValueError("--draw is for networks with a box head; this one has none")
     answered: Iterable = given
@@ -100,11 +108,13 @@ def run(args: argparse.Namespace) -> None:
             for answer in answers:
                 box = f"  {answer.box}" if answer.box else ""
                 print(f"  {100 * answer.probability:6.2f} %  {answer.name}{box}")
-    if args.explain:
+    if args.explain and found:
         from jaxcnn.analysis import explain_pictures
 
         first = [answers[0] for _, answers in found]
+        read = [path for path, _ in found]
         for picture in explain_pictures.explain_images(
-            model, variables, paths, how, first, args.explain
+            model, variables, read, how, first, args.explain
         ):
             print(picture, file=sys.stderr if args.json else sys.stdout, flush=True)
+    return 2 if bad else 0

@@ -3,6 +3,10 @@
 Photo sets hold a few files that are not what they should be: CMYK and greyscale JPEGs, PNGs under
 a JPEG's name, truncated and empty files. What shows an image becomes RGB, the rest is a `BadImage`.
 Orientation tags are ignored, as torchvision and TensorFlow do, whose accuracies are published.
+
+Training, evaluation and prediction decode here: the formats and the limits are the same everywhere.
+Of 16 bits the upper eight are taken. Images of 32-bit integers and of floats do not say what is
+white: it is 1 (floats), 255 or 65535, the first that no pixel exceeds.
 """
 
 from __future__ import annotations
@@ -30,8 +34,8 @@ def image_size(data: bytes) -> tuple[int, int]:
         height, width = struct.unpack(">HH", data[frame + 5 : frame + 9])
         if height and width:
             return _checked(height, width)
-    with _opened(data) as image:
-        return _checked(image.height, image.width)
+    with open_image(data) as image:
+        return image.height, image.width
 
 
 def decode(data: bytes, rows: int | None = None) -> np.ndarray:
@@ -55,14 +59,28 @@ def decode(data: bytes, rows: int | None = None) -> np.ndarray:
             return simplejpeg.decode_jpeg(short, "RGB", strict=short is data)
         except ValueError:
             pass  # Pillow decides whether it is bad
-    with _opened(data) as image:
+    with open_image(data) as image:
         try:
             image.load()
-            if image.mode.startswith("I;16"):  # 16 bits of grey: Pillow would clip, not scale
-                return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, 2)
+            if image.mode.startswith(("I", "F")):  # Pillow would clip, not scale
+                return np.repeat(_to_bytes(np.asarray(image))[..., None], 3, 2)
             return np.asarray(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
             raise BadImage(f"cannot be decoded: {error}") from None
+
+
+def _to_bytes(grey: np.ndarray) -> np.ndarray:
+    """Grey of more than eight bits, [H,W], as u8[H,W]."""
+    if grey.dtype.itemsize == 2:
+        return (grey.astype(np.uint16) >> 8).astype(np.uint8)
+    if not np.isfinite(grey).all():
+        raise BadImage("has pixels that are not finite")
+    low, high = grey.min(), grey.max()
+    if low < 0 or high > 65535:
+        raise BadImage(f"has pixels from {low:g} to {high:g}; they may reach from 0 to 65535")
+    if grey.dtype.kind == "f" and high <= 1:
+        return np.round(grey * 255).astype(np.uint8)
+    return (grey if high <= 255 else grey.astype(np.uint16) >> 8).astype(np.uint8)
 
 
 def _checked(height: int, width: int) -> tuple[int, int]:
@@ -71,11 +89,19 @@ def _checked(height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
-def _opened(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
+    """The image in a file, of the formats and size that are decoded, not yet decoded.
+
+    Raises `BadImage`.
+    """
     if not data:
         raise BadImage("is empty")
     try:
-        return Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        _checked(image.height, image.width)
+        return image
+    except BadImage:
+        raise
     except Image.DecompressionBombError as error:
         raise BadImage(f"is too large: {error}") from None
     except (OSError, ValueError, SyntaxError, struct.error):

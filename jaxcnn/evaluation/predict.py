@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from PIL import Image
 
+from jaxcnn.data.decode import BadImage, decode
 from jaxcnn.data.preprocessing import Preprocessing
-from jaxcnn.data.readers.folders import EXTENSIONS
+from jaxcnn.data.readers.folders import EXTENSIONS, list_images
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -39,7 +40,7 @@ def as_row(answer: Answer) -> dict[str, Any]:
 
 
 def read_image(path: str | Path, channels: int = 3) -> Image.Image:
-    """An image file as RGB, or as grey for one channel. Alpha and EXIF's rotation are ignored.
+    """An image file as RGB, or as grey for one channel, decoded as in training (see `data.images`).
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -48,10 +49,10 @@ def read_image(path: str | Path, channels: int = 3) -> Image.Image:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        with Image.open(path) as image:
-            return image.convert(_MODES[channels])
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        pixels = decode(Path(path).read_bytes())
+    except BadImage as error:
+        raise ValueError(f"{path} cannot be read as an image: it {error}") from error
+    return Image.fromarray(pixels).convert(_MODES[channels])
 
 
 def image_paths(given: Sequence[str], stream: Iterable[str]) -> list[str]:
@@ -65,10 +66,10 @@ def image_paths(given: Sequence[str], stream: Iterable[str]) -> list[str]:
         if name == "-":
             found += [line.strip() for line in stream if line.strip()]
         elif Path(name).is_dir():
-            inside = sorted(p for p in Path(name).rglob("*") if p.suffix.lower() in EXTENSIONS)
+            inside = list_images(name)
             if not inside:
                 raise ValueError(f"{name} has no image in it ({', '.join(EXTENSIONS)})")
-            found += map(str, inside)
+            found += [str(Path(name, image)) for image in inside]
         else:
             found.append(name)
     if not found:
@@ -104,6 +105,7 @@ def predict(
     *,
     top: int = 5,
     batch_size: int = 16,
+    on_bad: Callable[[str | Path, Exception], None] | None = None,
 ) -> Iterator[list[Answer]]:
     """The `top` most probable classes of each image file, most probable first.
 
@@ -114,9 +116,13 @@ def predict(
       names: of all classes, by index.
       top: number of classes, no more than there are.
       batch_size: images at once.
+      on_bad: is told of a file that is not there or is no image, which then has no answers, `[]`;
+        None raises the error.
 
     Raises:
       FileNotFoundError, ValueError: a file is not there, or is no image; raised when it is reached.
+      ValueError: its pixels are not finite once they are normalised. A network may give finite
+        logits for such an image: XLA may drop a NaN where max(x, 0) is fused with what follows.
     """
 
     @jax.jit
@@ -128,9 +134,24 @@ def predict(
     for start in range(0, len(paths), batch_size):
         chunk = paths[start : start + batch_size]
         batch = np.zeros((batch_size, how.size, how.size, len(how.mean)), np.float32)
+        bad = set()
         for i, path in enumerate(chunk):
-            batch[i] = preprocess(read_image(path, len(how.mean)), how)
-        for row in np.asarray(probabilities(batch))[: len(chunk)]:
+            try:
+                batch[i] = preprocess(read_image(path, len(how.mean)), how)
+            except (OSError, ValueError) as error:
+                if on_bad is None:
+                    raise
+                on_bad(path, error)
+                bad.add(i)
+        if not np.isfinite(batch).all():
+            raise ValueError(
+                f"images are not finite once they are normalised with mean {how.mean} and standard "
+                f"deviation {how.std}"
+            )
+        for i, row in enumerate(np.asarray(probabilities(batch))[: len(chunk)]):
+            if i in bad:
+                yield []
+                continue
             order = np.argsort(-row, kind="stable")[:top]
             yield [Answer(int(i), names[i], float(row[i])) for i in order]
 

@@ -1,4 +1,4 @@
-"""One file per paper family, and the registry that finds them."""
+"""One file per paper family, and the registry that finds networks by name."""
 
 from jaxcnn.models.registry import (
     ModelInfo,
@@ -7,6 +7,17 @@ from jaxcnn.models.registry import (
     list_aliases,
     list_models,
     model_info,
+    register,
+    unregister,
 )
 
-__all__ = ["ModelInfo", "create_model", "endpoints", "list_aliases", "list_models", "model_info"]
+__all__ = [
+    "ModelInfo",
+    "create_model",
+    "endpoints",
+    "list_aliases",
+    "list_models",
+    "model_info",
+    "register",
+    "unregister",
+]

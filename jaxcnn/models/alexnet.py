@@ -22,7 +22,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcnn import layers
-from jaxcnn.models import classic
+from jaxcnn._checks import one_of
+from jaxcnn.models.blocks import ConvRelu, response_norm
+from jaxcnn.models.heads import FullyConnectedNetwork
 
 PAPER = (
     "Krizhevsky, Sutskever, Hinton 2012, ImageNet classification with deep convolutional neural "
@@ -56,20 +58,22 @@ INITS = {
 }
 
 
-class AlexNet(classic.FullyConnectedNetwork):
+class AlexNet(FullyConnectedNetwork):
     """Five convolutions and three fully connected layers.
 
     Takes f32[N,227,227,3], or f32[N,224,224,3], to which conv1 then adds three rows and columns of
     zeros below and to the right, as cuda-convnet's windows hang over the border. With
     `conv1_padding=2` (torchvision) it takes 224x224 only. Larger images need `dense=True`.
 
-    Fields (besides those of `FullyConnectedNetwork`):
+    Inherits the fields of `FullyConnectedNetwork`.
+
+    Attributes:
       widths, groups: of the five convolutions.
       conv1_padding: zeros on each side of the image.
-      lrn: constants of the response normalisation after conv1 and conv2: "paper", "caffe",
-        "cuda_convnet", or None for no normalisation.
-      lrn_per_tower: normalise each half of the channels by itself.
-      pool_first: pool before normalising (CaffeNet).
+      lrn: constants of the response normalization after conv1 and conv2: "paper", "caffe",
+        "cuda_convnet", or None for no normalization.
+      lrn_per_tower: normalize each half of the channels by itself.
+      pool_first: pool before normalizing (CaffeNet).
       dropout_first: dropout before fc6 and fc7 instead of after them.
       initialiser: initial values: "caffe", "paper" or "torch".
     """
@@ -91,32 +95,34 @@ class AlexNet(classic.FullyConnectedNetwork):
         padding = layers.padding_pairs(self.conv1_padding)
         if not self.conv1_padding and x.shape[1:3] == (224, 224):
             padding = ((0, 3), (0, 3))
-        init = classic.choose("initialiser", self.initialiser, INITS)
+        init = INITS[one_of("initialiser", self.initialiser, INITS)]
         one = nn.initializers.constant(init.one)
-        stage = self.block(classic.Stage)
+        conv = self.conv(bias=True, kernel_init=init.conv)
+        stage = functools.partial(self.rematerialize(ConvRelu), conv=conv)
+        w1, w2, w3, w4, w5 = self.widths
+        g1, g2, g3, g4, g5 = self.groups
 
-        def conv(index: int, *geometry, **options):
-            return functools.partial(
-                self.conv(bias=True, kernel_init=init.conv, groups=self.groups[index - 1]),
-                self.widths[index - 1],
-                *geometry,
-                **options,
-            )
+        def pool(x: Array) -> Array:
+            return layers.max_pool(x, 3, 2)
 
-        pool = functools.partial(layers.max_pool, window=3, stride=2)
-        norm = classic.response_norm(self.lrn)
-        if self.lrn_per_tower:
-            norm = functools.partial(_per_tower, norm)
-        both = (pool, norm) if self.pool_first else (norm, pool)
-        x = stage(conv(1, 11, 4, padding), both, name="conv1")(x)  # 27x27x96
+        def norm(x: Array) -> Array:
+            if not self.lrn_per_tower:
+                return response_norm(x, self.lrn)
+            towers = [response_norm(tower, self.lrn) for tower in jnp.split(x, 2, axis=-1)]
+            return jnp.concatenate(towers, axis=-1)
+
+        def norm_pool(x: Array) -> Array:
+            return norm(pool(x)) if self.pool_first else pool(norm(x))
+
+        x = stage(w1, 11, 4, padding, g1, then=norm_pool, name="conv1")(x)  # 27x27x96
         x = self.endpoint("stage1", x)
-        x = stage(conv(2, 5, 1, 2, bias_init=one), both, name="conv2")(x)  # 13x13x256
+        x = stage(w2, 5, 1, 2, g2, one, then=norm_pool, name="conv2")(x)  # 13x13x256
         x = self.endpoint("stage2", x)
-        x = stage(conv(3, 3, 1, 1), name="conv3")(x)  # 13x13x384
+        x = stage(w3, 3, 1, 1, g3, name="conv3")(x)  # 13x13x384
         x = self.endpoint("stage3", x)
-        x = stage(conv(4, 3, 1, 1, bias_init=one), name="conv4")(x)  # 13x13x384
+        x = stage(w4, 3, 1, 1, g4, one, name="conv4")(x)  # 13x13x384
         x = self.endpoint("stage4", x)
-        x = stage(conv(5, 3, 1, 1, bias_init=one), (pool,), name="conv5")(x)  # 6x6x256
+        x = stage(w5, 3, 1, 1, g5, one, then=pool, name="conv5")(x)  # 6x6x256
         x = self.endpoint("stage5", x)
         return self.classify(
             x,
@@ -127,10 +133,6 @@ class AlexNet(classic.FullyConnectedNetwork):
             fc8_init=init.fc8,
             dropout_first=self.dropout_first,
         )
-
-
-def _per_tower(norm, x: Array) -> Array:
-    return jnp.concatenate([norm(half) for half in jnp.split(x, 2, axis=-1)], axis=-1)
 
 
 _OWT = functools.partial(

@@ -71,7 +71,9 @@ STAGES = {"3b": "stage1", "4d": "stage2", "5b": "stage3"}
 class BNInception(InceptionNetwork):
     """Stem, ten modules, global average, classifier. f32[N,H,W,3], from 32x32.
 
-    Fields (besides those of `InceptionNetwork`; there are no auxiliary heads here):
+    Inherits the fields of `InceptionNetwork`. There are no auxiliary heads here.
+
+    Attributes:
       separable_stem: the first convolution is separable, with depth multiplier 8.
       wide_projection: 128 instead of 96 channels of projection in 4c and 4d.
       squeeze_excite: gate the output of each module (`inception3a_se`), reduction 16.

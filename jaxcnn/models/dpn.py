@@ -38,20 +38,20 @@ class DualPathBlock(nn.Module):
     project: bool
     split: bool
     conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
+    norm_act: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, residual: Array, dense: Array) -> tuple[Array, Array]:
         x = jnp.concatenate([residual, dense], axis=-1)
         if self.project:
-            y = self.norm(relu=True, name="proj_bn")(x)
+            y = self.norm_act(name="proj_bn")(x)
             y = self.conv(self.width + 2 * self.growth, 1, self.stride, name="proj_conv")(y)
             residual, dense = jnp.split(y, [self.width], axis=-1)
-        x = self.norm(relu=True, name="bn1")(x)
+        x = self.norm_act(name="bn1")(x)
         x = self.conv(self.mid, 1, name="conv1")(x)
-        x = self.norm(relu=True, name="bn2")(x)
+        x = self.norm_act(name="bn2")(x)
         x = self.conv(self.mid, 3, self.stride, 1, groups=self.groups, name="conv2")(x)
-        x = self.norm(relu=True, name="bn3")(x)
+        x = self.norm_act(name="bn3")(x)
         if self.split:
             added = self.conv(self.width, 1, name="conv3_residual")(x)
             appended = self.conv(self.growth, 1, name="conv3_dense")(x)
@@ -64,7 +64,9 @@ class DualPathBlock(nn.Module):
 class DPN(layers.Network):
     """Stem, four stages of dual path blocks, global average, classifier. f32[N,H,W,3].
 
-    Fields (besides those of `Network`; defaults are DPN-92):
+    Inherits the fields of `Network`. Defaults are DPN-92.
+
+    Attributes:
       stem: (channels, kernel) of the first convolution.
       blocks: per stage.
       width: of the residual path in stage 1; doubles with each stage.
@@ -72,9 +74,10 @@ class DPN(layers.Network):
       groups: of the 3x3 convolutions.
       growth: channels that a block appends to the dense path, per stage.
       split: two last convolutions per block.
-      mean, std: normalisation of the release's weights, RGB in [0, 1].
+      mean, std: normalization of the release's weights, RGB in [0, 1].
     """
 
+    bn_epsilon: float = 1e-3
     stem: tuple[int, int] = (64, 7)
     blocks: tuple[int, ...] = (3, 4, 20, 3)
     width: int = 256
@@ -88,13 +91,17 @@ class DPN(layers.Network):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
-        conv, norm = self.conv(), self.norm(train)
+        conv, norm_act = self.conv(), self.norm_act(train)
         block = functools.partial(
-            self.block(DualPathBlock), groups=self.groups, split=self.split, conv=conv, norm=norm
+            self.rematerialize(DualPathBlock),
+            groups=self.groups,
+            split=self.split,
+            conv=conv,
+            norm_act=norm_act,
         )
         channels, kernel = self.stem
         x = conv(channels, kernel, 2, kernel // 2, name="stem_conv")(x)  # 112x112x64
-        x = norm(relu=True, name="stem_bn")(x)
+        x = norm_act(name="stem_bn")(x)
         x = self.endpoint("stem", layers.max_pool(x, 3, 2, 1))  # 56x56x64
         residual, dense = x, x[..., :0]
         for i, (count, growth) in enumerate(zip(self.blocks, self.growth)):
@@ -110,7 +117,7 @@ class DPN(layers.Network):
                 )(residual, dense)
             self.endpoint(f"stage{i + 1}", jnp.concatenate([residual, dense], axis=-1))
         x = jnp.concatenate([residual, dense], axis=-1)
-        x = norm(relu=True, name="final_bn")(x)
+        x = norm_act(name="final_bn")(x)
         return self.logits(layers.global_avg_pool(x), name="fc")
 
 

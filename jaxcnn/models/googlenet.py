@@ -1,7 +1,7 @@
 """GoogLeNet. Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2014, "Going
 deeper with convolutions" (arXiv 1409.4842), table 1.
 
-`googlenet` is the paper's: 5x5 convolutions, local response normalisation, no BatchNorm, two
+`googlenet` is the paper's: 5x5 convolutions, local response normalization, no BatchNorm, two
 auxiliary classifiers. Initial values, which the paper does not give, are those of Caffe's
 replication: Glorot uniform, biases 0.2 and 0 in the classifiers. The table's first row counts a
 separable 7x7 convolution, which `googlenet_separable_stem` has (inferred from its figures).
@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 from jax import Array
 
 from jaxcnn import layers
-from jaxcnn.models.classic import response_norm
+from jaxcnn.models.blocks import response_norm
 from jaxcnn.models.inception import Conv, Mixed, Pool, SeparableStem
 
 PAPER = (
@@ -114,20 +114,22 @@ class AuxHead(nn.Module):
 class GoogLeNet(layers.Network):
     """Stem, nine Inception modules, global average, classifier. f32[N,H,W,3], from 32x32.
 
-    Fields (besides those of `Network`):
+    Inherits the fields of `Network`.
+
+    Attributes:
       aux_heads: have the auxiliary classifiers after 4a and 4d (endpoints `aux1`, `aux2`), which
-        are computed at initialisation and where endpoints are asked for.
+        are computed at initialization and where endpoints are requested.
       batch_norm: BatchNorm after every convolution, which then has no bias.
       gamma: learn BatchNorm's scale.
       kernel5: size of the "5x5" convolutions.
       separable_stem: the first convolution is separable, with depth multiplier 8.
       naive: modules without 1x1 reductions and projection.
-      lrn: constants of the response normalisation ("paper", "caffe", "cuda_convnet"), or None.
+      lrn: constants of the response normalization ("paper", "caffe", "cuda_convnet"), or None.
       last_pool: window of the last max pool.
       adaptive_aux: auxiliary classifiers pool adaptively on 14x14 maps too.
       dropout: before the classifier while training.
       width: all widths of the modules are multiplied by it.
-      mean, std: normalisation of RGB in [0, 1].
+      mean, std: normalization of RGB in [0, 1].
     """
 
     aux_heads: bool = True
@@ -148,10 +150,9 @@ class GoogLeNet(layers.Network):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
-        response = response_norm(self.lrn)
-        kernel_init, bias_init = self.initialisers()
+        kernel_init, bias_init = self.initializers()
         unit = self.unit(train)
-        mixed = functools.partial(self.block(Mixed), unit=unit)
+        mixed = functools.partial(self.rematerialize(Mixed), unit=unit)
         shrink = functools.partial(layers.max_pool, stride=2, ceil_mode=True)
         head = functools.partial(
             AuxHead,
@@ -169,9 +170,9 @@ class GoogLeNet(layers.Network):
             x = SeparableStem(unit, conv, name="conv1")(x)  # 112x112x64
         else:
             x = unit(64, 7, 2, 3, name="conv1")(x)  # 112x112x64
-        x = response(shrink(x, 3))  # 56x56x64
+        x = response_norm(shrink(x, 3), self.lrn)  # 56x56x64
         x = unit(64, 1, name="conv2")(x)
-        x = response(unit(192, 3, 1, 1, name="conv3")(x))  # 56x56x192
+        x = response_norm(unit(192, 3, 1, 1, name="conv3")(x), self.lrn)  # 56x56x192
         x = self.endpoint("stem", shrink(x, 3))  # 28x28x192
         for name, row in ((name, row.times(self.width)) for name, row in ROWS.items()):
             branches = row.naive_branches if self.naive else row.branches
@@ -188,7 +189,7 @@ class GoogLeNet(layers.Network):
         x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
         return self.logits(x, kernel_init=kernel_init)
 
-    def initialisers(self) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
+    def initializers(self) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
         """Of kernels, and of the biases outside the classifiers."""
         if self.batch_norm:
             return nn.initializers.truncated_normal(0.01), nn.initializers.zeros
@@ -196,13 +197,12 @@ class GoogLeNet(layers.Network):
 
     def unit(self, train: bool) -> Callable[..., nn.Module]:
         """Convolution (- BatchNorm) - ReLU: `unit(features, kernel, stride, padding, name=...)`."""
-        kernel_init, bias_init = self.initialisers()
-        options: dict[str, Any] = {"norm": None}
-        if self.batch_norm:
-            norm = self.norm(train)
-            options["norm"] = functools.partial(norm, use_scale=self.gamma)
+        kernel_init, bias_init = self.initializers()
         conv = self.conv(kernel_init=kernel_init, bias=not self.batch_norm, bias_init=bias_init)
-        return functools.partial(layers.ConvNormAct, conv=conv, **options)
+        norm_act = None
+        if self.batch_norm:
+            norm_act = functools.partial(self.norm_act(train), use_scale=self.gamma)
+        return functools.partial(layers.ConvBNAct, conv=conv, norm_act=norm_act)
 
 
 _BN = functools.partial(

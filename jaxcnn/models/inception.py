@@ -181,14 +181,16 @@ class AuxHead(nn.Module):
 class InceptionNetwork(layers.Network):
     """Base of the batch-normalized Inception networks. TF-Slim's keep 0.9997 of the statistics.
 
-    Fields (besides those of `Network`):
+    Inherits the fields of `Network`.
+
+    Attributes:
       gamma: learn BatchNorm's scale. TF-Slim's networks have none, since a ReLU follows.
       aux_heads: have the auxiliary classifier (endpoint `aux1`), which is computed at
-        initialisation and where endpoints are asked for.
+        initialization and where endpoints are requested.
       dropout: share of the features that are dropped before the classifier while training.
       count_include_pad: whether average pools inside blocks divide by 9 at the border too
         (Caffe, torchvision) or by the number of pixels there (TensorFlow).
-      mean, std: normalisation of RGB in [0, 1].
+      mean, std: normalization of RGB in [0, 1].
     """
 
     min_size: int = 75
@@ -202,17 +204,18 @@ class InceptionNetwork(layers.Network):
 
     def unit(self, train: bool, kernel_init=slim_init) -> Callable[..., nn.Module]:
         """Convolution - BatchNorm - ReLU: `unit(features, kernel, stride, padding, name=...)`."""
-        norm = self.norm(train)
         return functools.partial(
-            layers.ConvNormAct,
+            layers.ConvBNAct,
             conv=self.conv(kernel_init=kernel_init),
-            norm=functools.partial(norm, use_scale=self.gamma),
+            norm_act=functools.partial(self.norm_act(train), use_scale=self.gamma),
         )
 
     def mixed(self, train: bool) -> Callable[..., nn.Module]:
         """A module of branches: `mixed(branches, name=...)`."""
         return functools.partial(
-            self.block(Mixed), unit=self.unit(train), count_include_pad=self.count_include_pad
+            self.rematerialize(Mixed),
+            unit=self.unit(train),
+            count_include_pad=self.count_include_pad,
         )
 
     def auxiliary(self, x: Array, train: bool) -> None:

@@ -81,7 +81,9 @@ V2_STEM = (
 class InceptionResNet(InceptionNetwork):
     """Stem, three stages of residual blocks, global average, classifier. f32[N,H,W,3], from 75x75.
 
-    Fields (besides those of `InceptionNetwork`; defaults are the released v2):
+    Inherits the fields of `InceptionNetwork`. Defaults are the released v2.
+
+    Attributes:
       stem: its chain.
       block_a, block_b, block_c: branches of the blocks, before the expansion.
       reduction_a, reduction_b: branches of the reductions.
@@ -107,7 +109,9 @@ class InceptionResNet(InceptionNetwork):
         x = self.check_images(images)
         unit, mixed = self.unit(train), self.mixed(train)
         residual = functools.partial(
-            self.block(ResidualMixed), unit=unit, conv=self.conv(kernel_init=layers.he_fan_in)
+            self.rematerialize(ResidualMixed),
+            unit=unit,
+            conv=self.conv(kernel_init=layers.he_fan_in),
         )
         (a, b, c), (scale_a, scale_b, scale_c) = self.blocks, self.scales
         x = Chain(self.stem, unit, self.count_include_pad, name="entry")(x)

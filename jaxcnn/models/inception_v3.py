@@ -2,7 +2,7 @@
 architecture for computer vision" (arXiv 1512.00567), in the form of the released code.
 
 The release differs from table 1 of the paper: its stem has 1x1 80 and 3x3 192 between the pools
-where the table has three 3x3, and the auxiliary head is batch-normalised. Average pools inside
+where the table has three 3x3, and the auxiliary head is batch-normalized. Average pools inside
 blocks count the padding at the border, as torchvision's form of the released weights does;
 TensorFlow's own did not: `count_include_pad=False`.
 """
@@ -33,7 +33,7 @@ STEM = (
 
 
 def block_a(projection: int):
-    """Figure 5: 5x5 and its factorisation into two 3x3. 224 + projection channels."""
+    """Figure 5: 5x5 and its factorization into two 3x3. 224 + projection channels."""
     return (
         (Conv(64),),
         (Conv(48), Conv(64, 5)),

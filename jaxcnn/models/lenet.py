@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 
 from jaxcnn import layers, ops
-from jaxcnn.models.classic import choose
+from jaxcnn._checks import one_of
 
 PAPER = (
     "LeCun, Bottou, Bengio, Haffner 1998, Gradient-based learning applied to document recognition"
@@ -105,8 +105,10 @@ class Subsample(nn.Module):
 
 
 # The 60 connections of the table by their S2 map, ten to each.
-_S2, _C3 = np.array(sorted((s2, c3) for c3, seen in enumerate(C3_TABLE) for s2 in seen)).T
-_BY_C3 = np.argsort(_C3, kind="stable")
+# int32, as JAX keeps the indices of the first trace, also when x64 is switched on after it.
+_PAIRS = sorted((s2, c3) for c3, seen in enumerate(C3_TABLE) for s2 in seen)
+_S2, _C3 = np.array(_PAIRS, np.int32).T
+_BY_C3 = np.argsort(_C3, kind="stable").astype(np.int32)
 
 
 class TableConv(nn.Module):
@@ -152,8 +154,10 @@ class LeNet5(layers.Network):
     Takes f32[N,32,32,1], or f32[N,28,28,1], which C1 then pads by 2. The paper's images have
     background -0.1 and ink 1.175.
 
-    Fields (besides those of `Network`):
-      head: "rbf", the paper's radial units with fixed digits as centres: logits are minus the
+    Inherits the fields of `Network`.
+
+    Attributes:
+      head: "rbf", the paper's radial units with fixed digits as centers: logits are minus the
         squared distances, and `num_classes` is 10; or "softmax", a trained dense layer.
       dense_c3: every map of C3 sees every map of S2 (60,900 parameters instead of 60,000).
     """
@@ -168,7 +172,7 @@ class LeNet5(layers.Network):
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
         padding = _lenet5_padding(x)
-        choose("head", self.head, {"rbf": None, "softmax": None})
+        one_of("head", self.head, ("rbf", "softmax"))
         if self.head == "rbf" and self.num_classes not in (0, 10):
             raise ValueError(
                 f"num_classes is {self.num_classes}; LeNet-5's radial units are the 10 digits; "
@@ -194,14 +198,14 @@ class LeNet5(layers.Network):
         if self.head == "softmax" or not self.num_classes:
             return self.logits(x, name="output", **init(84))
         x = layers.as_output(self.endpoint("pre_logits", x))
-        centres = jnp.asarray(digit_bitmaps(), x.dtype)
-        return -jnp.sum((x[:, None] - centres[None]) ** 2, axis=-1)
+        centers = jnp.asarray(digit_bitmaps(), x.dtype)
+        return -jnp.sum((x[:, None] - centers[None]) ** 2, axis=-1)
 
 
 def mse_loss(logits: Array, labels: Array) -> Array:
     """The paper's maximum likelihood loss (section II-C): the true class's radial output.
 
-    f32[N,10] logits and i32[N] labels to f32[N]; the mean over N is what is minimised.
+    f32[N,10] logits and i32[N] labels to f32[N]; the mean over N is what is minimized.
     """
     return -jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
 
@@ -209,7 +213,7 @@ def mse_loss(logits: Array, labels: Array) -> Array:
 def map_loss(logits: Array, labels: Array, *, j: float = 0.1) -> Array:
     """The paper's MAP loss (section II-C): `mse_loss` + log(exp(-j) + sum_i exp(-y_i)), f32[N].
 
-    It pushes the wrong classes' centres away; exp(-j) is a class for rubbish, which keeps that push
+    It pushes the wrong classes' centers away; exp(-j) is a class for rubbish, which keeps that push
     bounded. The paper asks for j > 0 only; 0.1 is ours. Raises ValueError for j <= 0.
     """
     if j <= 0:
@@ -220,6 +224,7 @@ def map_loss(logits: Array, labels: Array, *, j: float = 0.1) -> Array:
 
 
 _ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
+_POOLS = {"max": layers.max_pool, "avg": layers.avg_pool}
 
 
 class LeNet5Modern(layers.Network):
@@ -227,7 +232,9 @@ class LeNet5Modern(layers.Network):
 
     Takes f32[N,32,32,1], or f32[N,28,28,1], which the first convolution then pads by 2.
 
-    Fields (besides those of `Network`):
+    Inherits the fields of `Network`.
+
+    Attributes:
       act: "relu" or "tanh".
       pool: "max" or "avg".
     """
@@ -242,8 +249,8 @@ class LeNet5Modern(layers.Network):
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
         padding = _lenet5_padding(x)
-        act = choose("act", self.act, _ACTIVATIONS)
-        pool = choose("pool", self.pool, {"max": layers.max_pool, "avg": layers.avg_pool})
+        act = _ACTIVATIONS[one_of("act", self.act, _ACTIVATIONS)]
+        pool = _POOLS[one_of("pool", self.pool, _POOLS)]
         conv = self.conv(bias=True, kernel_init=layers.he_fan_in)
         dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=layers.he_fan_in)
         x = act(conv(6, 5, padding=padding, name="conv1")(x))  # 28x28x6

@@ -19,7 +19,9 @@ import flax.linen as nn
 from jax import Array
 
 from jaxcnn import layers
-from jaxcnn.models import classic
+from jaxcnn._checks import one_of
+from jaxcnn.models.blocks import response_norm
+from jaxcnn.models.heads import FullyConnectedNetwork
 
 PAPER = (
     "Simonyan, Zisserman 2014, Very deep convolutional networks for large-scale image recognition"
@@ -38,34 +40,43 @@ INITS = {
 class Stage(nn.Module):
     """Convolutions with ReLU, then 2x2 max pooling: `conv1`, `bn1`, `se1`, `conv2`, ...
 
-    [N,H,W,C] to [N,H/2,W/2,width]. `lrn` is applied after the first convolution.
+    [N,H,W,C] to [N,H/2,W/2,width].
+
+    Attributes:
+      width: channels of the convolutions.
+      kernels: size of each.
+      conv: the network's, see `jaxcnn.layers.Network`.
+      norm_act: BatchNorm with ReLU behind each convolution; None for ReLU alone.
+      se: squeeze-and-excitation behind each ReLU, or None.
+      lrn: preset of the response normalization after the first convolution, or None.
     """
 
     width: int
     kernels: tuple[int, ...]
     conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module] | None = None
+    norm_act: Callable[..., nn.Module] | None = None
     se: Callable[..., nn.Module] | None = None
-    lrn: Callable[[Array], Array] | None = None
+    lrn: str | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for i, kernel in enumerate(self.kernels, 1):
             x = self.conv(self.width, kernel, 1, kernel // 2, name=f"conv{i}")(x)
-            x = nn.relu(x) if self.norm is None else self.norm(relu=True, name=f"bn{i}")(x)
+            x = nn.relu(x) if self.norm_act is None else self.norm_act(name=f"bn{i}")(x)
             if self.se is not None:
                 x = self.se(name=f"se{i}")(x)
-            if self.lrn is not None and i == 1:
-                x = self.lrn(x)
+            x = response_norm(x, self.lrn if i == 1 else None)
         return layers.max_pool(x, 2, 2)
 
 
-class VGG(classic.FullyConnectedNetwork):
+class VGG(FullyConnectedNetwork):
     """Five stages of 3x3 convolutions and three fully connected layers.
 
     Takes f32[N,224,224,3], with `dense=True` larger images too.
 
-    Fields (besides those of `FullyConnectedNetwork`):
+    Inherits the fields of `FullyConnectedNetwork`.
+
+    Attributes:
       min_size: size of the images that the fully connected layers are made for, a multiple of 32:
         `create_model("vgg16", min_size=32, num_classes=10)` is a net for CIFAR.
       convs: convolutions per stage.
@@ -74,7 +85,7 @@ class VGG(classic.FullyConnectedNetwork):
       last_kernel: 1 makes the third convolution of the last three stages 1x1 (net C).
       batch_norm: BatchNorm after each convolution.
       se: squeeze-and-excitation after each ReLU of a convolution.
-      lrn: constants of a response normalisation after the first convolution (A-LRN): "paper",
+      lrn: constants of a response normalization after the first convolution (A-LRN): "paper",
         "caffe", "cuda_convnet" or None.
       initialiser: initial values: "he" or "glorot".
     """
@@ -95,18 +106,18 @@ class VGG(classic.FullyConnectedNetwork):
             raise ValueError(f"min_size is {self.min_size}; VGG needs a multiple of 32")
         x = self.check_images(images)
         self.check_native(x, self.min_size)
-        conv_init, fc_init = classic.choose("initialiser", self.initialiser, INITS)
+        conv_init, fc_init = INITS[one_of("initialiser", self.initialiser, INITS)]
         stage = functools.partial(
-            self.block(Stage),
+            self.rematerialize(Stage),
             conv=self.conv(bias=True, kernel_init=conv_init),
-            norm=self.norm(train) if self.batch_norm else None,
+            norm_act=self.norm_act(train) if self.batch_norm else None,
             se=functools.partial(layers.SqueezeExcite, dtype=self.dtype) if self.se else None,
         )
         for i, (count, width) in enumerate(zip(self.convs, self.widths), 1):
             # 112x112x64, 56x56x128, 28x28x256, 14x14x512, 7x7x512
             last = self.last_kernel if self.last_kernel and i > 2 else self.kernel
             kernels = (self.kernel, self.kernel, last, self.kernel)[:count]
-            lrn = classic.response_norm(self.lrn) if self.lrn and i == 1 else None
+            lrn = self.lrn if i == 1 else None
             x = stage(width, kernels, lrn=lrn, name=f"block{i}")(x)
             x = self.endpoint(f"stage{i}", x)
         return self.classify(x, self.min_size // 32, train=train, fc_init=fc_init)

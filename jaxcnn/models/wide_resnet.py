@@ -9,6 +9,7 @@ WRN-50-2-bottleneck for ImageNet is ResNet-50 with twice the channels inside the
 import functools
 
 from jaxcnn.models import resnet, resnet_v2
+from jaxcnn.models.blocks import PreActBasicBlock
 
 PAPER = "Zagoruyko, Komodakis 2016, Wide residual networks"
 YEAR = 2016
@@ -17,7 +18,7 @@ YEAR = 2016
 def cifar(depth: int, widening: int) -> functools.partial:
     """WRN-depth-widening."""
     blocks = (depth - 4) // 6
-    return resnet_v2.cifar(blocks, block_type="basic", width=16 * widening, fan="in")
+    return resnet_v2.cifar(blocks, block=PreActBasicBlock, width=16 * widening, fan="in")
 
 
 VARIANTS = {

@@ -3,7 +3,7 @@
 
 AlexNet with a finer first layer (7x7, stride 2) and dense connections throughout. `zfnet_384` is
 figure 3; `zfnet_512`, wider in layers 3 to 5, is the better net of the paper's table 2. The figure
-prints neither padding nor the constants of the contrast normalisation: padding is the one simple
+prints neither padding nor the constants of the contrast normalization: padding is the one simple
 choice that yields the printed sizes 110, 55, 26, 13, 6; the constants are AlexNet's. The paper's
 bound on the filters' root mean square (0.1) belongs to its recipe, not to the network.
 """
@@ -16,7 +16,8 @@ import flax.linen as nn
 from jax import Array
 
 from jaxcnn import layers
-from jaxcnn.models import classic
+from jaxcnn.models.blocks import ConvRelu, response_norm
+from jaxcnn.models.heads import FullyConnectedNetwork
 
 PAPER = "Zeiler, Fergus 2013, Visualizing and understanding convolutional networks"
 YEAR = 2013
@@ -24,12 +25,14 @@ YEAR = 2013
 _init = nn.initializers.normal(0.01)
 
 
-class ZFNet(classic.FullyConnectedNetwork):
+class ZFNet(FullyConnectedNetwork):
     """Takes f32[N,224,224,3], with `dense=True` larger images too.
 
-    Fields (besides those of `FullyConnectedNetwork`):
+    Inherits the fields of `FullyConnectedNetwork`.
+
+    Attributes:
       widths: of the five convolutions.
-      lrn: constants of the normalisation: "paper" (AlexNet's), "caffe", "cuda_convnet" or None.
+      lrn: constants of the normalization: "paper" (AlexNet's), "caffe", "cuda_convnet" or None.
     """
 
     min_size: int = 224
@@ -40,20 +43,25 @@ class ZFNet(classic.FullyConnectedNetwork):
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
         self.check_native(x, 224)
-        stage = self.block(classic.Stage)
         conv = self.conv(bias=True, kernel_init=_init)
-        conv1, conv2, conv3, conv4, conv5 = (functools.partial(conv, n) for n in self.widths)
-        pool = functools.partial(layers.max_pool, window=3, stride=2)
-        pool_norm = (functools.partial(pool, padding=1), classic.response_norm(self.lrn))
-        x = stage(functools.partial(conv1, 7, 2, 1), pool_norm, name="conv1")(x)  # 55x55x96
+        stage = functools.partial(self.rematerialize(ConvRelu), conv=conv)
+        w1, w2, w3, w4, w5 = self.widths
+
+        def pool_norm(x: Array) -> Array:
+            return response_norm(layers.max_pool(x, 3, 2, 1), self.lrn)
+
+        def pool(x: Array) -> Array:
+            return layers.max_pool(x, 3, 2)
+
+        x = stage(w1, 7, 2, 1, then=pool_norm, name="conv1")(x)  # 55x55x96
         x = self.endpoint("stage1", x)
-        x = stage(functools.partial(conv2, 5, 2, 0), pool_norm, name="conv2")(x)  # 13x13x256
+        x = stage(w2, 5, 2, 0, then=pool_norm, name="conv2")(x)  # 13x13x256
         x = self.endpoint("stage2", x)
-        x = stage(functools.partial(conv3, 3, 1, 1), name="conv3")(x)  # 13x13x512
+        x = stage(w3, 3, 1, 1, name="conv3")(x)  # 13x13x512
         x = self.endpoint("stage3", x)
-        x = stage(functools.partial(conv4, 3, 1, 1), name="conv4")(x)  # 13x13x1024
+        x = stage(w4, 3, 1, 1, name="conv4")(x)  # 13x13x1024
         x = self.endpoint("stage4", x)
-        x = stage(functools.partial(conv5, 3, 1, 1), (pool,), name="conv5")(x)  # 6x6x512
+        x = stage(w5, 3, 1, 1, then=pool, name="conv5")(x)  # 6x6x512
         x = self.endpoint("stage5", x)
         return self.classify(x, 6, train=train, fc_init=_init)
 

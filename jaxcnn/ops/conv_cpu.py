@@ -26,6 +26,7 @@ from jaxcnn.ops.windows import Pairs, at_least, output_size, window_slice
 class Implementation(NamedTuple):
     """A convolution and its gradients, with the arguments that the primitives have."""
 
+    name: str
     conv: Conv
     images_gradient: Conv
     kernel_gradient: Conv
@@ -61,14 +62,17 @@ def choose(x: Any, w: Any, *, stride, padding: Pairs, groups: int, precision: An
         return _folded(x.shape[-1])
     if conv_winograd.is_applicable(x, w, stride, padding):
         return _WINOGRAD
-    return _derived(reference.conv)
+    return PLAIN
 
 
-def _derived(conv: Conv) -> Implementation:
+def _derived(name: str, conv: Conv) -> Implementation:
     """The convolution with the gradients that JAX derives from it."""
     return Implementation(
-        conv, conv_transposes.images_gradient(conv), conv_transposes.kernel_gradient(conv)
+        name, conv, conv_transposes.images_gradient(conv), conv_transposes.kernel_gradient(conv)
     )
+
+
+PLAIN = _derived("plain", reference.conv)
 
 
 # --- 1x1 ----------------------------------------------------------------------------------------
@@ -99,7 +103,9 @@ def pointwise_kernel_gradient(x: Array, g: Array, *, stride, **unused: Any) -> A
     return lax.dot_general(*rows, (((0,), (0,)), ((), ())))[None, None]
 
 
-_POINTWISE = Implementation(pointwise_conv, pointwise_images_gradient, pointwise_kernel_gradient)
+_POINTWISE = Implementation(
+    "pointwise", pointwise_conv, pointwise_images_gradient, pointwise_kernel_gradient
+)
 
 
 # --- few channels -------------------------------------------------------------------------------
@@ -109,8 +115,8 @@ def _folded(channels: int) -> Implementation:
     """`folded_conv`, whose folds are those that were found to be fastest."""
     conv = functools.partial(folded_conv, fold=4 if channels < 3 else 2)
     images = functools.partial(folded_conv, fold=4)
-    return Implementation(
-        conv, conv_transposes.images_gradient(images), conv_transposes.kernel_gradient(conv)
+    return _derived("folded", conv)._replace(
+        images_gradient=conv_transposes.images_gradient(images)
     )
 
 
@@ -141,7 +147,7 @@ def folded_conv(x: Array, w: Array, *, padding: Pairs, fold: int, **unused: Any)
 # --- 3x3 over many channels ---------------------------------------------------------------------
 
 _WINOGRAD = Implementation(
-    conv_winograd.conv, conv_winograd.images_gradient, conv_winograd.kernel_gradient
+    "winograd", conv_winograd.conv, conv_winograd.images_gradient, conv_winograd.kernel_gradient
 )
 
 
@@ -157,8 +163,8 @@ def _grouped(pixels: Any, channels: int, groups: int) -> Implementation:
     """What suits that many output pixels and channels of a group."""
     together = max(1, _BLOCK // channels)
     if groups <= 4 or (groups // together <= _MOST_BLOCKS and at_least(pixels, _FEW_PIXELS)):
-        return _derived(block_conv)
-    patches = _derived(patch_conv)
+        return _derived("blocks", block_conv)
+    patches = _derived("patches", patch_conv)
     return patches._replace(conv=reference.conv) if channels >= _WIDE_GROUP else patches
 
 

@@ -183,7 +183,7 @@ def _differentiate(primitive: Primitive, partner: Primitive, plain: Function, li
     """Adds the derivatives and the batching rule of one half of a `linear_pair`."""
     call = _mapped(plain)
 
-    def jvp(primals, tangents, **params):
+    def jvp(primals, tangents, /, **params):
         out = primitive.bind(*primals, **params)
         t = [_dense(dot, of) for dot, of in zip(tangents[:linear], primals)]
         dots = primitive.bind(*t, *primals[linear:], **params)
@@ -201,21 +201,21 @@ def _differentiate(primitive: Primitive, partner: Primitive, plain: Function, li
             dots = [a + b for a, b in zip(dots, more, strict=True)]
         return out, list(dots)
 
-    def transpose(cotangents, *args, **params):
+    def transpose(cotangents, /, *args, **params):
         cotangents = [_dense(ct, ct.aval if _is_zero(ct) else ct) for ct in cotangents]
         results = partner.bind(*cotangents, *args[linear:], **params)
         wanted = [r if ad.is_undefined_primal(a) else None for r, a in zip(results, args)]
         return [*wanted, *[None] * (len(args) - linear)]
 
-    def batch(args, axes, *, mapped, **params):
-        size = next(a.shape[axis] for a, axis in zip(args, axes) if axis is not batching.not_mapped)
+    def batch(args, dims, /, *, mapped, **params):
+        size = next(a.shape[axis] for a, axis in zip(args, dims) if axis is not batching.not_mapped)
         args = [
             in_front(a, axis, size if i < linear else None)
-            for i, (a, axis) in enumerate(zip(args, axes))
+            for i, (a, axis) in enumerate(zip(args, dims))
         ]
         front = tuple(
             None if i >= linear and axis is batching.not_mapped else 0
-            for i, axis in enumerate(axes)
+            for i, axis in enumerate(dims)
         )
         out = primitive.bind(*args, mapped=(*mapped, front), **params)
         return out, [0] * len(out)

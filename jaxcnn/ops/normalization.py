@@ -1,4 +1,4 @@
-"""BatchNorm with the activation behind it, and local response normalization.
+"""BatchNorm, also with a shortcut and ReLU behind it, and local response normalization.
 
 Large batches are normalized in small groups for accuracy ("ghost batches", Hoffer et al. 2017,
 arXiv 1705.08741; 32 per accelerator in Goyal et al. 2017, arXiv 1706.02677, section 3). Where such
@@ -44,10 +44,9 @@ def local_response_norm(
 
 
 class BatchNorm(nn.Module):
-    """BatchNorm, f[N,...,C] to f[N,...,C] of `dtype`, and the ReLU and the shortcut behind it.
+    """BatchNorm, f[N,...,C] to f[N,...,C] of `dtype`.
 
-    Variables and values of a step are those of `nn.BatchNorm` with its defaults. `norm(x, skip)`
-    adds a shortcut, f[N,...,C] too, before the ReLU.
+    Variables and values of a step are those of `nn.BatchNorm` with its defaults.
 
     Attributes:
       use_running_average: normalize by the running statistics; nothing is updated.
@@ -56,13 +55,12 @@ class BatchNorm(nn.Module):
       dtype: of the result; None for that of x and the parameters. Statistics take float32 at least.
       use_scale, use_bias, scale_init, bias_init: of the parameters, f32[C].
       axis_name: mesh axis that shares the batch, over which statistics are averaged.
-      relu: apply `nn.relu` to the result.
       group: in training, take statistics over that many neighboring examples; the running ones are
         the means of the groups'. None takes them over the whole batch. A device's shard of the
         batch holds whole groups, or a group whole shards; then `axis_name` names the devices.
 
     Raises:
-      ValueError: a group fits neither, or a shortcut is given without `relu`.
+      ValueError: a group fits neither.
     """
 
     use_running_average: bool
@@ -74,55 +72,70 @@ class BatchNorm(nn.Module):
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     axis_name: str | None = None
-    relu: bool = False
     group: int | None = None
 
     @nn.compact
-    def __call__(self, x: Array, skip: Array | None = None) -> Array:
-        features = x.shape[-1:]
-        mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
-        var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
-        scale = bias = None
-        if self.use_scale:
-            scale = self.param("scale", self.scale_init, features, jnp.float32)
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, features, jnp.float32)
-        dtype = dtypes.canonicalize_dtype(x, scale, bias, dtype=self.dtype)
-        scale = jnp.ones(features, jnp.float32) if scale is None else scale
-        bias = jnp.zeros(features, jnp.float32) if bias is None else bias
-        if skip is not None and not self.relu:
-            raise ValueError("a shortcut is added before the ReLU, but relu is False")
-        shape = x.shape
-        if self.use_running_average or self.is_initializing():
-            means, variances = (_like(x, value.value) for value in (mean, var))
-        else:
-            groups, devices = self._groups(x.shape[0])
-            if groups is not None:  # f[G,n,C]
-                x = x.reshape(groups, -1, *features)
-                skip = None if skip is None else skip.reshape(x.shape)
-            axes = tuple(range(x.ndim - 1)) if groups is None else (1,)
-            means, variances = batch_statistics(
-                x, axes, self.axis_name if groups is None or devices else None, devices, mean.value
-            )
-            for running, found in ((mean, means), (var, variances)):
-                kept = self.momentum * running.value
-                running.value = kept + (1 - self.momentum) * found.reshape(-1, *features).mean(0)
-        factor = lax.rsqrt(variances + self.epsilon) * _like(x, scale)
-        y = normalize(x, means, factor, _like(x, bias), skip, relu=self.relu, dtype=dtype)
-        return y.reshape(shape)
+    def __call__(self, x: Array) -> Array:
+        """Normalizes x, f[N,...,C]."""
+        return _batch_norm(self, x, None, relu=False)
 
-    def _groups(self, examples: int) -> tuple[int | None, int]:
-        """How many groups these examples are, None for one of the batch; the devices of a group."""
-        if self.group is None:
-            return None, 0
-        larger, smaller = max(self.group, examples), min(self.group, examples)
-        if larger % smaller:
-            raise ValueError(f"{examples} examples do not fit groups of {self.group}")
-        if self.group <= examples:
-            return examples // self.group, 0
-        if self.axis_name is None:
-            raise ValueError(f"a group is {self.group} examples, but there are {examples}")
-        return 1, self.group // examples
+
+class BatchNormAct(BatchNorm):
+    """BatchNorm, then a shortcut added where there is one, then ReLU.
+
+    The three are one operation, whose gradient is in one place. Attributes, variables and values
+    are those of `BatchNorm`: `norm_act(x, shortcut)` is `nn.relu(norm(x) + shortcut)`.
+    """
+
+    @nn.compact
+    def __call__(self, x: Array, shortcut: Array | None = None) -> Array:
+        """relu(norm(x) + shortcut); x and the shortcut are f[N,...,C]."""
+        return _batch_norm(self, x, shortcut, relu=True)
+
+
+def _batch_norm(module: BatchNorm, x: Array, skip: Array | None, *, relu: bool) -> Array:
+    """What both modules compute; the variables are the module's."""
+    shape, features = x.shape, x.shape[-1:]
+    mean = module.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+    var = module.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
+    scale = bias = None
+    if module.use_scale:
+        scale = module.param("scale", module.scale_init, features, jnp.float32)
+    if module.use_bias:
+        bias = module.param("bias", module.bias_init, features, jnp.float32)
+    dtype = dtypes.canonicalize_dtype(x, scale, bias, dtype=module.dtype)
+    scale = jnp.ones(features, jnp.float32) if scale is None else scale
+    bias = jnp.zeros(features, jnp.float32) if bias is None else bias
+    if module.use_running_average or module.is_initializing():
+        means, variances = (_like(x, value.value) for value in (mean, var))
+    else:
+        groups, devices = _groups(x.shape[0], module.group, module.axis_name)
+        if groups is not None:  # f[G,n,C]
+            x = x.reshape(groups, -1, *features)
+            skip = None if skip is None else skip.reshape(x.shape)
+        axes = tuple(range(x.ndim - 1)) if groups is None else (1,)
+        axis_name = module.axis_name if groups is None or devices else None
+        means, variances = batch_statistics(x, axes, axis_name, devices, mean.value)
+        for running, found in ((mean, means), (var, variances)):
+            kept = module.momentum * running.value
+            running.value = kept + (1 - module.momentum) * found.reshape(-1, *features).mean(0)
+    factor = lax.rsqrt(variances + module.epsilon) * _like(x, scale)
+    y = normalize(x, means, factor, _like(x, bias), skip, relu=relu, dtype=dtype)
+    return y.reshape(shape)
+
+
+def _groups(examples: int, group: int | None, axis_name: str | None) -> tuple[int | None, int]:
+    """How many groups these examples are, None for one of the batch; the devices of a group."""
+    if group is None:
+        return None, 0
+    larger, smaller = max(group, examples), min(group, examples)
+    if larger % smaller:
+        raise ValueError(f"{examples} examples do not fit groups of {group}")
+    if group <= examples:
+        return examples // group, 0
+    if axis_name is None:
+        raise ValueError(f"a group is {group} examples, but there are {examples}")
+    return 1, group // examples
 
 
 def _like(x: Array, value: Array) -> Array:
@@ -158,9 +171,10 @@ def batch_statistics(
         neighbors = [list(range(i, i + devices)) for i in range(0, count, devices)]
     # Squares of distances from a guess: those from zero lose what is small beside the mean.
     guess = lax.stop_gradient(_like(x, guess))
-    second = var + lax.square(mean - guess)
-    mean, second = lax.pmean((mean, second), axis_name, axis_index_groups=neighbors)
-    return mean, jnp.maximum(0.0, second - lax.square(mean - guess))
+    first = mean - guess
+    second = var + lax.square(first)
+    first, second = lax.pmean((first, second), axis_name, axis_index_groups=neighbors)
+    return guess + first, jnp.maximum(0.0, second - lax.square(first))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))

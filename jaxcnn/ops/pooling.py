@@ -126,10 +126,18 @@ def _max_pool_jvp(window, stride, padding, primals, tangents):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def _max_and_number(x, window, stride, padding):
-    """Each window's maximum and the number of its first place, by rows: f[N,h,w,C], i8[N,h,w,C]."""
+    """Each window's maximum and, on CPU and GPU, the number of its first place, by rows.
+
+    f[N,h,w,C] and i8[N,h,w,C].
+    """
     plain = functools.partial(reference.max_pool, window=window, stride=stride, padding=padding)
     scan = functools.partial(_scan, window=window, stride=stride, padding=padding)
-    return by_platform(lambda x: (plain(x), scan(x)[1]), x, cpu=scan, gpu=scan)
+
+    def unnumbered(x):  # where `_placed` finds the maximum in x
+        y = plain(x)
+        return y, jnp.zeros(y.shape, _number_dtype(window))
+
+    return by_platform(unnumbered, x, cpu=scan, gpu=scan)
 
 
 @_max_and_number.defjvp
@@ -138,7 +146,11 @@ def _max_and_number_jvp(window, stride, padding, primals, tangents):
     y, number = _max_and_number(x, window, stride, padding)
     options = {"window": window, "stride": stride, "padding": padding, "size": x.shape[1:3]}
     (t,) = _values_at(t, number, lax.stop_gradient(x), **options)
-    return (y, number), (t, np.zeros(number.shape, jax.dtypes.float0))
+    return (y, number), (t, jax.custom_derivatives.zero_from_primal(number))
+
+
+def _number_dtype(window):
+    return jnp.int8 if window[0] * window[1] < 128 else jnp.int32
 
 
 def _scan(x, *, window, stride, padding):
@@ -146,7 +158,7 @@ def _scan(x, *, window, stride, padding):
     out = output_size(x.shape[1:3], window, stride, padding)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     places = [(i, j) for i in range(window[0]) for j in range(window[1])]
-    dtype = jnp.int8 if len(places) < 128 else jnp.int32
+    dtype = _number_dtype(window)
     best = window_slice(x, 0, 0, out, stride)
     number = jnp.zeros(best.shape, dtype)
     for n, (i, j) in enumerate(places[1:], 1):
@@ -162,6 +174,11 @@ def _scan(x, *, window, stride, padding):
 
 def _chosen(t, number, x, *, window, stride, padding, size):
     """The element of each window of t that the number names, [N,H,W,C] to [N,h,w,C]."""
+    scan = functools.partial(_scan, window=window, stride=stride, padding=padding)
+    number = by_platform(
+        lambda number, x: scan(x)[1], number, x, cpu=lambda number, x: number,
+        gpu=lambda number, x: number,
+    )  # fmt: skip
     t = jnp.pad(t, ((0, 0), *padding, (0, 0)))
     y = jnp.zeros(number.shape, t.dtype)
     for n in range(window[0] * window[1]):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-from jax import Array, lax
+from jax import Array, export, lax
 
 Pair = int | tuple[int, int]
 Pairs = tuple[tuple[int, int], tuple[int, int]]
@@ -82,7 +81,4 @@ def spread(x: Array, i: int, j: int, size: Sequence[int], stride: tuple[int, int
 
 def at_least(count: Any, least: int) -> bool:
     """Whether the count reaches `least`; True for a symbolic one that nothing is known of."""
-    try:
-        return bool(count >= least)
-    except jax.core.InconclusiveDimensionOperation:
-        return True
+    return export.is_symbolic_dim(count) or count >= least

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import time
 import types
 from pathlib import Path
 
@@ -33,11 +35,11 @@ def run(
 ) -> int:
     """Carries out what is not finished, and writes table and figure; the exit code.
 
-    0: done. 1: a run's loss was not finite; the others are done. 130: stopped. The arguments are
-    those of `jaxcnn ablate`.
+    0: done. 1: a run failed; the others are done. 130: stopped. The arguments are those of
+    `jaxcnn ablate`.
 
     Raises:
-      ValueError: a setting cannot be, or workdir holds another study.
+      ValueError: a setting cannot be, or workdir holds another study; no run was started.
     """
     logging.set_verbosity(logging.FATAL)  # Orbax's
     console = Console(highlight=False, soft_wrap=True)
@@ -46,12 +48,10 @@ def run(
         execute.check_ray()
     together = gpus > 0 or jax.default_backend() != "cpu"
     jobs, scaled = _planned(study, workdir, full, minutes, seeds, overrides, together, console)
-    for text in scaled:
-        console.print(f"scaled: {text}")
     waiting = [job for job in jobs if not execute.is_finished(job, workdir)]
     done = len(jobs) - len(waiting)
     console.print(f"{len(jobs)} runs" + (f", {done} of them finished before" if done else ""))
-    failures = []
+    failures: dict[str, str] = {}
     with _Display(console, len(jobs), done) as display:
         if executor == "ray":
             outcomes = execute.on_ray(waiting, workdir, cpus=1, gpus=gpus)
@@ -62,18 +62,27 @@ def run(
         for job, failure in outcomes:
             display.finish(job, failure)
             if failure:
-                failures.append(job)
+                failures[job.name] = failure
+    _write(study, jobs, workdir, scaled, failures, console)
+    return 1 if failures else 0
+
+
+def _write(study, jobs, workdir, scaled, failures, console) -> None:
+    """Table, rows and figure of what there is; the failed runs are named in each but the figure."""
     curves = results.read_curves(study, jobs, workdir)
     rows = results.table(curves)
     text = results.text_table(rows)
+    text += "".join(f"\n{name} failed: {failure}" for name, failure in failures.items())
     (workdir / TABLE).write_text(f"{study.title}\n\n{text}\n", "utf-8")
-    results.write_json(study, rows, scaled, workdir / RESULTS)
-    results.draw(study, curves, workdir / FIGURE, note="; ".join(scaled))
+    results.write_json(study, rows, scaled, workdir / RESULTS, failures)
+    written = [TABLE, RESULTS]
+    if curves:
+        results.draw(study, curves, workdir / FIGURE, note="; ".join(scaled))
+        written.append(FIGURE)
     console.print(f"\n{text}\n", markup=False)
     if study.source:
         console.print(study.source, markup=False)
-    console.print(f"{TABLE}, {RESULTS} and {FIGURE} are in {workdir}", markup=False)
-    return 1 if failures else 0
+    console.print(f"{', '.join(written)} are in {workdir}", markup=False)
 
 
 def _planned(
@@ -85,31 +94,37 @@ def _planned(
         **{"full": full, "minutes": minutes, "seeds": seeds, "overrides": dict(overrides)},
     }
     path = workdir / PLAN
-    cut: Overrides = {}
-    most_rank, scaled = None, []
+    scale = plan.Scale(seeds=seeds)
     if path.exists():
         found = json.loads(path.read_text("utf-8"))
         if found["wishes"] != json.loads(json.dumps(wishes)):
             raise ValueError(f"{workdir} holds a study with other settings; choose another workdir")
-        cut, most_rank, scaled = found["cut"], found["most_rank"], found["scaled"]
-        together = found["together"]
+        together, scale = found["together"], plan.read_scale(found, seeds)
     elif not full:
         console.print("measuring this machine ...")
+        began = time.perf_counter()
         costs = plan.measure(study, overrides=overrides)
-        cut, most_rank, scaled = plan.fit(study, minutes, costs, seeds, overrides)
+        spent = time.perf_counter() - began
+        scale = plan.fit(study, minutes, costs, seeds, overrides, spent=spent)
     jobs = plan.make_jobs(
         study,
         full=full,
-        seeds=seeds,
-        overrides={**overrides, **cut},
-        most_rank=most_rank,
+        seeds=scale.seeds,
+        overrides=overrides,
+        most_rank=scale.most_rank,
         together=together,
+        steps=scale.steps,
+        examples=scale.examples,
     )
+    for text in scale.said:
+        console.print(f"scaled: {text}", markup=False)
+    if scale.warning:
+        console.print(f"note: {scale.warning}", markup=False)
+    plan.check(jobs, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    content = {"wishes": wishes, "cut": cut, "most_rank": most_rank, "scaled": scaled}
-    content["together"] = together
+    content = {"wishes": wishes, "scale": dataclasses.asdict(scale), "together": together}
     path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    return jobs, scaled
+    return jobs, list(scale.said)
 
 
 class _Display:

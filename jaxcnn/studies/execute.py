@@ -36,16 +36,26 @@ def is_finished(job: Job, folder: Path) -> bool:
 
 def carry_out(job: Job, folder: Path, show: Callable[[Report], None] | None = None) -> str:
     """Trains a job to its end, from where it stands; returns what went wrong, "" for nothing."""
-    try:
-        with train(job.config, folder / job.name, resume=True) as reports:
-            for report in reports:
-                if show is not None:
-                    show(report)
-                if report.kind == "stopped":
-                    raise KeyboardInterrupt
-    except FloatingPointError as error:
-        return str(error)
-    return ""
+    with train(job.config, folder / job.name, resume=True) as reports:
+        while True:
+            try:
+                report = next(reports, None)
+            except Exception as error:  # the other runs of the study are carried out all the same
+                return describe(error)
+            if report is None:
+                return ""
+            if show is not None:
+                show(report)
+            if report.kind == "stopped":
+                raise KeyboardInterrupt
+
+
+def describe(error: Exception) -> str:
+    """An error in one line, with its type where the text alone does not tell."""
+    lines = str(error).strip().splitlines() or [""]
+    if isinstance(error, (FloatingPointError, ValueError)) and lines[0]:
+        return lines[0]
+    return f"{type(error).__name__}: {lines[0]}".rstrip(": ")
 
 
 def in_turn(
@@ -68,6 +78,8 @@ def in_processes(jobs: Sequence[Job], folder: Path, count: int) -> Iterator[Outc
                 failure = future.result()
             except concurrent.futures.process.BrokenProcessPool:
                 failure = "a process was killed; the same command goes on"
+            except Exception as error:
+                failure = describe(error)
             yield waiting[future], failure
 
 
@@ -96,4 +108,9 @@ def on_ray(jobs: Sequence[Job], folder: Path, *, cpus: float, gpus: float) -> It
     while waiting:
         ready, _ = ray.wait(list(waiting))
         for reference in ready:
-            yield waiting.pop(reference), ray.get(reference)
+            job = waiting.pop(reference)
+            try:
+                failure = ray.get(reference)
+            except Exception as error:
+                failure = describe(error)
+            yield job, failure

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from jaxcnn.models.costs import count_macs
-from jaxcnn.studies.study import Overrides, Run, Study, make_config
-from jaxcnn.training import engine, parallel
+from jaxcnn.studies.study import SCHEDULE_DURATIONS, Overrides, Run, Study, make_config
+from jaxcnn.training import train
 from jaxcnn.training.build import Experiment, build_experiment
-from jaxcnn.training.config import TrackedConfig, set_duration
-from jaxcnn.training.input import loaders
-from jaxcnn.training.output.workdir import member_directory
+from jaxcnn.training.config import TrackedConfig, differences, set_duration, units, validate
+from jaxcnn.training.ensemble.members import member_configs
+from jaxcnn.training.guard import preflight
+from jaxcnn.training.optim.schedules import UNITS
+from jaxcnn.training.output.workdir import MANIFEST, member_directory, read_manifest
 from jaxcnn.training.state import abstract_variables
 
 _POINTS = 20  # evaluations of a run: the points of its curve
 _FEWEST_STEPS = 200  # a budget cuts steps down to this before it leaves runs out
-_TIMED_STEPS = 4
+_LEAST_STEPS = 20  # of a run, however short the budget is
+_TIMED_POINTS = 4  # evaluations of the run that is timed
+_TIMED_SCHEDULE = {"name": "constant", "learning_rate": 1e-8}  # a study's own may diverge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +57,42 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a run takes on this machine: seconds to compile, and seconds a step."""
+    """What a run takes on this machine: seconds whatever its length is, and seconds a step.
 
-    compile: float
+    The former are compilation, start and end, and the evaluations with their checkpoints.
+    """
+
+    fixed: float
     step: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """What is left of the small form of a study within a budget.
+
+    Fields:
+      steps: of every run; None for the study's own.
+      most_rank: runs of a higher rank are left out; None for none.
+      seeds: of every setting; None for the study's own number.
+      examples: of an epoch, for durations in epochs.
+      said: what was scaled, in words.
+      warning: that even this takes longer than the budget; "" where it does not.
+    """
+
+    steps: int | None = None
+    most_rank: int | None = None
+    seeds: int | None = None
+    examples: int | None = None
+    said: Sequence[str] = ()
+    warning: str = ""
+
+
+def read_scale(plan: Mapping[str, Any], seeds: int | None) -> Scale:
+    """Of a `plan.json`; `seeds` are those asked for, which older ones hold elsewhere."""
+    if "scale" in plan:
+        return Scale(**plan["scale"])
+    steps = plan["cut"].get("train.length_steps")
+    return Scale(steps, plan["most_rank"], seeds, said=plan["scaled"])
 
 
 def make_jobs(
@@ -63,8 +103,13 @@ def make_jobs(
     overrides: Overrides | None = None,
     most_rank: int | None = None,
     together: bool = False,
+    steps: int | None = None,
+    examples: int | None = None,
 ) -> list[Job]:
     """All runs of a study, one seed after another, or all seeds of a setting in one.
+
+    The durations of a schedule scale with the length of the run: what is 400 of 64,000 steps in
+    the full form is the same share of the small form, and of one that is cut further.
 
     Args:
       study: to be carried out.
@@ -74,6 +119,8 @@ def make_jobs(
       most_rank: leave out runs of a higher rank; None for none.
       together: train the seeds of a setting at once, which is worth while on an accelerator; see
         `jaxcnn.training.ensemble.members`.
+      steps: cut every run to this length; None for the study's own.
+      examples: of an epoch, for a length and durations of which only one is in epochs.
     """
     every = tuple(range(seeds or (study.seeds if full else 1)))
     jobs = []
@@ -84,9 +131,71 @@ def make_jobs(
         for run in study.runs:
             if most_rank is None or run.rank <= most_rank:
                 small = {} if full else study.small
-                given = (study.base, small, run.overrides, overrides or {}, which)
-                jobs.append(Job(run, group, _with_points(make_config(*given))))
+                layers: list[Overrides] = [study.base, small, run.overrides]
+                if small:
+                    layers.append(_shares(make_config(study.base, run.overrides), layers))
+                layers += [overrides or {}, which]
+                if steps is not None:
+                    shares = _shares(make_config(*layers), layers, examples)
+                    layers += [shares, {"train.length_steps": steps}]
+                jobs.append(Job(run, group, _with_points(make_config(*layers))))
     return jobs
+
+
+def _shares(
+    whole: ConfigDict, layers: Sequence[Overrides], examples: int | None = None
+) -> dict[str, Any]:
+    """The schedule's durations as percent of the whole run, as fields to set.
+
+    Of those that the layers leave as they are in `whole`, and whose unit can be compared with that
+    of its length.
+    """
+    schedule = make_config(*layers).schedule
+    per_unit = {"steps": whole.train.batch_size, "examples": 1, "epochs": examples}
+    length_unit = next(u for u in units("length") if whole.train[f"length_{u}"] is not None)
+    length = whole.train[f"length_{length_unit}"]
+    found: dict[str, Any] = {}
+    for name in SCHEDULE_DURATIONS:
+        for unit in (unit for unit in UNITS if unit != "percent"):
+            value = whole.schedule.get(f"{name}_{unit}")
+            if value is None or schedule.get(f"{name}_{unit}") != value:
+                continue
+            factor = 1.0
+            if unit != length_unit:
+                of, to = per_unit[unit], per_unit[length_unit]
+                if of is None or to is None:
+                    continue
+                factor = of / to
+            many = isinstance(value, (tuple, list))
+            percent = [100 * v * factor / length for v in (value if many else (value,))]
+            found[f"schedule.{name}_percent"] = tuple(percent) if many else percent[0]
+    return found
+
+
+def check(jobs: Sequence[Job], folder: Path) -> None:
+    """Builds every run and looks at its first batch and directory, without computing a step.
+
+    Raises:
+      ValueError: a run cannot be carried out; it is named.
+      OSError: its data cannot be read.
+    """
+    for job in jobs:
+        try:
+            validate(job.config)
+            for directory, config in zip(job.directories(folder), _configs(job)):
+                if (directory / MANIFEST).exists():
+                    before = read_manifest(directory)["config"]
+                    if different := differences(before, config):
+                        text = f"{directory} holds another run: {'; '.join(different)}"
+                        raise ValueError(text)
+            if job.seeds[0] == 0:  # seeds of a setting differ in nothing that is checked
+                preflight.check(_build(job.config))
+        except ValueError as error:
+            raise ValueError(f"{job.name}: {error}") from error
+
+
+def _configs(job: Job) -> list[ConfigDict]:
+    return [job.config] if len(job.seeds) == 1 else member_configs(job.config)
 
 
 def fit(
@@ -95,83 +204,122 @@ def fit(
     costs: Sequence[Cost],
     seeds: int | None,
     overrides: Overrides,
-) -> tuple[Overrides, int, list[str]]:
+    *,
+    spent: float = 0.0,
+) -> Scale:
     """Scales the small form of a study to so many minutes for all runs together.
 
-    Steps are cut first, the same for all runs; then runs are left out, the highest rank first;
-    then steps further, down to 20.
+    Steps are cut first, the same for all runs; then runs are left out, the highest rank first; then
+    seeds; then steps further, down to 20.
 
     Args:
       study: to be scaled.
       minutes: for all runs together.
       costs: of each of the study's runs.
       seeds, overrides: as in `make_jobs`.
-
-    Returns:
-      Fields to set, the highest rank to keep, and in words what was scaled.
+      spent: seconds of the budget that are gone.
     """
-    wanted = _build(make_jobs(study, overrides=overrides)[0].config).calendar.total_steps
-    count = seeds or 1
-    steps, most_rank = wanted, max(run.rank for run in study.runs)
-    for most_rank in sorted({run.rank for run in study.runs}, reverse=True):
+    experiment = _build(make_jobs(study, overrides=overrides)[0].config)
+    wanted, asked = experiment.calendar.total_steps, seeds or 1
+    ranks = sorted({run.rank for run in study.runs}, reverse=True)
+    forms = [(asked, rank) for rank in ranks] + [(n, ranks[-1]) for n in range(asked - 1, 0, -1)]
+    for count, most_rank in forms:
         kept = [cost for run, cost in zip(study.runs, costs) if run.rank <= most_rank]
-        left = 60 * minutes / count - sum(cost.compile for cost in kept)
-        steps = min(wanted, int(left / sum(cost.step for cost in kept) + 1e-6))
+        fixed, step = sum(cost.fixed for cost in kept), sum(cost.step for cost in kept)
+        steps = min(wanted, int(((60 * minutes - spent) / count - fixed) / step + 1e-6))
         if steps >= min(wanted, _FEWEST_STEPS):
             break
-    steps = max(20, steps)
+    steps = max(steps, min(wanted, _LEAST_STEPS))
     said = []
     if steps < wanted:
         said.append(f"{steps:,} steps a run instead of {wanted:,}")
     left_out = [run.label for run in study.runs if run.rank > most_rank]
     if left_out:
         said.append(f"without {', '.join(left_out)}")
-    if count < study.seeds:
-        said.append(f"{count} seed{'s' * (count > 1)} instead of {study.seeds}")
+    if count < max(study.seeds, asked):
+        said.append(f"{count} seed{'s' * (count > 1)} instead of {max(study.seeds, asked)}")
     small = {field for field in study.small if study.small[field] != study.base.get(field)}
     said += [f"{field} {study.small[field]!r}" for field in ("data.source",) if field in small]
-    return {"train.length_steps": steps}, most_rank, said
+    takes = (spent + count * (fixed + steps * step)) / 60
+    warning = ""
+    if takes > 1.1 * minutes:
+        warning = (
+            f"the least form, {count * len(kept)} runs of {steps} steps, takes about {takes:.2g} "
+            f"minutes on this machine, longer than the budget of {minutes:g}"
+        )
+    return Scale(steps, most_rank, count, len(experiment.train_set), said, warning)
 
 
 def measure(study: Study, *, overrides: Overrides | None = None) -> list[Cost]:
-    """What each run would take: the lightest is compiled and timed, the others by multiply-adds.
+    """What each run would take: the lightest is carried out for 20 steps, the others are estimated.
 
-    Compilation is taken to grow in the same proportion, which is right for depth.
+    A step is taken to grow with the multiply-adds; what does not depend on the length, which is
+    compilation above all, with the number of layers.
     """
     jobs = make_jobs(study, overrides=overrides)
-    macs = [_multiply_adds(job.config) for job in jobs]
-    lightest = min(range(len(jobs)), key=macs.__getitem__)
-    cost = _time(jobs[lightest].config)
-    return [Cost(cost.compile * m / macs[lightest], cost.step * m / macs[lightest]) for m in macs]
+    work, building = [], []
+    for job in jobs:
+        began = time.perf_counter()
+        work.append(_work(job.config))
+        building.append(time.perf_counter() - began)  # as long as `check` will take
+    lightest = min(range(len(jobs)), key=lambda i: work[i])
+    timed = {**(overrides or {}), "schedule": _TIMED_SCHEDULE}
+    cost = _time(make_jobs(study, overrides=timed, steps=_LEAST_STEPS)[lightest].config)
+    macs, layers = work[lightest]
+    return [
+        Cost(cost.fixed * n / layers + seconds, cost.step * m / macs)
+        for (m, n), seconds in zip(work, building)
+    ]
 
 
-def _multiply_adds(config: ConfigDict) -> float:
-    """Of one step."""
+def _work(config: ConfigDict) -> tuple[float, int]:
+    """Multiply-adds of a step, and the number of kernels."""
     experiment = _build(config)
     images = jax.ShapeDtypeStruct(experiment.image_shape, jnp.float32)
     variables = abstract_variables(experiment.model, experiment.image_shape)
-    return count_macs(experiment.model.apply, variables, images) * experiment.calendar.batch_size
+    macs = count_macs(experiment.model.apply, variables, images) * experiment.calendar.batch_size
+    return macs, sum(leaf.ndim > 1 for leaf in jax.tree.leaves(variables["params"]))
 
 
 def _time(config: ConfigDict) -> Cost:
-    experiment = _build(config)
-    calendar = experiment.calendar
+    """Carries out a short run in a folder that is deleted, with nothing compiled before."""
+    calls = _build(config).calendar.steps_per_call
+    steps = max(_LEAST_STEPS, calls * _TIMED_POINTS)
+    set_duration(config.train, "length", steps=steps)
+    for section in (config.eval, config.checkpoint):
+        set_duration(section, "every", percent=100 / _TIMED_POINTS)
     began = time.perf_counter()
-    state = engine.compile_init(experiment)(jax.random.key(0))
-    state = parallel.place_state(state, experiment.mesh)
-    key = parallel.place_state(jax.random.key(0), experiment.mesh)
-    loader = loaders.train_loader(experiment, 0, None)
-    train_step, count = engine.compile_train_step(experiment), calendar.steps_at_once(0)
-    state, out = jax.block_until_ready(train_step(state, loader.batch(0, count), key))
-    compiled = time.perf_counter()
-    for step in range(_TIMED_STEPS):
-        state, out = train_step(state, loader.batch(step, count), key)
-    jax.block_until_ready((state, out))
-    # an evaluation's share is about that of a step for each of its batches and a third more
-    seconds = (time.perf_counter() - compiled) / (_TIMED_STEPS * count)
-    loader.close()
-    evaluation = len(experiment.test_set) / calendar.batch_size / 3 * seconds
-    return Cost(compiled - began, seconds + evaluation * _POINTS / calendar.total_steps)
+    stepping: list[float] = []  # seconds from one point to the last step before the next
+    points: list[float] = []  # seconds of an evaluation and its checkpoints
+    with tempfile.TemporaryDirectory() as folder, _nothing_compiled():
+        stepped, pointed = began, 0.0
+        for report in train(config, Path(folder) / "run"):
+            now = time.perf_counter()
+            if report.kind == "step":
+                stepped = now
+            elif report.kind == "checkpoint" and not report.values["best"]:
+                if pointed:  # the first point compiles
+                    stepping.append(stepped - pointed)
+                    points.append(now - stepped)
+                pointed = now
+    step = sum(stepping) / (steps * (1 - 1 / _TIMED_POINTS))
+    point = sum(points) / len(points)
+    whole = time.perf_counter() - began
+    fixed = max(0.0, whole - steps * step - _TIMED_POINTS * point)
+    return Cost(fixed + _POINTS * point, step)
+
+
+@contextlib.contextmanager
+def _nothing_compiled() -> Iterator[None]:
+    """Compiles anew what earlier processes have compiled: most of a plan's runs are new."""
+    before = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def _build(config: ConfigDict) -> Experiment:
@@ -179,7 +327,10 @@ def _build(config: ConfigDict) -> Experiment:
 
 
 def _with_points(config: ConfigDict) -> ConfigDict:
-    """The configuration with as many evaluations as the curve has points."""
+    """The configuration with as many evaluations, and rows, as the curve has points or more."""
     for section in (config.eval, config.checkpoint):
         set_duration(section, "every", percent=100 / _POINTS)
+    if config.train.length_steps is not None:
+        most = max(1, config.train.length_steps // _POINTS)
+        config.log.every_steps = min(config.log.every_steps, most)
     return config

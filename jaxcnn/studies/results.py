@@ -83,10 +83,17 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_json(
-    study: Study, rows: Sequence[Mapping[str, Any]], scaled: Sequence[str], path: Path
+    study: Study,
+    rows: Sequence[Mapping[str, Any]],
+    scaled: Sequence[str],
+    path: Path,
+    failed: Mapping[str, str],
 ) -> None:
-    """Writes title, rows and what was scaled."""
-    content = {"title": study.title, "source": study.source, "scaled": scaled, "rows": rows}
+    """Writes title, rows, what was scaled, and which runs failed."""
+    content = {
+        **{"title": study.title, "source": study.source, "scaled": scaled, "rows": rows},
+        "failed": dict(failed),
+    }
     path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 

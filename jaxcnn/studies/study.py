@@ -33,9 +33,11 @@ from jaxcnn.training.config import (
     within,
 )
 from jaxcnn.training.config.files import override, split_overrides
+from jaxcnn.training.optim.schedules import UNITS
 
 Overrides = Mapping[str, Any]
 _DURATIONS = (("train", "length"), ("eval", "every"), ("checkpoint", "every"))
+SCHEDULE_DURATIONS = ("warmup", "boundaries", "every", "rise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,4 +131,9 @@ def _set(config: ConfigDict, field: str, value: Any) -> None:
             set_duration(config[owner], name, **{last.removeprefix(f"{name}_"): value})
             return
     with parent.unlocked():
+        name, _, unit = last.rpartition("_")
+        if section == "schedule" and name in SCHEDULE_DURATIONS and unit in UNITS:
+            for other in UNITS:
+                if f"{name}_{other}" in parent:
+                    del parent[f"{name}_{other}"]
         parent[last] = value

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import metrics
+from jaxcnn.layers import without_axis
 from jaxcnn.models.costs import count_macs
 from jaxcnn.runtime import compilation
 from jaxcnn.training import parallel
@@ -188,9 +189,9 @@ def step_cost(experiment: Experiment) -> dict[str, float]:
     shapes = experiment.shapes
     variables = {"params": shapes.params, "batch_stats": shapes.batch_stats}
     images = jax.ShapeDtypeStruct(experiment.image_shape, jnp.float32)
-    forward = functools.partial(experiment.model.clone(axis_name=None).apply, train=False)
+    forward = functools.partial(without_axis(experiment.model).apply, train=False)
     flops = 6 * count_macs(forward, variables, images)
-    rate = _matmul_rate(experiment.model.dtype)
+    rate = _matmul_rate(getattr(experiment.model, "dtype", jnp.float32))
     return {
         "flops": flops * experiment.calendar.batch_size,
         "roofline_images_per_second": experiment.mesh.size * rate / flops,

@@ -1,20 +1,36 @@
-"""Mappings of arrays in files: safetensors, npz, and, where torch is installed, pth."""
+"""Mappings of arrays in files: safetensors, npz, and PyTorch's checkpoints.
+
+The latter are read without PyTorch, see `torch_files`, and written where it is installed. Numbers
+of types that NumPy does not have, bfloat16 and fp8, are kept in all of them.
+"""
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from jaxcnn._files import atomic_write
+from jaxcnn.weights import torch_files
 
 SUFFIXES = (".safetensors", ".npz", ".pth")
+_TORCH = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")  # of PyTorch's checkpoints
 
+_OTHER_TYPES = {  # by NumPy's names for them, and by safetensors'
+    "bfloat16": (ml_dtypes.bfloat16, "BF16"),
+    "float8_e4m3fn": (ml_dtypes.float8_e4m3fn, "F8_E4M3"),
+    "float8_e5m2": (ml_dtypes.float8_e5m2, "F8_E5M2"),
+}
+_DTYPES = "__dtypes__"  # the entry of an npz file that tells these types, {key: name} as JSON
 _METADATA = "__metadata__"  # the entry of an npz file that holds what safetensors has a place for
+
+
+_BY_NAME = {name: np.dtype(dtype) for dtype, name in _OTHER_TYPES.values()}
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -31,6 +47,11 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     return {".safetensors": _read_safetensors, ".npz": _read_npz, ".pth": _read_pth}[suffix](path)
+
+
+def is_weights(name: str) -> bool:
+    """Whether a name ends as files of weights do."""
+    return name.lower().endswith((*SUFFIXES, *_TORCH))
 
 
 def write(
@@ -53,9 +74,11 @@ def write(
 
 
 def _suffix(path: Path) -> str:
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path} ends in {path.suffix!r}; weights are in {', '.join(SUFFIXES)}")
-    return path.suffix
+    if not is_weights(path.name):
+        known = ", ".join(dict.fromkeys((*SUFFIXES, *_TORCH)))
+        raise ValueError(f"{path} ends in {path.suffix!r}; weights are in {known}")
+    suffix = path.suffix.lower()
+    return suffix if suffix in SUFFIXES else ".pth"
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -63,10 +86,29 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
 
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            keys = file.keys()
-            return {key: file.get_tensor(key) for key in keys}, dict(file.metadata() or {})
+            metadata = dict(file.metadata() or {})
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            others = {key for key, part in slices.items() if part.get_dtype() in _BY_NAME}
+            arrays = {key: file.get_tensor(key) for key in slices if key not in others}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is no complete safetensors file: {error}") from error
+    return arrays | _read_other_types(path, others), metadata
+
+
+def _read_other_types(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
+    """Arrays of types that the library does not hand to NumPy, of a file that it has checked."""
+    if not keys:
+        return {}
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        found = {}
+        for key in keys:
+            start, stop = header[key]["data_offsets"]
+            file.seek(8 + length + start)
+            flat = np.frombuffer(file.read(stop - start), _BY_NAME[header[key]["dtype"]])
+            found[key] = flat.reshape(header[key]["shape"])
+    return found
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -75,38 +117,62 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one array without a name")
             arrays = {key: file[key] for key in file.files}
-        return arrays, json.loads(str(arrays.pop(_METADATA, "{}")))
+        metadata = json.loads(str(arrays.pop(_METADATA, "{}")))
+        types = json.loads(str(arrays.pop(_DTYPES, "{}")))
+        return {key: _typed(key, a, types.get(key)) for key, a in arrays.items()}, metadata
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as npz: {reason}") from error
 
 
+def _typed(key: str, array: np.ndarray, name: str | None) -> np.ndarray:
+    """The array with its type, by name.
+
+    What NumPy has written of a type that it does not have it reads as bytes without a type.
+    """
+    if name is None and (array.dtype.kind != "V" or array.dtype.names):
+        return array
+    if name is None and array.dtype.itemsize == 2:
+        name = "bfloat16"  # float16 is NumPy's own
+    if name not in _OTHER_TYPES:
+        raise ValueError(f"{key!r} is of {array.dtype.itemsize} bytes a value, of no known type")
+    return array.view(_OTHER_TYPES[name][0])
+
+
 def _read_pth(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    torch = _torch()
+    if torch_files.is_checkpoint(path):
+        content = torch_files.read(path)
+    else:
+        content = _read_old_pth(path)
+    return torch_files.weights_in(content, path), {}
+
+
+def _read_old_pth(path: Path) -> Any:
+    """A checkpoint of PyTorch before 1.6, with arrays in the place of tensors."""
+    torch = _torch(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its parts raise
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as weights only: {reason}") from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):
-        raise ValueError(f"{path} holds no mapping of names to tensors")
-    return {str(key): _array(tensor) for key, tensor in content.items()}, {}
+
+    def arrays(value: Any) -> Any:
+        if torch.is_tensor(value):
+            # NumPy has no bfloat16 of its own.
+            value = value.float() if value.dtype == torch.bfloat16 else value
+            return value.detach().numpy()
+        return {k: arrays(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+    return arrays(content)
 
 
-def _array(tensor: Any) -> np.ndarray:
-    # NumPy has no bfloat16 of its own.
-    is_bfloat16 = str(tensor.dtype) == "torch.bfloat16"
-    return (tensor.float() if is_bfloat16 else tensor).detach().numpy()
-
-
-def _torch() -> Any:
+def _torch(path: Path) -> Any:
     try:
         import torch
     except ImportError as error:
         raise ValueError(
-            "a .pth file needs torch, which is not installed here; where it is, `jaxcnn convert` "
+            f"{path} is no file that PyTorch has written since 1.6, and to write one or to read an "
+            "older one needs torch, which is not installed here; where it is, `jaxcnn convert` "
             "makes a .safetensors file of it"
         ) from error
     return torch
@@ -123,16 +189,28 @@ def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: d
 
 def _write_npz(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]):
     extra = {_METADATA: np.array(json.dumps(metadata))} if metadata else {}
+    types = {k: a.dtype.name for k, a in arrays.items() if a.dtype.name in _OTHER_TYPES}
+    if types:
+        extra[_DTYPES] = np.array(json.dumps(types))
     for key, array in arrays.items():
         if array.dtype.hasobject:  # NumPy would pickle it
             raise ValueError(f"{key!r} is of type {array.dtype}; weights are numbers")
-    everything: dict[str, Any] = {**arrays, **extra}
+    bits = {key: arrays[key].view(f"u{arrays[key].dtype.itemsize}") for key in types}
+    everything: dict[str, Any] = {**arrays, **bits, **extra}
     np.savez(path, **everything)
 
 
 def _write_pth(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]):
-    torch = _torch()
-    torch.save({key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}, path)
+    torch = _torch(path)
+
+    def tensor(array: np.ndarray) -> Any:
+        name = array.dtype.name
+        if name not in _OTHER_TYPES:
+            return torch.from_numpy(np.array(array))
+        bits = np.array(array).view(f"u{array.dtype.itemsize}")
+        return torch.from_numpy(bits).view(getattr(torch, name))
+
+    torch.save({key: tensor(array) for key, array in arrays.items()}, path)
 
 
 _WRITERS = {".safetensors": _write_safetensors, ".npz": _write_npz, ".pth": _write_pth}

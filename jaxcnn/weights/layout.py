@@ -125,19 +125,27 @@ def to_torch(name: str, variables: Mapping[str, Any], **options: Any) -> dict[st
     return write(describe(name, **options), variables)
 
 
-def describe(name: str, **options: Any) -> Layout:
-    """The torch layout of a network. Traces it and computes nothing."""
+def describe(name: str, shape: Shape | None = None, **options: Any) -> Layout:
+    """The torch layout of a network. Traces it and computes nothing.
+
+    Args:
+      name: id, alias or address of the network.
+      shape: (height, width, channels) of an image, for a network whose input size is not known.
+      **options: fields of its module.
+    """
     options.pop("num_classes", None)
-    return _describe(registry.resolve(name), tuple(sorted(frozen(options).items())))
+    if registry.model_info(name).input_size is not None:
+        shape = None
+    return _describe(registry.resolve(name), shape, tuple(sorted(frozen(options).items())))
 
 
 @functools.lru_cache(maxsize=16)
-def _describe(name: str, fixed: tuple[tuple[str, Any], ...]) -> Layout:
+def _describe(name: str, shape: Shape | None, fixed: tuple[tuple[str, Any], ...]) -> Layout:
     options = dict(fixed)
     registry.create_model(name, **options)  # raises for an unknown option
     torch_name, dense_layout = _rules(registry.model_info(name).family)
     leaves = []
-    for collection, path, value in _flatten(_trace(name, options)):
+    for collection, path, value in _flatten(_trace(name, shape, options)):
         module, _, leaf = path.rpartition("/")
         how: str | tuple[int, int, int] = "as is"
         if leaf == "kernel" and len(value.shape) in (2, 4):
@@ -154,9 +162,15 @@ def frozen(value: Any) -> Any:
     return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
-def image_shape(name: str, options: Mapping[str, Any]) -> Shape:
-    """(height, width, channels) of an image that a network with these options takes."""
-    height, width, channels = registry.model_info(name).input_size
+def image_shape(name: str, shape: Shape | None, options: Mapping[str, Any]) -> Shape:
+    """(height, width, channels) of an image that a network with these options takes.
+
+    `shape` is for a network whose input size is not known.
+    """
+    info = registry.model_info(name)
+    if info.input_size is None and shape is not None:
+        return shape
+    height, width, channels = info.known_input_size()
     if "min_size" in options:  # the size that fully connected layers are made for
         height = width = options["min_size"]
     return height, width, options.get("channels", channels)
@@ -222,7 +236,7 @@ def class_count(layout: Layout, mapping: Mapping[str, Any]) -> int:
             shape = np.shape(mapping[leaf.key])
             if len(shape) == len(leaf.stored_shape(1)):
                 return int(shape[leaf.stored_shape(_CLASSES).index(_CLASSES)])
-    return registry.model_info(layout.name).num_classes
+    return registry.model_info(layout.name).num_classes or 0
 
 
 def without_heads(layout: Layout, mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,9 +252,9 @@ def look_up(variables: Mapping[str, Any], leaf: Leaf) -> Any:
     )
 
 
-def _trace(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+def _trace(name: str, shape: Shape | None, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """Shapes of all variables, auxiliary heads included, with `_CLASSES` classes."""
-    images = jax.ShapeDtypeStruct((1, *image_shape(name, options)), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, *image_shape(name, shape, options)), jnp.float32)
 
     def shapes(**wishes: Any) -> Mapping[str, Any]:
         model = registry.create_model(name, **{**options, **wishes})

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcnn
+from jaxcnn._objects import is_address
 from jaxcnn.data.preprocessing import Preprocessing, from_dict, to_dict
 from jaxcnn.models import registry
-from jaxcnn.weights import files, hub, layout, pretrained
+from jaxcnn.weights import files, hub, layout, pretrained, torch_files
 
 LAYOUTS = ("jaxcnn", "torch")
 
@@ -37,7 +38,8 @@ def load_pretrained(
 
     Args:
       name_or_path: published weights such as "resnet50.tv_in1k", which the Hugging Face hub has, or
-        the path of a .safetensors, .npz or .pth file, in torch's layout or jaxcnn's own.
+        the path of a .safetensors, .npz or .pth file, in torch's layout or jaxcnn's own; other
+        endings of PyTorch's checkpoints are in `jaxcnn.weights.files`.
       model: id or alias of the network. Published weights and files that jaxcnn wrote know it.
       num_classes: width of the classifier; by default that of the weights. Where they differ the
         classifiers are initialised anew, from a fixed key, and a line is logged; 0 leaves them out.
@@ -78,7 +80,7 @@ class Opened(NamedTuple):
 def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
     """Reads published weights or a file. Arguments and errors are those of `load_pretrained`."""
     origin = str(name_or_path)
-    if Path(origin).suffix not in files.SUFFIXES:
+    if not files.is_weights(origin):
         weights = pretrained.find(origin)
         if model is not None and registry.resolve(model) != weights.model:
             raise ValueError(f"{origin!r} are weights of {weights.model!r}, not of {model!r}")
@@ -87,17 +89,26 @@ def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
     arrays, metadata = files.read(origin)
     if "jaxcnn" not in metadata:  # another program's, whatever else it says
         metadata = {}
+    own_layout = metadata.get("format") == _FORMAT["jaxcnn"]
+    if not own_layout:
+        arrays = torch_files.without_prefixes(arrays)
     if model is None and "model" not in metadata:
         raise ValueError(f"{origin} does not say which network it is of: name the model")
+    if model is None and is_address(metadata["model"]):  # a file does not choose code to run
+        raise ValueError(
+            f"{origin} holds weights of {metadata['model']}, a network that is not part of jaxcnn: "
+            "name that model to load them"
+        )
     name = registry.resolve(model or metadata["model"])
-    prepare = pretrained.default_preprocessing(name)
     if "preprocessing" in metadata:
         prepare = from_dict(json.loads(metadata["preprocessing"]))
+    else:
+        prepare = pretrained.default_preprocessing(name)
     names = json.loads(metadata.get("class_names", "null"))
     return Opened(
         origin,
         arrays,
-        "jaxcnn" if metadata.get("format") == _FORMAT["jaxcnn"] else "torch",
+        "jaxcnn" if own_layout else "torch",
         name,
         json.loads(metadata.get("options", "{}")),
         prepare,
@@ -111,7 +122,8 @@ def build(
     """(model, variables) of weights that were opened, as `load_pretrained` describes."""
     options = layout.frozen({**opened.options, **options})
     arrays = opened.arrays
-    how = layout.describe(opened.model, **options)
+    shape = _image_shape(opened.preprocessing)
+    how = layout.describe(opened.model, shape, **options)
     if opened.layout == "jaxcnn":
         how = layout.in_own_names(how)
     classes = layout.class_count(how, arrays)
@@ -130,10 +142,14 @@ def build(
         if leaf.is_head and (leaf.key in arrays or not leaf.is_auxiliary)
     ]
     arrays = layout.without_heads(how, arrays)
-    images = jnp.zeros((1, *layout.image_shape(how.name, options)), jnp.float32)
+    images = jnp.zeros((1, *layout.image_shape(how.name, shape, options)), jnp.float32)
     for leaf, value in zip(heads, _initial(network, heads, images)):
         arrays[leaf.key] = layout.store(leaf, np.asarray(value))
     return network, layout.read(how, arrays, wanted)
+
+
+def _image_shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
+    return preprocessing.size, preprocessing.size, len(preprocessing.mean)
 
 
 def _initial(network: nn.Module, heads: list[layout.Leaf], images: jax.Array) -> list[jax.Array]:
@@ -177,10 +193,10 @@ def save(
     """
     if to not in LAYOUTS:
         raise ValueError(f"layout is {to!r}; it can be {' or '.join(LAYOUTS)}")
-    how = layout.describe(name, **options)
+    prepare = preprocessing or pretrained.default_preprocessing(name)
+    how = layout.describe(name, _image_shape(prepare), **options)
     own = layout.in_own_names(how)
     arrays = layout.write(own if to == "jaxcnn" else how, variables)
-    prepare = preprocessing or pretrained.default_preprocessing(name)
     metadata = {
         "format": _FORMAT[to],
         "jaxcnn": jaxcnn.__version__,

@@ -60,6 +60,8 @@ def _as_large(given: Mapping[str, np.ndarray]) -> list[str]:
     )
     facts = registry.published()
     counts = {
-        n: (facts[n]["params"], facts[n].get("params_with_aux")) for n in registry.list_models()
+        n: (facts[n]["params"], facts[n].get("params_with_aux"))
+        for n in registry.list_models()
+        if n in facts
     }
     return [name for name, sizes in counts.items() if count in sizes][:4]

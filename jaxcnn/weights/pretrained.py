@@ -178,5 +178,5 @@ def default_preprocessing(model: str) -> Preprocessing:
     Where the input is of 64 pixels or less, the whole image is taken.
     """
     info = registry.model_info(model)
-    size = info.input_size[0]
+    size = info.known_input_size()[0]
     return Preprocessing(size, 0.875 if size > 64 else 1.0, "bilinear", info.mean, info.std)

@@ -5,6 +5,7 @@ import io
 
 import matplotlib.pyplot as plt
 import pytest
+from jax.extend.core import Literal
 
 from jaxcnn.analysis import bench, complexity, history
 from jaxcnn.analysis.trace import trace
@@ -36,7 +37,7 @@ def longest_path(jaxpr, given):
     """Convolutions and products on the longest path to each output."""
     depth = dict(zip(jaxpr.invars, given))
     for eqn in jaxpr.eqns:
-        inputs = [depth.get(v, 0) if hasattr(v, "count") else 0 for v in eqn.invars]
+        inputs = [0 if isinstance(v, Literal) else depth.get(v, 0) for v in eqn.invars]
         inner = list(sub_jaxprs(eqn))
         if eqn.primitive.name == "cond":
             inner, inputs = inner[-1:], inputs[1:]
@@ -47,7 +48,7 @@ def longest_path(jaxpr, given):
             layer = eqn.primitive.name in ("conv_general_dilated", "dot_general")
             results = [max(inputs, default=0) + layer] * len(eqn.outvars)
         depth.update(zip(eqn.outvars, results))
-    return [depth.get(v, 0) if hasattr(v, "count") else 0 for v in jaxpr.outvars]
+    return [0 if isinstance(v, Literal) else depth.get(v, 0) for v in jaxpr.outvars]
 
 
 def test_depths_are_those_of_the_networks():

@@ -69,7 +69,7 @@ class Residual(layers.Network):
     @nn.compact
     def __call__(self, images, *, train=False):
         x = self.check_images(images)
-        block = self.block(Block)
+        block = self.rematerialize(Block)
         x = block(0.25, name="block1")(x)
         x = block(-0.5, name="block2")(x)
         return self.logits(layers.global_avg_pool(x))

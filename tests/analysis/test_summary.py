@@ -71,11 +71,11 @@ def test_activations_of_the_other_vgg_nets(name, activations):
 
 
 class Block(nn.Module):
-    norm: object
+    norm_act: object
 
     @nn.compact
     def __call__(self, x):
-        x = layers.ConvNormAct(8, 3, 2, 1, groups=2, norm=self.norm, name="unit")(x)
+        x = layers.ConvBNAct(8, 3, 2, 1, groups=2, norm_act=self.norm_act, name="unit")(x)
         return layers.SqueezeExcite(2, name="se")(x)
 
 
@@ -84,7 +84,7 @@ class Made(layers.Network):
 
     @nn.compact
     def __call__(self, images, *, train=False):
-        x = self.block(Block)(self.norm(train), name="stage1")(images)
+        x = self.rematerialize(Block)(self.norm_act(train), name="stage1")(images)
         if self.wants_endpoints():
             self.endpoint("aux1", nn.Dense(3, name="aux1_fc")(layers.global_avg_pool(x)))
         x = self.stage2(layers.local_response_norm(x))

@@ -9,7 +9,7 @@ import photos
 import pytest
 from PIL import Image
 
-from jaxcnn.data.decode import MAX_PIXELS, BadImage, decode, image_size
+from jaxcnn.data.decode import MAX_PIXELS, BadImage, decode, image_size, open_image
 
 
 def near(a, b, mean):
@@ -55,6 +55,55 @@ def test_sixteen_bits_are_scaled_and_not_clipped():
     np.testing.assert_array_equal(pixels[..., 1], photos.pixels()[..., 0])
 
 
+RAMP = np.linspace(0, 1, 256)[None].repeat(48, 0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_of_more_bits_is_the_same_picture(kind):
+    """256 levels from black to white, of 16 bits, of 32-bit integers, and of floats."""
+    wanted = np.arange(256, dtype=np.uint8)[None].repeat(48, 0)
+    deep = {"16 bits": (RAMP * 65535).astype(np.uint16)}
+    if kind == "TIFF":
+        deep |= {
+            "big-endian": (RAMP * 65535).astype(">u2"),
+            "integers": (RAMP * 65535).astype(np.int32),
+            "bytes in integers": wanted.astype(np.int32),
+            "floats to 1": RAMP.astype(np.float32),
+            "floats to 255": (RAMP * 255).round().astype(np.float32),
+            "floats to 65535": (RAMP * 65535).astype(np.float32),
+        }
+    for name, grey in deep.items():
+        pixels = decode(photos.encode(Image.fromarray(grey), kind))
+        assert pixels.shape == (48, 256, 3) and pixels.dtype == np.uint8
+        np.testing.assert_array_equal(pixels[..., 2], wanted, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.float32("nan"), "not finite"),
+        (np.float32("inf"), "not finite"),
+        (np.float32(-0.5), "from -0.5 to 1; they may reach from 0 to 65535"),
+        (np.float32(70000), "from 0 to 70000"),
+        (np.int32(-3), "from -3 to 1"),
+        (np.int32(2**24), "from 0 to 1.67772e"),
+    ],
+)
+def test_pixels_of_no_known_range_are_refused(value, text):
+    grey = RAMP.astype(value.dtype)
+    grey[3, 4] = value
+    with pytest.raises(BadImage, match=text):
+        decode(photos.encode(Image.fromarray(grey), "TIFF"))
+
+
+def test_other_formats_are_not_opened_whatever_their_name():
+    for data in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"P6\n1 1\n255\nabc"):
+        with pytest.raises(BadImage, match="is no image"):
+            image_size(data)
+        with pytest.raises(BadImage, match="is no image"):
+            open_image(data)
+
+
 def test_the_orientation_tag_is_ignored():
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
@@ -94,4 +143,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded():
     for bomb in (bytes(data), bomb_png(60_000), bomb_png(10_001)):
         with pytest.raises(BadImage, match=r"at most|too large"):
             decode(bomb)
+        if bomb[:2] != b"\xff\xd8":
+            with pytest.raises(BadImage, match=r"at most|too large"):
+                open_image(bomb)
     assert MAX_PIXELS == 100_000_000

@@ -1,6 +1,7 @@
 """Image files as a network sees them, against the same in NumPy."""
 
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ import pytest
 from PIL import Image
 
 import jaxcnn
+from jaxcnn import cli
+from jaxcnn.data.decode import decode
 from jaxcnn.evaluation import predict
-from jaxcnn.weights import Preprocessing
+from jaxcnn.weights import Preprocessing, loading
 
 HOW = Preprocessing(32, 0.875, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -130,8 +133,8 @@ def test_answers_are_the_networks_in_order(tmp_path):
     variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     names = [f"name {i}" for i in range(10)]
     found = list(predict.predict(model, variables, paths, HOW, names, top=3, batch_size=2))
-    images = np.stack([predict.preprocess(predict.read_image(p), HOW) for p in paths])
-    logits = np.asarray(model.apply(variables, images), np.float64)
+    inputs = np.stack([predict.preprocess(predict.read_image(p), HOW) for p in paths])
+    logits = np.asarray(model.apply(variables, inputs), np.float64)
     wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert len(found) == 5
     for answers, row in zip(found, wanted):
@@ -140,6 +143,62 @@ def test_answers_are_the_networks_in_order(tmp_path):
         np.testing.assert_allclose(
             [a.probability for a in answers], np.sort(row)[:-4:-1], rtol=1e-4
         )
+
+
+def test_what_training_decodes_is_what_is_predicted_of(tmp_path):
+    grey = np.linspace(0, 65535, 64)[None].repeat(48, 0)
+    for name, pixels in {"a.png": np.uint16(grey), "b.tif": np.float32(grey / 65535)}.items():
+        Image.fromarray(pixels).save(tmp_path / name)
+    Image.fromarray(picture(50, 40)).save(tmp_path / "c.jpg", quality=70)
+    for path in tmp_path.iterdir():
+        pixels = decode(path.read_bytes())
+        np.testing.assert_array_equal(predict.read_image(path), pixels)
+        assert len(np.unique(pixels)) >= 64
+    (tmp_path / "page.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(ValueError, match=r"page.png cannot be read as an image: it is no image"):
+        predict.read_image(tmp_path / "page.png")
+
+
+def small_network():
+    model = jaxcnn.create_model("resnet20_cifar", blocks=(1, 1, 1))
+    return model, model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+def test_what_cannot_be_read_is_named_and_the_others_are_answered(tmp_path, capsys):
+    for name in ("a", "c", "e"):
+        Image.fromarray(picture(40, 50)).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes(b"text")
+    (tmp_path / "d.jpg").write_bytes(b"")
+    (tmp_path / "._a.png").write_bytes(b"text")
+    model, variables = small_network()
+    paths = predict.image_paths([str(tmp_path)], [])
+    bad, names = [], [f"name {i}" for i in range(10)]
+    found = list(
+        predict.predict(
+            model, variables, paths, HOW, names, batch_size=2, on_bad=lambda *what: bad.append(what)
+        )
+    )
+    assert [len(answers) for answers in found] == [5, 0, 5, 0, 5]
+    assert found[0] == found[2] == found[4]
+    assert [Path(path).name for path, _ in bad] == ["b.png", "d.jpg"]
+    weights = tmp_path / "w.safetensors"
+    loading.save(weights, "resnet20_cifar", variables, blocks=(1, 1, 1))
+    assert cli.main(["predict", str(tmp_path), "--weights", str(weights), "--top", "1"]) == 2
+    printed = capsys.readouterr()
+    assert [line for line in printed.out.splitlines() if line[0] != " "] == [
+        str(tmp_path / f"{name}.png") for name in "ace"
+    ]
+    assert printed.err.count("cannot be read as an image") == printed.err.count("\n") == 2
+
+
+def test_inputs_that_are_not_finite_are_refused(tmp_path):
+    """A network may answer them: XLA may drop a NaN at a ReLU."""
+    Image.fromarray(picture(40, 50)).save(tmp_path / "a.png")
+    model, variables = small_network()
+    how = Preprocessing(32, 0.875, "bilinear", (0.5, 0.5, float("nan")), (0.2, 0.2, 0.2))
+    names = [f"name {i}" for i in range(10)]
+    with pytest.raises(ValueError, match="images are not finite once they are normalised"):
+        list(predict.predict(model, variables, [tmp_path / "a.png"], how, names))
 
 
 def test_imagenet_names():

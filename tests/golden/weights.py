@@ -19,7 +19,7 @@ _IN_BRANCH = re.compile(r"(layer\d|blocks|conv\d_)\.?\d+\.(conv|c\dx\d_[abc])|re
 
 
 def load(name):
-    """(arrays, meta) of a golden file."""
+    """(arrays, meta) of a golden file, such as "resnet18" or "train/resnet18"."""
     arrays = np.load(HERE / f"{name}.npz")
     return arrays, json.loads(str(arrays["meta"]))
 
@@ -53,8 +53,13 @@ def state_dict(meta):
 
 
 def images(meta):
+    """f32[2,S,S,3] of a golden file."""
+    return drawn_images(meta["model"], meta["input_size"])
+
+
+def drawn_images(name, size):
     """f32[2,S,S,3]: a mosaic of 4x4 flat cells with noise."""
-    size, generator = meta["input_size"], _generator("input:" + meta["model"])
+    generator = _generator("input:" + name)
     noise = generator.standard_normal((2, 3, size, size))
     mosaic = generator.standard_normal((2, 3, 4, 4))
     cell = np.arange(size) * 4 // size

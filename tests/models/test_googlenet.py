@@ -129,15 +129,14 @@ def test_auxiliary_pool_is_the_papers_at_its_size_only():
 
 
 def test_separable_stem_is_a_7x7_convolution_of_rank_8_per_channel():
-    unit = functools.partial(layers.ConvNormAct, norm=None, act=None)
-    stem = SeparableStem(unit, layers.conv)
+    stem = SeparableStem(unit=layers.conv, conv=layers.conv)
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((1, 18, 16, 3)), jnp.float32)
     spatial, mixing = rng.standard_normal((7, 7, 1, 24)), rng.standard_normal((24, 64))
     variables = {
         "params": {
             "depthwise": {"kernel": jnp.asarray(spatial, jnp.float32)},
-            "pointwise": {"conv": {"kernel": jnp.asarray(mixing[None, None], jnp.float32)}},
+            "pointwise": {"kernel": jnp.asarray(mixing[None, None], jnp.float32)},
         }
     }
     # Channel c feeds the maps 8c .. 8c+7.

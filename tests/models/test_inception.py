@@ -16,8 +16,8 @@ from jaxcnn.models import inception, inception_v3, registry
 from jaxcnn.models.costs import count_macs, count_params
 from jaxcnn.models.inception import Chain, Conv, Mixed, Pool, ResidualMixed
 
-linear = functools.partial(layers.ConvNormAct, norm=None, act=None)
-rectified = functools.partial(layers.ConvNormAct, norm=None)
+linear = layers.conv
+rectified = functools.partial(layers.ConvBNAct, norm_act=None)
 
 
 def image(size, channels=3):

@@ -13,9 +13,8 @@ from drawing import draw_images, draw_variables
 from slow_resnet import slow_resnet
 
 import jaxcnn
-from jaxcnn import layers
-from jaxcnn.models import residual, resnet
-from jaxcnn.ops import BatchNorm
+from jaxcnn.models import blocks, registry
+from jaxcnn.ops import BatchNorm, BatchNormAct
 from jaxcnn.runtime.compilation import compile_init
 
 SMALL = {"blocks": (2, 1), "width": 8, "stem": (8,), "num_classes": 5}
@@ -64,15 +63,15 @@ def test_network_equals_the_slow_one(case):
 
 def test_shortcut_a_takes_every_second_pixel_and_appends_zeros():
     x = jnp.arange(1 * 3 * 4 * 2, dtype=jnp.float32).reshape(1, 3, 4, 2)
-    y = residual.shortcut(x, 5, 2, kind="A", conv=None, norm=None)
+    y = blocks.subsample(x, 5, 2)
     assert y.shape == (1, 2, 2, 5)
     np.testing.assert_array_equal(y[0, :, :, 0], [[0, 4], [16, 20]])
     np.testing.assert_array_equal(y[0, :, :, 1], [[1, 5], [17, 21]])
     np.testing.assert_array_equal(y[..., 2:], 0)
-    centred = residual.shortcut(x, 5, 2, kind="A_symmetric", conv=None, norm=None)
+    centred = blocks.subsample(x, 5, 2, symmetric=True)
     np.testing.assert_array_equal(centred[..., 1:3], y[..., :2])
     assert float(jnp.sum(jnp.abs(centred))) == float(jnp.sum(jnp.abs(y)))
-    assert residual.shortcut(x, 2, 1, kind="A", conv=None, norm=None) is x
+    assert blocks.BasicBlock(width=2, shortcut="A").identity(x, 2) is x
 
 
 @pytest.mark.parametrize("depth", [20, 110])
@@ -151,18 +150,18 @@ def test_zero_gamma_makes_blocks_identities_that_can_learn():
 
 def test_drop_path_leaves_branches_out_of_examples_and_keeps_the_mean():
     rate, copies = 0.3, 2000
-    block = resnet.ResidualBlock(
-        convs=residual.block_convs("basic", 4, 1),
-        kind="A",
-        conv=layers.conv,
-        norm=functools.partial(BatchNorm, use_running_average=True, epsilon=1e-5),
+    block = blocks.BasicBlock(
+        width=4,
+        shortcut="A",
+        norm=functools.partial(BatchNorm, use_running_average=True),
+        norm_act=functools.partial(BatchNormAct, use_running_average=True),
         drop_path=rate,
         train=True,
     )
     kept = block.clone(drop_path=0.0)
     x = jnp.abs(draw_images((1, 4, 4, 4)))
     variables = draw_variables(kept, (1, 4, 4, 4))
-    branch = block.clone(kind="none")  # whose BatchNorm comes before the ReLU
+    branch = block.clone(shortcut="none")  # whose BatchNorm comes before the ReLU
 
     @jax.jit
     def run(variables, x):
@@ -265,10 +264,11 @@ def test_unknown_remat_is_named():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shortcut": "E"}, r"shortcut is 'E'; it can be A, A_symmetric, B, C, D, none"),
+        ({"shortcut": "E"}, r"shortcut is 'E'; it must be one of A, A_symmetric, B, C, D, none"),
         ({"block_type": "botleneck"}, r"block_type is 'botleneck'.*did you mean 'bottleneck'"),
-        ({"stride_on": "2x2"}, r"stride_on is '2x2'; it can be 1x1, 3x3"),
-        ({"stem": (8, 8)}, r"stem is \(8, 8\); it is the channels of one convolution or of three"),
+        ({"block": "Basicblock"}, r"block is 'Basicblock'; did you mean 'BasicBlock'"),
+        ({"stride_on": "2x2"}, r"stride_on is '2x2'; it must be one of 1x1, 3x3"),
+        ({"stem": (8, 8)}, r"stem is \(8, 8\); it must be the channels of 1 convolution or of 3"),
         ({"shortcut": "A", "zero_gamma": True}, r"zero_gamma needs projecting.*shortcut is 'A'"),
         ({"branch_relu": True, "zero_gamma": True}, r"zero_gamma with branch_relu"),
         ({"shortcut": "none", "drop_path": 0.1}, r"drop_path is 0.1; a plain net has no branch"),
@@ -277,6 +277,22 @@ def test_unknown_remat_is_named():
 def test_impossible_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         shapes("resnet50", **options)
+
+
+def test_blocks_are_a_class_its_name_or_by_their_old_option(caplog):
+    model = jaxcnn.create_model("resnet50", block=blocks.BasicBlock)
+    assert jaxcnn.create_model("resnet50", block="BasicBlock") == model
+    assert jaxcnn.create_model("resnet34") == model
+    v2 = jaxcnn.create_model("resnet34_v2")
+    assert v2.block is blocks.PreActBasicBlock
+    caplog.clear()
+    registry._say_once.cache_clear()
+    for _ in range(2):
+        assert jaxcnn.create_model("resnet50", block_type="basic") == model
+    assert [r.getMessage() for r in caplog.records] == [
+        "the option block_type is now block: write block='BasicBlock'"
+    ]
+    assert jaxcnn.create_model("resnet50_v2", block_type="basic") == v2
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet50", 32), ("resnet20_cifar", 8)])

@@ -11,9 +11,8 @@ from drawing import draw_images, draw_variables
 from slow_resnet import Slow, slow_resnet
 
 import jaxcnn
-from jaxcnn import layers
-from jaxcnn.models import residual, resnet
-from jaxcnn.ops import BatchNorm
+from jaxcnn.models.blocks import Bottleneck
+from jaxcnn.ops import BatchNorm, BatchNormAct
 
 CARDINALITY, PATH_WIDTH = 4, 3
 
@@ -35,13 +34,12 @@ def paths(net, x):
 
 
 def test_block_equals_the_sum_of_paths_and_their_concatenation():
-    block = resnet.ResidualBlock(
-        convs=residual.block_convs(
-            "bottleneck", 4, 1, groups=CARDINALITY, base_width=PATH_WIDTH * 64 // 4
-        ),
-        kind="B",
-        conv=layers.conv,
-        norm=functools.partial(BatchNorm, use_running_average=True, epsilon=1e-5),
+    block = Bottleneck(
+        width=4,
+        groups=CARDINALITY,
+        base_width=PATH_WIDTH * 64 // 4,
+        norm=functools.partial(BatchNorm, use_running_average=True),
+        norm_act=functools.partial(BatchNormAct, use_running_average=True),
     )
     x = draw_images((2, 5, 6, 16))
     variables = draw_variables(block, x.shape)

@@ -187,7 +187,7 @@ def test_glorot_values_have_their_variance():
         ({}, 256, "images are 256x256; .* VGG take 224x224; dense=True"),
         ({}, 200, "at least 224x224"),
         ({"min_size": 100}, 128, "min_size is 100; VGG needs a multiple of 32"),
-        ({"initialiser": "xavier"}, 224, "initialiser is 'xavier'; it can be he, glorot"),
+        ({"initialiser": "xavier"}, 224, "initialiser is 'xavier'; it must be one of he, glorot"),
     ],
 )
 def test_bad_input_is_named(options, size, message):

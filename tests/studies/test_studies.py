@@ -1,5 +1,6 @@
 """Studies: what is planned for a budget, carried out once, taken up again, and drawn."""
 
+import copy
 import json
 import textwrap
 
@@ -11,7 +12,9 @@ from jaxcnn.studies import console, execute, plan, results
 from jaxcnn.studies.catalog import STUDIES, load_study
 from jaxcnn.studies.plan import Cost
 from jaxcnn.studies.study import Run, Study, make_config, read_overrides
-from jaxcnn.training.config import validate
+from jaxcnn.training.config import TrackedConfig, validate
+from jaxcnn.training.optim import schedules
+from jaxcnn.training.output.workdir import write_manifest
 
 TINY = Study(
     title="tiny",
@@ -33,6 +36,9 @@ TINY = Study(
     seeds=2,
     x="act",
 )
+
+
+_COSTS = [Cost(10, 0.1), Cost(20, 0.2)]
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -67,11 +73,136 @@ def test_the_full_study_is_the_papers_recipe():
 def test_a_budget_cuts_steps_then_runs_then_steps(minutes, steps, most_rank):
     """10 s to compile and 0.1 s a step, and twice that: 30 s and 0.3 s a step for both."""
     study = Study("t", {**TINY.base, "train.length_steps": 1000}, TINY.runs)
-    costs = [Cost(10, 0.1), Cost(20, 0.2)]
-    cut, rank, said = plan.fit(study, minutes, costs, None, {})
-    assert cut == {"train.length_steps": steps} and rank == most_rank
-    assert any("without tanh" in text for text in said) == (most_rank == 0)
-    assert any("steps a run" in text for text in said) == (steps < 1000)
+    scale = plan.fit(study, minutes, _COSTS, None, {})
+    assert (scale.steps, scale.most_rank, scale.seeds) == (steps, most_rank, 1)
+    assert any("without tanh" in text for text in scale.said) == (most_rank == 0)
+    assert any("steps a run" in text for text in scale.said) == (steps < 1000)
+    assert ("1 runs of 20 steps, takes about 0.2 minutes" in scale.warning) == (minutes == 0.01)
+    less = plan.fit(study, minutes + 0.5, _COSTS, None, {}, spent=30)
+    assert (less.steps, less.most_rank) == (steps, most_rank)
+
+
+@pytest.mark.parametrize(("minutes", "seeds", "steps"), [(3, 3, 500), (2, 3, 300), (1.05, 2, 215)])
+def test_a_budget_cuts_seeds_after_runs(minutes, seeds, steps):
+    """Of the lightest run: 10 s to compile and 0.1 s a step, for each of three seeds."""
+    study = Study("t", {**TINY.base, "train.length_steps": 1000}, TINY.runs)
+    scale = plan.fit(study, minutes, [Cost(10, 0.1), Cost(100, 9)], 3, {})
+    assert (scale.seeds, scale.steps, scale.most_rank) == (seeds, pytest.approx(steps, abs=50), 0)
+    assert any("2 seeds instead of 3" in text for text in scale.said) == (seeds == 2)
+
+
+def test_a_run_shorter_than_the_least_is_not_made_longer():
+    study = Study("t", {**TINY.base, "train.length_steps": 8}, TINY.runs)
+    assert plan.fit(study, 0.01, _COSTS, None, {}).steps == 8
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_run_can_be_built_within_every_budget(name, tmp_path):
+    """At five lengths, and at those of machines ten times slower and faster than a usual one."""
+    study = load_study(name)
+    lengths = {20, 100, 213, 360, 700}
+    for speed in (0.1, 1, 10):
+        costs = [
+            Cost((5 + 3 * run.rank) / speed, (0.02 + 0.01 * run.rank) / speed) for run in study.runs
+        ]
+        for minutes in (0.3, 3, 10):
+            scale = plan.fit(study, minutes, costs, None, {})
+            lengths.add(scale.steps)
+            kept = [cost for run, cost in zip(study.runs, costs) if run.rank <= scale.most_rank]
+            takes = sum(cost.fixed + scale.steps * cost.step for cost in kept) / 60
+            assert takes <= 1.34 * minutes or "takes about" in scale.warning
+    for steps in lengths:  # all that a length changes
+        for job in plan.make_jobs(study, steps=steps):
+            assert job.config.train.length_steps == steps
+            validate(job.config)
+            schedules.make_schedule(TrackedConfig(job.config).schedule, steps, 45.0, batch_size=32)
+    plan.check(plan.make_jobs(study, steps=20), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_run_can_be_built_at_every_length(name, tmp_path):
+    for steps in (100, 213, 360, 700):
+        plan.check(plan.make_jobs(load_study(name), steps=steps), tmp_path)
+
+
+def test_durations_scale_with_the_length():
+    """400 of 64,000 steps are 5 of 800; the user's own are of the run that they are given for."""
+    study = load_study("residual_vs_plain")
+
+    def warmup(**how):
+        jobs = {job.run.label: job.config for job in plan.make_jobs(study, **how)}
+        schedule, steps = jobs["plain-110"].schedule, jobs["plain-110"].train.length_steps
+        return schedules.duration(schedule, "warmup", steps_per_epoch=1, total_steps=steps)
+
+    assert [warmup(full=True), warmup(), warmup(steps=320)] == [400, 5, 2]
+    own = {"schedule.warmup_steps": 80}
+    assert [warmup(overrides=own), warmup(overrides=own, steps=400)] == [80, 40]
+
+
+@pytest.mark.parametrize(
+    ("length", "durations", "percent"),
+    [
+        ({"train.length_steps": 50}, {"boundaries_steps": (10, 40)}, (20.0, 80.0)),
+        ({"train.length_epochs": 20.0}, {"boundaries_epochs": (5, 15)}, (25.0, 75.0)),
+        ({"train.length_steps": 50}, {"boundaries_examples": (160, 400)}, (20.0, 50.0)),
+        ({"train.length_examples": 800}, {"boundaries_steps": 10}, 20.0),
+        ({"train.length_epochs": 20.0}, {"boundaries_steps": (20, 60)}, (25.0, 75.0)),
+        ({"train.length_steps": 80}, {"boundaries_epochs": (5, 15)}, (25.0, 75.0)),
+        ({"train.length_steps": 50}, {"boundaries_percent": (50, 75)}, (50, 75)),
+    ],
+)
+def test_durations_in_every_unit_scale(length, durations, percent):
+    """64 examples of an epoch in batches of 16."""
+    schedule = {"name": "step", "learning_rate": 0.1, **durations}
+    study = Study("t", {**TINY.base, **length, "schedule": schedule}, TINY.runs)
+    config = plan.make_jobs(study, steps=40, examples=64)[0].config
+    assert config.schedule.boundaries_percent == percent
+    assert [f for f in config.schedule if f.startswith("boundaries")] == ["boundaries_percent"]
+
+
+def test_a_plan_is_checked_before_its_first_run(tmp_path, capsys):
+    late = {"schedule": {"name": "constant", "learning_rate": 0.1, "warmup_steps": 21}}
+    study = Study("t", TINY.base, (*TINY.runs, Run("late", late)))
+    with pytest.raises(ValueError, match="late_seed0: warm-up in steps is 21"):
+        console.run(study, tmp_path / "w", full=True, seeds=1)
+    assert not (tmp_path / "w").exists()
+    # a directory that holds another run is found before the first run, too
+    taken = plan.make_jobs(TINY)[1]
+    other = copy.deepcopy(taken.config)
+    other.train.batch_size = 8
+    write_manifest(_made(tmp_path / "v" / taken.name), other, {})
+    with pytest.raises(ValueError, match=r"tanh_seed0: .* another run: config\.train\.batch_size"):
+        console.run(TINY, tmp_path / "v", full=True, seeds=1)
+    assert [path.name for path in (tmp_path / "v").iterdir()] == [taken.name]
+
+
+def _made(folder):
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_what_fails_later_is_named_and_the_others_are_drawn(tmp_path, capsys):
+    """A file where a run's checkpoints go, another's loss that is not finite."""
+    hot = {"schedule": {"name": "constant", "learning_rate": 1e30}}
+    study = Study("t", TINY.base, (Run("blocked", {}), Run("hot", hot), TINY.runs[0]))
+    (_made(tmp_path / "blocked_seed0") / "checkpoints").write_text("in the way")
+    assert console.run(study, tmp_path, full=True, seeds=1) == 1
+    printed = capsys.readouterr().out
+    assert "blocked_seed0 failed: " in printed and "hot_seed0 failed: " in printed
+    table = (tmp_path / "table.txt").read_text()
+    assert "relu" in table and "blocked_seed0 failed: " in table
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert sorted(found["failed"]) == ["blocked_seed0", "hot_seed0"]
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_measured_costs_are_those_of_a_run():
+    """Also of a run that will diverge."""
+    costs = plan.measure(TINY, overrides={"schedule.learning_rate": 1e30})
+    assert len(costs) == 2 and costs[0].step == costs[1].step
+    assert costs[0].fixed > costs[0].step > 0
 
 
 def test_carried_out_once_and_taken_up_again(tmp_path, capsys):

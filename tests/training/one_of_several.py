@@ -25,9 +25,9 @@ def main(port, count, number, folder, *scenes):
     from small import small_config
     from tiny import Tiny
 
-    from jaxcnn.models import registry
+    from jaxcnn import models
 
-    registry._variants()["tiny"] = ("tiny", Tiny)
+    models.register("tiny", Tiny)
     for scene in scenes:
         told = SCENES[scene](small_config(), Path(folder), int(number))
         print(json.dumps({"scene": scene, **told}), flush=True)

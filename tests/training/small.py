@@ -1,21 +1,34 @@
 """Configurations of runs of a second: the tiny network of `tiny.py` on synthetic images."""
 
+import contextlib
+
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from tiny import Tiny
 
-from jaxcnn.models import registry
+from jaxcnn import models
 from jaxcnn.training import train
 from jaxcnn.training.config import default_config, set_duration
 from jaxcnn.training.output import checkpoints
 
 
-@pytest.fixture
-def tiny_network(monkeypatch):
+@contextlib.contextmanager
+def registered(name, module_class, **facts):
+    """The network has a name for a while."""
+    models.register(name, module_class, **facts)
+    try:
+        yield
+    finally:
+        models.unregister(name)
+
+
+@pytest.fixture(scope="module")
+def tiny_network():
     """Makes `model.name = "tiny"` known."""
-    monkeypatch.setitem(registry._variants(), "tiny", ("tiny", Tiny))
+    with registered("tiny", Tiny):
+        yield
 
 
 def small_config(*, steps=12, batch_size=48, model="tiny"):

@@ -23,16 +23,10 @@ pytestmark = pytest.mark.usefixtures("tiny_network")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tiny_network, tmp_path_factory):  # noqa: F811
     """One run to the end: (directory, reports)."""
-    with pytest.MonkeyPatch.context() as patch:
-        from tiny import Tiny
-
-        from jaxcnn.models import registry
-
-        patch.setitem(registry._variants(), "tiny", ("tiny", Tiny))
-        directory = tmp_path_factory.mktemp("finished")
-        return directory, run(small_config(steps=10), directory)
+    directory = tmp_path_factory.mktemp("finished")
+    return directory, run(small_config(steps=10), directory)
 
 
 def of_kind(reports, kind):

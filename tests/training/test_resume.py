@@ -26,16 +26,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        from tiny import Tiny
-
-        from jaxcnn.models import registry
-
-        patch.setitem(registry._variants(), "tiny", ("tiny", Tiny))
-        directory = tmp_path_factory.mktemp("undisturbed")
-        run(small_config(), directory)
-        return directory
+def undisturbed(tiny_network, tmp_path_factory):  # noqa: F811
+    directory = tmp_path_factory.mktemp("undisturbed")
+    run(small_config(), directory)
+    return directory
 
 
 def stop_at(step, number, config, directory, **options):

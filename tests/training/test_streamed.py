@@ -55,16 +55,10 @@ def config_of(source, *, steps=7):
 
 
 @pytest.fixture(scope="module")
-def finished(root, tmp_path_factory):
+def finished(tiny_network, root, tmp_path_factory):  # noqa: F811
     """One run to the end: (directory, reports)."""
-    with pytest.MonkeyPatch.context() as patch:
-        from tiny import Tiny
-
-        from jaxcnn.models import registry
-
-        patch.setitem(registry._variants(), "tiny", ("tiny", Tiny))
-        directory = tmp_path_factory.mktemp("finished")
-        return directory, run(config_of(f"folder:{root}"), directory)
+    directory = tmp_path_factory.mktemp("finished")
+    return directory, run(config_of(f"folder:{root}"), directory)
 
 
 def notices(reports):

@@ -48,10 +48,14 @@ def test_pth_is_read_and_written_by_the_safe_loader(tmp_path):
     files.write(path, ARRAYS)
     assert same(files.read(path)[0])
     torch.save({"state_dict": {"a": torch.ones(2, dtype=torch.bfloat16)}, "epoch": 3}, path)
-    assert same(files.read(path)[0], {"a": np.ones(2, np.float32)})
+    assert same(files.read(path)[0], {"a": np.ones(2, ml_dtypes.bfloat16)})
+    files.write(path, files.read(path)[0])
+    assert same(files.read(path)[0], {"a": np.ones(2, ml_dtypes.bfloat16)})
     torch.save(torch.nn.Linear(2, 2), path)
-    with pytest.raises(ValueError, match="cannot be read as weights only"):
+    with pytest.raises(ValueError, match=r"no mapping of names to tensors; it is a torch\.nn\.mod"):
         files.read(path)
+    torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
+    assert same(files.read(path)[0], {"a": np.ones(2, np.float32)})
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is installed")
@@ -70,6 +74,34 @@ def test_bfloat16_is_read(tmp_path):
     path = tmp_path / "half.safetensors"
     safetensors.numpy.save_file({"a": np.ones(3, ml_dtypes.bfloat16)}, path)
     assert np.array_equal(files.read(path)[0]["a"].astype(np.float32), np.ones(3, np.float32))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@pytest.mark.parametrize(
+    "dtype", [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2, np.float16]
+)
+def test_types_that_numpy_does_not_have_are_kept(tmp_path, suffix, dtype):
+    path = tmp_path / f"weights{suffix}"
+    written = {
+        "a": np.linspace(-2, 2, 6).astype(dtype).reshape(2, 3),
+        "b": np.array(0.5, dtype),
+        "c": np.arange(3, dtype=np.float32),
+    }
+    for metadata in (METADATA, {}):
+        files.write(path, written, metadata)
+        arrays, found = files.read(path)
+        assert same(arrays, written) and metadata.items() <= found.items()
+        assert set(found) <= {*metadata, "format"}
+
+
+def test_bytes_without_a_type_in_npz(tmp_path):
+    """As NumPy writes them: of two bytes they are bfloat16, of one they may be several."""
+    path = tmp_path / "weights.npz"
+    np.savez(path, a=np.ones(3, ml_dtypes.bfloat16))
+    assert same(files.read(path)[0], {"a": np.ones(3, ml_dtypes.bfloat16)})
+    np.savez(path, a=np.ones(3, ml_dtypes.float8_e4m3fn))
+    with pytest.raises(ValueError, match="'a' is of 1 bytes a value, of no known type"):
+        files.read(path)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
@@ -118,5 +150,5 @@ def test_paths_that_cannot_be(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no directory"):
         files.write(tmp_path / "none" / "x.npz", ARRAYS)
     for act in (files.read, lambda p: files.write(p, ARRAYS)):
-        with pytest.raises(ValueError, match=r"ends in '.bin'; weights are in .safetensors, .npz"):
-            act(tmp_path / "weights.bin")
+        with pytest.raises(ValueError, match=r"ends in '.onnx'; weights are in .safetensors, .npz"):
+            act(tmp_path / "weights.onnx")

@@ -1,8 +1,9 @@
 """Image folders, `PATH/train/<class>/*.jpg` as torchvision has them, and the same as tar files.
 
 `PATH/train.tar` holds `<class>/*.jpg`. Classes are the folders' names in sorted order, those of
-"train"; other parts may lack some of them but have no others. Boxes may lie beside them, see
-`annotations`.
+"train"; other parts may lack some of them but have no others. An image may lie in further folders
+below its class's; hidden files and folders are left out. A tar may have all of it below one folder
+of the part's name. Boxes may lie beside the parts, see `annotations`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
         if (path / part).is_dir():
             listings[part] = _folder(path / part)
         elif (path / f"{part}.tar").is_file():
-            listings[part] = _tar(path / f"{part}.tar")
+            listings[part] = _tar(path / f"{part}.tar", part)
     if "train" not in listings:
         inside = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
         raise FileNotFoundError(f"{path} has no folder 'train' and no train.tar; it has {inside}")
@@ -57,41 +58,73 @@ def _part(path: Path, classes: tuple[str, ...], find: Find | None, by_class: dic
     places = [(label[name], where) for name in sorted(by_class) for where in sorted(by_class[name])]
 
     def file(i: int) -> tuple[str, str]:
-        return classes[places[i][0]], os.path.basename(str(places[i][1][0]))
+        return classes[places[i][0]], os.path.basename(places[i][1][0])
 
     return Part(
         size=len(places),
         read=lambda i: (read(places[i][1]), places[i][0]),
-        name=lambda i: "/".join((str(path), *file(i))),
+        name=lambda i: f"{path}/{classes[places[i][0]]}/{places[i][1][0]}",
         boxes=(lambda i: find(path.name, *file(i))) if find else None,
     )
 
 
+def list_images(folder: str | os.PathLike) -> list[str]:
+    """Names of the images in a folder and those below it, relative to it and sorted.
+
+    Hidden files and folders are left out, and folders that a link leads to twice.
+    """
+    found: list[str] = []
+    seen: set[str] = set()
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        place = os.path.join(folder, below)
+        real = os.path.realpath(place)
+        if real in seen:
+            continue
+        seen.add(real)
+        for entry in os.scandir(place):
+            name = f"{below}/{entry.name}" if below else entry.name
+            if entry.is_dir() and not entry.name.startswith("."):
+                waiting.append(name)
+            elif is_image(entry.name) and entry.is_file():
+                found.append(name)
+    return sorted(found)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file, named with the folders that it lies in, is taken for an image."""
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    return name.lower().endswith(EXTENSIONS) and not hidden
+
+
 def _folder(path: Path):
-    """({class: [(file,)]}, read)."""
+    """({class: [(name in it,)]}, read)."""
     by_class = {}
     for folder in os.scandir(path):
         if folder.is_dir() and not folder.name.startswith("."):
-            names = [f.name for f in os.scandir(folder.path) if _is_image(f.name)]
-            by_class[folder.name] = [(os.path.join(folder.path, name),) for name in names]
-    return by_class, lambda where: Path(where[0]).read_bytes()
+            by_class[folder.name] = [(name, folder.path) for name in list_images(folder.path)]
+    return by_class, lambda where: Path(where[1], where[0]).read_bytes()
 
 
-def _tar(path: Path):
-    """({class: [(member, offset, size)]}, read); the tar is read once, headers only."""
-    by_class: dict[str, list] = {}
+def _tar(path: Path, part: str):
+    """({class: [(name in it, offset, size)]}, read); the tar is read once, headers only."""
+    members: list[tuple[str, tuple[int, int] | None]] = []  # (name, place; None for a folder)
     with tarfile.open(path, "r:") as tar:
         for member in tar:
-            name = member.name.removeprefix("./")
-            if member.isdir() and "/" not in name.rstrip("/") and name not in ("", "."):
-                by_class.setdefault(name.rstrip("/"), [])
-            if member.isfile() and _is_image(name):
-                folder, _, _ = name.partition("/")
-                place = (name, member.offset_data, member.size)
-                by_class.setdefault(folder, []).append(place)
-
+            name = member.name.removeprefix("./").rstrip("/")
+            if member.isfile():
+                members.append((name, (member.offset_data, member.size)))
+            elif member.isdir() and name not in ("", "."):
+                members.append((name, None))
+    inside = [name for name, where in members if where and is_image(name)]
+    if inside and all(name.startswith(f"{part}/") and name.count("/") > 1 for name in inside):
+        members = [(n.partition("/")[2], w) for n, w in members if n.startswith(f"{part}/")]
+    by_class: dict[str, list] = {}
+    for name, where in members:
+        top, _, rest = name.partition("/")
+        if where is None and not rest and not top.startswith("."):
+            by_class.setdefault(top, [])
+        elif where and rest and is_image(name):
+            by_class.setdefault(top, []).append((rest, *where))
     return by_class, lambda where: read_at(path, *where[1:])
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS) and not os.path.basename(name).startswith(".")

@@ -7,7 +7,7 @@ records and decodes the images.
 from __future__ import annotations
 
 import functools
-import io
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +25,7 @@ NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
 FORMATS = ("array_record", "tfrecord")
 FILES = ("mnist", "fashion_mnist", "cifar10", "cifar100")  # whose official files can be read too
 
+_OWN_CLASS = re.compile(r"tensorflow_datasets(\.[A-Za-z_]\w*)+")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 # (path, rows, number of records there should be) to the serialised examples of these rows.
@@ -73,6 +74,7 @@ def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str]:
     import tensorflow_datasets as tfds
 
     folder = find_folder(name, data_dir)
+    _check_classes(folder / "features.json")
     info = tfds.builder_from_directory(folder).info
     stored = [f.value for f in (info.file_format, *info.alternative_file_formats) if f]
     formats = [f for f in FORMATS if f in stored]
@@ -81,6 +83,30 @@ def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str]:
             f"{folder} holds {', '.join(stored)} files; {' and '.join(FORMATS)} can be read"
         )
     return info, formats[0]
+
+
+def _check_classes(path: Path) -> None:
+    """Raises ValueError if a features file names a class that is not TFDS's.
+
+    TFDS would import its module.
+    """
+
+    def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, value in pairs:
+            key = key.replace("_", "").lower()
+            if key == "json" and isinstance(value, str):  # the content of a feature, once more
+                json.loads(value, object_pairs_hook=check)
+            elif key not in ("pythonclassname", "type") or not isinstance(value, str):
+                continue
+            elif "." in value and not _OWN_CLASS.fullmatch(value):
+                raise ValueError(f"{path} names {value!r}, which is no feature of TFDS's own")
+        return dict(pairs)
+
+    if path.is_file():
+        try:
+            json.loads(path.read_text("utf-8"), object_pairs_hook=check)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not JSON: {error}") from error
 
 
 def data_root(data_dir: str | os.PathLike | None) -> Path:
@@ -151,10 +177,10 @@ def shards(split: Any, form: str) -> list[tuple[Path, int]]:
 
 def _decode(encoded: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
     """The image u8[H,W,C] in a PNG or JPEG file."""
-    from PIL import Image
+    from jaxcnn.data.decode import open_image
 
     try:
-        with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
+        with open_image(encoded) as image:
             pixels = np.asarray(image)
     except (OSError, ValueError) as error:
         raise ValueError(f"{where}: the image cannot be decoded: {error}") from None

@@ -21,12 +21,14 @@ IMAGES = "the images"
 
 
 def describe(fetched: Mapping[str, Any], first: int) -> tuple[int, str]:
-    """(step, what was not finite in which steps) of the metrics of the steps from first + 1 on."""
-    finite, loss = (np.atleast_1d(fetched[name][0]) for name in ("finite", "loss"))
-    bad = first + 1 + np.flatnonzero(finite == 0)
-    what = "the gradient" if np.isfinite(loss[bad[0] - first - 1]) else "the loss"
+    """(step, what was not finite in which steps) of the metrics of the steps from first + 1 on.
+
+    Which of loss and gradient it was is not said: XLA may drop a NaN where max(x, 0) is fused with
+    what follows, so that one version's loss is finite and another's is not.
+    """
+    bad = first + 1 + np.flatnonzero(np.atleast_1d(fetched["finite"][0]) == 0)
     which = f"step {bad[0]}" if len(bad) == 1 else f"steps {bad[0]} to {bad[-1]}"
-    return int(bad[0]), f"{what} is not finite at {which}"
+    return int(bad[0]), f"the loss or its gradient is not finite at {which}"
 
 
 def replay(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.data.sets import Dataset
+from jaxcnn.layers import without_axis
 from jaxcnn.training.build import Experiment
 from jaxcnn.training.input import loaders
 
@@ -82,7 +83,7 @@ def _check_head(experiment: Experiment, classes: int) -> None:
     shapes = experiment.shapes
     variables = {"params": shapes.params, "batch_stats": shapes.batch_stats}
     images = jax.ShapeDtypeStruct(experiment.image_shape, jnp.float32)
-    model = experiment.model.clone(axis_name=None)
+    model = without_axis(experiment.model)
     logits, endpoints = jax.eval_shape(
         lambda v, x: model.apply(v, x, train=False, mutable=["endpoints"]), variables, images
     )

@@ -94,7 +94,7 @@ def _stream(config: TrackedConfig) -> Stream:
     data = config.data
     size = data.image_size
     if size is None:
-        size = model_info(config.model.name).input_size[0]
+        size = model_info(config.model.name).known_input_size()[0]
     eval_size = data.eval_size or size
     resize = data.eval_resize or round(eval_size / _CENTER_CROP)
     stream = Stream(size, data.crop or "inception", eval_size, resize, data.workers or 0)

@@ -6,6 +6,7 @@ import photos
 import pytest
 
 from jaxcnn.data.catalog import open_encoded
+from jaxcnn.data.readers.folders import list_images
 
 COUNTS = {"train": {"ant": 3, "bee": 2}, "val": {"ant": 1, "bee": 2}}
 
@@ -41,6 +42,64 @@ def test_a_tar_is_the_same_set(root, tmp_path):
     for split in ("train", "val"):
         a, b = (open_encoded(f"folder:{p}", split) for p in (root, other))
         assert contents(a) == contents(b) and a.class_names == b.class_names
+
+
+def deepen(root):
+    """Puts all images but the first of each class into folders below it."""
+    for folder in root.glob("*/*"):
+        (folder / "more" / "images").mkdir(parents=True)
+        for file in sorted(folder.glob("*.jpg"))[1:]:
+            file.rename(folder / "more" / "images" / file.name)
+
+
+def test_images_in_folders_below_a_class_count(root, tmp_path):
+    whole = {c: (root / "train" / c / "001.jpg").read_bytes() for c in ("ant", "bee")}
+    deepen(root)
+    train = open_encoded(f"folder:{root}", "train")
+    assert [label for _, label in contents(train)] == [0, 0, 0, 1, 1]
+    assert train.read(1)[0] == whole["ant"] and train.read(4)[0] == whole["bee"]
+    assert train.name(1) == f"{root}/train/ant/more/images/001.jpg"
+
+
+@pytest.mark.parametrize("arcname", [".", "{part}", "./{part}", ""])
+def test_a_tar_of_nested_folders_is_the_same_set(root, tmp_path, arcname):
+    """Made with `tar cf train.tar -C train .`, or `tar cf train.tar train`, or class by class."""
+    deepen(root)
+    other = tmp_path / "tars"
+    other.mkdir()
+    for part in COUNTS:
+        with tarfile.open(other / f"{part}.tar", "w") as tar:
+            name = arcname.format(part=part)
+            for source in [root / part] if name else sorted((root / part).iterdir()):
+                tar.add(source, arcname=name or source.name)
+    for split in ("train", "val"):
+        a, b = (open_encoded(f"folder:{p}", split) for p in (root, other))
+        assert contents(a) == contents(b) and a.class_names == b.class_names == ("ant", "bee")
+
+
+def test_hidden_files_and_what_is_no_file_are_left_out(root, tmp_path):
+    ant = root / "train" / "ant"
+    (ant / "._000.jpg").write_bytes(b"\0\5\26\7")
+    (ant / ".ipynb_checkpoints").mkdir()
+    (ant / ".ipynb_checkpoints" / "000.jpg").write_bytes(b"copy")
+    (root / "train" / ".trash").mkdir()
+    (root / "train" / ".trash" / "000.jpg").write_bytes(b"deleted")
+    (ant / "folder.jpg").mkdir()
+    (ant / "again").symlink_to(root / "train" / "ant")
+    assert list_images(ant) == ["000.jpg", "001.jpg", "002.jpg"]
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        for folder in sorted((root / "train").iterdir()):
+            tar.add(folder, arcname=folder.name)
+    a, b = (open_encoded(f"folder:{p}", "train") for p in (root, tmp_path))
+    assert contents(a) == contents(b) and len(a) == 5
+
+
+def test_a_class_that_is_named_as_the_part_stays_one(tmp_path):
+    photos.write_folder(tmp_path / "set", {"train": {"train": 2}}, 16, 16)
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        tar.add(tmp_path / "set" / "train" / "train", arcname="train")
+    for place in (tmp_path / "set", tmp_path):
+        assert open_encoded(f"folder:{place}", "train").class_names == ("train",)
 
 
 def test_what_does_not_fit_is_refused(root, tmp_path):

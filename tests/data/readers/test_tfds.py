@@ -11,7 +11,7 @@ import pytest
 from tfds_sets import NAMES, as_tfrecord, build, draw
 
 from jaxcnn.data import catalog
-from jaxcnn.data.readers import tfds
+from jaxcnn.data.readers import tfds, tfds_images
 
 FORMS = ("array_record", "tfrecord")
 PARTS = {"train": draw(41, 3, 0), "test": draw(13, 3, 1), "extra": draw(4, 3, 2)}
@@ -210,3 +210,33 @@ def test_tensorflow_is_not_imported(roots):
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
     )
     assert out.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "changed"),
+    [
+        ('"tensorflow_datasets.core.features.image_feature.Image"', '"evilmod.Evil"'),
+        (
+            '"tensorflow_datasets.core.features.class_label_feature.ClassLabel"',
+            '"evilmod.sub.Evil"',
+        ),
+        (
+            '"tensorflow_datasets.core.features.features_dict.FeaturesDict"',
+            '"tensorflow_datasets_evilmod.Evil"',
+        ),
+        ('"image": {', '"image": {"jsonFeature": {"json": "{\\"type\\": \\"evilmod.Evil\\"}"},'),
+        ('"image": {', '"image": {"type": "evilmod.Evil",'),
+    ],
+)
+@pytest.mark.parametrize("opened", [tfds.open_tfds, tfds_images.open_tfds_images])
+def test_no_class_but_tfds_own_is_imported(broken, tmp_path, monkeypatch, own, changed, opened):
+    folder = broken("array_record")
+    for name in ("evilmod", "tensorflow_datasets_evilmod"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (folder / "features.json").read_text()
+    assert own in text
+    (folder / "features.json").write_text(text.replace(own, changed))
+    with pytest.raises(ValueError, match=r"features\.json names '.*evilmod.*'"):
+        opened("cifar10", folder.parents[1])
+    assert not (tmp_path / "ran").exists()

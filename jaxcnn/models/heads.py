@@ -1,11 +1,10 @@
-"""What AlexNet, ZFNet and VGG share: three fully connected layers, their convolutional form, and
-the presets of local response normalisation.
+"""Heads: the fully connected layers of AlexNet, ZFNet and VGG with their convolutional form, and
+box heads, which locate the object that a network classifies.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,52 +13,48 @@ from flax.linen.dtypes import promote_dtype
 from jax import Array, lax
 
 from jaxcnn import layers
-from jaxcnn._checks import near
+from jaxcnn._checks import require
 
-# The formula as printed (k 2, alpha 1e-4), Caffe's (k 1, alpha / n) and that of the authors' own
-# cuda-convnet (k 2, alpha / n).
-LRN: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "caffe": {"k": 1.0, "alpha_div_n": True},
-    "cuda_convnet": {"alpha_div_n": True},
-}
+# --- boxes --------------------------------------------------------------------------------------
+
+# Numbers that a box head returns for K classes: one box for all of them, or one for each
+# ("single-class" and "per-class regression", Simonyan and Zisserman 2015, appendix A.1).
+BOX_HEADS = {"scr": lambda classes: 4, "pcr": lambda classes: 4 * classes}
 
 
-def choose(option: str, value: str, known: Mapping[str, Any]) -> Any:
-    """known[value]; raises ValueError that names the option and what it may be."""
-    if value not in known:
-        raise ValueError(
-            f"{option} is {value!r}; it can be {', '.join(known)}{near(str(value), known)}"
-        )
-    return known[value]
+@functools.cache
+def with_box_head(network: type[layers.Network]) -> type[layers.Network]:
+    """The network's class with a box head, a dense layer `box_fc` on the classifier's features.
+
+    The new class has one field more, `box_head`: "scr" or "pcr", a key of `BOX_HEADS`. The boxes
+    are the endpoint `box`, f32[N,4] or f32[N,4K], see `jaxcnn.training.optim.losses`. They are
+    computed at initialization and where endpoints are requested. Logits and all other variables
+    are the network's own. Networks whose classifier takes no features have no box head.
+    """
+
+    class WithBoxHead(network):  # type: ignore[misc, valid-type]
+        box_head: str = "scr"
+
+        def logits(self, features: Array, name: str = "fc", **dense_options: Any) -> Array:
+            require(self.box_head in BOX_HEADS, "box_head", self.box_head, "'scr', 'pcr' or None")
+            if self.num_classes and self.wants_endpoints():
+                width = BOX_HEADS[self.box_head](self.num_classes)
+                boxes = nn.Dense(width, dtype=self.dtype, name="box_fc")(features)
+                self.endpoint("box", layers.as_output(boxes))
+            return super().logits(features, name, **dense_options)
+
+    WithBoxHead.__name__, WithBoxHead.__qualname__ = network.__name__, network.__qualname__
+    return WithBoxHead
 
 
-def response_norm(preset: str | None) -> Callable[[Array], Array]:
-    """The normalisation of a preset of `LRN`, or, for None, nothing."""
-    if preset is None:
-        return lambda x: x
-    return functools.partial(layers.local_response_norm, **choose("lrn", preset, LRN))
-
-
-class Stage(nn.Module):
-    """Convolution, ReLU and what follows them (pooling, normalisation): parameters in `conv`."""
-
-    conv: Callable[..., nn.Module]
-    after: tuple[Callable[[Array], Array], ...] = ()
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        x = nn.relu(self.conv(name="conv")(x))
-        for operation in self.after:
-            x = operation(x)
-        return x
+# --- fully connected layers ---------------------------------------------------------------------
 
 
 class WindowDense(nn.Module):
     """A dense layer over every window of a map: [N,H,W,C] to [N, H-window+1, W-window+1, features].
 
-    The kernel, f32[window*window*C, features], is that of the layer after flattening in
-    (height, width, channel) order, which is what this is where the map is one window.
+    The kernel, f32[window*window*C, features], is that of a dense layer on the map flattened in
+    (height, width, channel) order; where the map is one window, this is that layer.
     """
 
     features: int
@@ -86,13 +81,15 @@ class WindowDense(nn.Module):
 
 
 class FullyConnectedNetwork(layers.Network):
-    """A network that ends in fc6 - fc7 - fc8 and so takes images of one size.
+    """Base of the networks that end in fc6 - fc7 - fc8 and so take images of one size.
 
-    Fields (besides those of `Network`):
-      dropout: share of the units that are dropped at fc6 and fc7 while training.
+    Inherits the fields of `Network`.
+
+    Attributes:
+      dropout: share of the units that is dropped at fc6 and fc7 while training.
       dense: apply the fully connected layers at every position of a larger image and average the
         class scores (Sermanet et al. 2014; Simonyan and Zisserman 2015, section 3.2). Parameters
-        are the same. Endpoint `score_map` is f32[N,h,w,num_classes], `pre_logits` the average of
+        stay the same. Endpoint `score_map` is f32[N,h,w,num_classes], `pre_logits` the average of
         fc7 over positions.
       fc_width: units of fc6 and of fc7.
     """
@@ -102,9 +99,9 @@ class FullyConnectedNetwork(layers.Network):
     fc_width: int = 4096
 
     def check_native(self, images: Array, *sizes: int) -> None:
-        """Raises ValueError for images of none of these sizes, largest first; `dense` takes more.
+        """Raises ValueError unless images have one of these sizes, largest first.
 
-        With `dense` any image passes that is at least sizes[0] high and wide.
+        With `dense` an image may have any size from sizes[0] on.
         """
         height, width = images.shape[1:3]
         if (height, width) in [(n, n) for n in sizes]:
