@@ -35,8 +35,9 @@ from jaxcnn import create_model, model_info
 from jaxcnn.analysis import bench
 from jaxcnn.data.loader import resident
 from jaxcnn.runtime.compilation import jit
-from jaxcnn.training import engine, parts
-from jaxcnn.training.config import Recorded
+from jaxcnn.training import engine, parallel
+from jaxcnn.training.build import build_experiment
+from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.config import files as config_files
 from jaxcnn.training.ensemble import lockstep
 from jaxcnn.training.input import loaders
@@ -64,18 +65,21 @@ def recipe(dtype: str, scanned: int, blocks: int, calls: int, batch: int) -> dic
                f"train.batch_size={batch}", f"model.dtype={dtype}",
                # The synthetic set is short; its epochs shall not cut the calls.
                "eval.every_percent=100", "checkpoint.every_percent=100"]  # fmt: skip
-    fields = Recorded(config_files.read_config(str(CONFIGS / f"{RECIPE}.py"), changes))
-    setup = parts.make_setup(fields)
-    state = parts.begin(setup, run_keys(0, None, None)[0])
-    feed = loaders.open_train(setup, 0, 0, None)
-    run, facts = engine.compile_train(setup, state, 0, run_keys(0, None, None)[1], feed)
+    fields = TrackedConfig(config_files.read_config(str(CONFIGS / f"{RECIPE}.py"), changes))
+    experiment = build_experiment(fields)
+    init_key, key = run_keys(fields.train.seed)
+    state = engine.compile_init(experiment)(init_key)
+    state, key = (parallel.place_state(x, experiment.mesh) for x in (state, key))
+    loader = loaders.train_loader(experiment, 0, None)
+    train_step = engine.compile_train_step(experiment)
+    facts = train_step.compile(state, loader.batch(0, scanned), key)
     made = 0
 
     def block() -> float:
         nonlocal state, made
         began = time.perf_counter()
         for _ in range(calls):
-            state, out = run(state, made, scanned)
+            state, out = train_step(state, loader.batch(made, scanned), key)
             made += scanned
         jax.block_until_ready((state, out))
         return calls * scanned / (time.perf_counter() - began)
@@ -131,7 +135,7 @@ def seed_forms(
         ready = gather(found)
         return ready | {"image": ready["image"].astype(jnp.float32) / 255}
 
-    step = make_train_step(model, optimizer, prepare=prepare)
+    step = make_train_step(model, optimizer, preprocess=prepare)
     single = jit(multi_step(step, scanned), donate_argnums=(0,))
     joint = lockstep.joint(step, members, scanned)
     keys = [jax.random.key(seed) for seed in range(members)]

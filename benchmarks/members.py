@@ -5,10 +5,10 @@
     python benchmarks/members.py --run                    # whole runs from the command line, too
 
 Of every network, seconds for a step of all members: one after another through one compiled step,
-which is what N runs take once they are compiled ("turn"), and all in one program under `vmap`; and
-the seconds of compiling each, which N runs pay N times. `--run` times whole runs of LeNet-5 on the
-digits as a user starts them: N by `jaxcnn train`, and one of N members. A ratio below 1 is what
-members save. Writes results/members_DEVICE.json.
+which is what N runs take once they are compiled ("sequential"), and all in one program under
+`vmap`; and the seconds of compiling each, which N runs pay N times. `--run` times whole runs of
+LeNet-5 on the digits as a user starts them: N by `jaxcnn train`, and one of N members. A ratio
+below 1 is what members save. Writes results/members_DEVICE.json.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def measure(name: str, steps: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds and ratio to "turn" of a step of all members, and seconds of compiling."""
+    """Seconds and ratio to "sequential" of a step of all members, and seconds of compiling."""
     members, shape = MODELS[name]
     model, optimizer = create_model(name, num_classes=10), optax.sgd(0.01, 0.9)
     rng = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, dict[str, float]]:
         ready = gather(batch)
         return ready | {"image": ready["image"].astype(jnp.float32) / 255}
 
-    step = make_train_step(model, optimizer, prepare=prepare)
+    step = make_train_step(model, optimizer, preprocess=prepare)
 
     def batches(i):
         slot = np.arange(BATCH, dtype=np.int32)
@@ -73,13 +73,13 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, dict[str, float]]:
     middle = time.perf_counter()
     joint = lockstep.joint(step, members, 1)
     joint = joint.lower(own, whole, batches(0), keys).compile()
-    compiling = {"turn": middle - began, "vmap": time.perf_counter() - middle}
-    held = {"turn": own, "vmap": states()}
+    compiling = {"sequential": middle - began, "vmap": time.perf_counter() - middle}
+    held = {"sequential": own, "vmap": states()}
 
-    def turn():
+    def sequential():
         for i in range(steps):
             for m, batch in enumerate(batches(i)):
-                held["turn"][m], out = single(held["turn"][m], whole | batch, keys[m])
+                held["sequential"][m], out = single(held["sequential"][m], whole | batch, keys[m])
         return out
 
     def vmap():
@@ -88,9 +88,9 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, dict[str, float]]:
             held["vmap"], out = [state for state, _ in made], made[-1][1]
         return out
 
-    times = harness.alternate({"turn": turn, "vmap": vmap}, rounds=rounds)
+    times = harness.alternate({"sequential": sequential, "vmap": vmap}, rounds=rounds)
     table = harness.ratios(
-        {n: [t / steps for t in found] for n, found in times.items()}, base="turn"
+        {n: [t / steps for t in found] for n, found in times.items()}, base="sequential"
     )
     for way, row in table.items():
         row |= {"members": members, "compile_seconds": compiling[way]}

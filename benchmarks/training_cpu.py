@@ -40,11 +40,11 @@ def make_run(name: str, dataset, *, options: bool = True, on_device: bool = True
     """A function that makes one step and returns its metrics."""
     model = create_model(name)
     optimizer = optax.sgd(0.01, 0.9)
-    prepare = preprocess.make_prepare(dataset, AUGMENT[name])
+    prepare = preprocess.make_preprocess(dataset, AUGMENT[name])
     key = jax.random.key(0)
     if not on_device:
         prepare = gather
-    step = make_train_step(model, optimizer, prepare=prepare)
+    step = make_train_step(model, optimizer, preprocess=prepare)
     compiled = (jit if options else jax.jit)(step, donate_argnums=(0,))
     state = create_state(model, optimizer, key, (1, *SHAPES[name]))
     whole = {"images": jnp.asarray(dataset.images), "labels": jnp.asarray(dataset.labels)}

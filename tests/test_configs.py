@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from jaxcnn.runtime import compilation
+from jaxcnn.training import train
 from jaxcnn.training.config import validate
 from jaxcnn.training.config.files import read_config
-from jaxcnn.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("[!_]*.py"))

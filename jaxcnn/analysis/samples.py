@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from jaxcnn.runtime import compilation
-from jaxcnn.training.build import make_setup
-from jaxcnn.training.config import Recorded, validate
+from jaxcnn.training.build import build_experiment
+from jaxcnn.training.config import TrackedConfig, validate
 from jaxcnn.training.input import loaders
 from jaxcnn.training.step import example_keys, run_keys
 
@@ -31,19 +31,16 @@ def first_samples(config: Mapping[str, Any]) -> tuple[np.ndarray, list[str]]:
       ValueError, FileNotFoundError: see `jaxcnn.training.train`.
     """
     validate(config)
-    fields = Recorded(config)
-    setup = make_setup(fields)
-    seed = fields.train.seed
-    count = min(SHOWN, setup.batch_size // 2 * 2 or 1)  # pairs are mixed
-    batch = loaders.first_slots(setup, seed, count)
-    _, key = run_keys(seed)
+    experiment = build_experiment(TrackedConfig(config))
+    count = min(SHOWN, experiment.calendar.batch_size // 2 * 2 or 1)  # pairs are mixed
+    batch = loaders.first_slots(experiment, count)
+    _, key = run_keys(experiment.config.train.seed)
     keys = example_keys(jax.random.fold_in(key, 0), batch)
-    ready = jax.device_get(compilation.jit(setup.prepare)(batch, keys))
-    mean, std = (
-        np.asarray(value, np.float32) for value in (setup.train_set.mean, setup.train_set.std)
-    )
+    ready = jax.device_get(compilation.jit(experiment.preprocess)(batch, keys))
+    train_set = experiment.train_set
+    mean, std = (np.asarray(value, np.float32) for value in (train_set.mean, train_set.std))
     images = np.clip(np.round((ready["image"] * std + mean) * 255), 0, 255).astype(np.uint8)
-    names = readable(setup.train_set.class_names)
+    names = readable(experiment.train_set.class_names)
     if "target" in ready:
         return images, [_mixed(target, names) for target in ready["target"]]
     return images, [names[label] for label in ready["label"]]

@@ -14,7 +14,7 @@ from jaxcnn.data.decode import decode
 from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation.predict import preprocess
 from jaxcnn.models.registry import create_model, model_info
-from jaxcnn.training.config import Recorded
+from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import trained
 from jaxcnn.training.output.checkpoints import Checkpoints
@@ -63,7 +63,7 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
     if not (workdir / MANIFEST).is_file():
         raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     _check("batch", batch)
-    config = Recorded(read_manifest(workdir)["config"])
+    config = TrackedConfig(read_manifest(workdir)["config"])
     images, labels, classes = _test_images(config, batch)
     options = dict(config.model.options)
     model = create_model(config.model.name, num_classes=classes, **options)
@@ -86,7 +86,7 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
         known.update(steps)
 
 
-def _test_images(config: Recorded, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _test_images(config: TrackedConfig, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The first test images as the network takes them, their labels, and the number of classes."""
     _, test, _ = sets.open_sets(config)
     how, names = sets.preprocessing(config)

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxcnn.weights import loading
 
     logging.set_verbosity(logging.ERROR)  # Orbax's
-    learnt = trained.read_run(args.workdir, args.checkpoint)
+    learnt = trained.load_run(args.workdir, args.checkpoint)
     loading.save(
         args.target,
         learnt.model,

@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
         values.workdir or default_workdir(argv[1]),
         resume=values.resume,
         overwrite=values.overwrite,
-        processes=distributed.asked_for(
+        processes=distributed.distributed_options(
             values.distributed,
             coordinator=values.coordinator,
             processes=values.processes,

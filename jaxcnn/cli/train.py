@@ -7,9 +7,12 @@ import functools
 import io
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxcnn.training.train import Training
 
 
 def register(subparsers) -> None:
@@ -64,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from jaxcnn.runtime import distributed
     from jaxcnn.training.config import files as config_files
     from jaxcnn.training.ensemble import described
+    from jaxcnn.training.train import train_ensemble
 
     common.quiet()
     args.overrides += config_files.shorthands(
@@ -77,10 +81,8 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         program="jaxcnn train",
         debug=args.debug,
-        train=functools.partial(described.train_ensemble, overrides=args.overrides)
-        if whole
-        else None,
-        processes=distributed.asked_for(
+        train=functools.partial(train_ensemble, overrides=args.overrides) if whole else None,
+        processes=distributed.distributed_options(
             args.distributed,
             coordinator=args.coordinator,
             processes=args.processes,
@@ -131,10 +133,11 @@ def train_and_show(
     overwrite: bool = False,
     program: str = "train.py",
     debug: bool = False,
-    train: Callable[..., Iterable[Any]] | None = None,
+    train: Callable[..., Training] | None = None,
     processes: Mapping[str, Any] | None = None,
 ) -> int:
-    """Trains and shows what happens; returns the exit code. `train` is `loop.train` if None.
+    """Trains and shows what happens; returns the exit code. `train` is `jaxcnn.training.train` if
+    None.
 
     `processes` are arguments of `distributed.begin`, None for a single process; of several the
     first one shows what happens, and each what went wrong.
@@ -147,16 +150,17 @@ def train_and_show(
     from jaxcnn.cli import common
     from jaxcnn.reporting import console
     from jaxcnn.runtime import distributed
-    from jaxcnn.training import loop
+    from jaxcnn.training.train import train as train_run
 
     try:
         if processes is not None:
             distributed.begin(**processes)
-        train = train or loop.train
         if text := _size_note(config):
             print(f"note: {text}", file=sys.stderr)
-        reports = train(config, workdir, resume=resume, overwrite=overwrite)
-        return console.show(reports, workdir, None if distributed.is_first() else io.StringIO())
+        training = (train or train_run)(config, workdir, resume=resume, overwrite=overwrite)
+        with training as reports:
+            out = None if distributed.is_first() else io.StringIO()
+            return console.show(reports, workdir, out)
     except FloatingPointError as error:
         text, code = f"stopped: {error}; the last checkpoint is good", common.NOT_FINITE
     except (ValueError, OSError) as error:

@@ -113,10 +113,10 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
     """
     what = os.path.expanduser(what)
     if (Path(what) / MANIFEST).is_file():
-        from jaxcnn.training.output.trained import read_run
+        from jaxcnn.training.output.trained import load_run
         from jaxcnn.weights import layout
 
-        run = read_run(what, checkpoint)
+        run = load_run(what, checkpoint)
         manifest = read_manifest(Path(what))
         data = manifest["config"]["data"]
         classes = len(run.class_names)

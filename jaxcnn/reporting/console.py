@@ -54,7 +54,6 @@ class _Display:
         )
         self._start: Mapping[str, Any] = {}
         self._shown: Mapping[str, Any] = {}
-        self._compile_seconds = 0.0
         self._refreshed = 0.0
         self._failed = False
         self.code = 0
@@ -106,7 +105,6 @@ class _Display:
         elif report.kind == "notice":
             self._print(f"{whose}note: {values['text']}")
         elif report.kind == "compiled":
-            self._compile_seconds = values["seconds"]
             if not whose or values["seconds"] > 0.1:  # else a member before did it
                 self._print(whose + _compiled_text(values))
             self._progress.start_task(self._task)
@@ -127,7 +125,7 @@ class _Display:
             self._print(_stopped_text(report, self._workdir))
         elif report.kind == "end":
             self._progress.update(self._task, visible=False)
-            self._print(whose + _shares_text(values, self._compile_seconds))
+            self._print(whose + _shares_text(values["time_shares"]))
             where = f"{self._workdir}/member_{report.member}" if whose else self._workdir
             self._print(whose + _end_text(report, start, where))
 
@@ -168,14 +166,15 @@ def _start_text(start: Mapping[str, Any]) -> str:
 
 
 def _compiled_text(values: Mapping[str, Any]) -> str:
-    about = []
-    if values.get("memory_bytes") is not None:
-        about.append(f"{values['memory_bytes'] / 2**20:,.1f} MiB")
+    cost = []
+    if (memory := values.get("memory_bytes")) is not None:
+        cost.append(f"{memory / 2**20:,.1f} MiB")
+    roofline = ""
     if "flops" in values:
-        rate = values["images_per_second_at_most"]
-        about.append(f"{values['flops'] / 1e9:,.3g} GFLOP; matmul roofline {rate:,.0f} images/s")
+        cost.append(f"{values['flops'] / 1e9:,.3g} GFLOP per step")
+        roofline = f"; matmul roofline {values['roofline_images_per_second']:,.0f} images/s"
     text = f"compiled in {values['seconds']:.1f} s"
-    return f"{text} (a step: {', '.join(about)})" if about else text
+    return f"{text} ({', '.join(cost)}{roofline})" if cost else text
 
 
 def _eval_text(report: Report, start: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
@@ -205,15 +204,9 @@ def _end_text(report: Report, start: Mapping[str, Any], workdir: str | Path) -> 
     )
 
 
-def _shares_text(values: Mapping[str, Any], compile_seconds: float) -> str:
-    """Of the end's values; compiling is a part of `other` that is worth a name."""
-    shares = dict(values["time_shares"])
-    compiling = min(compile_seconds / max(values["seconds"], 1e-9), shares.get("other", 0.0))
-    if compiling:
-        other = shares.pop("other")
-        shares |= {"compiling": compiling, "loading and other": other - compiling}
-    parts = (f"{100 * share:.0f} % {what}" for what, share in shares.items())
-    return f"time: {', '.join(parts)}"
+def _shares_text(shares: Mapping[str, float]) -> str:
+    rounded = {what: round(100 * share) for what, share in shares.items()}
+    return "time: " + ", ".join(f"{share} % {what}" for what, share in rounded.items() if share)
 
 
 def _percent(share: float) -> str:

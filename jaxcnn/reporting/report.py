@@ -21,7 +21,7 @@ class Report:
         start: model, params, source, train_examples, test_examples, batch_size, total_steps,
           total_epochs, devices, platform, parallel.
         notice: text.
-        compiled: seconds, memory_bytes where the backend tells it, and what `engine.work` gives.
+        compiled: seconds, memory_bytes where the backend tells it, and those of `engine.step_cost`.
         first_step: first_step_seconds, from the beginning of the run until its first step was done.
         step: loss, learning_rate, images_per_second of the newest step that was fetched.
         train: means over the steps since the last such row; see `COLUMNS`. `step_ms` is the time
@@ -33,8 +33,8 @@ class Report:
           spent on checkpoints since the last evaluation.
         checkpoint: best (True where it is the best so far too).
         stopped: signal.
-        end: the last evaluation's values, seconds, and time_shares: of them in steps, evaluation,
-          checkpoints, and other things such as loading and compiling.
+        end: the last evaluation's values, seconds, and time_shares: fractions of them spent on
+          training, evaluation, checkpoints, compiling, setup, figures, and other things.
     """
 
     kind: str

@@ -28,7 +28,7 @@ GPU_DETERMINISTIC = {
     "xla_gpu_deterministic_ops": True,
     "xla_gpu_exclude_nondeterministic_ops": True,
 }
-# An initialisation runs once: its compilation is all that it costs.
+# An initialization runs once: its compilation is all that it costs.
 CPU_INIT = {"xla_backend_optimization_level": 0}
 
 
@@ -52,7 +52,7 @@ def jit(
 def compile_init(fn: Callable) -> Any:
     """`jax.jit` for a function that runs once, such as `model.init`: quick to compile.
 
-    Its values may differ from an ordinary `jit`'s in the last bit; so initialise in this way
+    Its values may differ from an ordinary `jit`'s in the last bit; so initialize in this way
     everywhere.
     """
     return jax.jit(fn, compiler_options=_on_cpu(CPU_INIT))

@@ -81,7 +81,7 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def first_does(action: Callable[[], object]) -> None:
+def on_first_process(action: Callable[[], object]) -> None:
     """Has the first process do something, while the others wait.
 
     Raises:
@@ -100,12 +100,12 @@ def first_does(action: Callable[[], object]) -> None:
         raise ValueError(told)
 
 
-def asked_for(distributed: bool, **place: Any) -> Mapping[str, Any] | None:
+def distributed_options(distributed: bool, **place: Any) -> Mapping[str, Any] | None:
     """The arguments of `begin` by what was given on a command line; None for a single process."""
     return place if distributed or any(value is not None for value in place.values()) else None
 
 
-class Agreement:
+class AgreedStop:
     """Whether to stop: with one process as soon as it is asked to, with several all at one step.
 
     Where any process was asked by SIGTERM, which is how clusters announce that they take a machine

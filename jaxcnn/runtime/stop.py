@@ -13,26 +13,30 @@ from jaxcnn.runtime import distributed
 class StopSignals:
     """While entered, SIGTERM and Ctrl-C are noted in `received` instead of ending the process.
 
-    A second Ctrl-C interrupts as usual. Outside the main thread nothing is changed. Of several
-    processes JAX listens for SIGTERM itself, to tell the others (see `distributed.Agreement`): it
-    stays with JAX, and Ctrl-C is handed on as one.
+    It may be entered again while it is. A second Ctrl-C interrupts as usual. Outside the main
+    thread nothing is changed. Of several processes JAX listens for SIGTERM itself, to tell the
+    others (see `distributed.AgreedStop`): it stays with JAX, and Ctrl-C is handed on as one.
     """
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self._depth = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():
+        self._depth += 1
+        if self._depth == 1 and threading.current_thread() is threading.main_thread():
             alone = distributed.count() == 1
             for number in (signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGINT,):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        self._depth -= 1
+        if not self._depth:
+            before, self._before = self._before, {}
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jaxcnn.reporting.report import Report
 from jaxcnn.studies.plan import Job
-from jaxcnn.training.loop import train
+from jaxcnn.training import train
 from jaxcnn.training.output.metrics_files import read_rows
 from jaxcnn.training.output.records import MANIFEST, read_manifest
 
@@ -36,18 +36,18 @@ def is_finished(job: Job, folder: Path) -> bool:
 
 def carry_out(job: Job, folder: Path, show: Callable[[Report], None] | None = None) -> str:
     """Trains a job to its end, from where it stands; returns what went wrong, "" for nothing."""
-    reports = train(job.config, folder / job.name, resume=True)
-    while True:
-        try:
-            report = next(reports, None)
-        except Exception as error:  # the other runs of the study are carried out all the same
-            return describe(error)
-        if report is None:
-            return ""
-        if show is not None:
-            show(report)
-        if report.kind == "stopped":
-            raise KeyboardInterrupt
+    with train(job.config, folder / job.name, resume=True) as reports:
+        while True:
+            try:
+                report = next(reports, None)
+            except Exception as error:  # the other runs of the study are carried out all the same
+                return describe(error)
+            if report is None:
+                return ""
+            if show is not None:
+                show(report)
+            if report.kind == "stopped":
+                raise KeyboardInterrupt
 
 
 def describe(error: Exception) -> str:

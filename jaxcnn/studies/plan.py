@@ -18,12 +18,12 @@ from ml_collections import ConfigDict
 
 from jaxcnn.models.costs import count_macs
 from jaxcnn.studies.study import SCHEDULE_DURATIONS, Overrides, Run, Study, make_config
-from jaxcnn.training.build import Setup, make_setup
-from jaxcnn.training.config import Recorded, differences, set_duration, units, validate
+from jaxcnn.training import train
+from jaxcnn.training.build import Experiment, build_experiment
+from jaxcnn.training.config import TrackedConfig, differences, set_duration, units, validate
+from jaxcnn.training.config.schema import UNITS
 from jaxcnn.training.ensemble.members import member_configs
 from jaxcnn.training.guard import preflight
-from jaxcnn.training.loop import train
-from jaxcnn.training.optim.schedules import UNITS
 from jaxcnn.training.output.records import MANIFEST, member_directory, read_manifest
 from jaxcnn.training.state import abstract_variables
 
@@ -189,7 +189,7 @@ def check(jobs: Sequence[Job], folder: Path) -> None:
                         text = f"{directory} holds another run: {'; '.join(different)}"
                         raise ValueError(text)
             if job.seeds[0] == 0:  # seeds of a setting differ in nothing that is checked
-                preflight.check(_setup(job.config), 0)
+                preflight.check(_build(job.config))
         except ValueError as error:
             raise ValueError(f"{job.name}: {error}") from error
 
@@ -219,8 +219,8 @@ def fit(
       seeds, overrides: as in `make_jobs`.
       spent: seconds of the budget that are gone.
     """
-    setup = _setup(make_jobs(study, overrides=overrides)[0].config)
-    wanted, asked = setup.total_steps, seeds or 1
+    experiment = _build(make_jobs(study, overrides=overrides)[0].config)
+    wanted, asked = experiment.calendar.total_steps, seeds or 1
     ranks = sorted({run.rank for run in study.runs}, reverse=True)
     forms = [(asked, rank) for rank in ranks] + [(n, ranks[-1]) for n in range(asked - 1, 0, -1)]
     for count, most_rank in forms:
@@ -247,7 +247,7 @@ def fit(
             f"the least form, {count * len(kept)} runs of {steps} steps, takes about {takes:.2g} "
             f"minutes on this machine, longer than the budget of {minutes:g}"
         )
-    return Scale(steps, most_rank, count, len(setup.train_set), said, warning)
+    return Scale(steps, most_rank, count, len(experiment.train_set), said, warning)
 
 
 def measure(study: Study, *, overrides: Overrides | None = None) -> list[Cost]:
@@ -274,16 +274,16 @@ def measure(study: Study, *, overrides: Overrides | None = None) -> list[Cost]:
 
 def _work(config: ConfigDict) -> tuple[float, int]:
     """Multiply-adds of a step, and the number of kernels."""
-    setup = _setup(config)
-    images = jax.ShapeDtypeStruct(setup.image_shape, jnp.float32)
-    variables = abstract_variables(setup.model, setup.image_shape)
-    macs = count_macs(setup.model.apply, variables, images) * setup.batch_size
+    experiment = _build(config)
+    images = jax.ShapeDtypeStruct(experiment.image_shape, jnp.float32)
+    variables = abstract_variables(experiment.model, experiment.image_shape)
+    macs = count_macs(experiment.model.apply, variables, images) * experiment.calendar.batch_size
     return macs, sum(leaf.ndim > 1 for leaf in jax.tree.leaves(variables["params"]))
 
 
 def _time(config: ConfigDict) -> Cost:
     """Carries out a short run in a folder that is deleted, with nothing compiled before."""
-    calls = _setup(config).steps_per_call
+    calls = _build(config).calendar.steps_per_call
     steps = max(_LEAST_STEPS, calls * _TIMED_POINTS)
     set_duration(config.train, "length", steps=steps)
     for section in (config.eval, config.checkpoint):
@@ -322,8 +322,8 @@ def _nothing_compiled() -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-def _setup(config: ConfigDict) -> Setup:
-    return make_setup(Recorded(config))
+def _build(config: ConfigDict) -> Experiment:
+    return build_experiment(TrackedConfig(config))
 
 
 def _with_points(config: ConfigDict) -> ConfigDict:

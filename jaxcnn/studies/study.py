@@ -24,9 +24,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxcnn._checks import near
-from jaxcnn.training.config import FREE, default_config, leaves, set_duration, units, within
+from jaxcnn.training.config import (
+    OPEN_SECTIONS,
+    default_config,
+    leaves,
+    set_duration,
+    units,
+    within,
+)
 from jaxcnn.training.config.files import override, split_overrides
-from jaxcnn.training.optim.schedules import UNITS
+from jaxcnn.training.config.schema import UNITS
 
 Overrides = Mapping[str, Any]
 _DURATIONS = (("train", "length"), ("eval", "every"), ("checkpoint", "every"))
@@ -116,7 +123,8 @@ def _set(config: ConfigDict, field: str, value: Any) -> None:
         parent = parent.get(name)
         if not isinstance(parent, ConfigDict):
             break
-    if not isinstance(parent, ConfigDict) or (last not in parent and not within(field, FREE)):
+    known = isinstance(parent, ConfigDict) and (last in parent or within(field, OPEN_SECTIONS))
+    if not known:
         raise ValueError(f"unknown field config.{field}{near(field, leaves(config))}")
     for owner, name in _DURATIONS:
         if section == owner and last in [f"{name}_{unit}" for unit in units(name)]:

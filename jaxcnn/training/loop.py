@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
-from collections.abc import Generator, Iterator, Mapping
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,277 +19,416 @@ from jaxcnn import metrics
 from jaxcnn.reporting import curves, samples
 from jaxcnn.reporting.report import Report
 from jaxcnn.runtime import distributed
+from jaxcnn.runtime.stop import StopSignals
 from jaxcnn.training import clock as timing
 from jaxcnn.training import engine, parallel
-from jaxcnn.training.build import Setup
+from jaxcnn.training.build import Experiment, build_experiment
 from jaxcnn.training.clock import Clock
-from jaxcnn.training.config import Recorded, leaves, validate
+from jaxcnn.training.config import TrackedConfig, leaves
 from jaxcnn.training.guard import nonfinite, preflight
 from jaxcnn.training.input import loaders
 from jaxcnn.training.optim import schedules
-from jaxcnn.training.output import checkpoints, profiling, wandb
+from jaxcnn.training.output import checkpoints, profiling, trackers, workdir
 from jaxcnn.training.output.checkpoints import Checkpoints
 from jaxcnn.training.output.metrics_files import MetricsFiles, read_rows, score
-from jaxcnn.training.output.profiling import Trace
-from jaxcnn.training.output.wandb import WandbRows
-from jaxcnn.training.output.workdir import BEST, CHECKPOINTS, claim, write_manifest
-from jaxcnn.training.parts import Ask, Parts
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import run_keys
-from jaxcnn.training.warm_start import with_layers, with_trunk
+from jaxcnn.training.warm_start import with_backbone, with_layers
 
+Batch = Mapping[str, Any]
+_BEGINS = "there is no checkpoint to go on from: the run begins"
 _PREDICTED = 1000  # held-out examples that `predictions.png` is drawn from
 
 
-def train(
-    config: Mapping[str, Any],
-    workdir: str | Path,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-) -> Iterator[Report]:
-    """Trains as the configuration says, and yields a report of each thing that happens.
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """What a run computes with; runs that are trained as one share it.
 
-    Everything is checked before workdir is touched. SIGTERM or Ctrl-C ends the run at the
-    next step with a checkpoint; `resume` goes on from there, or from the newest checkpoint after a
-    kill, and ends in the same bits as an undisturbed run.
+    Attributes:
+      init: from the key of the initialization to the state before the first step.
+      train_step: (state, batch, key) to (state, metrics); None where whoever drives several runs
+        makes their steps.
+      eval_step: (state, batch) to (sum, count) pairs.
+      eval_batches: goes through the test set once.
+    """
+
+    init: Callable[[jax.Array], TrainState]
+    train_step: engine.TrainStep | None
+    eval_step: Callable[[TrainState, Batch], engine.Pairs]
+    eval_batches: Callable[[], Iterator[Batch]]
+
+
+def make_programs(experiment: Experiment) -> Programs:
+    """The programs of a run that is trained alone."""
+    return Programs(
+        init=engine.compile_init(experiment),
+        train_step=engine.compile_train_step(experiment),
+        eval_step=engine.compile_eval_step(experiment),
+        eval_batches=loaders.eval_loader(experiment),
+    )
+
+
+def train_one(config: Mapping[str, Any], directory: str | Path, **options: Any) -> Iterator[Report]:
+    """Trains one run; `options` are those of `Run`."""
+    with Run(config, directory, **options) as run:
+        yield from run.begin()
+        while not run.finished():
+            batch = run.next_batch()
+            run.state, train_metrics = run.train_step(run.state, batch)
+            yield from run.after_step(train_metrics)
+        yield from run.end()
+
+
+class Run:
+    """One run: where it stands, and everything around its steps.
+
+    Constructing it checks the configuration, the data and the network, and writes nothing;
+    entering it opens the directory. `train_one` shows the order of the calls. Methods that have
+    something to say are iterators of `Report`s, to be exhausted.
 
     Args:
       config: see `jaxcnn.training.config.default_config`.
-      workdir: directory for checkpoints, metrics and figures.
+      directory: for checkpoints, metrics and figures.
       resume: go on with the run that it holds; begin if it holds none.
       overwrite: delete the run that it holds.
+      stop: where a signal to stop is noted.
+      experiment, programs: built before, for runs that are trained as one.
 
-    Yields:
-      `Report`s; the last is "end" or "stopped".
+    Attributes:
+      state: the training state; whoever makes a step sets it.
+      step: steps made.
+      key: of the run; a step folds its number into it.
 
     Raises:
-      ValueError: the configuration, the data or the directory cannot be used, or an evaluation did
-        not count every example once.
-      FloatingPointError: the loss or a gradient was not finite; the text names the step, what
-        was not finite, and the first layer where.
+      ValueError: the configuration, the data or the network cannot be used.
     """
-    validate(config)
-    if config["train"]["members"]:
-        from jaxcnn.training.ensemble.members import train_members
 
-        yield from train_members(config, workdir, resume=resume, overwrite=overwrite)
-    else:
-        yield from train_one(config, workdir, resume=resume, overwrite=overwrite)
+    state: TrainState
 
-
-def train_one(
-    config: Mapping[str, Any],
-    workdir: str | Path,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    parts: Parts = Parts(),  # noqa: B008
-) -> Generator[Any, Any, None]:
-    """`train` of one run; `parts` may be shared with others, and an `Ask` is yielded as it is."""
-    clock = Clock()
-    fields = Recorded(config)
-    setup = parts.make_setup(fields)
-    seeds = (fields.train[name] for name in ("seed", "init_seed", "dropout_seed"))
-    init_key, key = run_keys(*seeds)
-    keep, seed = fields.checkpoint.keep, fields.train.seed
-    preflight.check(setup, seed)
-    wandb.check(fields.log.wandb)
-    facts = _facts(setup, fields)
-    directory = claim(workdir, config, resume=resume, overwrite=overwrite)
-    stop_at = distributed.Agreement(lambda: stop.received)
-    with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(parts.stop())
-        newest = stack.enter_context(Checkpoints(directory / CHECKPOINTS, keep))
-        best = stack.enter_context(Checkpoints(directory / BEST, 1))
-
-        # Where the run stands.
-        found = newest.restore_newest(checkpoints.abstract(setup.shapes, setup.mesh))
-        sums: dict[str, Any] = {"log": {}, "eval": {}}
-        if found is None:
-            step, state = 0, _begin(setup, fields, parts, init_key)
-            notices = ["there is no checkpoint to go on from: the run begins"] if resume else []
-        else:
-            step, state, sums, notices = found
-            state = parallel.place_state(state, setup.mesh)
-        best.delete_after(step)
-        files = MetricsFiles(
-            directory, after=step if resume else None, write=distributed.is_first()
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        directory: str | Path,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        stop: StopSignals | None = None,
+        experiment: Experiment | None = None,
+        programs: Programs | None = None,
+    ):
+        self.clock = Clock()
+        with self.clock.on(timing.SETUP):
+            self.experiment = experiment or build_experiment(TrackedConfig(config))
+            self.config, self.calendar = self.experiment.config, self.experiment.calendar
+            self.programs = programs or make_programs(self.experiment)
+            preflight.check(self.experiment)
+            trackers.check(self.config.log.wandb)
+            self._use = {"resume": resume, "overwrite": overwrite}
+            self.directory = workdir.check_workdir(directory, config, **self._use)
+        self._given = config
+        self.step = 0
+        train = self.config.train
+        self._init_key, key = run_keys(train.seed, train.init_seed, train.dropout_seed)
+        self.key = parallel.place_state(key, self.experiment.mesh)
+        stop = stop or StopSignals()
+        self._stop = distributed.AgreedStop(lambda: stop.received)
+        self._signal: str | None = None
+        schedule = self.config.schedule
+        self._plateau = schedule if schedule["name"] == "plateau" else None
+        # Read here, since a run that is resumed does not come to use them.
+        self._weights, self._weights_only = (
+            self.config.model.weights,
+            self.config.model.weights_only,
         )
-        stack.callback(files.close)
-        if distributed.is_first():
-            write_manifest(directory, config, facts)
-            if fields.log.wandb is not None:
-                files.wandb = WandbRows(fields.log.wandb, directory, leaves(config))
-        yield Report("start", step, setup.epoch(step), facts)
-        if setup.steps_per_call > 1 and facts["platform"] == "cpu":
-            notices.append("several steps in a call are several times slower on a CPU than one")
-        for text in notices:
-            yield Report("notice", step, setup.epoch(step), {"text": text})
+        self._test_examples = len(self.experiment.test_set)
+        self._sums: dict[str, Any] = {"log": {}, "eval": {}}
+        # Metrics are fetched one call late, so that the device never waits for them.
+        self._late: tuple[int, int, Any] | None = None
+        self._fetched: Batch | None = None
+        self._trace: profiling.Trace | None = None
+        self._opened = contextlib.ExitStack()
 
-        # Compile first: what does not fit in memory is found now.
-        feed = loaders.open_train(setup, seed, step, directory)
-        stack.callback(feed.close)
-        run_steps, compiled = parts.compile_train(setup, state, step, key, feed)
-        evaluate = parts.make_evaluate(setup)
-        yield Report("compiled", step, setup.epoch(step), compiled)
+    def __enter__(self) -> Run:
+        with self.clock.on(timing.SETUP), contextlib.ExitStack() as opened:
+            self._open(opened)
+            self._opened = opened.pop_all()
+        _OPEN.add(self)
+        return self
 
-        def settle(first: int, last: int, fetched_later: Any) -> Iterator[Report]:
-            """Fetches and sums the metrics of the steps first+1..last, and writes a row if due."""
-            fetched = jax.device_get(fetched_later)
-            clock.finished(last - first)
-            if clock.first_step is None:
-                clock.first_step = clock.elapsed()
-                seconds = {"first_step_seconds": clock.first_step}
-                yield Report("first_step", last, setup.epoch(last), seconds)
-            if bad := nonfinite.describe(fetched, first):
-                yield from find_layer(*bad)
-            for name, so_far in sums.items():
-                sums[name] = metrics.combine([so_far, fetched])
-            values = metrics.finalise(metrics.combine([fetched]))
-            yield Report("step", last, setup.epoch(last), _without_finite(values))
-            if last // setup.every_log > first // setup.every_log:
-                # First the speed: what is computed for the row waits for the next step's end.
-                row = clock.take_steps(setup.batch_size) | feed.waited() | timing.device_memory()
-                rate = schedules.learning_rate(setup.rate, state.opt_state, last - 1)
-                row |= _without_finite(metrics.finalise(sums["log"]))
-                row["learning_rate"] = float(rate)
-                sums["log"] = {}
-                files.write("train", last, setup.epoch(last), row)
-                yield Report("train", last, setup.epoch(last), row)
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        _OPEN.discard(self)
+        self._opened.__exit__(kind, *error)
 
-        def find_layer(bad: int, what: str) -> Iterator[Report]:
-            """Raises FloatingPointError that says where the step that went wrong did."""
-            if not parts.alone:
-                raise FloatingPointError(what)
-            newest.wait()
-            found = newest.restore_newest(checkpoints.abstract(setup.shapes, setup.mesh))
-            at, again = (0, _begin(setup, fields, parts, init_key)) if found is None else found[:2]
-            text = f"{what}; making steps {at + 1} to {bad} again, to find the layer"
-            yield Report("notice", bad, setup.epoch(bad), {"text": text})
+    def close(self) -> None:
+        """Ends what works in the background; nothing more is saved."""
+        self.__exit__(None, None, None)
 
-            def observe(state: TrainState, step: int) -> TrainState:
-                if fields.schedule["name"] != "plateau" or not setup.is_due(setup.every_eval, step):
-                    return state
-                return _observe(setup, fields, state, evaluate(state)["top1_error"])
+    def _open(self, opened: contextlib.ExitStack) -> None:
+        """Opens the directory and what is written there, and finds out where the run stands."""
+        resume = self._use["resume"]
+        begins = not (resume and workdir.has_checkpoints(self.directory))
+        if begins:  # before anything is written, since the weights to begin with may not fit
+            self.state = self._initial_state()
+        directory, keep = self.directory, self.config.checkpoint.keep
+        workdir.open_workdir(directory, self._given, self._facts(), **self._use)
+        self._newest = opened.enter_context(Checkpoints(directory / workdir.CHECKPOINTS, keep))
+        self._best = opened.enter_context(Checkpoints(directory / workdir.BEST, 1))
+        self._notices = self._restore() if not begins else [_BEGINS] * resume
+        self._best.delete_after(self.step)
+        self._files = MetricsFiles(
+            directory, after=self.step if resume else None, write=distributed.is_first()
+        )
+        opened.callback(self._files.close)
+        project = self.config.log.wandb
+        if distributed.is_first() and project is not None:
+            self._files.wandb = trackers.WandbRows(project, directory, leaves(self.config))
+        self._loader = loaders.train_loader(self.experiment, self.step, directory)
+        opened.callback(self._loader.close)
+        if calls := self.config.log.profile:
+            self._trace = profiling.Trace(directory / profiling.FOLDER, calls)
+            opened.callback(self._trace.close)
 
-            again = parallel.place_state(again, setup.mesh)
-            again = nonfinite.make_again(at, again, bad - 1, setup, run_steps, observe)
-            where = nonfinite.first_bad(setup, again, feed.batch(bad - 1, 1), key)
-            raise FloatingPointError(f"{what}: {where}")
+    def _restore(self) -> list[str]:
+        """Takes up the newest checkpoint that can be read; returns what there is to say."""
+        shapes = checkpoints.abstract(self.experiment.shapes, self.experiment.mesh)
+        found = self._newest.restore_newest(shapes)
+        if found is None:
+            self.state = self._initial_state()
+            return [_BEGINS]
+        self.step, state, self._sums, notices = found
+        self.state = parallel.place_state(state, self.experiment.mesh)
+        return notices
 
-        trace = Trace(directory / profiling.FOLDER, fields.log.profile)
-        stack.callback(trace.close)
-        clock.begin_steps()
-        late = None  # metrics are fetched one call late, so that the device never waits for them
-        while step < setup.total_steps and not (signal := stop_at.reached()):
-            count, boundary = setup.steps_at_once(step), setup.next_boundary(step)
-            made = run_steps(state, step, count)
-            state, out = (yield made) if isinstance(made, Ask) else made
-            if told := trace.after_call(out):
-                yield Report("notice", step, setup.epoch(step), {"text": told})
-            if late:
-                yield from settle(*late)
-            late = step, step + count, out
-            step += count
-            if step < boundary:
-                continue
-            yield from settle(*late)
-            late = None
-            if told := feed.notice():
-                yield Report("notice", step, setup.epoch(step), {"text": told})
-            if setup.is_due(setup.every_eval, step):
-                with clock.on(timing.EVALUATION):
-                    row = evaluate(state) | _training_means(sums)
-                if not np.isfinite(row["loss"]):
-                    raise FloatingPointError(f"the test loss is not finite after step {step}")
-                improved = files.best is None or score(row) < files.best
-                row["eval_seconds"] = clock.take(timing.EVALUATION)
-                row["checkpoint_seconds"] = clock.take(timing.CHECKPOINTS)
-                files.write("eval", step, setup.epoch(step), row)
-                yield Report("eval", step, setup.epoch(step), row)
-                state = _observe(setup, fields, state, row["top1_error"])
-                if improved:
-                    with clock.on(timing.CHECKPOINTS):
-                        best.save(state, step, {})
-                    yield Report("checkpoint", step, setup.epoch(step), {"best": True})
-            if setup.is_due(setup.every_checkpoint, step):
-                with clock.on(timing.CHECKPOINTS):
-                    newest.save(state, step, sums)
-                yield Report("checkpoint", step, setup.epoch(step), {"best": False})
+    def _initial_state(self) -> TrainState:
+        """The state before the first step, on the mesh."""
+        state = self.programs.init(self._init_key)
+        model, weights = self.config.model, self._weights
+        if weights and self._weights_only is not None:
+            state = with_layers(state, weights, self._weights_only)
+        elif weights:
+            state = with_backbone(state, weights, model.name, dict(model.options))
+        return parallel.place_state(state, self.experiment.mesh)
 
-        if late:
-            yield from settle(*late)
-        clock.take_steps(setup.batch_size)
-        with clock.on(timing.CHECKPOINTS):
-            newest.save(state, step, sums)
-            newest.wait()
-            best.wait()
-        if step < setup.total_steps:
-            yield Report("stopped", step, setup.epoch(step), {"signal": signal})
+    def _facts(self) -> dict[str, Any]:
+        """What the manifest and the first report say of the run."""
+        experiment, calendar = self.experiment, self.calendar
+        sizes = jax.tree.map(lambda leaf: int(np.prod(leaf.shape)), experiment.shapes.params)
+        return {
+            "model": self.config.model.name,
+            "params": sum(jax.tree.leaves(sizes)),
+            "source": self.config.data.source,
+            "train_examples": len(experiment.train_set),
+            "test_examples": len(experiment.test_set),
+            "batch_size": calendar.batch_size,
+            "total_steps": calendar.total_steps,
+            "total_epochs": calendar.epoch(calendar.total_steps),
+            "seed": self.config.train.seed,
+            "device_count": experiment.mesh.size,
+            "process_count": distributed.count(),
+            "platform": experiment.mesh.devices.flat[0].platform,
+            "parallel": experiment.mode,
+            "batch_norm_examples": experiment.batch_norm_examples,
+        }
+
+    def _report(self, kind: str, values: Mapping[str, Any], step: int | None = None) -> Report:
+        step = self.step if step is None else step
+        return Report(kind, step, self.calendar.epoch(step), values)
+
+    def _notice(self, text: str) -> Report:
+        return self._report("notice", {"text": text})
+
+    def begin(self) -> Iterator[Report]:
+        """Reports the start, and compiles: what does not fit in memory is found now."""
+        facts = self._facts()
+        yield self._report("start", facts)
+        if self.calendar.steps_per_call > 1 and facts["platform"] == "cpu":
+            self._notices.append("several steps in a call are several times slower on a CPU")
+        if unused := self.config.unread():
+            self._notices.append(f"unused config fields: {', '.join(unused)}")
+        yield from map(self._notice, self._notices)
+        compiled: dict[str, Any] = {"seconds": 0.0}
+        program = self.programs.train_step
+        if program is not None and self.step < self.calendar.total_steps:
+            with self.clock.on(timing.COMPILING):
+                compiled = engine.step_cost(self.experiment)
+                self._fetched = self.next_batch()
+                compiled |= program.compile(self.state, self._fetched, self.key)
+        yield self._report("compiled", compiled)
+        self.clock.begin_steps()
+
+    def finished(self) -> bool:
+        """Whether all steps are made, or a signal asks to stop before the next one."""
+        if self.step < self.calendar.total_steps and self._signal is None:
+            self._signal = self._stop.reached()
+        return self.step >= self.calendar.total_steps or self._signal is not None
+
+    def next_batch(self) -> Batch:
+        """The batch of the next steps, on the device; stacked where a call makes several."""
+        if self._fetched is None:
+            return self._loader.batch(self.step, self.calendar.steps_at_once(self.step))
+        batch, self._fetched = self._fetched, None
+        return batch
+
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, engine.Pairs]:
+        """(state after the step, its metrics); takes the memory of `state`."""
+        assert self.programs.train_step is not None
+        return self.programs.train_step(state, batch, self.key)
+
+    def after_step(self, train_metrics: engine.Pairs) -> Iterator[Report]:
+        """Counts the steps made; logs, evaluates and saves what is due after them."""
+        first = self.step
+        last = first + self.calendar.steps_at_once(first)
+        if self._trace is not None and (text := self._trace.after_call(train_metrics)):
+            yield self._notice(text)
+        yield from self._log_late_metrics()
+        self._late, self.step = (first, last, train_metrics), last
+        if last < self.calendar.next_boundary(first):
             return
-        rows = read_rows(directory)
+        yield from self._log_late_metrics()
+        if text := self._loader.notice():
+            yield self._notice(text)
+        if self.calendar.evaluates(last):
+            yield from self._evaluate()
+        if self.calendar.saves(last):
+            with self.clock.on(timing.CHECKPOINTS):
+                self._files.flush()
+                self._newest.save(self.state, last, self._sums)
+            yield self._report("checkpoint", {"best": False})
+
+    def end(self) -> Iterator[Report]:
+        """Saves the last state, draws the figures, and reports the end or that the run stopped."""
+        yield from self._log_late_metrics()
+        self.clock.take_steps(self.calendar.batch_size)
+        with self.clock.on(timing.CHECKPOINTS):
+            self._files.flush()
+            self._newest.save(self.state, self.step, self._sums)
+            self._newest.wait()
+            self._best.wait()
+        if self.step < self.calendar.total_steps:
+            yield self._report("stopped", {"signal": self._signal})
+            return
+        rows = read_rows(self.directory)
         if distributed.is_first():
-            curves.plot_curves(rows, directory / curves.CURVES, facts["model"])
-            _plot_predictions(setup, state, directory / samples.PREDICTIONS)
-        if fields.unread():
-            text = f"nothing read config.{', config.'.join(fields.unread())}"
-            yield Report("notice", step, setup.epoch(step), {"text": text})
+            with self.clock.on(timing.FIGURES):
+                self._draw(rows)
         values = {k: v for k, v in rows[-1].items() if k not in ("kind", "step", "epoch")}
-        values |= {"seconds": clock.elapsed(), "time_shares": clock.shares()}
-        yield Report("end", step, setup.epoch(step), values)
+        values |= {"seconds": self.clock.elapsed(), "time_shares": self.clock.shares()}
+        yield self._report("end", values)
 
+    def _log_late_metrics(self) -> Iterator[Report]:
+        if self._late is not None:
+            late, self._late = self._late, None
+            yield from self._log_metrics(*late)
 
-def _begin(setup: Setup, fields: Recorded, parts: Parts, key: jax.Array) -> TrainState:
-    """The state before the first step, on the mesh."""
-    state = parts.begin(setup, key)
-    if setup.weights and fields.model.weights_only is not None:
-        state = with_layers(state, setup.weights, fields.model.weights_only)
-    elif setup.weights:
-        state = with_trunk(state, setup.weights, fields.model.name, dict(fields.model.options))
-    return parallel.place_state(state, setup.mesh)
+    def _log_metrics(self, first: int, last: int, train_metrics: Any) -> Iterator[Report]:
+        """Fetches and sums the metrics of the steps first + 1 to last; writes a row if due."""
+        fetched = jax.device_get(train_metrics)
+        self.clock.finished(last - first)
+        if self.clock.first_step is None:
+            self.clock.first_step = self.clock.elapsed()
+            seconds = {"first_step_seconds": self.clock.first_step}
+            yield self._report("first_step", seconds, last)
+        if not np.all(fetched["finite"][0]):
+            yield from self._stop_nonfinite(*nonfinite.describe(fetched, first))
+        for name, so_far in self._sums.items():
+            self._sums[name] = metrics.combine([so_far, fetched])
+        values = metrics.finalise(metrics.combine([fetched]))
+        yield self._report("step", _without_finite(values), last)
+        if self.calendar.logs(first, last):
+            # First the speed: what is computed for the row waits for the next step's end.
+            row = self.clock.take_steps(self.calendar.batch_size)
+            row |= self._loader.data_wait() | timing.device_memory()
+            rate = self.experiment.learning_rate
+            rate = schedules.learning_rate(rate, self.state.opt_state, last - 1)
+            row |= _without_finite(metrics.finalise(self._sums["log"]))
+            row["learning_rate"] = float(rate)
+            self._sums["log"] = {}
+            self._files.write("train", last, self.calendar.epoch(last), row)
+            yield self._report("train", row, last)
+
+    def _evaluate(self) -> Iterator[Report]:
+        """Evaluates, writes a row, tells a plateau schedule, and keeps the best checkpoint."""
+        with self.clock.on(timing.EVALUATION):
+            row = self._test_means(self.state)
+        means, self._sums["eval"] = metrics.finalise(self._sums["eval"]), {}
+        row |= {f"train_{name}": means[name] for name in ("loss", "top1_error", "top5_error")}
+        if not np.isfinite(row["loss"]):
+            raise FloatingPointError(f"the test loss is not finite after step {self.step}")
+        improved = self._files.best is None or score(row) < self._files.best
+        row["eval_seconds"] = self.clock.take(timing.EVALUATION)
+        row["checkpoint_seconds"] = self.clock.take(timing.CHECKPOINTS)
+        self._files.write("eval", self.step, self.calendar.epoch(self.step), row)
+        yield self._report("eval", row)
+        self.state = self._observe(self.state, row["top1_error"])
+        if improved:
+            with self.clock.on(timing.CHECKPOINTS):
+                self._files.flush()
+                self._best.save(self.state, self.step, {})
+            yield self._report("checkpoint", {"best": True})
+
+    def _test_means(self, state: TrainState) -> dict[str, float]:
+        batches = self.programs.eval_batches()
+        return engine.evaluate(self.programs.eval_step, state, batches, self._test_examples)
+
+    def _observe(self, state: TrainState, error: float) -> TrainState:
+        """Tells a plateau schedule the error of an evaluation."""
+        if self._plateau is None:
+            return state
+        opt_state = schedules.observe(self._plateau, state.opt_state, jnp.float32(error))
+        return parallel.place_state(
+            dataclasses.replace(state, opt_state=opt_state), self.experiment.mesh
+        )
+
+    def _stop_nonfinite(self, step: int, what: str) -> Iterator[Report]:
+        """Raises FloatingPointError that says where a step that was not finite went wrong."""
+        program = self.programs.train_step
+        if program is None:
+            raise FloatingPointError(what)
+        self._newest.wait()
+        experiment = self.experiment
+        found = self._newest.restore_newest(
+            checkpoints.abstract(experiment.shapes, experiment.mesh)
+        )
+        start, state = (0, self._initial_state()) if found is None else found[:2]
+        text = f"{what}; repeating steps {start + 1} to {step} to find the layer"
+        yield self._report("notice", {"text": text}, step)
+
+        def make_steps(state: TrainState, before: int, count: int) -> TrainState:
+            state, _ = program(state, self._loader.batch(before, count), self.key)
+            if self._plateau is not None and self.calendar.evaluates(before + count):
+                state = self._observe(state, self._test_means(state)["top1_error"])
+            return state
+
+        state = parallel.place_state(state, experiment.mesh)
+        state = nonfinite.replay(start, state, step - 1, self.calendar, make_steps)
+        batch = self._loader.batch(step - 1, 1)
+        where = nonfinite.find_nonfinite_layer(experiment, state, batch, self.key)
+        raise FloatingPointError(f"{what}: {where}")
+
+    def _draw(self, rows: list[dict[str, Any]]) -> None:
+        """Draws the error curves, and predictions of held-out examples."""
+        curves.plot_curves(rows, self.directory / curves.CURVES, self.config.model.name)
+        images, labels = loaders.first_examples(self.experiment, _PREDICTED)
+        state = parallel.on_this_host(self.state)
+        predicted = engine.predict(self.experiment, state, images, labels)
+        names = self.experiment.test_set.class_names
+        path = self.directory / samples.PREDICTIONS
+        samples.plot_predictions(images, labels, predicted, names, path)
 
 
 def _without_finite(means: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in means.items() if name != "finite"}
 
 
-def _training_means(sums: dict[str, Any]) -> dict[str, float]:
-    """Takes the means of the steps since the last evaluation, as `train_...`."""
-    means = metrics.finalise(sums["eval"])
-    sums["eval"] = {}
-    return {f"train_{name}": means[name] for name in ("loss", "top1_error", "top5_error")}
+# Runs whose iterator was left in the middle: what works in the background ends while it still can.
+_OPEN: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
-def _observe(setup: Setup, fields: Recorded, state: TrainState, error: float) -> TrainState:
-    """Tells a plateau schedule the error."""
-    opt_state = schedules.observe(fields.schedule, state.opt_state, jnp.float32(error))
-    if fields.schedule["name"] != "plateau":
-        return state
-    return parallel.place_state(dataclasses.replace(state, opt_state=opt_state), setup.mesh)
+def _close_open_runs() -> None:
+    for run in list(_OPEN):
+        with contextlib.suppress(Exception):
+            run.close()
 
 
-def _plot_predictions(setup: Setup, state: TrainState, path: Path) -> None:
-    predicted = engine.predict(setup, parallel.on_this_host(state), _PREDICTED)
-    images, labels = loaders.first_examples(setup, _PREDICTED)
-    samples.plot_predictions(images, labels, predicted, setup.test_set.class_names, path)
-
-
-def _facts(setup: Setup, fields: Recorded) -> dict[str, Any]:
-    sizes = jax.tree.map(lambda leaf: int(np.prod(leaf.shape)), setup.shapes.params)
-    return {
-        "model": fields.model.name,
-        "params": sum(jax.tree.leaves(sizes)),
-        "source": fields.data.source,
-        "train_examples": len(setup.train_set),
-        "test_examples": len(setup.test_set),
-        "batch_size": setup.batch_size,
-        "total_steps": setup.total_steps,
-        "total_epochs": setup.epoch(setup.total_steps),
-        "seed": fields.train.seed,
-        "device_count": setup.mesh.size,
-        "process_count": distributed.count(),
-        "platform": setup.mesh.devices.flat[0].platform,
-        "parallel": setup.mode,
-        "batch_norm_examples": setup.bn_examples,
-    }
+# Before the pools of threads are shut down, which checkpoints are written with; `atexit` is later.
+getattr(threading, "_register_atexit", atexit.register)(_close_open_runs)

@@ -63,7 +63,7 @@ def axis_name(mode: str) -> str | None:
 
 
 def batch_norm_axis(mode: str, bn_sync: str, bn_group: int | None = None) -> str | None:
-    """The `axis_name` of a model: BatchNorm over the whole batch, or over each device's share.
+    """The `axis_name` of a model: BatchNorm over the whole batch, or over each device's shard.
 
     With `bn_group` a group may lie on several devices, whatever `bn_sync` says.
 
@@ -80,7 +80,7 @@ def batch_norm_examples(
     """How many examples BatchNorm takes its statistics of.
 
     Raises:
-      ValueError: `accumulate` does not divide a device's share, or groups of `bn_group` examples
+      ValueError: `accumulate` does not divide a device's shard, or groups of `bn_group` examples
         cannot be formed of the parts of the batch that go through the network at once.
     """
     share = batch_size // devices
@@ -105,7 +105,7 @@ def batch_norm_examples(
     return bn_group
 
 
-def parallelise(
+def parallelize(
     step: Callable,
     mode: str,
     mesh: Mesh,
@@ -179,7 +179,7 @@ def place_batch(batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False) 
     """The batch on the mesh: split by example, the resident set in full on every device.
 
     `stacked` batches have a leading axis of steps. Every process has the whole batch, and its
-    devices take their part of it; see `place_share` for one that has its part alone.
+    devices take their part of it; see `place_shard` for one that has its part alone.
 
     Raises:
       ValueError: the examples cannot be split evenly.
@@ -193,7 +193,7 @@ def place_batch(batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False) 
     return {name: jax.device_put(value, held[name]) for name, value in batch.items()}
 
 
-def place_share(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
+def place_shard(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
     """`place_batch` where each process has the examples of its own devices only."""
     if distributed.count() == 1:
         return place_batch(batch, mesh)

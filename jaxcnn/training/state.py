@@ -56,10 +56,10 @@ def create_state(
 
     With `ema` it has a running average, which begins with the initial weights.
     """
-    return initialiser(model, optimizer, images_shape, ema=ema)(key)
+    return initializer(model, optimizer, images_shape, ema=ema)(key)
 
 
-def initialiser(
+def initializer(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     images_shape: Sequence[int],

@@ -1,13 +1,13 @@
 """The pure steps: (state, batch, key) to (state, metrics).
 
-A step is written for one device's share of the batch. Where several devices work together,
+A step is written for one device's shard of the batch. Where several devices work together,
 `axis_name` names the axis over which gradients, running statistics and metrics are averaged; the
 convention throughout is a mean loss per device and an explicit mean of its gradients.
 
 A batch is a dictionary. Per example: `image`, `label`, or `index` into a set that lives on the
 device as `images` u8[size,H,W,C] and `labels` i32[size]; `slot`, the position in the whole batch;
 `mask`, 0 for padding. A prepared batch may also have soft targets, `target` f32[N,K].
-Where boxes are learnt, `box` f32[N,M,4] is per example, and `boxes` f32[size,M,4] of the set.
+Where boxes are learned, `box` f32[N,M,4] is per example, and `boxes` f32[size,M,4] of the set.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import optax
 from jax import lax
 
 from jaxcnn import metrics, ops
-from jaxcnn.training.input.preprocess import Batch, Prepare, gather
+from jaxcnn.training.input.preprocess import Batch, Preprocess, gather
 from jaxcnn.training.optim import losses
 from jaxcnn.training.state import TrainState, follow
 
@@ -42,7 +42,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     loss: Loss = losses.cross_entropy,
     *,
-    prepare: Prepare = gather,
+    preprocess: Preprocess = gather,
     aux_weight: float = 0.0,
     box_weight: float = 0.0,
     accumulate: int = 1,
@@ -55,16 +55,17 @@ def make_train_step(
       model: `model.apply(variables, images, train=True)` gives logits f32[N,K].
       optimizer: optax transform.
       loss: (logits f32[N,K], labels) to f32[N].
-      prepare: (batch, keys [N]) to {"image": f32[N,H,W,C], "label": i32[N]}, and "target" f32[N,K]
-        where the loss takes soft targets: looks up, augments, normalises. An example's key depends
-        on the run's key, the step and its slot only, so that the number of devices does not matter.
+      preprocess: (batch, keys [N]) to {"image": f32[N,H,W,C], "label": i32[N]}, and "target"
+        f32[N,K] where the loss takes soft targets: looks up, augments, normalizes. An example's key
+        depends on the run's key, the step and its slot only, so that the number of devices does not
+        matter.
       aux_weight: weight of each auxiliary head's loss; with 0 the heads are not computed.
       box_weight: weight of the box head's loss, see `losses.box_losses`; the metrics then have its
-        `box_loss` and the localisation errors, too.
-      accumulate: the batch goes through the network in so many parts, one after another, and their
-        gradients and running statistics are averaged before the one update. BatchNorm normalises
-        within a part: the step equals one of the whole batch on `accumulate` devices with
-        statistics of their own, and without BatchNorm and dropout one of the whole batch.
+        `box_loss` and the localization errors, too.
+      accumulate: the batch goes through the network in this many parts, one after another, and
+        their gradients and running statistics are averaged before the one update. BatchNorm
+        normalizes within a part: the step equals one of the whole batch on `accumulate` devices
+        with statistics of their own, and without BatchNorm and dropout one of the whole batch.
       ema_decay: with it, `state.ema` follows parameters and statistics; see `state.follow`.
       axis_name: axis of the devices that share the batch; None on one device.
 
@@ -77,13 +78,13 @@ def make_train_step(
 
     Raises:
       ValueError: when traced, with aux_weight for a model without auxiliary heads, or if a
-        device's share of the batch cannot be split into `accumulate` equal parts.
+        device's shard of the batch cannot be split into `accumulate` equal parts.
     """
 
     def step(state, batch, key):
         key, dropout = key if key.ndim else (key, key)
         key, dropout = (jax.random.fold_in(k, state.step) for k in (key, dropout))
-        batch = prepare(batch, example_keys(key, batch, axis_name))
+        batch = preprocess(batch, example_keys(key, batch, axis_name))
         dropout = jax.random.fold_in(dropout, _DROPOUT)
         if axis_name:
             dropout = jax.random.fold_in(dropout, lax.axis_index(axis_name))
@@ -116,7 +117,7 @@ def make_train_step(
         if accumulate == 1:
             means, (logits, per_example, located) = gradient(batch, dropout)
         else:
-            parts = _by_parts(gradient, batch, dropout, accumulate)
+            parts = _accumulate(gradient, batch, dropout, accumulate)
             means, (logits, per_example, located) = parts
         # Needed even where BatchNorm averages over the devices: a gradient is of one device's loss.
         total, grads, batch_stats = _mean(means, axis_name)
@@ -144,19 +145,19 @@ def make_eval_step(
     model: nn.Module,
     loss: Loss = losses.cross_entropy,
     *,
-    prepare: Prepare = gather,
+    preprocess: Preprocess = gather,
     boxes: bool = False,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], dict[str, tuple[Array, Array]]]:
     """Makes `eval_step(state, batch)`, the pairs `loss`, `top1_error`, `top5_error`.
 
-    As `make_train_step`; `prepare` is given None for keys, and where the batch has a `mask`
-    f32[N], only its examples with 1 are counted. With `boxes` also `box_loss` and the localisation
+    As `make_train_step`; `preprocess` is given None for keys, and where the batch has a `mask`
+    f32[N], only its examples with 1 are counted. With `boxes` also `box_loss` and the localization
     errors.
     """
 
     def eval_step(state, batch):
-        ready = prepare(batch, None)
+        ready = preprocess(batch, None)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         mask, collected = batch.get("mask"), ["endpoints"] if boxes else []
         logits, changed = model.apply(variables, ready["image"], train=False, mutable=collected)
@@ -190,7 +191,7 @@ def multi_step(step: Callable, steps: int) -> Callable:
 def run_keys(
     seed: int, init_seed: int | None = None, dropout_seed: int | None = None
 ) -> tuple[Array, Array]:
-    """(key of the initialisation, key of the run, which a step folds its number in).
+    """(key of the initialization, key of the run, which a step folds its number in).
 
     With `init_seed` the first is of that seed; with `dropout_seed` the second is two keys, [2], as
     `make_train_step` says.
@@ -212,7 +213,7 @@ def example_keys(key: Array, batch: Batch, axis_name: str | None = None) -> Arra
     return jax.vmap(lambda slot: jax.random.fold_in(key, slot))(slot)
 
 
-def _by_parts(gradient: Callable, batch: Batch, dropout: Array, count: int) -> tuple[Any, Any]:
+def _accumulate(gradient: Callable, batch: Batch, dropout: Array, count: int) -> tuple[Any, Any]:
     """`gradient` of equal parts of a batch: its first results averaged, its second end to end."""
     size = len(batch["label"])
     if size % count:

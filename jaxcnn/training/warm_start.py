@@ -1,4 +1,4 @@
-"""Beginning a run with weights of a network that is trained already: its trunk, or some layers."""
+"""Beginning a run with the weights of a trained network: its backbone, or some layers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jaxcnn._files import local_path
 from jaxcnn.models.registry import resolve
 from jaxcnn.training.optim.optimizers import parameter_path
 from jaxcnn.training.output.records import MANIFEST
-from jaxcnn.training.output.trained import read_run
+from jaxcnn.training.output.trained import load_run
 from jaxcnn.training.state import TrainState
 from jaxcnn.weights import layout, loading
 
 
-def with_trunk(
+def with_backbone(
     state: TrainState, weights: str, model: str, options: Mapping[str, Any]
 ) -> TrainState:
     """The state before the first step with all but the classifiers taken from stored weights.
@@ -35,9 +35,9 @@ def with_trunk(
       ValueError: the weights cannot be had or read, or are another network's.
     """
     options = {k: v for k, v in options.items() if k != "box_head"}  # classifiers have none
-    _, trunk = loading.build(_open(weights, model), 0, **options)
+    _, backbone = loading.build(_open(weights, model), 0, **options)
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
-    left = {parameter_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(trunk)}
+    left = {parameter_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(backbone)}
 
     def pick(path, leaf):
         found = left.pop(parameter_path(path), leaf)
@@ -94,7 +94,7 @@ def _open(weights: str, model: str | None = None) -> loading.Opened:
     """The weights of a run's best checkpoint, or what `loading.open_weights` opens."""
     if not (local_path(weights) / MANIFEST).is_file():
         return loading.open_weights(weights, model)
-    run = read_run(weights)
+    run = load_run(weights)
     if model is not None and resolve(model) != resolve(run.model):
         raise ValueError(f"{weights!r} is a run of {run.model!r}, not of {model!r}")
     names = layout.in_own_names(layout.describe(run.model, **layout.frozen(run.options)))

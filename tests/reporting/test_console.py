@@ -30,7 +30,7 @@ START = {
 END = {
     "top1_error": 0.0875,
     "seconds": 100.0,
-    "time_shares": {"steps": 0.5, "evaluation": 0.1, "checkpoints": 0.1, "other": 0.3},
+    "time_shares": {"training": 0.5, "compiling": 0.2, "evaluation": 0.1, "other": 0.2},
 }
 
 
@@ -69,7 +69,7 @@ def test_loss_error_and_time_are_uncut(width, monkeypatch):
 def test_the_end_names_compiling():
     out = io.StringIO()
     console.show(reports(), "runs/r20", out)
-    assert "20 % compiling, 10 % loading and other" in out.getvalue()
+    assert "time: 50 % training, 20 % compiling, 10 % evaluation, 20 % other" in out.getvalue()
 
 
 class Gone(io.StringIO):

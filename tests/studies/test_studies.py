@@ -12,7 +12,7 @@ from jaxcnn.studies import console, execute, plan, results
 from jaxcnn.studies.catalog import STUDIES, load_study
 from jaxcnn.studies.plan import Cost
 from jaxcnn.studies.study import Run, Study, make_config, read_overrides
-from jaxcnn.training.config import Recorded, validate
+from jaxcnn.training.config import TrackedConfig, validate
 from jaxcnn.training.optim import schedules
 from jaxcnn.training.output.workdir import write_manifest
 
@@ -115,7 +115,7 @@ def test_every_run_can_be_built_within_every_budget(name, tmp_path):
         for job in plan.make_jobs(study, steps=steps):
             assert job.config.train.length_steps == steps
             validate(job.config)
-            schedules.make_schedule(Recorded(job.config).schedule, steps, 45.0, batch_size=32)
+            schedules.make_schedule(TrackedConfig(job.config).schedule, steps, 45.0, batch_size=32)
     plan.check(plan.make_jobs(study, steps=20), tmp_path)
 
 

@@ -34,7 +34,7 @@ def main(port, count, number, folder, *scenes):
 
 
 def run(config, directory, **options):
-    from jaxcnn.training.loop import train
+    from jaxcnn.training import train
 
     config.train.devices = 0
     reports = list(train(config, directory, **options))
@@ -86,14 +86,15 @@ def resumed(config, folder, number):
 def stopped(config, folder, number):
     """The last process is asked to stop, and all stop at one step."""
     from jaxcnn.runtime import distributed
-    from jaxcnn.training.loop import train
+    from jaxcnn.training import train
 
     config.train.devices = 0
     config.train.length_steps = 4000
     config.eval.every_steps = config.checkpoint.every_steps = 4000
-    for report in train(config, folder / "stopped"):
-        if report.kind == "step" and report.step == 5 and number == distributed.count() - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+    with train(config, folder / "stopped") as reports:
+        for report in reports:
+            if report.kind == "step" and report.step == 5 and number == distributed.count() - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
     return {"last": report.kind, "step": report.step, "signal": report.values.get("signal")}
 
 

@@ -9,8 +9,8 @@ import pytest
 from tiny import Tiny
 
 from jaxcnn import models
+from jaxcnn.training import train
 from jaxcnn.training.config import default_config, set_duration
-from jaxcnn.training.loop import train
 from jaxcnn.training.output import checkpoints
 
 

@@ -9,8 +9,7 @@ from small import assert_same_run, run, small_config, tiny_network  # noqa: F401
 from test_step import draw_batch
 from tiny import SHAPE, Tiny, begin
 
-from jaxcnn.training import state, step
-from jaxcnn.training.loop import train
+from jaxcnn.training import state, step, train
 from jaxcnn.training.state import averaged, decay_at
 
 
@@ -53,9 +52,10 @@ def test_a_run_evaluates_the_average_beside_the_weights_and_resumes_with_it(
     assert all(0 < row["ema_loss"] != row["loss"] for row in rows)
     assert {"ema_top1_error", "ema_top5_error"} <= rows[0].keys()
     assert [r.values for r in reports if r.kind == "notice"] == []
-    for report in train(config, tmp_path / "parts"):
-        if report.kind == "step" and report.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
+    with train(config, tmp_path / "parts") as reports:
+        for report in reports:
+            if report.kind == "step" and report.step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
     reports = run(config, tmp_path / "parts", resume=True)
     assert reports[0].step in (5, 6) and reports[-1].kind == "end"
     assert_same_run(tmp_path / "whole", tmp_path / "parts")

@@ -16,11 +16,11 @@ def test_time_is_counted_where_it_is_spent():
     clock.finished(3)
     row = clock.take_steps(10)
     assert row["step_ms"] == pytest.approx(10_000 / row["images_per_second"])
-    assert row["step_ms"] >= 5 and clock.total[timing.STEPS] == pytest.approx(
+    assert row["step_ms"] >= 5 and clock.total[timing.TRAINING] == pytest.approx(
         4 * row["step_ms"] / 1000
     )
     assert clock.take_steps(10) == {}, "they were taken"
     assert clock.take(timing.EVALUATION) >= 0.1 and clock.take(timing.EVALUATION) == 0
-    assert clock.total[timing.STEPS] <= clock.elapsed() - 0.15, "neither start nor evaluation"
+    assert clock.total[timing.TRAINING] <= clock.elapsed() - 0.15, "neither start nor evaluation"
     shares = clock.shares()
     assert sum(shares.values()) == pytest.approx(1) and shares["evaluation"] > 0

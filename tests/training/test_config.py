@@ -1,21 +1,25 @@
 """Configurations: reading, overriding, and what is refused."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from jaxcnn import configs
-from jaxcnn.training.build import make_setup
+from jaxcnn.training.build import build_experiment
 from jaxcnn.training.config import (
-    Recorded,
+    TrackedConfig,
     default_config,
     differences,
     leaves,
+    schema,
     set_duration,
     validate,
+    with_present_names,
 )
-from jaxcnn.training.config.files import read_config
+from jaxcnn.training.config.files import override, read_config
 from jaxcnn.training.config.schema import FIELDS
 from jaxcnn.training.guard import preflight
 
@@ -217,7 +221,7 @@ def test_a_value_that_passes_the_checks_can_be_built(file, field):
         except ValueError:
             continue
         try:
-            preflight.check(make_setup(Recorded(config)), config.train.seed)
+            preflight.check(build_experiment(TrackedConfig(config)), config.train.seed)
         except (ValueError, FileNotFoundError) as error:
             assert "\n" not in str(error)
 
@@ -273,15 +277,15 @@ def test_differences_are_of_results_only():
 
 def test_fields_that_nothing_reads_are_found():
     config = default_config()
-    recorded = Recorded(config)
-    assert recorded.train.batch_size == recorded["train"]["batch_size"] == 128
-    assert recorded.schedule.get("factor") is None
-    dict(recorded.optimizer)
+    tracked = TrackedConfig(config)
+    assert tracked.train.batch_size == tracked["train"]["batch_size"] == 128
+    assert tracked.schedule.get("factor") is None
+    dict(tracked.optimizer)
     every = {path for path, value in leaves(config).items() if value is not None}
     read = {"train.batch_size", *(f"optimizer.{name}" for name in config.optimizer)}
-    assert set(recorded.unread()) == every - read
+    assert set(tracked.unread()) == every - read
     with pytest.raises(AttributeError, match=r"config\.train\.bach_size"):
-        _ = recorded.train.bach_size
+        _ = tracked.train.bach_size
 
 
 @pytest.mark.parametrize(
@@ -299,9 +303,9 @@ def test_a_duration_in_any_unit_clears_the_others(override, expected):
     path = Path(__file__).parents[2] / "configs" / "lenet_digits.py"
     config = read_config(str(path), [override, "train.length_examples=6400", "train.devices=1"])
     assert config.train.length_epochs is None
-    setup = make_setup(Recorded(config))
-    assert setup.total_steps == 100
-    assert setup.every_eval == pytest.approx(expected)
+    calendar = build_experiment(TrackedConfig(config)).calendar
+    assert calendar.total_steps == 100
+    assert calendar.eval_every == pytest.approx(expected)
 
 
 def test_a_length_has_no_percent():
@@ -310,4 +314,30 @@ def test_a_length_has_no_percent():
         set_duration(config.train, "length", percent=10.0)
     config.eval.every_percent = 10.0
     with pytest.raises(ValueError, match=r"set one of config\.eval\.every_epochs, .*, not 2"):
+        validate(config)
+
+
+def test_renamed_fields_work_by_their_former_names(capsys):
+    """In a file of one's own, on the command line, and in a plain mapping such as config.json."""
+    schema._noted.clear()
+    config = default_config()
+    config.train.members_by = "turn"
+    override(config, "train.members_by", "turn")
+    old = json.loads(config.to_json())
+    old["train"]["members_by"] = old["train"].pop("ensemble_mode")
+    for made in (config.to_dict(), with_present_names(old), with_present_names(ConfigDict(old))):
+        assert made["train"]["ensemble_mode"] == "sequential"
+        validate(made)
+    assert "ensemble_mode" not in old["train"], "a copy is changed"
+    error = capsys.readouterr().err
+    assert error == "note: config.train.members_by is now config.train.ensemble_mode\n"
+
+
+@pytest.mark.parametrize("field", ["eval.every_epochs", "train.length_epochs"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_durations_are_finite(field, value):
+    config = default_config()
+    section, name = field.split(".")
+    config[section][name] = value
+    with pytest.raises(ValueError, match=field.rpartition("_")[0]):
         validate(config)

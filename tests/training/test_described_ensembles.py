@@ -8,8 +8,8 @@ import pytest
 from jaxcnn.cli import main
 from jaxcnn.evaluation import protocols, tables
 from jaxcnn.models.registry import create_model, model_info
+from jaxcnn.training import train
 from jaxcnn.training.ensemble import described
-from jaxcnn.training.loop import train
 from jaxcnn.training.state import abstract_variables
 from jaxcnn.weights import layout
 

@@ -81,4 +81,4 @@ def test_deterministic_options_are_known_to_the_compiler():
 
 def test_pmap_cannot_be_deterministic():
     with pytest.raises(ValueError, match="deterministic is set; parallel must be 'jit'"):
-        parallel.parallelise(lambda *a: a, "pmap", parallel.make_mesh(2), deterministic=True)
+        parallel.parallelize(lambda *a: a, "pmap", parallel.make_mesh(2), deterministic=True)

@@ -7,7 +7,7 @@ import time
 import pytest
 from small import assert_same_run, last_checkpoint, run, small_config
 
-from jaxcnn.training.loop import train
+from jaxcnn.training import train
 from jaxcnn.training.output.metrics_files import read_rows
 
 

@@ -14,8 +14,8 @@ from jaxcnn.evaluation import evaluate
 from jaxcnn.evaluation.localization import locate
 from jaxcnn.metrics import localization
 from jaxcnn.models.registry import create_model, endpoints
+from jaxcnn.training import train
 from jaxcnn.training.config.files import read_config
-from jaxcnn.training.loop import train
 from jaxcnn.training.optim.losses import box_loss
 
 CONFIG = Path(__file__).parents[2] / "configs" / "localisation.py"

@@ -12,13 +12,12 @@ from jaxcnn.cli.train import train_and_show
 from jaxcnn.data import catalog
 from jaxcnn.data.loader import resident
 from jaxcnn.reporting import console
-from jaxcnn.training import engine
-from jaxcnn.training.build import make_setup
-from jaxcnn.training.config import Recorded
-from jaxcnn.training.loop import train
+from jaxcnn.training import engine, train
+from jaxcnn.training.build import build_experiment
+from jaxcnn.training.config import TrackedConfig
+from jaxcnn.training.input import loaders
 from jaxcnn.training.output.checkpoints import Checkpoints
 from jaxcnn.training.output.metrics_files import read_rows
-from jaxcnn.training.state import create_state
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
@@ -88,18 +87,19 @@ def test_everything_is_in_the_directory(finished):
 def test_the_evaluation_is_that_of_the_saved_state(finished):
     """The last row's test error, counted again from the newest checkpoint by hand."""
     directory, reports = finished
-    setup = make_setup(Recorded(small_config(steps=10)))
+    experiment = build_experiment(TrackedConfig(small_config(steps=10)))
     from jaxcnn.training.output.checkpoints import abstract
 
     with Checkpoints(directory / "checkpoints", 3) as store:
-        _, state, _, _ = store.restore_newest(abstract(setup.shapes, setup.mesh))
-    test_set = setup.test_set
+        _, state, _, _ = store.restore_newest(abstract(experiment.shapes, experiment.mesh))
+    test_set = experiment.test_set
     images = (test_set.images / 255 - np.float32(test_set.mean)) / np.float32(test_set.std)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits = np.asarray(setup.model.apply(variables, images.astype(np.float32), train=False))
+    logits = np.asarray(experiment.model.apply(variables, images.astype(np.float32), train=False))
     wrong = np.mean(np.argmax(logits, -1) != test_set.labels)
     assert reports[-1].values["top1_error"] == pytest.approx(wrong, abs=1e-7)
-    assert np.array_equal(engine.predict(setup, state, 70), np.argmax(logits, -1))
+    predicted = engine.predict(experiment, state, test_set.images, test_set.labels)
+    assert np.array_equal(predicted, np.argmax(logits, -1))
 
 
 def test_several_steps_in_a_call_and_one_are_the_same_run(finished, tmp_path):
@@ -122,15 +122,16 @@ def test_eight_devices_count_every_example_once():
     config = small_config()
     config.data.train_split, config.data.test_split = "train[:64]", "train"
     config.train.devices, config.train.batch_size, config.eval.batch_size = 8, 64, 128
-    setup = make_setup(Recorded(config))
+    experiment = build_experiment(TrackedConfig(config))
     many = catalog.load("synthetic", "train")
     repeat = np.arange(1797) % len(many.labels)
     test_set = dataclasses.replace(many, images=many.images[repeat], labels=many.labels[repeat])
-    setup = dataclasses.replace(setup, test_set=test_set)
-    assert setup.mode == "shard_map"
-    state = create_state(setup.model, setup.optimizer, jax.random.key(0), setup.image_shape)
-    means = engine.make_evaluate(setup)(state)
-    predicted = engine.predict(setup, state, 1797)
+    experiment = dataclasses.replace(experiment, test_set=test_set)
+    assert experiment.mode == "shard_map"
+    state = engine.compile_init(experiment)(jax.random.key(0))
+    step, batches = engine.compile_eval_step(experiment), loaders.eval_loader(experiment)
+    means = engine.evaluate(step, state, batches(), 1797)
+    predicted = engine.predict(experiment, state, test_set.images, test_set.labels)
     assert means["top1_error"] == pytest.approx(np.mean(predicted != test_set.labels), abs=1e-7)
 
 
@@ -206,7 +207,7 @@ def test_fields_that_nothing_reads_are_reported(tmp_path):
     with config.schedule.unlocked():
         config.schedule.factor = 0.1
     notices = of_kind(run(config, tmp_path), "notice")
-    assert [n.values["text"] for n in notices] == ["nothing read config.schedule.factor"]
+    assert [n.values["text"] for n in notices] == ["unused config fields: schedule.factor"]
 
 
 def test_a_plateau_schedule_hears_of_evaluations(tmp_path):

@@ -1,4 +1,4 @@
-"""A member equals the run trained alone: to the bit in turn, to rounding under vmap."""
+"""A member equals the run trained alone: to the bit one after another, to rounding under vmap."""
 
 import json
 import shutil
@@ -19,9 +19,9 @@ from small import (  # noqa: F401
 )
 
 from jaxcnn.cli import main
+from jaxcnn.training import train
 from jaxcnn.training.ensemble import members
 from jaxcnn.training.ensemble import shared as members_shared
-from jaxcnn.training.loop import train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import photos
@@ -33,7 +33,7 @@ def config_of(text=None, by=None, *, steps=6, dropout=0.0, **schedule):
     config = small_config(steps=steps)
     config.model.options = {"dropout": dropout}
     config.schedule.update(schedule)
-    config.train.members, config.train.members_by = text, by
+    config.train.members, config.train.ensemble_mode = text, by
     return config
 
 
@@ -56,23 +56,24 @@ def reference(tiny_network, tmp_path_factory):  # noqa: F811
     return alone(config_of(), tmp_path_factory.mktemp("alone"), seed=1)
 
 
-@pytest.mark.parametrize("by", ["turn", "vmap"])
+@pytest.mark.parametrize("by", ["sequential", "vmap"])
 def test_members_equal_the_run_alone(reference, tmp_path, by):
     reports = run(config_of("2", by), tmp_path)
     assert {report.member for report in reports} == {0, 1}
-    (assert_same_run if by == "turn" else assert_close)(tmp_path / "member_1", reference)
+    (assert_same_run if by == "sequential" else assert_close)(tmp_path / "member_1", reference)
 
 
-@pytest.mark.parametrize("by", [pytest.param("turn", marks=pytest.mark.slow), "vmap"])
+@pytest.mark.parametrize("by", [pytest.param("sequential", marks=pytest.mark.slow), "vmap"])
 def test_members_stopped_and_resumed_end_in_the_same_bits(tmp_path, by):
     """A signal while the last member is at step 5; members that are done stay as they are."""
     run(config_of("2", by), tmp_path / "undisturbed")
     stopped = []
-    for report in train(config_of("2", by), tmp_path / "stopped"):
-        if report.kind == "step" and (report.member, report.step) == (1, 2):
-            signal.raise_signal(signal.SIGTERM)
-        stopped.append((report.member, report.kind))
-    assert (1, "stopped") in stopped and ((0, "end") in stopped) == (by == "turn")
+    with train(config_of("2", by), tmp_path / "stopped") as reports:
+        for report in reports:
+            if report.kind == "step" and (report.member, report.step) == (1, 2):
+                signal.raise_signal(signal.SIGTERM)
+            stopped.append((report.member, report.kind))
+    assert (1, "stopped") in stopped and ((0, "end") in stopped) == (by == "sequential")
     run(config_of("2", by), tmp_path / "stopped", resume=True)
     for i in range(2):
         assert_same_run(*(tmp_path / d / f"member_{i}" for d in ("stopped", "undisturbed")))
@@ -93,12 +94,12 @@ def test_one_behind_catches_up(tmp_path):
 @pytest.mark.slow
 def test_members_differ_in_learning_rate(tmp_path):
     text = "schedule.learning_rate=0.02,0.1"
-    run(config_of(text, "turn"), tmp_path / "turn")
+    run(config_of(text, "sequential"), tmp_path / "sequential")
     run(config_of(text, "vmap"), tmp_path / "vmap")
     one = alone(config_of(learning_rate=0.02), tmp_path / "alone")
-    assert_same_run(tmp_path / "turn" / "member_0", one)
+    assert_same_run(tmp_path / "sequential" / "member_0", one)
     assert_close(tmp_path / "vmap" / "member_0", one)
-    rates = [read_rates(tmp_path / "turn" / f"member_{i}")[0] for i in range(2)]
+    rates = [read_rates(tmp_path / "sequential" / f"member_{i}")[0] for i in range(2)]
     assert rates[1] == pytest.approx(5 * rates[0], rel=1e-6)
 
 
@@ -109,7 +110,7 @@ def read_rates(directory):
 
 @pytest.mark.slow
 def test_members_differ_in_dropout_alone(tmp_path):
-    run(config_of("train.dropout_seed=3,4", "turn", dropout=0.5, steps=4), tmp_path / "all")
+    run(config_of("train.dropout_seed=3,4", "sequential", dropout=0.5, steps=4), tmp_path / "all")
     one = alone(config_of(dropout=0.5, steps=4), tmp_path / "alone", dropout_seed=4)
     assert_same_run(tmp_path / "all" / "member_1", one)
     zero, other = (last_checkpoint(tmp_path / "all" / f"member_{i}")[1] for i in range(2))
@@ -120,13 +121,14 @@ def test_members_differ_in_dropout_alone(tmp_path):
 def test_members_are_spread_over_devices(reference, tmp_path):
     config = config_of("3", "vmap")
     config.train.devices = 2
-    setups = members_shared.share(members.member_configs(config), alone=True).setups
-    assert [setup.mesh.devices.item() for setup in setups] == [jax.devices()[i] for i in (0, 0, 1)]
+    experiments = members_shared.share(members.member_configs(config), one_device=True).experiments
+    devices = [one.mesh.devices.item() for one in experiments]
+    assert devices == [jax.devices()[i] for i in (0, 0, 1)]
     run(config, tmp_path)
     assert_close(tmp_path / "member_1", reference)
 
 
-@pytest.mark.parametrize("by", ["turn", "vmap"])
+@pytest.mark.parametrize("by", ["sequential", "vmap"])
 def test_a_member_that_breaks_does_not_stop_the_others(tmp_path, by):
     kinds = []
     with pytest.raises(
@@ -140,7 +142,7 @@ def test_a_member_that_breaks_does_not_stop_the_others(tmp_path, by):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", ["turn", "vmap"])
+@pytest.mark.parametrize("by", ["sequential", "vmap"])
 def test_members_on_photos_that_stream(tmp_path, by):
     counts = {"train": {"ant": 12, "bee": 10}, "val": {"ant": 5, "bee": 6}}
     root = photos.write_folder(tmp_path / "set", counts, 12, 16)
@@ -154,7 +156,7 @@ def test_members_on_photos_that_stream(tmp_path, by):
 
     run(config("2"), tmp_path / "all")
     single = alone(config(), tmp_path / "alone", seed=1)
-    (assert_same_run if by == "turn" else assert_close)(tmp_path / "all" / "member_1", single)
+    (assert_same_run if by == "sequential" else assert_close)(tmp_path / "all" / "member_1", single)
 
 
 def test_a_member_is_a_run_of_its_own(tmp_path, capsys):

@@ -90,3 +90,13 @@ def test_mistakes_are_drawn_first_and_marked(tmp_path):
         red.append((abs(pixels - [255, 0, 0]).sum(-1) < 30).sum())
         assert (abs(np.diff(pixels[..., 0], axis=1)) > 20).mean() > 0.05  # there are images in it
     assert red[0] == 0 and red[1] > 500
+
+
+def test_events_that_cannot_be_written_are_an_error(tmp_path):
+    """In the thread that trains: one in the background would die unseen."""
+    files = MetricsFiles(tmp_path)
+    files._events._events._py_recordio_writer._writer = open("/dev/full", "wb")  # noqa: SIM115
+    files.write("train", 1, 0.1, {"loss": 1.0})
+    with pytest.raises(OSError, match=r"cannot write TensorBoard's events \(No space left") as told:
+        files.flush()
+    assert told.value.filename == str(tmp_path / "tensorboard")

@@ -8,7 +8,7 @@ from small import assert_same_run, run, small_config
 
 from jaxcnn.cli import main
 from jaxcnn.evaluation.evaluate import open_entry
-from jaxcnn.training.loop import train
+from jaxcnn.training import train
 from jaxcnn.weights import load_pretrained
 
 SOURCE = """

@@ -103,7 +103,7 @@ def one_step(model, mode, devices, batch):
     mesh = parallel.make_mesh(devices)
     optimizer, start = begin(model, rate=1.0, momentum=0.0)
     one = step.make_train_step(model, optimizer, axis_name=parallel.axis_name(mode))
-    run = parallel.parallelise(one, mode, mesh)
+    run = parallel.parallelize(one, mode, mesh)
     now, _ = run(
         parallel.place_state(start, mesh), parallel.place_batch(batch, mesh), jax.random.key(1)
     )
@@ -146,8 +146,8 @@ def test_data_parallel_step_gathers_nothing(groups):
     mesh = parallel.make_mesh(8)
     model = Tiny(axis_name="data", groups=groups)
     optimizer, start = begin(model)
-    one = step.make_train_step(model, optimizer, prepare=noisy, axis_name="data")
-    run = parallel.parallelise(one, "shard_map", mesh, donate=True)
+    one = step.make_train_step(model, optimizer, preprocess=noisy, axis_name="data")
+    run = parallel.parallelize(one, "shard_map", mesh, donate=True)
     batch = parallel.place_batch(draw_set(20) | {"index": np.arange(16, dtype=np.int32)}, mesh)
     program = run.lower(parallel.place_state(start, mesh), batch, jax.random.key(1)).compile()
     collectives = set(
@@ -163,7 +163,7 @@ def test_step_is_traced_once_and_donates(mode, devices):
     optimizer, start = begin(model)
     one = step.make_train_step(model, optimizer, axis_name=parallel.axis_name(mode))
     chex.clear_trace_counter()
-    run = parallel.parallelise(chex.assert_max_traces(one, 1), mode, mesh, donate=True)
+    run = parallel.parallelize(chex.assert_max_traces(one, 1), mode, mesh, donate=True)
     key = parallel.place_state(jax.random.key(1), mesh)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # "Some donated buffers were not usable"
@@ -185,7 +185,7 @@ def test_compiled_step_takes_its_own_state():
     one = step.make_train_step(Tiny(axis_name="data"), optimizer, axis_name="data")
     now, key = parallel.place_state((start, jax.random.key(1)), mesh)
     batch = parallel.place_batch(draw_batch(8), mesh)
-    run = parallel.parallelise(one, "shard_map", mesh, donate=True)
+    run = parallel.parallelize(one, "shard_map", mesh, donate=True)
     program = run.lower(now, batch, key).compile()
     for _ in range(3):
         now, _ = program(now, batch, key)
@@ -197,15 +197,17 @@ def test_several_steps_in_one_call(mode, devices):
     mesh = parallel.make_mesh(devices)
     model = Tiny(axis_name=parallel.batch_norm_axis(mode, "global"))
     optimizer, start = begin(model)
-    one = step.make_train_step(model, optimizer, prepare=noisy, axis_name=parallel.axis_name(mode))
+    one = step.make_train_step(
+        model, optimizer, preprocess=noisy, axis_name=parallel.axis_name(mode)
+    )
     key = parallel.place_state(jax.random.key(1), mesh)
     resident = parallel.place_batch(draw_set(20), mesh)
     index = np.arange(12, dtype=np.int32).reshape(3, 4)
-    many = parallel.parallelise(one, mode, mesh, steps=3)
+    many = parallel.parallelize(one, mode, mesh, steps=3)
     stacked = parallel.place_batch({"index": index}, mesh, stacked=True)
     placed = parallel.place_state(start, mesh)
     at_once, seen = many(placed, resident | stacked, key)
-    run = parallel.parallelise(one, mode, mesh)
+    run = parallel.parallelize(one, mode, mesh)
     now, losses = placed, []
     for row in index:
         now, m = run(now, resident | parallel.place_batch({"index": row}, mesh), key)
@@ -222,8 +224,8 @@ def test_evaluation_counts_each_example_once(mode):
     mesh = parallel.make_mesh(8)
     data = draw_set(size)
     _, start = begin(Tiny())
-    evaluate = step.make_eval_step(Tiny(), prepare=noisy, axis_name="data")
-    evaluate = parallel.parallelise(evaluate, mode, mesh)
+    evaluate = step.make_eval_step(Tiny(), preprocess=noisy, axis_name="data")
+    evaluate = parallel.parallelize(evaluate, mode, mesh)
     now, resident = parallel.place_state(start, mesh), parallel.place_batch(data, mesh)
     seen = []
     for first in range(0, size, batch):
@@ -246,8 +248,10 @@ def test_slots_name_the_position_in_the_whole_batch():
     # Two devices that hold the batch in another order draw the same noise for each example.
     mesh = parallel.make_mesh(2)
     optimizer, start = begin(Tiny(axis_name="data"))
-    one = step.make_train_step(Tiny(axis_name="data"), optimizer, prepare=noisy, axis_name="data")
-    run = parallel.parallelise(one, "shard_map", mesh)
+    one = step.make_train_step(
+        Tiny(axis_name="data"), optimizer, preprocess=noisy, axis_name="data"
+    )
+    run = parallel.parallelize(one, "shard_map", mesh)
     resident = parallel.place_batch(draw_set(20), mesh)
     now = parallel.place_state(start, mesh)
     index, order = np.arange(8, dtype=np.int32) + 5, np.int32([7, 2, 1, 4, 0, 6, 3, 5])
@@ -277,7 +281,7 @@ def test_bad_requests():
     with pytest.raises(ValueError, match="bn_sync is 'sync'; it must be local or global"):
         parallel.batch_norm_axis("jit", "sync")
     with pytest.raises(ValueError, match="'jit' on 8 devices"):
-        parallel.parallelise(lambda *a: a, "jit", mesh)
+        parallel.parallelize(lambda *a: a, "jit", mesh)
     with pytest.raises(ValueError, match="devices is 9; this machine has 8"):
         parallel.make_mesh(9)
 
@@ -310,7 +314,7 @@ def test_a_network_of_the_registry_under_both_wrappings():
         optimizer = sgd(None, rate=1e-3)
         start = state.create_state(model, optimizer, jax.random.key(0), (1, 32, 32, 3))
         one = step.make_train_step(model, optimizer, axis_name=parallel.axis_name(mode))
-        run = parallel.parallelise(one, mode, mesh)
+        run = parallel.parallelize(one, mode, mesh)
         placed = parallel.place_state(start, mesh), parallel.place_batch(batch, mesh)
         after[mode] = jax.device_get(run(*placed, jax.random.key(1))[0])
     for mode in ("shard_map", "pmap"):

@@ -1,4 +1,4 @@
-"""One mistake at a time in a setup that is right."""
+"""One mistake at a time in an experiment that is right."""
 
 import dataclasses
 
@@ -7,50 +7,56 @@ import numpy as np
 import pytest
 from small import run, small_config, tiny_network  # noqa: F401
 
-from jaxcnn.training.build import make_setup
-from jaxcnn.training.config import Recorded
+from jaxcnn.training.build import build_experiment
+from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.guard import preflight
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
 
 @pytest.fixture
-def setup():
-    made = make_setup(Recorded(small_config()))
-    preflight.check(made, 0)
+def experiment():
+    made = build_experiment(TrackedConfig(small_config()))
+    preflight.check(made)
     return made
 
 
-def train_set(setup, **changed):
-    return dataclasses.replace(setup, train_set=dataclasses.replace(setup.train_set, **changed))
+def train_set(experiment, **changed):
+    return dataclasses.replace(
+        experiment, train_set=dataclasses.replace(experiment.train_set, **changed)
+    )
 
 
-def plant(mistake, setup):
-    images, labels = setup.train_set.images, setup.train_set.labels
+def plant(mistake, experiment):
+    images, labels = experiment.train_set.images, experiment.train_set.labels
     if mistake == "float images":
-        return train_set(setup, images=(images / 255).astype(np.float32))
+        return train_set(experiment, images=(images / 255).astype(np.float32))
     if mistake == "0 and 1":
-        return train_set(setup, images=(images > 127).astype(np.uint8))
+        return train_set(experiment, images=(images > 127).astype(np.uint8))
     if mistake == "black":
-        return train_set(setup, images=np.zeros_like(images))
+        return train_set(experiment, images=np.zeros_like(images))
     if mistake == "from 1":
-        return train_set(setup, labels=labels + 1)
+        return train_set(experiment, labels=labels + 1)
     if mistake == "float labels":
-        return train_set(setup, labels=labels.astype(np.float32))
+        return train_set(experiment, labels=labels.astype(np.float32))
     if mistake == "one class":
-        return train_set(setup, labels=np.full_like(labels, 3))
+        return train_set(experiment, labels=np.full_like(labels, 3))
     if mistake == "other size":
-        return dataclasses.replace(setup, image_shape=(1, 28, 28, 3))
+        return dataclasses.replace(experiment, image_shape=(1, 28, 28, 3))
     if mistake == "no test":
         none = {"images": images[:0], "labels": labels[:0]}
-        return dataclasses.replace(setup, test_set=dataclasses.replace(setup.test_set, **none))
-    if mistake == "prepare":
-        return dataclasses.replace(setup, prepare=lambda batch, keys: {"image": batch["image"]})
+        return dataclasses.replace(
+            experiment, test_set=dataclasses.replace(experiment.test_set, **none)
+        )
+    if mistake == "preprocess":
+        return dataclasses.replace(
+            experiment, preprocess=lambda batch, keys: {"image": batch["image"]}
+        )
     if mistake == "nan":
         bad = jnp.full((8, 32, 32, 3), jnp.nan)
-        return dataclasses.replace(setup, prepare=lambda batch, keys: {"image": bad})
+        return dataclasses.replace(experiment, preprocess=lambda batch, keys: {"image": bad})
     assert mistake == "head"
-    return dataclasses.replace(setup, model=setup.model.clone(num_classes=0))
+    return dataclasses.replace(experiment, model=experiment.model.clone(num_classes=0))
 
 
 @pytest.mark.parametrize(
@@ -64,14 +70,21 @@ def plant(mistake, setup):
         ("one class", "all 200 training examples are of class 3"),
         ("other size", "images are 32x32x3; the network is made for 28x28x3"),
         ("no test", "the test split has no examples"),
-        ("prepare", r"reaches from \d.* normalised with mean .* pixels between 0 and 1"),
-        ("nan", "the first batch is not finite once it is normalised"),
+        ("preprocess", r"reaches from \d.* normalized with mean .* pixels between 0 and 1"),
+        ("nan", "the first batch is not finite once it is normalized"),
         ("head", "the network has 8 outputs; the training set has 10 classes"),
     ],
 )
-def test_a_mistake_is_named(setup, mistake, text):
+def test_a_mistake_is_named(experiment, mistake, text):
     with pytest.raises(ValueError, match=text):
-        preflight.check(plant(mistake, setup), 0)
+        preflight.check(plant(mistake, experiment))
+
+
+def test_auxiliary_heads_that_are_missing_are_named(experiment):
+    config = small_config()
+    config.loss.aux_weight = 0.3
+    with pytest.raises(ValueError, match=r"aux_weight is 0\.3, but 'tiny' has no auxiliary heads"):
+        preflight.check(build_experiment(TrackedConfig(config)))
 
 
 def test_nothing_is_written_before(tmp_path):

@@ -19,7 +19,7 @@ from small import (  # noqa: F401
     tiny_network,
 )
 
-from jaxcnn.training.loop import train
+from jaxcnn.training import train
 from jaxcnn.training.output.metrics_files import read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -34,12 +34,13 @@ def undisturbed(tiny_network, tmp_path_factory):  # noqa: F811
 
 def stop_at(step, number, config, directory, **options):
     """Runs until the metrics of a step are there, then sends this process a signal."""
-    reports = []
-    for report in train(config, directory, **options):
-        reports.append(report)
-        if report.kind == "step" and report.step == step:
-            signal.raise_signal(number)
-    return reports
+    told = []
+    with train(config, directory, **options) as reports:
+        for report in reports:
+            told.append(report)
+            if report.kind == "step" and report.step == step:
+                signal.raise_signal(number)
+    return told
 
 
 @pytest.mark.usefixtures("tiny_network")

@@ -89,7 +89,7 @@ def test_random_numbers_follow_from_key_step_and_slot():
     # A run that is taken up at step 3 draws what an undisturbed one draws there, and no two steps
     # draw the same.
     optimizer, start = begin(Tiny(dropout=0.5), rate=1e-6)
-    one = jax.jit(step.make_train_step(Tiny(dropout=0.5), optimizer, prepare=noisy))
+    one = jax.jit(step.make_train_step(Tiny(dropout=0.5), optimizer, preprocess=noisy))
     batch = draw_set(8) | {"index": np.arange(8, dtype=np.int32)}
 
     def loss_at(number, key=KEY):
@@ -101,7 +101,7 @@ def test_random_numbers_follow_from_key_step_and_slot():
 
 def test_evaluation_has_neither_noise_nor_dropout_nor_batch_statistics():
     _, start = begin(Tiny(dropout=0.5))
-    evaluate = jax.jit(step.make_eval_step(Tiny(dropout=0.5), prepare=noisy))
+    evaluate = jax.jit(step.make_eval_step(Tiny(dropout=0.5), preprocess=noisy))
     index = np.arange(8, dtype=np.int32)
     whole = evaluate(start, draw_set(8) | {"index": index})
     mask = np.float32([1, 1, 1, 0, 0, 0, 0, 0])
@@ -224,7 +224,7 @@ def test_soft_targets_reach_the_loss_and_labels_the_errors():
     def softened(batch, keys):
         return gather(batch) | {"target": target}
 
-    one = jax.jit(step.make_train_step(Plain(), optimizer, prepare=softened))
+    one = jax.jit(step.make_train_step(Plain(), optimizer, preprocess=softened))
     _, metrics = one(start, batch, KEY)
     logits = Plain().apply({"params": start.params}, batch["image"])
     expected = -jnp.sum(target * jax.nn.log_softmax(logits))

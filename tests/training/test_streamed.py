@@ -23,14 +23,13 @@ from jaxcnn.data import crops, prepare
 from jaxcnn.data.bad_records import BadRecords
 from jaxcnn.data.catalog import open_encoded
 from jaxcnn.data.loader import resident, streaming
-from jaxcnn.training import engine
-from jaxcnn.training.build import make_setup
-from jaxcnn.training.config import Recorded
-from jaxcnn.training.input import sets
-from jaxcnn.training.loop import train
+from jaxcnn.training import engine, train
+from jaxcnn.training.build import build_experiment
+from jaxcnn.training.config import TrackedConfig
+from jaxcnn.training.input import loaders, sets
 from jaxcnn.training.output.checkpoints import Checkpoints, abstract
 from jaxcnn.training.output.metrics_files import read_rows
-from jaxcnn.training.output.workdir import claim
+from jaxcnn.training.output.workdir import delete_run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import photos
@@ -84,9 +83,9 @@ def test_the_evaluation_counts_each_photo_once(root, finished):
     """The last test error, counted again from the checkpoint on images cut one by one."""
     directory, reports = finished
     config = config_of(f"folder:{root}")
-    setup = make_setup(Recorded(config))
+    experiment = build_experiment(TrackedConfig(config))
     with Checkpoints(directory / "checkpoints", 3) as store:
-        _, state, _, _ = store.restore_newest(abstract(setup.shapes, setup.mesh))
+        _, state, _, _ = store.restore_newest(abstract(experiment.shapes, experiment.mesh))
     test = open_encoded(f"folder:{root}", "val")
     wrong = 0
     for i in range(len(test)):
@@ -94,10 +93,10 @@ def test_the_evaluation_counts_each_photo_once(root, finished):
         image = crops.cut(data, lambda h, w: crops.centre(h, w, size=SIZE, side=9), SIZE)
         image = (image / 255 - np.float32(test.mean)) / np.float32(test.std)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits = setup.model.apply(variables, image.astype(np.float32)[None], train=False)
+        logits = experiment.model.apply(variables, image.astype(np.float32)[None], train=False)
         wrong += int(np.argmax(logits) != label)
     assert reports[-1].values["top1_error"] == pytest.approx(wrong / 21, abs=1e-7)
-    predicted = engine.predict(setup, state, 21)
+    predicted = engine.predict(experiment, state, *loaders.first_examples(experiment, 21))
     labels = np.array([test.read(i)[1] for i in range(21)])
     assert (predicted != labels).sum() == wrong
 
@@ -106,9 +105,10 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_an_archive_is_the_same(root, fini
     """Stopped in step 5 of a folder's run, with one thread; gone on with from an archive."""
     config = config_of(f"folder:{root}")
     config.data.workers = 1
-    for report in train(config, tmp_path / "run"):
-        if report.kind == "step" and report.step == 5:
-            signal.raise_signal(signal.SIGTERM)
+    with train(config, tmp_path / "run") as reports:
+        for report in reports:
+            if report.kind == "step" and report.step == 5:
+                signal.raise_signal(signal.SIGTERM)
     assert report.kind == "stopped" and 5 <= report.step < 7
     config.data.workers = 3
     assert run(config, tmp_path / "run", resume=True)[-1].kind == "end"
@@ -152,7 +152,7 @@ def test_a_bad_record_is_named_and_the_run_goes_on(damaged, tmp_path):
     assert text.startswith(expected) and reports[-1].kind == "end"
     (row,) = map(json.loads, (tmp_path / "run" / "bad_records.jsonl").read_text().splitlines())
     assert row == {"name": str(file), "reason": "is empty"}
-    claim(tmp_path / "run", config_of(""), overwrite=True)
+    delete_run(tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -217,18 +217,18 @@ def test_the_sheet_shows_what_the_network_sees(root, tmp_path):
     for image, expected, turned in zip(images, batch["image"], flipped):
         np.testing.assert_array_equal(image, expected[:, ::-1] if turned else expected)
     # The step draws the same flips.
-    setup = make_setup(Recorded(config))
+    experiment = build_experiment(TrackedConfig(config))
     _, key = jax.random.split(jax.random.key(0))
     keys = [jax.random.fold_in(jax.random.fold_in(key, 0), slot) for slot in range(16)]
-    ready = setup.prepare(batch, jax.numpy.stack(keys))
+    ready = experiment.preprocess(batch, jax.numpy.stack(keys))
     seen = np.asarray(ready["image"]) * np.float32(train_set.std) + np.float32(train_set.mean)
     np.testing.assert_array_equal(np.round(seen * 255).astype(np.uint8), images)
 
     config = small_config(batch_size=200)
     images, labels = samples.first_samples(config)
-    setup = make_setup(Recorded(config))
+    experiment = build_experiment(TrackedConfig(config))
     index = resident.batch_indices(0, 0, 200, 200)[:40]
-    np.testing.assert_array_equal(images, setup.train_set.images[index])
+    np.testing.assert_array_equal(images, experiment.train_set.images[index])
     config.data.mixup = 1.0
     _, mixed = samples.first_samples(config)
     assert any("\n+ " in label for label in mixed)
@@ -253,16 +253,16 @@ def test_class_names_of_wordnet_are_put_in_words():
 
 
 def test_an_exported_network_knows_how_photos_are_prepared(root, finished):
-    from jaxcnn.training.output.trained import read_run
+    from jaxcnn.training.output.trained import load_run
 
-    learnt = read_run(finished[0], "newest")
-    how = learnt.preprocessing
-    assert (how.size, how.interpolation, learnt.class_names) == (8, "bilinear", ("ant", "bee"))
+    trained = load_run(finished[0], "newest")
+    how = trained.preprocessing
+    assert (how.size, how.interpolation, trained.class_names) == (8, "bilinear", ("ant", "bee"))
     assert int(how.size / how.crop) == 9 and how.mean == (0.485, 0.456, 0.406)
     for size in range(1, 400, 9):
         config = config_of(f"folder:{root}")
         config.data.image_size, config.data.eval_resize = 224, 224 + size
-        how, _ = sets.preprocessing(Recorded(config))
+        how, _ = sets.preprocessing(TrackedConfig(config))
         assert int(how.size / how.crop) == 224 + size
 
 

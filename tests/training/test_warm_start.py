@@ -10,7 +10,7 @@ import jaxcnn
 from jaxcnn.training.config import set_duration, validate
 from jaxcnn.training.config.files import read_config
 from jaxcnn.training.optim.optimizers import parameter_path
-from jaxcnn.training.output.trained import read_run
+from jaxcnn.training.output.trained import load_run
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.warm_start import with_layers
 from jaxcnn.weights import save
@@ -77,7 +77,7 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path):
     config = digits(tmp_path / "first")
     config.optimizer = {"name": "sgd", "rates": ((r"fc.*", 1.0), (r"(?!fc).*", 0.0))}
     run(config, tmp_path / "second")
-    before, after = (read_run(tmp_path / name).variables["params"] for name in ("first", "second"))
+    before, after = (load_run(tmp_path / name).variables["params"] for name in ("first", "second"))
     frozen = [name for name in before if not name.startswith("fc")]
     for name in frozen:
         jax.tree.map(np.testing.assert_array_equal, before[name], after[name])

@@ -27,24 +27,24 @@ def names(path):
 
 def test_a_new_or_empty_directory_is_taken(tmp_path):
     for path in (tmp_path / "a" / "b", tmp_path):
-        assert workdir.claim(path, default_config()) == path
+        assert workdir.open_workdir(path, default_config(), {}) == path
         assert path.is_dir()
-    assert names(tmp_path / "a" / "b") == []
+    assert names(tmp_path / "a" / "b") == ["config.json"], "the manifest comes first"
 
 
 def test_another_run_is_refused(tmp_path):
     before = names(make_run(tmp_path))
     with pytest.raises(ValueError, match=r"already holds a run; resume it \(--resume\), overwrite"):
-        workdir.claim(tmp_path, default_config())
+        workdir.check_workdir(tmp_path, default_config())
     with pytest.raises(ValueError, match="exclude each other"):
-        workdir.claim(tmp_path, default_config(), resume=True, overwrite=True)
+        workdir.check_workdir(tmp_path, default_config(), resume=True, overwrite=True)
     assert names(tmp_path) == before
 
 
 def test_overwriting_deletes_only_what_a_run_writes(tmp_path):
     make_run(tmp_path)
-    workdir.claim(tmp_path, default_config(), overwrite=True)
-    assert names(tmp_path) == ["data", "notes.txt"]
+    workdir.open_workdir(tmp_path, default_config(), {}, overwrite=True)
+    assert names(tmp_path) == ["config.json", "data", "notes.txt"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -52,11 +52,20 @@ def test_files_of_unknown_origin_are_left_alone(tmp_path, overwrite):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds 'checkpoints' but no config.json of a run"):
-        workdir.claim(tmp_path, default_config(), overwrite=overwrite)
+        workdir.open_workdir(tmp_path, default_config(), {}, overwrite=overwrite)
     (tmp_path / "config.json").write_text(json.dumps({"name": "something else"}))
     with pytest.raises(ValueError, match=r"not the manifest of a run|already holds"):
-        workdir.claim(tmp_path, default_config(), overwrite=overwrite)
+        workdir.open_workdir(tmp_path, default_config(), {}, overwrite=overwrite)
     assert (tmp_path / "checkpoints" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["resume", "overwrite"])
+def test_a_start_that_was_killed_leaves_a_directory_of_use(tmp_path, option):
+    """Before the manifest came first, folders without a file in them were left."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "best").mkdir()
+    workdir.open_workdir(tmp_path, default_config(), {}, **{option: True})
+    assert "config.json" in names(tmp_path)
 
 
 def test_a_link_is_not_followed(tmp_path):
@@ -64,7 +73,7 @@ def test_a_link_is_not_followed(tmp_path):
     run = make_run(tmp_path / "run")
     (run / "tensorboard").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="is a link"):
-        workdir.claim(run, default_config(), overwrite=True)
+        workdir.open_workdir(run, default_config(), {}, overwrite=True)
     assert (tmp_path / "elsewhere").is_dir()
     assert (run / "config.json").exists()
 
@@ -72,9 +81,9 @@ def test_a_link_is_not_followed(tmp_path):
 def test_resuming_with_another_configuration_names_the_fields(tmp_path):
     make_run(tmp_path)
     config = default_config()
-    workdir.claim(tmp_path, config, resume=True)
+    workdir.open_workdir(tmp_path, config, {}, resume=True)
     config.log.every_steps = 3
-    workdir.claim(tmp_path, config, resume=True)
+    workdir.open_workdir(tmp_path, config, {}, resume=True)
     config.train.batch_size = 64
     config.schedule.learning_rate = 0.5
     message = (
@@ -82,26 +91,27 @@ def test_resuming_with_another_configuration_names_the_fields(tmp_path):
         r"config.train.batch_size was 128 and is 64"
     )
     with pytest.raises(ValueError, match=message):
-        workdir.claim(tmp_path, config, resume=True)
+        workdir.open_workdir(tmp_path, config, {}, resume=True)
 
 
 def test_resuming_where_there_is_nothing_begins(tmp_path):
-    assert workdir.claim(tmp_path / "new", default_config(), resume=True) == tmp_path / "new"
+    new = tmp_path / "new"
+    assert workdir.open_workdir(new, default_config(), {}, resume=True) == new
 
 
 def test_a_broken_manifest_is_named(tmp_path):
     make_run(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json is not JSON"):
-        workdir.claim(tmp_path, default_config(), resume=True)
+        workdir.open_workdir(tmp_path, default_config(), {}, resume=True)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"file is not a directory"):
-        workdir.claim(tmp_path / "file", default_config())
+        workdir.open_workdir(tmp_path / "file", default_config(), {})
     with pytest.raises(OSError, match="cannot write to workdir") as caught:
-        workdir.claim(tmp_path / "file" / "below", default_config())
+        workdir.open_workdir(tmp_path / "file" / "below", default_config(), {})
     assert caught.value.filename == str(tmp_path / "file" / "below")
 
 

@@ -78,7 +78,7 @@ def train(
     axis = parallel.axis_name(mode)
     options = {"prepare": noisy, "axis_name": axis, "accumulate": accumulate}
     one = step.make_train_step(model, optimizer, **options)
-    run = parallel.parallelise(wrap(one), mode, mesh, donate=True)
+    run = parallel.parallelize(wrap(one), mode, mesh, donate=True)
     resident = parallel.place_batch(draw_set(40), mesh)
     key = parallel.place_state(jax.random.key(1), mesh)
     now = parallel.place_state(start, mesh)

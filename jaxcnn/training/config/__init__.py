@@ -1,20 +1,21 @@
 """Configurations of a run: the fields there are, checks, and reading them from files."""
 
-from jaxcnn.training.config.checks import Recorded, differences, validate
+from jaxcnn.training.config.checks import TrackedConfig, differences, validate
 from jaxcnn.training.config.files import read_config
 from jaxcnn.training.config.schema import (
-    FREE,
+    OPEN_SECTIONS,
     default_config,
     leaves,
     set_duration,
     smoke,
     units,
+    with_present_names,
     within,
 )
 
 __all__ = [
-    "FREE",
-    "Recorded",
+    "OPEN_SECTIONS",
+    "TrackedConfig",
     "default_config",
     "differences",
     "leaves",
@@ -23,5 +24,6 @@ __all__ = [
     "smoke",
     "units",
     "validate",
+    "with_present_names",
     "within",
 ]

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from jaxcnn._checks import near
 from jaxcnn.training.config.schema import (
     FIELDS,
-    FREE,
-    HOW,
+    OPEN_SECTIONS,
+    RUNTIME_FIELDS,
     default_config,
     leaves,
     units,
@@ -30,10 +30,10 @@ def validate(config: Mapping[str, Any]) -> None:
 
     known, given = leaves(default_config()), leaves(config)
     for field in given:
-        if field not in known and not within(field, FREE):
+        if field not in known and not within(field, OPEN_SECTIONS):
             raise ValueError(f"unknown field config.{field}{near(field, known)}")
     for field in known:
-        if field not in given and not within(field, FREE):
+        if field not in given and not within(field, OPEN_SECTIONS):
             raise ValueError(f"config.{field} is missing")
     for section in ("loss", "optimizer", "schedule"):
         if not isinstance(config.get(section), (ConfigDict, Mapping)):
@@ -113,7 +113,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     found = []
     for field in sorted(before.keys() | after.keys()):
         was, now = (_plain(values.get(field)) for values in (before, after))
-        if was != now and not within(field, HOW):
+        if was != now and not within(field, RUNTIME_FIELDS):
             found.append(f"config.{field} was {was!r} and is {now!r}")
     return found
 
@@ -123,7 +123,7 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
-class Recorded(Mapping):
+class TrackedConfig(Mapping):
     """A configuration that remembers which fields were read, to find those that nothing reads."""
 
     def __init__(self, config: Mapping[str, Any], prefix: str = "", read: set | None = None):
@@ -134,7 +134,7 @@ class Recorded(Mapping):
         value = self._config[name]
         path = self._prefix + name
         if isinstance(value, (ConfigDict, Mapping)):
-            return Recorded(value, f"{path}.", self._read)
+            return TrackedConfig(value, f"{path}.", self._read)
         self._read.add(path)
         return value
 
@@ -150,9 +150,13 @@ class Recorded(Mapping):
     def __len__(self) -> int:
         return len(self._config)
 
-    def share(self, other: Recorded) -> None:
+    def share(self, other: TrackedConfig) -> None:
         """Counts as read what the other has read."""
         self._read |= other._read
+
+    def of(self, config: Mapping[str, Any]) -> TrackedConfig:
+        """Another configuration; what is read in one of the two counts as read in both."""
+        return TrackedConfig(config, self._prefix, self._read)
 
     def unread(self) -> list[str]:
         """Paths of the fields that have a value and were not read."""

@@ -18,7 +18,14 @@ from ml_collections import ConfigDict
 
 from jaxcnn import configs
 from jaxcnn._checks import did_you_mean, near
-from jaxcnn.training.config.schema import FREE, SECTION_FIELDS, leaves, units, within
+from jaxcnn.training.config.schema import (
+    OPEN_SECTIONS,
+    SECTION_FIELDS,
+    leaves,
+    present_name,
+    units,
+    within,
+)
 
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 _log = logging.getLogger(__name__)
@@ -167,11 +174,12 @@ def override(config: ConfigDict, field: str, text: str) -> None:
     A field of a section whose fields depend on a name may be new there, and so may all of
     `model.options` be, as "{'depth': 20}": whoever reads them checks them.
     """
+    field, text = present_name(field, text)
     *parents, last = field.split(".")
     section: Any = config
     for name in parents:
         section = section[name] if isinstance(section, ConfigDict) and name in section else None
-    if isinstance(section, ConfigDict) and within(field, FREE):
+    if isinstance(section, ConfigDict) and within(field, OPEN_SECTIONS):
         value, whole = _value(text), isinstance(section.get(last), ConfigDict)
         if last not in section or (whole and isinstance(value, dict)):
             with section.unlocked():

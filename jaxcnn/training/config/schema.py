@@ -6,8 +6,11 @@ A configuration is a `ConfigDict` of sections. Durations are named by unit, such
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,14 +18,19 @@ from ml_collections import ConfigDict, config_dict
 
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("auto", "jit", "shard_map", "pmap")
-MEMBERS_BY = ("turn", "vmap")
+ENSEMBLE_MODES = ("sequential", "vmap")
+UNITS = ("steps", "epochs", "examples", "percent")  # of durations
 MOST_MEMBERS = 1000
+# Fields that had another name, and values that had: {old field: (field, {old value: value})}.
+RENAMED: dict[str, tuple[str, dict[str, str]]] = {
+    "train.members_by": ("train.ensemble_mode", {"turn": "sequential"}),
+}
 # Sections whose fields depend on the name in them; whoever reads them checks them.
-FREE = ("model.options", "loss", "optimizer", "schedule")
+OPEN_SECTIONS = ("model.options", "loss", "optimizer", "schedule")
 # Fields that change how a run is carried out, and not what comes out of it.
-HOW = (
+RUNTIME_FIELDS = (
     *("data.dir", "data.workers", "train.parallel", "train.devices", "checkpoint", "log"),
-    *("train.members", "train.members_by"),
+    *("train.members", "train.ensemble_mode"),
 )
 
 
@@ -153,7 +161,7 @@ FIELDS: dict[str, Field] = {
     "train.members": Field(
         f"a number, 1 to {MOST_MEMBERS:,}, or FIELD=VALUE,VALUE,...", _is_members, True
     ),
-    "train.members_by": _text(*MEMBERS_BY, optional=True),
+    "train.ensemble_mode": _text(*ENSEMBLE_MODES, optional=True),
     "train.parallel": _text(*PARALLEL),
     "train.devices": _integer(0, 2**20),
     "train.bn_sync": _text("global", "local"),
@@ -246,23 +254,23 @@ def default_config() -> ConfigDict:
       `jaxcnn.data.augment.mixing`). Of photos that are streamed ("folder:PATH", "archive:PATH",
       "tfds:imagenet2012"; see `jaxcnn.data.catalog`) also: `image_size` in training, None for the
       network's own; `crop` of it ("inception" if None; see `jaxcnn.data.crops`); `eval_size`, None
-      for `image_size`, of the centre of the image whose shorter side is resized to `eval_resize`,
+      for `image_size`, of the center of the image whose shorter side is resized to `eval_resize`,
       None for 8/7 of `eval_size`; `workers`, threads that decode, None for one per core.
     train: `batch_size` over all devices; `length_epochs`, `_steps` or `_examples`; `seed` of
       everything random; `parallel` ("auto" is "jit" on one device and "shard_map" on several);
       `devices`, how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's
-      "local" share, or with `bn_group` over so many neighbouring examples, wherever they lie;
+      "local" shard, or with `bn_group` over this many neighboring examples, wherever they lie;
       `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere;
-      `accumulate`, parts in which a device takes its share of the batch one after another;
+      `accumulate`, parts in which a device takes its shard of the batch one after another;
       `deterministic`, the same bits in every run on a GPU too, where that costs time;
       `ema_decay` of a running average of the weights, evaluated beside them, 0 for none;
       `init_seed` and `dropout_seed`, of the initial weights and of dropout alone, None for `seed`;
-      `members`, runs to train as one, and `members_by`, how; see
+      `members`, runs to train as one, and `ensemble_mode`, how; see
       `jaxcnn.training.ensemble.members`.
     loss: `name` and options, see `jaxcnn.training.optim.losses`; `aux_weight` of auxiliary heads.
     optimizer, schedule: see `jaxcnn.training.optim.optimizers`.
     eval: `batch_size`; `every_epochs`, `_steps`, `_examples` or `_percent` of the run.
-    checkpoint: the same of `every`, and `keep` (the newest so many).
+    checkpoint: the same of `every`, and `keep` (how many of the newest stay).
     log: `every_steps`; `profile`, calls of the step to trace (see
       `jaxcnn.training.output.profiling`); `wandb`, project of Weights & Biases that the rows go to
       as well, if it is installed.
@@ -293,7 +301,7 @@ def default_config() -> ConfigDict:
             "workers": config_dict.placeholder(int),
         }
     )
-    config.train = ConfigDict(
+    config.train = _Section(
         {
             "batch_size": 128,
             **_duration("length", epochs=10.0),
@@ -301,7 +309,7 @@ def default_config() -> ConfigDict:
             "init_seed": config_dict.placeholder(int),
             "dropout_seed": config_dict.placeholder(int),
             "members": config_dict.placeholder(str),
-            "members_by": config_dict.placeholder(str),
+            "ensemble_mode": config_dict.placeholder(str),
             "parallel": "auto",
             "devices": 0,
             "bn_sync": "global",
@@ -323,6 +331,47 @@ def default_config() -> ConfigDict:
         {"every_steps": 10, "profile": 0, "wandb": config_dict.placeholder(str)}
     )
     return config.lock()
+
+
+class _Section(ConfigDict):
+    """A section whose renamed fields may still be set by their former names."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        former = f"train.{key}"
+        if former in RENAMED:
+            field, value = present_name(former, value)
+            key = field.rpartition(".")[2]
+        super().__setitem__(key, value)
+
+
+def present_name(field: str, value: Any) -> tuple[str, Any]:
+    """The field and the value by their names of today; a former name is noted once on stderr."""
+    if field not in RENAMED:
+        return field, value
+    name, values = RENAMED[field]
+    if field not in _noted:
+        _noted.add(field)
+        print(f"note: config.{field} is now config.{name}", file=sys.stderr)
+    return name, values.get(value, value)
+
+
+_noted: set[str] = set()
+
+
+def with_present_names(config: Any) -> Any:
+    """The configuration, or a copy of it with the fields by their names of today."""
+    given = leaves(config)
+    if not any(field in given for field in RENAMED):
+        return config
+    config = copy.deepcopy(config)
+    unlocked = config.unlocked() if isinstance(config, ConfigDict) else contextlib.nullcontext()
+    with unlocked:
+        for former in RENAMED.keys() & given.keys():
+            section, _, last = former.rpartition(".")
+            field, value = present_name(former, given[former])
+            del config[section][last]
+            config[section][field.rpartition(".")[2]] = value
+    return config
 
 
 def _duration(name: str, *, epochs: float) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from jaxcnn.training.config.files import load_function, read_config, split_overr
 from jaxcnn.training.ensemble import members
 from jaxcnn.training.ensemble import shared as members_shared
 from jaxcnn.training.output.records import member_directory
-from jaxcnn.training.output.workdir import write_manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,49 +116,43 @@ def ensemble_configs(spec: str, overrides: Sequence[str] = ()) -> list[Any]:
     return made
 
 
-def train_ensemble(
+def train_described(
     spec: str,
     workdir: str | Path,
     *,
     overrides: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
+    stop: StopSignals,
 ) -> Iterator[Report]:
-    """Trains all members; those that differ as `train.members` may differ, as one.
-
-    A report's `member` says whose it is. A member whose loss is not finite ends, the others go on.
-
-    Raises:
-      ValueError: as `train`, `read_ensemble` and `ensemble_configs`.
-      FloatingPointError: when all others have ended, if the loss of a member was not finite.
-    """
+    """`jaxcnn.training.train.train_ensemble`; signals to stop are noted in `stop`."""
     configs = ensemble_configs(spec, overrides)
-    by = members.usual_way()
+    mode = members.default_mode()
     groups = _groups(configs)
     shared = [
-        members_shared.share([configs[i] for i in group], alone=by == "vmap") for group in groups
+        members_shared.share([configs[i] for i in group], one_device=mode == "vmap")
+        for group in groups
     ]
     about = {"ensemble": Path(spec).name, "overrides": list(overrides)}
-    directory = members.claim_all(workdir, about, resume=resume, overwrite=overwrite)
-    write_manifest(directory, about, {"members": len(configs), "members_by": by})
+    facts = {"members": len(configs), "ensemble_mode": mode}
+    directory = members.open_all(workdir, about, facts, resume=resume, overwrite=overwrite)
     failed: dict[int, FloatingPointError] = {}
-    with StopSignals() as stop:
-        for group, parts in zip(groups, shared):
-            own: dict[int, FloatingPointError] = {}
-            reports = members.train_group(
-                [configs[i] for i in group],
-                [member_directory(directory, i) for i in group],
-                parts,
-                by,
-                stop,
-                own,
-                resume=resume,
-            )
-            for report in reports:
-                yield dataclasses.replace(report, member=group[report.member or 0])
-            failed |= {group[i]: error for i, error in own.items()}
-            if stop.received:
-                return
+    for group, common in zip(groups, shared):
+        own: dict[int, FloatingPointError] = {}
+        reports = members.train_group(
+            [configs[i] for i in group],
+            [member_directory(directory, i) for i in group],
+            common,
+            mode,
+            stop,
+            own,
+            resume=resume,
+        )
+        for report in reports:
+            yield dataclasses.replace(report, member=group[report.member or 0])
+        failed |= {group[i]: error for i, error in own.items()}
+        if stop.received:
+            return
     members.raise_failed(failed)
 
 

@@ -5,12 +5,12 @@ so on; "FIELD=a,b,c" is a run for each value of train.seed, train.init_seed, tra
 schedule.learning_rate. Each has a directory of its own, `WORKDIR/member_0` and so on, which is that
 of a run trained alone: it can be resumed, evaluated and exported by itself.
 
-`train.members_by` says how they are trained:
+`train.ensemble_mode` says how they are trained:
 
-  turn: one after another, through one compiled step; the default on a CPU, where a convolution
-    whose kernels differ within the batch is slow. A member equals the run alone bit for bit, and
-    for different learning rates too as far as the compiler rounds a rate that it is given like one
-    that it knows.
+  sequential: one after another, through one compiled step; the default on a CPU, where a
+    convolution whose kernels differ within the batch is slow. A member equals the run alone bit for
+    bit, and for different learning rates too as far as the compiler rounds a rate that it is given
+    like one that it knows.
   vmap: all members of a device make a step in one program; the default elsewhere. Members are
     spread over the devices, each on one of them. Sums within a step are then added up in another
     order: a member equals the run alone on one device to the rounding of float32, which training
@@ -20,6 +20,7 @@ of a run trained alone: it can be resumed, evaluated and exported by itself.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ from jaxcnn.training.config import validate
 from jaxcnn.training.config.files import override
 from jaxcnn.training.ensemble import lockstep
 from jaxcnn.training.ensemble import shared as members_shared
-from jaxcnn.training.loop import train_one
+from jaxcnn.training.loop import Run, train_one
 from jaxcnn.training.output.records import MANIFEST, member_directory
-from jaxcnn.training.output.workdir import claim, write_manifest
+from jaxcnn.training.output.workdir import delete_run, open_workdir
 
 RATE = "schedule.learning_rate"
 FIELDS = ("train.seed", "train.init_seed", "train.dropout_seed", RATE)
@@ -68,7 +69,7 @@ def member_configs(config: Any) -> list[Any]:
         one = copy.deepcopy(config)
         with one.unlocked():
             override(one, field, value.strip())
-            one.train.members = one.train.members_by = None
+            one.train.members = one.train.ensemble_mode = None
         validate(one)
         if any(one == other for other in made):
             raise ValueError(f"config.train.members is {text!r}; it has {value.strip()} twice")
@@ -77,7 +78,12 @@ def member_configs(config: Any) -> list[Any]:
 
 
 def train_members(
-    config: Any, workdir: str | Path, *, resume: bool = False, overwrite: bool = False
+    config: Any,
+    workdir: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    stop: StopSignals | None = None,
 ) -> Iterator[Report]:
     """`jaxcnn.training.train` of all members; a report's `member` says whose it is.
 
@@ -89,31 +95,36 @@ def train_members(
       FloatingPointError: when all others have ended, if the loss of a member was not finite.
     """
     configs = member_configs(config)
-    by = config.train.members_by or usual_way()
-    shared = members_shared.share(configs, alone=by == "vmap")
-    directory = claim_all(workdir, config, resume=resume, overwrite=overwrite)
-    write_manifest(directory, config, {"members": len(configs), "members_by": by})
-    failed: dict[int, FloatingPointError] = {}
+    mode = config.train.ensemble_mode or default_mode()
+    shared = members_shared.share(configs, one_device=mode == "vmap")
+    facts = {"members": len(configs), "ensemble_mode": mode}
+    directory = open_all(workdir, config, facts, resume=resume, overwrite=overwrite)
     directories = [member_directory(directory, i) for i in range(len(configs))]
-    with StopSignals() as stop:
-        yield from train_group(configs, directories, shared, by, stop, failed, resume=resume)
+    failed: lockstep.Failures = {}
+    stop = stop or StopSignals()
+    yield from train_group(configs, directories, shared, mode, stop, failed, resume=resume)
     raise_failed(failed)
 
 
-def usual_way() -> str:
-    """How members are trained unless it is said: see above."""
-    return "turn" if jax.default_backend() == "cpu" else "vmap"
+def default_mode() -> str:
+    """How members are trained unless the configuration says: see above."""
+    return "sequential" if jax.default_backend() == "cpu" else "vmap"
 
 
-def claim_all(
-    workdir: str | Path, config: Any, *, resume: bool = False, overwrite: bool = False
+def open_all(
+    workdir: str | Path,
+    config: Any,
+    facts: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> Path:
-    """`workdir.claim` of the directory of all; with `overwrite` its members' runs are deleted."""
-    directory = claim(workdir, config, resume=resume, overwrite=overwrite)
+    """`open_workdir` of the directory of all; with `overwrite` its members' runs are deleted."""
+    directory = open_workdir(workdir, config, facts, resume=resume, overwrite=overwrite)
     if overwrite:
         for old in directory.glob("member_*"):
             if (old / MANIFEST).is_file():
-                claim(old, config, overwrite=True)
+                delete_run(old)
     return directory
 
 
@@ -121,30 +132,35 @@ def train_group(
     configs: Sequence[Any],
     directories: Sequence[Path],
     shared: members_shared.Shared,
-    by: str,
+    mode: str,
     stop: StopSignals,
-    failed: dict[int, FloatingPointError],
+    failed: lockstep.Failures,
     *,
     resume: bool = False,
 ) -> Iterator[Report]:
-    """Trains runs that share their parts; a report's `member` counts them, as do keys of `failed`.
+    """Trains runs that share their programs; a report's `member` counts them, as keys of `failed`.
 
-    Whose loss is not finite is put into `failed`.
+    A run whose loss is not finite is put into `failed`, and the others go on.
     """
-    runs = [
-        train_one(one, directory, resume=resume, parts=parts)
-        for one, directory, parts in zip(
-            configs, directories, members_shared.make_parts(shared, by, stop)
-        )
+    programs = members_shared.make_programs(shared, lockstep=mode == "vmap")
+    options: list[dict[str, Any]] = [
+        {"resume": resume, "stop": stop, "experiment": experiment, "programs": own}
+        for experiment, own in zip(shared.experiments, programs)
     ]
-    try:
-        if by == "turn":
-            yield from lockstep.in_turn(runs, stop, failed)
-        else:
-            yield from lockstep.together(runs, shared, failed)
-    finally:
-        for run in runs:
-            run.close()
+    members = list(zip(configs, directories, options))
+    if mode == "vmap":
+        runs = [Run(config, directory, **own) for config, directory, own in members]
+        keys = [shared.key(i, run.key) for i, run in enumerate(runs)]
+        yield from lockstep.train_in_lockstep(runs, shared.step, keys, failed)
+        return
+    for i, (config, directory, own) in enumerate(members):
+        if stop.received:
+            return
+        try:
+            for report in train_one(config, directory, **own):
+                yield dataclasses.replace(report, member=i)
+        except FloatingPointError as error:
+            failed[i] = error
 
 
 def raise_failed(failed: Mapping[int, FloatingPointError]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,118 +12,99 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh
 
-from jaxcnn.runtime.stop import StopSignals
 from jaxcnn.training import engine, parallel
-from jaxcnn.training.build import Setup, make_setup
-from jaxcnn.training.config import Recorded
-from jaxcnn.training.optim import optimizers
+from jaxcnn.training.build import Experiment, build_experiment, make_optimizer
+from jaxcnn.training.config import TrackedConfig
+from jaxcnn.training.input import loaders
+from jaxcnn.training.loop import Programs
 from jaxcnn.training.optim.schedules import Schedule
-from jaxcnn.training.parts import Ask, Parts
-from jaxcnn.training.state import initialiser
 
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """`setups`, one a member, differ in the learning rate and the device only.
+    """What the members of an ensemble have in common.
 
-    `step` is the pure step; its key is that of the run, with `rates` (key, number of the member).
-    `fields` knows what has been read of the configuration.
+    Attributes:
+      experiments: one a member; they differ in the configuration's seeds, the learning rate and
+        the device only.
+      step: the pure step; its key is that of the run, with `rates` (key, number of the member).
+      rates: whether the members differ in the learning rate.
     """
 
-    fields: Recorded
-    setups: Sequence[Setup]
+    experiments: Sequence[Experiment]
     step: Callable
     rates: bool
 
+    def key(self, member: int, key: jax.Array) -> Any:
+        """What the step takes as the key, of a member's run."""
+        if not self.rates:
+            return key
+        mesh = self.experiments[member].mesh
+        return key, parallel.place_state(jnp.int32(member), mesh)
 
-def share(configs: Sequence[Any], *, alone: bool) -> Shared:
-    """Makes what the members share; with `alone` each is on one device."""
-    fields = Recorded(configs[0])
-    devices = list(parallel.make_mesh(fields.train.devices or None).devices.flat)
-    if alone:
+
+def share(configs: Sequence[Any], *, one_device: bool) -> Shared:
+    """Builds what the members share; with `one_device` each is on one device."""
+    tracked = TrackedConfig(configs[0])
+    devices = list(parallel.make_mesh(tracked.train.devices or None).devices.flat)
+    if one_device:
         single = copy.deepcopy(configs[0])
         with single.unlocked():
             single.train.update({"devices": 1, "parallel": "jit"})
-        one = Recorded(single)
-        setup = make_setup(one)
-        fields.share(one)
+        first = build_experiment(TrackedConfig(single))
+        tracked.share(first.config)
     else:
-        setup = make_setup(fields)
+        first = build_experiment(tracked)
     rates = len({config.schedule.learning_rate for config in configs}) > 1
-
-    def optimizer(config: Any, rate: Schedule | None = None):
-        return optimizers.make_optimizer(
-            config.optimizer,
-            config.schedule,
-            setup.total_steps,
-            len(setup.train_set) / setup.batch_size,
-            setup.shapes.params,
-            batch_size=setup.batch_size,
-            rate=rate,
-        )
-
-    setups = []
+    experiments = []
     for i, config in enumerate(configs):
-        changed: dict[str, Any] = {}
+        changed: dict[str, Any] = {"config": tracked.of(config)}
         if rates:
-            changed["optimizer"], changed["rate"] = optimizer(config)
-        if alone:
+            changed["optimizer"], changed["learning_rate"] = make_optimizer(
+                config, first.calendar, first.shapes.params
+            )
+        if one_device:
             changed["mesh"] = _mesh_of(devices[i * len(devices) // len(configs)])
-        setups.append(dataclasses.replace(setup, **changed))
+        experiments.append(dataclasses.replace(first, **changed))
+    step = _step_of_rates(configs[0], experiments) if rates else engine.pure_step(first)
+    return Shared(experiments, step, rates)
+
+
+def make_programs(shared: Shared, *, lockstep: bool) -> list[Programs]:
+    """The programs of each member's run; with `lockstep` without a step of its own."""
+    first = shared.experiments[0]
+    init = engine.compile_init(first)
+    train_step = engine.compile_train_step(first, pure=shared.step)
+    evaluations: dict[Mesh, tuple[Callable, Callable]] = {}
+    programs = []
+    for member, experiment in enumerate(shared.experiments):
+        if experiment.mesh not in evaluations:
+            evaluations[experiment.mesh] = (
+                engine.compile_eval_step(experiment),
+                loaders.eval_loader(experiment),
+            )
+        key_of = functools.partial(shared.key, member)
+        own = None if lockstep else train_step.with_key(key_of)
+        programs.append(Programs(init, own, *evaluations[experiment.mesh]))
+    return programs
+
+
+def _step_of_rates(config: Any, experiments: Sequence[Experiment]) -> Callable:
+    """The step for different rates: each is there as the run alone has it; the member chooses."""
+    first = experiments[0]
 
     def step(state, batch, key_and_member):
-        """Every member's rate is there as the run alone has it; the member chooses."""
         key, member = key_and_member
-        transform, _ = optimizer(
-            configs[0], lambda now: jnp.stack([one.rate(now) for one in setups])[member]
-        )
-        return engine.pure_step(setup, optimizer=transform)(state, batch, key)
 
-    return Shared(fields, setups, step if rates else engine.pure_step(setup), rates)
+        def rate(now: Any) -> jax.Array:
+            return jnp.stack([one.learning_rate(now) for one in experiments])[member]
+
+        chosen: Schedule = rate
+        transform, _ = make_optimizer(config, first.calendar, first.shapes.params, chosen)
+        return engine.pure_step(first, optimizer=transform)(state, batch, key)
+
+    return step
 
 
 def _mesh_of(device: jax.Device) -> Mesh:
     return jax.make_mesh((1,), (parallel.AXIS,), axis_types=(AxisType.Auto,), devices=[device])
-
-
-def make_parts(shared: Shared, by: str, stop: StopSignals) -> list[Parts]:
-    """The parts of each member's run."""
-    first = shared.setups[0]
-    ema = bool(first.ema_decay)
-    begin = initialiser(first.model, first.optimizer, first.image_shape, ema=ema)
-    compiled: dict[int, Callable] = {}
-    evaluations: dict[Mesh, Callable] = {}
-
-    def evaluate(setup: Setup) -> Callable:
-        if setup.mesh not in evaluations:
-            evaluations[setup.mesh] = engine.make_evaluate(setup)
-        return evaluations[setup.mesh]
-
-    def part(member: int) -> Parts:
-        def setup(fields: Recorded) -> Setup:
-            fields.share(shared.fields)
-            return shared.setups[member]
-
-        def compile_train(setup, state, step, key, feed):
-            key = (key, jnp.int32(member)) if shared.rates else key
-            if by == "turn":
-                return engine.compile_train(
-                    setup, state, step, key, feed, pure=shared.step, programs=compiled
-                )
-            key = parallel.place_state(key, setup.mesh)
-
-            def ask(state, step, count):
-                return Ask(state, feed.batch(step, count), key, step, count)
-
-            return ask, {"seconds": 0.0}
-
-        return Parts(
-            make_setup=setup,
-            begin=lambda setup, key: begin(key),
-            compile_train=compile_train,
-            make_evaluate=evaluate,
-            stop=lambda: contextlib.nullcontext(stop),
-            alone=False,
-        )
-
-    return [part(i) for i in range(len(shared.setups))]

@@ -1,4 +1,4 @@
-"""A loss or gradient that was not finite: the step is made again, and every layer looked at."""
+"""A loss or gradient that was not finite: the step is repeated, and every layer looked at."""
 
 from __future__ import annotations
 
@@ -13,58 +13,60 @@ import numpy as np
 import optax
 
 from jaxcnn.training import engine, parallel
-from jaxcnn.training.build import Setup
+from jaxcnn.training.build import Experiment
+from jaxcnn.training.clock import Calendar
 from jaxcnn.training.state import TrainState
 
 IMAGES = "the images"
 
 
-def describe(fetched: Mapping[str, Any], first: int) -> tuple[int, str] | None:
+def describe(fetched: Mapping[str, Any], first: int) -> tuple[int, str]:
     """(step, what was not finite in which steps) of the metrics of the steps from first + 1 on.
 
-    None if all was finite. Which of loss and gradient it was is not said: XLA may drop a NaN where
-    max(x, 0) is fused with what follows, so that one version's loss is finite and another's is not.
+    Which of loss and gradient it was is not said: XLA may drop a NaN where max(x, 0) is fused with
+    what follows, so that one version's loss is finite and another's is not.
     """
-    finite = np.atleast_1d(fetched["finite"][0])
-    bad = first + 1 + np.flatnonzero(finite == 0)
-    if not len(bad):
-        return None
+    bad = first + 1 + np.flatnonzero(np.atleast_1d(fetched["finite"][0]) == 0)
     which = f"step {bad[0]}" if len(bad) == 1 else f"steps {bad[0]} to {bad[-1]}"
     return int(bad[0]), f"the loss or its gradient is not finite at {which}"
 
 
-def make_again(
+def replay(
     step: int,
     state: TrainState,
     last: int,
-    setup: Setup,
-    run_steps: Callable,
-    observe: Callable[[TrainState, int], TrainState],
+    calendar: Calendar,
+    make_steps: Callable[[TrainState, int, int], TrainState],
 ) -> TrainState:
-    """The state after the step `last`, from an earlier one; `observe` does what follows a step."""
+    """The state after the step `last`, from that of an earlier one.
+
+    `make_steps(state, step, count)` makes `count` steps, in the same calls as the run made.
+    """
     while step < last:
-        count = setup.steps_at_once(step)
+        count = calendar.steps_at_once(step)
         count = count if step + count <= last else 1
-        state, _ = run_steps(state, step, count)
+        state = make_steps(state, step, count)
         step += count
-        state = observe(state, step)
     return state
 
 
-def first_bad(setup: Setup, state: TrainState, batch: Any, key: jax.Array) -> str:
+def find_nonfinite_layer(
+    experiment: Experiment, state: TrainState, batch: Any, key: jax.Array
+) -> str:
     """Which layer's values were the first that are not finite, in words.
 
     Args:
+      experiment: of the run.
       state: before the step, on the mesh.
       batch: of the step, on the mesh.
       key: of the run.
     """
     names: list[str] = []
-    model = _Watched(setup.model.clone(remat=False), names)
-    pure = engine.pure_step(setup, model=model, optimizer=_WATCHING, ema_decay=0.0)
-    step = parallel.parallelise(pure, setup.mode, setup.mesh)
+    model = _Watched(experiment.model.clone(remat=False), names)
+    pure = engine.pure_step(experiment, model=model, optimizer=_WATCHING, ema_decay=0.0)
+    step = parallel.parallelize(pure, experiment.mode, experiment.mesh)
     before = dataclasses.replace(state, opt_state=())
-    after, _ = step(before, batch, parallel.place_state(key, setup.mesh))
+    after, _ = step(before, batch, parallel.place_state(key, experiment.mesh))
     shares, gradients = jax.device_get((after.batch_stats, after.opt_state))
     for name, share in zip(names, shares):
         if share > 0:
@@ -72,7 +74,7 @@ def first_bad(setup: Setup, state: TrainState, batch: Any, key: jax.Array) -> st
     flagged = jax.tree_util.tree_leaves_with_path(gradients)
     bad = {jax.tree_util.keystr(p, simple=True, separator="/"): s for p, s in flagged if s > 0}
     if not bad:
-        return "made again, the step is finite"
+        return "repeated, the step is finite"
     # Backwards from the loss: the layer that came last.
     layers = {name: i for i, name in enumerate(names)}
     worst = max(bad, key=lambda path: layers.get(path.rpartition("/")[0], -1))

@@ -8,43 +8,43 @@ import numpy as np
 
 from jaxcnn.data.sets import Dataset
 from jaxcnn.layers import without_axis
-from jaxcnn.training.build import Setup
+from jaxcnn.training.build import Experiment
 from jaxcnn.training.input import loaders
 
 _EXAMPLES = 8
 _LARGEST = 30.0  # standard deviations; white is 2.8 of them from ImageNet's mean, 13 from MNIST's
 
 
-def check(setup: Setup, seed: int) -> None:
+def check(experiment: Experiment) -> None:
     """Checks images, labels, classes and splits against what the network and the loss take.
 
     Raises:
       ValueError: named, with the value and what would be right.
     """
-    classes = setup.train_set.num_classes
-    for name, split in (("training", setup.train_set), ("test", setup.test_set)):
+    classes = experiment.train_set.num_classes
+    for name, split in (("training", experiment.train_set), ("test", experiment.test_set)):
         if not len(split):
             raise ValueError(f"the {name} split has no examples")
         if isinstance(split, Dataset):
             _check_images(split.images[:_EXAMPLES], f"the {name} split's images")
             _check_labels(split.labels, classes, f"the {name} split's labels")
-    if isinstance(setup.train_set, Dataset):
-        present = np.unique(setup.train_set.labels)
+    if isinstance(experiment.train_set, Dataset):
+        present = np.unique(experiment.train_set.labels)
         if len(present) == 1 < classes:
             raise ValueError(
-                f"all {len(setup.train_set):,} training examples are of class {present[0]}; a "
+                f"all {len(experiment.train_set):,} training examples are of class {present[0]}; a "
                 "slice of a set that is sorted by class needs other bounds"
             )
-    batch = loaders.first_slots(setup, seed, min(_EXAMPLES, setup.batch_size))
+    batch = loaders.first_slots(experiment, min(_EXAMPLES, experiment.calendar.batch_size))
     _check_images(batch["image"], "the first batch's images")
-    if batch["image"].shape[1:] != setup.image_shape[1:]:
+    if batch["image"].shape[1:] != experiment.image_shape[1:]:
         raise ValueError(
             f"the first batch's images are {_by(batch['image'].shape[1:])}; the network is made "
-            f"for {_by(setup.image_shape[1:])}"
+            f"for {_by(experiment.image_shape[1:])}"
         )
     _check_labels(batch["label"], classes, "the first batch's labels")
-    _check_prepared(np.asarray(setup.prepare(batch, None)["image"]), setup)
-    _check_head(setup, classes)
+    _check_prepared(np.asarray(experiment.preprocess(batch, None)["image"]), experiment)
+    _check_head(experiment, classes)
 
 
 def _check_images(images: np.ndarray, what: str) -> None:
@@ -66,27 +66,37 @@ def _check_labels(labels: np.ndarray, classes: int, what: str) -> None:
         )
 
 
-def _check_prepared(images: np.ndarray, setup: Setup) -> None:
+def _check_prepared(images: np.ndarray, experiment: Experiment) -> None:
     """Of float images as the network gets them."""
-    how = f"with mean {setup.train_set.mean} and standard deviation {setup.train_set.std}"
+    how = f"with mean {experiment.train_set.mean} and standard deviation {experiment.train_set.std}"
     if not np.isfinite(images).all():
-        raise ValueError(f"the first batch is not finite once it is normalised {how}")
+        raise ValueError(f"the first batch is not finite once it is normalized {how}")
     if np.abs(images).max() > _LARGEST:
         raise ValueError(
             f"the first batch reaches from {images.min():.1f} to {images.max():.1f} once it is "
-            f"normalised {how}; both must be of pixels between 0 and 1"
+            f"normalized {how}; both must be of pixels between 0 and 1"
         )
 
 
-def _check_head(setup: Setup, classes: int) -> None:
-    """That the network's logits are as many as the classes."""
-    variables = {"params": setup.shapes.params, "batch_stats": setup.shapes.batch_stats}
-    images = jax.ShapeDtypeStruct(setup.image_shape, jnp.float32)
-    model = without_axis(setup.model)
-    logits = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
+def _check_head(experiment: Experiment, classes: int) -> None:
+    """That the network's logits are as many as the classes, and auxiliary heads are there."""
+    shapes = experiment.shapes
+    variables = {"params": shapes.params, "batch_stats": shapes.batch_stats}
+    images = jax.ShapeDtypeStruct(experiment.image_shape, jnp.float32)
+    model = without_axis(experiment.model)
+    logits, endpoints = jax.eval_shape(
+        lambda v, x: model.apply(v, x, train=False, mutable=["endpoints"]), variables, images
+    )
     if logits.shape[-1] != classes:
         raise ValueError(
             f"the network has {logits.shape[-1]} outputs; the training set has {classes} classes"
+        )
+    if experiment.aux_weight and not any(
+        name.startswith("aux") for name in endpoints.get("endpoints", {})
+    ):
+        raise ValueError(
+            f"config.loss.aux_weight is {experiment.aux_weight}, but "
+            f"{experiment.config.model.name!r} has no auxiliary heads"
         )
 
 

@@ -18,20 +18,20 @@ from jaxcnn.data.loader import resident, streaming
 from jaxcnn.data.sets import Dataset
 from jaxcnn.runtime import distributed
 from jaxcnn.training import parallel
-from jaxcnn.training.build import Setup
+from jaxcnn.training.build import Experiment
 from jaxcnn.training.output.workdir import BAD_RECORDS, bad_records_path
 
 Batch = dict[str, Any]
 
 
-class Feed(Protocol):
+class BatchLoader(Protocol):
     """Training batches, on the device."""
 
     def batch(self, step: int, count: int) -> Batch:
         """The batch of a step, or stacked those of several."""
 
-    def waited(self) -> dict[str, float]:
-        """`data_wait_ms`: mean wait for a batch since the last call. Empty for a resident set."""
+    def data_wait(self) -> dict[str, float]:
+        """`data_wait_ms`: mean wait for a batch since the last call. Empty for a set in memory."""
 
     def notice(self) -> str | None:
         """A line on the records that cannot be read, if there are more than at the last call."""
@@ -40,30 +40,26 @@ class Feed(Protocol):
         """Ends what prepares batches."""
 
 
-def open_train(setup: Setup, seed: int, step: int, directory: Path | None) -> Feed:
+def train_loader(experiment: Experiment, step: int, directory: Path | None) -> BatchLoader:
     """The training batches from a step on; bad records are written to the directory."""
-    if setup.stream is None:
-        return _Resident(setup, seed)
-    return _Streamed(setup, seed, step, directory)
+    if experiment.stream is None:
+        return _ResidentLoader(experiment)
+    return _StreamingLoader(experiment, step, directory)
 
 
-def open_test(setup: Setup) -> Callable[[], Iterator[Batch]]:
+def eval_loader(experiment: Experiment) -> Callable[[], Iterator[Batch]]:
     """A function that goes through the test set once, with masks, on the device."""
-    test_set, stream, mesh, size = (
-        setup.test_set,
-        setup.stream,
-        setup.mesh,
-        setup.eval_batch_size,
-    )
+    test_set, stream, mesh = experiment.test_set, experiment.stream, experiment.mesh
+    size, total = experiment.config.eval.batch_size, len(test_set)
     if isinstance(test_set, Dataset):
         placed = parallel.place_batch(_whole(test_set), mesh)
         return lambda: (
             placed | parallel.place_batch(batch, mesh)
-            for batch in resident.eval_batches(len(test_set), size)
+            for batch in resident.eval_batches(total, size)
         )
     assert stream is not None
 
-    total, count = len(test_set), distributed.count()
+    count = distributed.count()
     places = streaming.share(total, distributed.number(), count)
     steps = -(-max(len(streaming.share(total, i, count)) for i in range(count)) // (size // count))
 
@@ -71,28 +67,28 @@ def open_test(setup: Setup) -> Callable[[], Iterator[Batch]]:
         source = streaming.Evaluation(
             test_set, size // count, stream.eval_size, stream.eval_resize, places
         )
-        with streaming.Prefetch(source, steps, stream.workers, _placing(setup)) as found:
-            yield from found
+        with streaming.Prefetch(source, steps, stream.workers, _placing(experiment)) as prefetched:
+            yield from prefetched
 
     return batches
 
 
-def first_slots(setup: Setup, seed: int, count: int) -> Batch:
+def first_slots(experiment: Experiment, count: int) -> Batch:
     """The first examples of the first step's batch, on the host: "image", "label", "slot"."""
-    train_set, slots = setup.train_set, range(count)
+    train_set, slots = experiment.train_set, range(count)
     if isinstance(train_set, Dataset):
-        index = resident.batch_indices(seed, 0, len(train_set), setup.batch_size)[:count]
-        found = {"image": train_set.images[index], "label": train_set.labels[index]}
+        seed, batch_size = experiment.config.train.seed, experiment.calendar.batch_size
+        index = resident.batch_indices(seed, 0, len(train_set), batch_size)[:count]
+        batch = {"image": train_set.images[index], "label": train_set.labels[index]}
         if train_set.boxes is not None:
-            found["box"] = train_set.boxes[index]
-        return found | {"slot": np.arange(count, dtype=np.int32)}
-    source = _training(setup, seed, BadRecords(len(train_set)), slots)
-    return streaming.make_batch(source, 0)
+            batch["box"] = train_set.boxes[index]
+        return batch | {"slot": np.arange(count, dtype=np.int32)}
+    return streaming.make_batch(_training(experiment, BadRecords(len(train_set)), slots), 0)
 
 
-def first_examples(setup: Setup, limit: int) -> tuple[np.ndarray, np.ndarray]:
+def first_examples(experiment: Experiment, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Images u8[N,H,W,C] as they are evaluated and labels i32[N] of the first test examples."""
-    test_set, stream = setup.test_set, setup.stream
+    test_set, stream = experiment.test_set, experiment.stream
     if isinstance(test_set, Dataset):
         return test_set.images[:limit], test_set.labels[:limit]
     assert stream is not None
@@ -103,31 +99,32 @@ def first_examples(setup: Setup, limit: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _whole(dataset: Dataset) -> Batch:
-    found = {"images": dataset.images, "labels": dataset.labels, "boxes": dataset.boxes}
-    return {name: values for name, values in found.items() if values is not None}
+    arrays = {"images": dataset.images, "labels": dataset.labels, "boxes": dataset.boxes}
+    return {name: values for name, values in arrays.items() if values is not None}
 
 
-def _placing(setup: Setup) -> Callable[[streaming.Batch], Batch]:
-    return lambda batch: parallel.place_share(batch, setup.mesh)
+def _placing(experiment: Experiment) -> Callable[[streaming.Batch], Batch]:
+    return lambda batch: parallel.place_shard(batch, experiment.mesh)
 
 
-class _Resident:
-    def __init__(self, setup: Setup, seed: int):
-        assert isinstance(setup.train_set, Dataset)
-        self._setup, self._seed, self._size = setup, seed, len(setup.train_set)
-        self._whole = parallel.place_batch(_whole(setup.train_set), setup.mesh)
+class _ResidentLoader:
+    def __init__(self, experiment: Experiment):
+        assert isinstance(experiment.train_set, Dataset)
+        self._seed, self._size = experiment.config.train.seed, len(experiment.train_set)
+        self._batch_size, self._mesh = experiment.calendar.batch_size, experiment.mesh
+        self._whole = parallel.place_batch(_whole(experiment.train_set), experiment.mesh)
 
     def batch(self, step: int, count: int) -> Batch:
-        size, examples = self._size, self._setup.batch_size
+        size, examples = self._size, self._batch_size
         steps = range(step, step + count)
         index = np.stack([resident.batch_indices(self._seed, s, size, examples) for s in steps])
         slot = np.broadcast_to(np.arange(examples, dtype=np.int32), index.shape)
         batch = {"index": index, "slot": slot}
         if count == 1:
             batch = {name: value[0] for name, value in batch.items()}
-        return self._whole | parallel.place_batch(batch, self._setup.mesh, stacked=count > 1)
+        return self._whole | parallel.place_batch(batch, self._mesh, stacked=count > 1)
 
-    def waited(self) -> dict[str, float]:
+    def data_wait(self) -> dict[str, float]:
         return {}
 
     def notice(self) -> str | None:
@@ -138,28 +135,29 @@ class _Resident:
 
 
 def _training(
-    setup: Setup, seed: int, bad: BadRecords, slots: range | None = None
+    experiment: Experiment, bad: BadRecords, slots: range | None = None
 ) -> streaming.Training:
-    train_set, stream = setup.train_set, setup.stream
+    train_set, stream = experiment.train_set, experiment.stream
     assert stream is not None and not isinstance(train_set, Dataset)
-    size = stream.image_size
-    crop = crops.training_crop(stream.crop, size)
-    return streaming.Training(train_set, seed, setup.batch_size, size, crop, bad, slots)
+    seed, batch_size = experiment.config.train.seed, experiment.calendar.batch_size
+    crop = crops.training_crop(stream.crop, stream.image_size)
+    return streaming.Training(train_set, seed, batch_size, stream.image_size, crop, bad, slots)
 
 
-class _Streamed:
-    def __init__(self, setup: Setup, seed: int, step: int, directory: Path | None):
-        stream = setup.stream
+class _StreamingLoader:
+    def __init__(self, experiment: Experiment, step: int, directory: Path | None):
+        stream = experiment.stream
         assert stream is not None
         path = None if directory is None else bad_records_path(directory, distributed.number())
-        self._size, self._told = len(setup.train_set), 0
+        self._size, self._reported = len(experiment.train_set), 0
         self._bad = BadRecords(self._size, path)
-        slots = streaming.share(setup.batch_size, distributed.number(), distributed.count())
-        source = _training(setup, seed, self._bad, slots)
+        batch_size, total_steps = experiment.calendar.batch_size, experiment.calendar.total_steps
+        slots = streaming.share(batch_size, distributed.number(), distributed.count())
+        source = _training(experiment, self._bad, slots)
         self._batches = streaming.Prefetch(
-            source, setup.total_steps, stream.workers, _placing(setup)
+            source, total_steps, stream.workers, _placing(experiment)
         )
-        if step < setup.total_steps:
+        if step < total_steps:
             self._batches.begin(step)
         self._seconds, self._times = 0.0, 0
 
@@ -171,16 +169,16 @@ class _Streamed:
         self._times += 1
         return batch
 
-    def waited(self) -> dict[str, float]:
+    def data_wait(self) -> dict[str, float]:
         milliseconds = 1000 * self._seconds / max(1, self._times)
         self._seconds, self._times = 0.0, 0
         return {"data_wait_ms": milliseconds}
 
     def notice(self) -> str | None:
-        if len(self._bad) == self._told:
+        if len(self._bad) == self._reported:
             return None
-        self._told = len(self._bad)
-        records = f"{self._told} record{'s' * (self._told > 1)} of {self._size:,}"
+        self._reported = len(self._bad)
+        records = f"{self._reported} record{'s' * (self._reported > 1)} of {self._size:,}"
         return f"{records} cannot be read; {BAD_RECORDS} names them, others stand in for them"
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""From a batch of indices to what the network takes, on the device: the `prepare` of a step."""
+"""From a batch of indices to what the network takes, on the device: the `preprocess` of a step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxcnn.data.sets import Dataset, EncodedSet
 
 Array = jax.Array
 Batch = Mapping[str, Array]
-Prepare = Callable[[Batch, Array | None], Batch]
+Preprocess = Callable[[Batch, Array | None], Batch]
 
 # An example's mixing has a key that no augmentation step has.
 _MIXING = 1 << 16
@@ -31,21 +31,21 @@ def gather(batch: Batch, keys: Array | None = None) -> dict[str, Array]:
     return {name: batch[whole][index] for name, whole in sets.items() if whole in batch}
 
 
-def make_prepare(
+def make_preprocess(
     dataset: Dataset | EncodedSet,
     steps: Sequence[tuple[str, Any]],
     *,
     mixup: float = 0.0,
     cutmix: float = 0.0,
-) -> Prepare:
-    """Makes `prepare(batch, keys) -> {"image": f32[N,H,W,C], "label": i32[N]}`.
+) -> Preprocess:
+    """Makes `preprocess(batch, keys) -> {"image": f32[N,H,W,C], "label": i32[N]}`.
 
-    With keys, in training, images are augmented and normalised, without only normalised. Where
+    With keys, in training, images are augmented and normalized, without only normalized. Where
     training mixes examples there is a "target" f32[N,K] too, and a label is the example's own. The
     boxes of a set that has them come as "box" f32[N,M,4], in training as far as they are visible.
 
     Args:
-      dataset: whose mean and standard deviation the images are normalised with.
+      dataset: whose mean and standard deviation the images are normalized with.
       steps: pairs of name and amount, see `jaxcnn.data.augment.pipeline.make_prepare`.
       mixup, cutmix: see `jaxcnn.data.augment.mixing.mix`.
 
@@ -69,7 +69,7 @@ def make_prepare(
             raise ValueError("config.data.mixup and cutmix must be 0 where boxes are learnt")
     classes = dataset.num_classes
 
-    def prepare(batch: Mapping[str, jax.Array], keys: jax.Array | None = None):
+    def preprocess(batch: Mapping[str, jax.Array], keys: jax.Array | None = None):
         ready = gather(batch)
         image, label = images(ready["image"], keys), ready["label"]
         if move is not None and "box" in ready:
@@ -83,4 +83,4 @@ def make_prepare(
         image, target = mixing.mix(keys, image, label, classes, mixup=mixup, cutmix=cutmix)
         return {"image": image, "label": label, "target": target}
 
-    return prepare
+    return preprocess

@@ -12,10 +12,10 @@ from jaxcnn.data.catalog import open_encoded
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.sets import Dataset, EncodedSet
 from jaxcnn.models.registry import create_model, model_info
-from jaxcnn.training.config import Recorded
+from jaxcnn.training.config import TrackedConfig
 
-# The centre crop is this share of the resized image's shorter side: 224 of 256.
-_CENTRE = 0.875
+# The center crop is this share of the resized image's shorter side: 224 of 256.
+_CENTER_CROP = 0.875
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Stream:
 
 
 def open_sets(
-    config: Recorded,
+    config: TrackedConfig,
 ) -> tuple[Dataset, Dataset, None] | tuple[EncodedSet, EncodedSet, Stream]:
     """(training set, test set, how they are streamed) of `config.data`, checked.
 
@@ -64,13 +64,13 @@ def image_shape(dataset: Dataset | EncodedSet, stream: Stream | None) -> tuple[i
     return stream.image_size, stream.image_size, 3
 
 
-def normalised_for(model: nn.Module, photos: Dataset | EncodedSet) -> Dataset | EncodedSet:
+def normalized_for(model: nn.Module, photos: Dataset | EncodedSet) -> Dataset | EncodedSet:
     """The set with the mean and standard deviation of the network's own, where it has them."""
     own = {name: getattr(model, name) for name in ("mean", "std") if hasattr(model, name)}
     return dataclasses.replace(photos, **own)
 
 
-def preprocessing(config: Recorded) -> tuple[Preprocessing, tuple[str, ...]]:
+def preprocessing(config: TrackedConfig) -> tuple[Preprocessing, tuple[str, ...]]:
     """How a run prepares an image to evaluate it, and the names of its classes.
 
     Raises as `open_sets`.
@@ -86,17 +86,17 @@ def preprocessing(config: Recorded) -> tuple[Preprocessing, tuple[str, ...]]:
     while int(size / crop) < resize:  # rounded the other way
         crop = math.nextafter(crop, 0)
     model = create_model(config.model.name, **dict(config.model.options))
-    photos = normalised_for(model, open_encoded(data.source, data.train_split, data.dir))
+    photos = normalized_for(model, open_encoded(data.source, data.train_split, data.dir))
     return Preprocessing(size, crop, "bilinear", photos.mean, photos.std), photos.class_names
 
 
-def _stream(config: Recorded) -> Stream:
+def _stream(config: TrackedConfig) -> Stream:
     data = config.data
     size = data.image_size
     if size is None:
         size = model_info(config.model.name).known_input_size()[0]
     eval_size = data.eval_size or size
-    resize = data.eval_resize or round(eval_size / _CENTRE)
+    resize = data.eval_resize or round(eval_size / _CENTER_CROP)
     stream = Stream(size, data.crop or "inception", eval_size, resize, data.workers or 0)
     for field in ("image_size", "eval_size", "eval_resize"):
         if getattr(stream, field) < 1:
@@ -117,10 +117,10 @@ def _check_alike(what: str, train: object, test: object) -> None:
 
 
 def with_boxes(dataset: Dataset | EncodedSet, weight: float, split: str) -> Dataset | EncodedSet:
-    """The set with its boxes if they are learnt, else without them.
+    """The set with its boxes if they are learned, else without them.
 
     Raises:
-      ValueError: they are learnt and the set has none.
+      ValueError: they are learned and the set has none.
     """
     if not weight:
         return dataset.without_boxes()

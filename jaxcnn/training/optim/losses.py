@@ -1,11 +1,11 @@
 """Losses: one number per example, in float32; that of a box head beside the classifier's.
 
-A network with `box_head` says beside its logits four numbers, the box's centre x, centre y, width
+A network with `box_head` says beside its logits four numbers, the box's center x, center y, width
 and height in shares of what it sees: "scr" once for all classes, "pcr" for each class (single-class
 and per-class regression, Simonyan & Zisserman 2015, arXiv 1409.1556, appendix A.1). The head is a
 dense layer on the features that the classifier takes; `config.loss.box_weight` switches it on.
 
-Where this differs from the appendix: class and box are learnt by one network at once, from the sum
+Where this differs from the appendix: class and box are learned by one network at once, from the sum
 of both losses, where VGG trains a second network on boxes alone, begun from the classifier's
 weights (`config.model.weights` begins one here, too). Boxes of several views are not merged.
 """
@@ -113,7 +113,7 @@ def box_loss(boxes: Array, labels: Array, truth: Array) -> Array:
     Args:
       boxes: of the box head, f32[N,4] or f32[N,4K]; of the latter the label's count.
       labels: i32[N]; one outside the classes gives NaN.
-      truth: f32[N,M,4]; the first box that has an area is learnt. Without one the loss is 0.
+      truth: f32[N,M,4]; the first box that has an area is learned. Without one the loss is 0.
     """
     each = boxes.reshape(len(boxes), -1, 4)
     if each.shape[1] == 1:
@@ -127,7 +127,7 @@ def box_loss(boxes: Array, labels: Array, truth: Array) -> Array:
 
 
 def box_losses(logits: Array, changed: Mapping[str, Any], batch: Mapping[str, Array]) -> dict:
-    """`box_loss` and the localisation errors of a batch, each f32[N].
+    """`box_loss` and the localization errors of a batch, each f32[N].
 
     `changed` is what the network's `apply` returned besides the logits.
     """

@@ -30,11 +30,11 @@ import optax
 from optax import contrib
 
 from jaxcnn._checks import near, one_of, require
+from jaxcnn.training.config.schema import UNITS
 
 Config = Mapping[str, Any]
 Schedule = Callable[[Any], jax.Array]
 
-UNITS = ("steps", "epochs", "examples", "percent")
 SCHEDULES = (*("constant", "step", "exponential", "cosine", "polynomial", "one_cycle", "plateau"),)
 WARMUPS = ("linear", "constant")
 _FIELDS = (

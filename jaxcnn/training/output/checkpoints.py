@@ -39,6 +39,9 @@ class Checkpoints:
             max_to_keep=keep,
             create=True,
             enable_async_checkpointing=distributed.count() == 1,
+            # Folders that cannot be made are an error here and now. In the background Orbax's
+            # threads would wait for them for minutes, and the process with them.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=True,  # of a process that was killed while it wrote
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -94,7 +97,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 folder = self.directory / str(step) / "state"
-                distributed.first_does(functools.partial(_check_arrays, folder))
+                distributed.on_first_process(functools.partial(_check_arrays, folder))
                 state, meta = self.restore(step, like)
             except Exception as error:  # Orbax raises whatever its parts raise
                 failed[step] = _first_line(error)
@@ -145,7 +148,7 @@ class Checkpoints:
             target.parent.mkdir(exist_ok=True)
             (self.directory / str(step)).rename(target)
 
-        distributed.first_does(move)
+        distributed.on_first_process(move)
         self._manager.reload()
         return (
             f"the checkpoint of step {step} cannot be read ({why}) and is now {target}; going on "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxcnn._files import write_text
-from jaxcnn.training.output.wandb import WandbRows
+from jaxcnn.training.output.trackers import WandbRows
 
 JSONL = "metrics.jsonl"
 CSV = "metrics.csv"
@@ -32,7 +33,7 @@ COLUMNS = (
 
 def score(values: Mapping[str, Any]) -> float:
     """The error of an evaluation by which the best one is chosen: of class and box where both are
-    learnt, else of the class."""
+    learned, else of the class."""
     return values.get(_LOCALIZATION[0], values["top1_error"])
 
 
@@ -47,8 +48,6 @@ class MetricsFiles:
     """
 
     def __init__(self, workdir: Path, after: int | None = None, *, write: bool = True):
-        from tensorboardX import SummaryWriter
-
         kept = [] if after is None else [r for r in read_rows(workdir) if r["step"] <= after]
         self.best = min((score(r) for r in kept if r["kind"] == "eval"), default=None)
         self._write = write
@@ -62,9 +61,7 @@ class MetricsFiles:
         self._csv = csv.DictWriter(self._csv_file, COLUMNS, lineterminator="\n")
         self._csv.writerows(kept)
         self._csv_file.flush()
-        self._events = SummaryWriter(
-            str(workdir / TENSORBOARD), purge_step=None if after is None else after + 1
-        )
+        self._events = _TensorBoard(workdir / TENSORBOARD, after)
 
     def write(self, kind: str, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Adds a row to all three."""
@@ -76,27 +73,74 @@ class MetricsFiles:
         unknown = set(row) - set(COLUMNS)
         if unknown:
             raise ValueError(f"no column for {', '.join(sorted(unknown))}")
-        try:
+        with _naming(f"the metrics of step {step}", self._jsonl.name):
             self._jsonl.write(json.dumps(row) + "\n")
             self._jsonl.flush()
             self._csv.writerow(row)
             self._csv_file.flush()
-        except OSError as error:
-            text = f"cannot write the metrics of step {step} ({error.strerror})"
-            raise OSError(error.errno, text, self._jsonl.name) from error
-        for name, value in values.items():
-            self._events.add_scalar(f"{kind}/{name}", value, step)
+        with _naming(f"the metrics of step {step}", self._events.folder):
+            self._events.write(kind, step, values)
         if self.wandb is not None:
             self.wandb.write(kind, step, values)
+
+    def flush(self) -> None:
+        """Puts TensorBoard's events on the disk; the rows of the other files are there already."""
+        if self._write:
+            with _naming("TensorBoard's events", self._events.folder):
+                self._events.flush()
 
     def close(self) -> None:
         if not self._write:
             return
         for file in (self._jsonl, self._csv_file, self._events):
-            with contextlib.suppress(OSError):  # every row was flushed, or its error told
+            with contextlib.suppress(OSError):  # every row was flushed, or its error raised
                 file.close()
         if self.wandb is not None:
             self.wandb.close()
+
+
+class _TensorBoard:
+    """Events in a folder, written by the thread that trains: what fails is raised here.
+
+    With `after`, the step that a run is resumed from, events of later steps count as deleted.
+    """
+
+    def __init__(self, folder: Path, after: int | None = None):
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self._scalar, self._event = folder, summary.scalar, event_pb2.Event
+        self._events = event_file_writer.EventsWriter(str(folder / "events"))
+        if after is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._add(step=after + 1, session_log=start)
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Adds the values of a row as `kind/name`."""
+        for name, value in values.items():
+            self._add(step=step, summary=self._scalar(f"{kind}/{name}", value))
+
+    def flush(self) -> None:
+        """Puts what was written on the disk."""
+        self._events.flush()
+
+    def close(self) -> None:
+        """Flushes, and ends."""
+        self._events.close()
+
+    def _add(self, **fields: Any) -> None:
+        self._events.write_event(self._event(wall_time=time.time(), **fields))
+
+
+@contextlib.contextmanager
+def _naming(what: str, where: str | Path) -> Iterator[None]:
+    """An OSError within says what could not be written, and where."""
+    try:
+        yield
+    except OSError as error:
+        text = f"cannot write {what} ({error.strerror})"
+        raise OSError(error.errno, text, str(where)) from error
 
 
 def read_rows(workdir: str | Path) -> list[dict[str, Any]]:

@@ -9,21 +9,29 @@ from typing import Any
 
 from jaxcnn._files import local_path
 from jaxcnn.reporting.compare_runs import Run
-from jaxcnn.training.config.schema import leaves
+from jaxcnn.training.config.schema import leaves, with_present_names
 from jaxcnn.training.output.metrics_files import read_rows, score
 
 MANIFEST = "config.json"
 
 
 def read_manifest(workdir: Path) -> dict[str, Any]:
-    """What `workdir.write_manifest` wrote. Raises ValueError if it is not such a file."""
+    """What `workdir.write_manifest` wrote, its configuration's fields by their present names.
+
+    Raises:
+      ValueError: it is not such a file, or there is none.
+    """
     path = workdir / MANIFEST
+    if not path.is_file():
+        raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     try:
         content = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or "config" not in content or "jaxcnn" not in content:
+    if not isinstance(content, dict) or not {"config", "jaxcnn"} <= content.keys():
         raise ValueError(f"{path} is not the manifest of a run; nothing was changed")
+    if isinstance(content["config"], dict):
+        content["config"] = with_present_names(content["config"])
     return content
 
 

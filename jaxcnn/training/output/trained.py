@@ -1,4 +1,4 @@
-"""What a run has learnt: the variables of a checkpoint, and what is needed to use them."""
+"""What a run has learned: the variables of a checkpoint, and what is needed to use them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxcnn._files import local_path
 from jaxcnn.data.preprocessing import Preprocessing, from_dict
-from jaxcnn.training.config.checks import Recorded
+from jaxcnn.training.config.checks import TrackedConfig
 from jaxcnn.training.input import sets
 from jaxcnn.training.output.checkpoints import Checkpoints
 from jaxcnn.training.output.records import MANIFEST, read_manifest
@@ -22,7 +22,7 @@ from jaxcnn.training.output.workdir import BEST, CHECKPOINTS
 _FOLDERS = {"best": BEST, "newest": CHECKPOINTS}
 
 
-class Learnt(NamedTuple):
+class TrainedModel(NamedTuple):
     """A network after training: id, fields of its module, variables, and what its data were."""
 
     model: str
@@ -33,7 +33,7 @@ class Learnt(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
+def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
     """Reads a run's best checkpoint, or its newest one, onto one device.
 
     The running average is taken where the run has one. The directory is all that is needed; of runs
@@ -54,9 +54,9 @@ def read_run(workdir: str | Path, checkpoint: str = "best") -> Learnt:
         preprocessing = from_dict(manifest["preprocessing"])
         class_names = tuple(manifest["class_names"])
     else:
-        preprocessing, class_names = sets.preprocessing(Recorded(config))
+        preprocessing, class_names = sets.preprocessing(TrackedConfig(config))
     held = state if state["ema"] is None else state["ema"]
-    return Learnt(
+    return TrainedModel(
         config["model"]["name"],
         dict(config["model"]["options"]),
         {"params": held["params"], "batch_stats": held["batch_stats"]},

@@ -20,9 +20,9 @@ from jaxcnn._files import local_path, write_text
 from jaxcnn.data import preprocessing
 from jaxcnn.reporting import curves, samples
 from jaxcnn.runtime import distributed
-from jaxcnn.training.config import Recorded, differences
+from jaxcnn.training.config import TrackedConfig, differences
 from jaxcnn.training.input import sets
-from jaxcnn.training.output import checkpoints, metrics_files, profiling, wandb
+from jaxcnn.training.output import checkpoints, metrics_files, profiling, trackers
 from jaxcnn.training.output.records import MANIFEST, read_manifest
 
 CHECKPOINTS = "checkpoints"
@@ -36,7 +36,7 @@ _FILES = (
     curves.CURVES,
     samples.PREDICTIONS,
     BAD_RECORDS,
-    wandb.ID,
+    trackers.ID,
 )
 _OTHERS_FILES = "bad_records_*.jsonl"
 _FOLDERS = (CHECKPOINTS, BEST, metrics_files.TENSORBOARD, checkpoints.UNREADABLE, profiling.FOLDER)
@@ -49,36 +49,68 @@ def bad_records_path(workdir: Path, process: int) -> Path:
     return path.with_name(f"{path.stem}_{process}{path.suffix}") if process else path
 
 
-def claim(
+def check_workdir(
     workdir: str | Path, config: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
 ) -> Path:
-    """Makes the directory ready for a run, and returns its absolute path.
+    """Whether a run may use the directory; returns its absolute path, and changes nothing.
 
     A directory without a run of this program is taken as it is. One that holds a run is refused
-    unless told to resume it, or to overwrite it: then what this program wrote there is deleted, and
-    nothing else.
+    unless it is to be resumed or overwritten.
 
     Raises:
       ValueError: the directory holds a run and neither was asked for, or both; it is resumed with
         a configuration that would give other results; or it has files of the names used here that
         are not known to be a run's.
-      PermissionError, OSError: it cannot be made or written to.
     """
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other")
     workdir = local_path(workdir).absolute()
-    distributed.first_does(lambda: _claim(workdir, config, resume, overwrite))
+    distributed.on_first_process(lambda: _check(workdir, config, resume, overwrite))
     return workdir
 
 
-def _claim(workdir: Path, config: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
-    _check_writable(workdir)
-    manifest = workdir / MANIFEST
-    if not manifest.exists():
-        strange = [name for name in (*_FILES, *_FOLDERS) if (workdir / name).exists()]
-        if strange:
+def open_workdir(
+    workdir: str | Path,
+    config: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Makes the directory a run's: first of all its manifest is written, atomically.
+
+    With `overwrite` what this program wrote there is deleted before, and nothing else.
+
+    Raises:
+      ValueError: as `check_workdir`.
+      PermissionError, OSError: it cannot be made or written to.
+    """
+    workdir = check_workdir(workdir, config, resume=resume, overwrite=overwrite)
+
+    def take() -> None:
+        _check_writable(workdir)
+        if overwrite and (workdir / MANIFEST).exists():
+            delete_run(workdir)
+        write_manifest(workdir, config, facts)
+
+    distributed.on_first_process(take)
+    return workdir
+
+
+def has_checkpoints(workdir: Path) -> bool:
+    """Whether there is something to resume from."""
+    folder = workdir / CHECKPOINTS
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+
+
+def _check(workdir: Path, config: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"workdir {workdir} is not a directory")
+    if not (workdir / MANIFEST).exists():
+        foreign = [name for name in (*_FILES, *_FOLDERS) if _holds_files(workdir / name)]
+        if foreign:
             raise ValueError(
-                f"{workdir} holds {strange[0]!r} but no {MANIFEST} of a run; nothing was changed: "
+                f"{workdir} holds {foreign[0]!r} but no {MANIFEST} of a run; nothing was changed: "
                 "choose another workdir"
             )
     elif resume:
@@ -89,12 +121,20 @@ def _claim(workdir: Path, config: Mapping[str, Any], resume: bool, overwrite: bo
             )
         _check_classes(workdir, read_manifest(workdir), config)
     elif overwrite:
-        _delete_run(workdir)
+        read_manifest(workdir)
+        _check_links(workdir)
     else:
         raise ValueError(
             f"{workdir} already holds a run; resume it (--resume), overwrite it (--overwrite) or "
             "choose another workdir"
         )
+
+
+def _holds_files(path: Path) -> bool:
+    """Whether it is a file, or a folder with one: a start that was killed leaves empty folders."""
+    if path.is_dir() and not path.is_symlink():
+        return any(not below.is_dir() for below in path.rglob("*"))
+    return path.exists()
 
 
 def write_manifest(workdir: Path, config: Any, facts: Mapping[str, Any]) -> None:
@@ -122,7 +162,7 @@ def describe_data(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "data" not in config:
         return {}
-    how, class_names = sets.preprocessing(Recorded(config))
+    how, class_names = sets.preprocessing(TrackedConfig(config))
     return {
         "class_names": list(class_names),
         "preprocessing": preprocessing.to_dict(how),
@@ -163,8 +203,6 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_writable(workdir: Path) -> None:
-    if workdir.exists() and not workdir.is_dir():
-        raise ValueError(f"workdir {workdir} is not a directory")
     probe = workdir / f".writable-{uuid.uuid4().hex}"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -175,15 +213,19 @@ def _check_writable(workdir: Path) -> None:
         raise type(error)(error.errno, text, str(workdir)) from error
 
 
-def _delete_run(workdir: Path) -> None:
+def delete_run(workdir: Path) -> None:
     """Deletes what a run writes, the manifest last: a half-deleted run is still known as one."""
     read_manifest(workdir)
-    folders = [workdir / name for name in _FOLDERS if (workdir / name).exists()]
-    for folder in folders:
-        if folder.is_symlink():
-            raise ValueError(f"{folder} is a link; nothing was deleted")
+    _check_links(workdir)
     for path in (*(workdir / name for name in _FILES), *workdir.glob(_OTHERS_FILES)):
         path.unlink(missing_ok=True)
-    for folder in folders:
-        shutil.rmtree(folder)
+    for name in _FOLDERS:
+        if (workdir / name).exists():
+            shutil.rmtree(workdir / name)
     (workdir / MANIFEST).unlink()
+
+
+def _check_links(workdir: Path) -> None:
+    for name in _FOLDERS:
+        if (workdir / name).is_symlink():
+            raise ValueError(f"{workdir / name} is a link; nothing was deleted")

@@ -1,4 +1,4 @@
-"""A run's rows on Weights & Biases, where that is installed and asked for (`log.wandb=PROJECT`)."""
+"""A run's rows for trackers: Weights & Biases, where `log.wandb=PROJECT` asks for it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,125 @@
+"""The front door: trains one run, or an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.reporting.report import Report
+from jaxcnn.runtime.stop import StopSignals
+from jaxcnn.training.config import validate, with_present_names
+from jaxcnn.training.ensemble import described, members
+from jaxcnn.training.loop import train_one
+
+
+class Training(Iterator[Report]):
+    """The reports of a training, which goes on as they are asked for.
+
+    SIGTERM and Ctrl-C stop the training at its next step, with a checkpoint. They are caught while
+    a report is being made, and between two reports they do what they did before. In a `with`
+    statement they are caught throughout, and what was begun is closed at its end:
+
+        with train(config, workdir) as reports:
+            for report in reports:
+                ...
+    """
+
+    def __init__(self, make: Callable[[StopSignals], Iterator[Report]]):
+        self._stop = StopSignals()
+        self._reports = _when_asked(make, self._stop)
+
+    def __next__(self) -> Report:
+        with self._stop:
+            return next(self._reports)
+
+    def __enter__(self) -> Training:
+        self._stop.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self.close()
+        finally:
+            self._stop.__exit__(*error)
+
+    def close(self) -> None:
+        """Ends the training where it is; what was saved is kept."""
+        self._reports.close()
+
+
+def _when_asked(
+    make: Callable[[StopSignals], Iterator[Report]], stop: StopSignals
+) -> Generator[Report, None, None]:
+    """The reports; nothing is made before the first is asked for."""
+    yield from make(stop)
+
+
+def train(
+    config: Mapping[str, Any],
+    workdir: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Training:
+    """Trains as the configuration says, and yields a report of each thing that happens.
+
+    Everything is checked before workdir is touched. SIGTERM or Ctrl-C ends the run at the
+    next step with a checkpoint; `resume` goes on from there, or from the newest checkpoint after a
+    kill, and ends in the same bits as an undisturbed run.
+
+    Args:
+      config: see `jaxcnn.training.config.default_config`. With `train.members` several runs are
+        trained as one; see `jaxcnn.training.ensemble.members`.
+      workdir: directory for checkpoints, metrics and figures.
+      resume: go on with the run that it holds; begin if it holds none.
+      overwrite: delete the run that it holds.
+
+    Returns:
+      An iterator of `Report`s, which can be used in a `with` statement, too; the last report is
+      "end" or "stopped".
+
+    Raises:
+      ValueError: the configuration, the data or the directory cannot be used, or an evaluation did
+        not count every example once.
+      FloatingPointError: the loss or a gradient was not finite; the text names the step, what
+        was not finite, and the first layer where.
+    """
+
+    def reports(stop: StopSignals) -> Iterator[Report]:
+        known = with_present_names(config)
+        validate(known)
+        one_or_all = members.train_members if known["train"]["members"] else train_one
+        return one_or_all(known, workdir, resume=resume, overwrite=overwrite, stop=stop)
+
+    return Training(reports)
+
+
+def train_ensemble(
+    spec: str,
+    workdir: str | Path,
+    *,
+    overrides: Any = (),
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Training:
+    """Trains the members that a file describes, "path/to/file.py" or "path/to/file.py:smoke".
+
+    Those that differ only as `train.members` may differ are trained as one. A report's `member`
+    says whose it is. A member whose loss is not finite ends, the others go on.
+
+    Args:
+      spec: see `jaxcnn.training.ensemble.described`.
+      workdir: member i is trained into `workdir/member_i`.
+      overrides: "field=value", set in all members' configurations.
+      resume, overwrite: as in `train`.
+
+    Raises:
+      ValueError: as `train`, `described.read_ensemble` and `described.ensemble_configs`.
+      FloatingPointError: when all others have ended, if the loss of a member was not finite.
+    """
+    return Training(
+        lambda stop: described.train_described(
+            spec, workdir, overrides=overrides, resume=resume, overwrite=overwrite, stop=stop
+        )
+    )
