@@ -45,6 +45,7 @@ def conv(
         "stride": pair(stride),
         "padding": _hashable(padding_pairs(padding)),
         "groups": groups,
+        "networks": 1,
         "precision": lax_precision(precision),
     }
     if reference_requested():
@@ -118,24 +119,26 @@ ad.defbilinear(
 
 
 # --- vmap ---------------------------------------------------------------------------------------
-# Several networks side by side are one convolution whose groups are the networks.
+# Several networks side by side are one convolution, whose groups are split into networks.
 
 
-def _batch(primitive, folds: Callable[[bool, bool], bool], args, axes, *, groups, **options):
+def _batch(
+    primitive, folds: Callable[[bool, bool], bool], args, axes, *, groups, networks, **options
+):
     """`args` with a mapped axis each or none; `folds` says whether it joins the images' axis."""
     size = next(a.shape[axis] for a, axis in zip(args, axes) if axis is not batching.not_mapped)
     mapped = tuple(axis is not batching.not_mapped for axis in axes)
     bind = functools.partial(primitive.bind, **options)
     if folds(*mapped):  # images, which the other argument does not tell apart
         a = in_front(args[0], axes[0])
-        y = bind(a.reshape(-1, *a.shape[2:]), args[1], groups=groups)
+        y = bind(a.reshape(-1, *a.shape[2:]), args[1], groups=groups, networks=networks)
         return y.reshape(size, -1, *y.shape[1:]), 0
     if groups == 1 and mapped == (False, True) and primitive is not _images:
         # Only features are mapped: more of them.
-        y = bind(args[0], _side_by_side(in_front(args[1], axes[1])), groups=1)
+        y = bind(args[0], _side_by_side(in_front(args[1], axes[1])), groups=1, networks=1)
         return _apart(y, size), 0
     a, b = (_side_by_side(in_front(a, axis, size)) for a, axis in zip(args, axes))
-    return _apart(bind(a, b, groups=size * groups), size), 0
+    return _apart(bind(a, b, groups=size * groups, networks=size * networks), size), 0
 
 
 def _side_by_side(a: Array) -> Array:

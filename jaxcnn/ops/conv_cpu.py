@@ -2,7 +2,7 @@
 
 | implementation | used for |
 | --- | --- |
-| `block_conv`, `patch_conv` | groups, and networks under `vmap` |
+| `block_conv`, `patch_conv` | groups, and many networks under `vmap` |
 | `pointwise_*` | 1x1 without padding: the gradients are matrix products |
 | `folded_conv` | windows over fewer than 16 channels with stride 1 |
 | `conv_winograd` | 3x3 with stride 1 over many channels |
@@ -34,23 +34,44 @@ class Implementation(NamedTuple):
 
 def conv(x: Array, w: Array, **options: Any) -> Array:
     """A convolution by what suits its shape; see `jaxcnn.ops.conv`."""
+    if options["networks"] > 1:
+        return _network_by_network(conv, patch_conv, x, w, **options)
     return choose(x, w, **options).conv(x, w, **options)
 
 
 def images_gradient(g: Array, w: Array, *, size: tuple[int, int], **options: Any) -> Array:
     """The gradient of the images, [N,h,w,F] by [kh,kw,C/groups,F] to [N,*size,C]."""
+    if options["networks"] > 1:
+        many = conv_transposes.images_gradient(patch_conv)
+        return _network_by_network(images_gradient, many, g, w, size=size, **options)
     x = jax.ShapeDtypeStruct((g.shape[0], *size, w.shape[2] * options["groups"]), g.dtype)
     return choose(x, w, **options).images_gradient(g, w, size=size, **options)
 
 
 def kernel_gradient(x: Array, g: Array, *, window: tuple[int, int], **options: Any) -> Array:
     """The gradient of the kernel, [N,H,W,C] by [N,h,w,F] to [*window,C/groups,F]."""
+    if options["networks"] > 1:
+        many = conv_transposes.kernel_gradient(patch_conv)
+        return _network_by_network(kernel_gradient, many, x, g, window=window, **options)
     shape = (*window, x.shape[-1] // options["groups"], g.shape[-1])
     w = jax.ShapeDtypeStruct(shape, g.dtype)
     return choose(x, w, **options).kernel_gradient(x, g, window=window, **options)
 
 
-def choose(x: Any, w: Any, *, stride, padding: Pairs, groups: int, precision: Any = None):
+def _network_by_network(one: Conv, many: Conv, a: Array, b: Array, **options: Any) -> Array:
+    """`one` of each network's channels; `many` of all at once where they are many.
+
+    Neither lets one network's values that are not finite reach another.
+    """
+    networks, groups = options["networks"], options["groups"]
+    if networks > _MOST_BLOCKS:
+        return many(a, b, **options)
+    options |= {"networks": 1, "groups": groups // networks}
+    pieces = zip(jnp.split(a, networks, -1), jnp.split(b, networks, -1), strict=True)
+    return jnp.concatenate([one(*piece, **options) for piece in pieces], -1)
+
+
+def choose(x: Any, w: Any, *, stride, padding: Pairs, groups: int, **unused: Any) -> Implementation:
     """The implementation for images and a kernel of these shapes and dtypes."""
     window = w.shape[:2]
     if groups > 1:

@@ -18,8 +18,11 @@ _FEW_CHANNELS = 4  # those of a photo
 _MERGED = 64  # channels that merged groups may have
 
 
-def conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, precision) -> Array:
-    """A convolution by what suits its shape; see `jaxcnn.ops.conv`."""
+def conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, networks: int, precision):
+    """A convolution by what suits its shape; see `jaxcnn.ops.conv`.
+
+    Networks side by side share wider groups: what is not finite in one reaches its neighbors.
+    """
     options = {"stride": stride, "padding": padding, "precision": precision}
     if groups > 1:
         return merged_conv(x, w, groups=groups, **options)

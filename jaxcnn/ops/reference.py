@@ -25,9 +25,13 @@ def conv(
     stride: tuple[int, int] = (1, 1),
     padding: Pairs = ((0, 0), (0, 0)),
     groups: int = 1,
+    networks: int = 1,
     precision: Any = None,
 ) -> Array:
-    """Convolution, [N,H,W,C] by [kh,kw,C/groups,F] to [N,h,w,F]."""
+    """Convolution, [N,H,W,C] by [kh,kw,C/groups,F] to [N,h,w,F].
+
+    `networks` says how many networks the groups belong to, side by side; it changes nothing here.
+    """
     return lax.conv_general_dilated(
         x, w, stride, padding, dimension_numbers=_LAYOUT, feature_group_count=groups,
         precision=precision,

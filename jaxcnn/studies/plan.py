@@ -21,7 +21,6 @@ from jaxcnn.studies.study import SCHEDULE_DURATIONS, Overrides, Run, Study, make
 from jaxcnn.training import train
 from jaxcnn.training.build import Experiment, build_experiment
 from jaxcnn.training.config import TrackedConfig, differences, set_duration, units, validate
-from jaxcnn.training.config.schema import UNITS
 from jaxcnn.training.ensemble.members import member_configs
 from jaxcnn.training.guard import preflight
 from jaxcnn.training.output.records import MANIFEST, member_directory, read_manifest
@@ -156,7 +155,7 @@ def _shares(
     length = whole.train[f"length_{length_unit}"]
     found: dict[str, Any] = {}
     for name in SCHEDULE_DURATIONS:
-        for unit in (unit for unit in UNITS if unit != "percent"):
+        for unit in units("length"):
             value = whole.schedule.get(f"{name}_{unit}")
             if value is None or schedule.get(f"{name}_{unit}") != value:
                 continue

@@ -33,7 +33,6 @@ from jaxcnn.training.config import (
     within,
 )
 from jaxcnn.training.config.files import override, split_overrides
-from jaxcnn.training.config.schema import UNITS
 
 Overrides = Mapping[str, Any]
 _DURATIONS = (("train", "length"), ("eval", "every"), ("checkpoint", "every"))
@@ -132,8 +131,8 @@ def _set(config: ConfigDict, field: str, value: Any) -> None:
             return
     with parent.unlocked():
         name, _, unit = last.rpartition("_")
-        if section == "schedule" and name in SCHEDULE_DURATIONS and unit in UNITS:
-            for other in UNITS:
+        if section == "schedule" and name in SCHEDULE_DURATIONS and unit in units("every"):
+            for other in units("every"):
                 if f"{name}_{other}" in parent:
                     del parent[f"{name}_{other}"]
         parent[last] = value

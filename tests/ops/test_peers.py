@@ -49,7 +49,7 @@ def worst(names, tensors, norms, expected_probes):
     errors = {}
     for name, norm, expected in zip(names, norms, expected_probes, strict=True):
         a = tensors[name]
-        of_norm = abs(np.linalg.norm(np.ravel(a)) - norm) / norm
+        of_norm = abs(np.linalg.norm(np.ravel(a).astype(np.float64)) - norm) / norm
         of_probes = np.abs(probes(a) - expected).max() / np.abs(expected).max()
         errors[name] = max(of_norm, of_probes)
     return max(errors.items(), key=lambda item: item[1])

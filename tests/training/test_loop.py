@@ -144,7 +144,7 @@ def test_an_evaluation_that_leaves_examples_out_is_an_error(tmp_path, monkeypatc
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     config = small_config()
-    config.schedule.learning_rate = 1e30
+    config.schedule.learning_rate = 1e6
     with pytest.raises(FloatingPointError, match=r"not finite at step [23]: "):
         run(config, tmp_path)
     with Checkpoints(tmp_path / "checkpoints", 3) as store:
@@ -242,7 +242,7 @@ def test_lines_for_a_run_without_a_terminal(finished, tmp_path, capsys):
 
 def test_exit_codes(tmp_path, capsys):
     config = small_config()
-    config.schedule.learning_rate = 1e30
+    config.schedule.learning_rate = 1e6
     assert train_and_show(config, tmp_path / "a") == 1
     assert "not finite at step" in capsys.readouterr().err
     config.train.batch_size = 0

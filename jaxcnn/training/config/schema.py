@@ -19,7 +19,6 @@ from ml_collections import ConfigDict, config_dict
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("auto", "jit", "shard_map", "pmap")
 ENSEMBLE_MODES = ("sequential", "vmap")
-UNITS = ("steps", "epochs", "examples", "percent")  # of durations
 MOST_MEMBERS = 1000
 # Fields that had another name, and values that had: {old field: (field, {old value: value})}.
 RENAMED: dict[str, tuple[str, dict[str, str]]] = {

@@ -30,13 +30,13 @@ import optax
 from optax import contrib
 
 from jaxcnn._checks import near, one_of, require
-from jaxcnn.training.config.schema import UNITS
 
 Config = Mapping[str, Any]
 Schedule = Callable[[Any], jax.Array]
 
 SCHEDULES = (*("constant", "step", "exponential", "cosine", "polynomial", "one_cycle", "plateau"),)
 WARMUPS = ("linear", "constant")
+UNITS = ("steps", "epochs", "examples", "percent")
 _FIELDS = (
     *("name", "learning_rate", "factor", "final", "patience", "rtol", "cooldown", "min_scale"),
     *("warmup", "warmup_from", "staircase", "power", "start"),
