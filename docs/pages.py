@@ -18,7 +18,17 @@ from jaxcnn.models.registry import FAMILIES, list_models, model_info
 
 _SECTIONS = ("Args", "Arguments", "Attributes", "Fields", "Raises", "Returns", "Yields")
 _PACKAGES = (
-    *("models", "data", "metrics", "weights", "training", "evaluation", "analysis", "studies"),
+    *(
+        "ops",
+        "models",
+        "data",
+        "metrics",
+        "weights",
+        "training",
+        "evaluation",
+        "analysis",
+        "studies",
+    ),
     *("runtime", "reporting"),
 )
 
@@ -57,6 +67,7 @@ def module_page(module: ModuleType) -> str:
 
 def modules() -> Iterator[ModuleType]:
     """The modules of the reference: those with something public."""
+    yield importlib.import_module("jaxcnn.ops")
     yield importlib.import_module("jaxcnn.layers")
     families = {f"jaxcnn.models.{family}" for family in FAMILIES}
     for name in _PACKAGES:

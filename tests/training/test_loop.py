@@ -145,7 +145,7 @@ def test_an_evaluation_that_leaves_examples_out_is_an_error(tmp_path, monkeypatc
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     config = small_config()
     config.schedule.learning_rate = 1e6
-    with pytest.raises(FloatingPointError, match=r"not finite at step [23]: "):
+    with pytest.raises(FloatingPointError, match=r"not finite at step [2-5]: "):
         run(config, tmp_path)
     with Checkpoints(tmp_path / "checkpoints", 3) as store:
         assert store.steps() == []
