@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -18,7 +20,9 @@ _FEW_CHANNELS = 4  # those of a photo
 _MERGED = 64  # channels that merged groups may have
 
 
-def conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, networks: int, precision):
+def conv(
+    x: Array, w: Array, *, stride, padding: Pairs, groups: int, networks: int = 1, precision: Any
+):
     """A convolution by what suits its shape; see `jaxcnn.ops.conv`.
 
     Networks side by side share wider groups: what is not finite in one reaches its neighbors.

@@ -183,7 +183,7 @@ def test_what_cannot_be_read_is_named_and_the_others_are_answered(tmp_path, caps
     assert [Path(path).name for path, _ in bad] == ["b.png", "d.jpg"]
     weights = tmp_path / "w.safetensors"
     loading.save(weights, "resnet20_cifar", variables, blocks=(1, 1, 1))
-    assert cli.main(["predict", str(tmp_path), "--weights", str(weights), "--top", "1"]) == 2
+    assert cli.main(["predict", str(weights), str(tmp_path), "--top", "1"]) == 2
     printed = capsys.readouterr()
     assert [line for line in printed.out.splitlines() if line[0] != " "] == [
         str(tmp_path / f"{name}.png") for name in "ace"

@@ -227,6 +227,7 @@ def unreached(model, size, endpoints):
         for eqn in jaxpr.eqns
         if eqn.primitive.name == "broadcast_in_dim"
         and isinstance(eqn.invars[0], Literal)
+        and eqn.invars[0].aval.dtype != jax.dtypes.float0
         and eqn.invars[0].val == 0
     }
     paths = [

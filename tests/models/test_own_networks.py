@@ -11,7 +11,6 @@ import pytest
 
 import jaxcnn
 from jaxcnn import models
-from jaxcnn.analysis import networks
 from jaxcnn.weights import loading
 
 SOURCE = """
@@ -140,7 +139,6 @@ def test_registered_name_works_everywhere(own):
     assert info.mean == (0.5, 0.5, 0.5) and info.num_classes == 7
     assert jaxcnn.list_models("own") == ["own"] and jaxcnn.list_models()[-1] == "own"
     assert jaxcnn.summarize("own").total("params") == 3 * 7 + 7
-    assert networks.to_text(networks.select("own")).splitlines()[-3].split() == ["own", "2025"]
     with pytest.raises(ValueError, match=r"unknown model 'owm'; did you mean 'own'"):
         jaxcnn.create_model("owm")
 

@@ -86,9 +86,10 @@ import hashlib, os
 before = dict(os.environ)
 import jaxcnn
 assert dict(os.environ) == before
-from jaxcnn.runtime import compilation, compilation_cache
+from jaxcnn.runtime import compilation_cache
 compilation_cache.use()
 import jax, jax.numpy as jnp, optax
+from jaxcnn.runtime import compilation
 from jaxcnn.training import state, step
 found = []
 jax.monitoring.register_event_listener(lambda event, **_: found.append(event))

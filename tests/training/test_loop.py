@@ -249,7 +249,8 @@ def test_exit_codes(tmp_path, capsys):
     assert train_and_show(config, tmp_path / "b") == 2
     error = capsys.readouterr().err
     assert error == (
-        "train.py: error: config.train.batch_size is 0; it must be an integer, 1 or more\n"
+        "train.py: error: config.train.batch_size is 0; it must be an integer, 1 or more and at "
+        "most 1,048,576\n"
     )
 
 

@@ -76,7 +76,7 @@ def train(
     model = Tiny(axis_name=axis, **fields)
     optimizer, start = begin(model, weight_decay=1e-3)
     axis = parallel.axis_name(mode)
-    options = {"prepare": noisy, "axis_name": axis, "accumulate": accumulate}
+    options = {"preprocess": noisy, "axis_name": axis, "accumulate": accumulate}
     one = step.make_train_step(model, optimizer, **options)
     run = parallel.parallelize(wrap(one), mode, mesh, donate=True)
     resident = parallel.place_batch(draw_set(40), mesh)

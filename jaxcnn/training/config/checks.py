@@ -76,6 +76,8 @@ _FIXED_OPTIONS = {
     "axis_name": "config.train.bn_sync",
     "bn_group": "config.train.bn_group",
 }
+# Options of `create_model` that are no fields of the networks; it checks them.
+_CREATED_OPTIONS = ("box_head", "block_type")
 _OPTION_TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
@@ -98,6 +100,8 @@ def check_options(model: str, options: Any) -> None:
             raise ValueError(
                 f"config.model.options.{name} cannot be set; it follows from {_FIXED_OPTIONS[name]}"
             )
+        if name in _CREATED_OPTIONS:
+            continue
         if name not in types or name in ("parent", "name"):
             raise ValueError(f"unknown option {name!r} of model {model!r}{near(name, types)}")
         right = _OPTION_TYPES.get(str(types[name]))
