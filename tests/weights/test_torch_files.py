@@ -15,6 +15,7 @@ import torch_like
 import torch_zip
 
 from jaxcnn.weights import files, loading, torch_files
+from jaxcnn.weights.pretrained import default_preprocessing
 
 NAME = "resnet20_cifar"
 STATE = torch_like.state_dict(NAME)
@@ -63,7 +64,7 @@ def test_weights_are_found_wherever_they_are(tmp_path, name, content):
     torch_zip.save(tmp_path / name, content)
     _, variables = loading.load_pretrained(tmp_path / name, model=NAME)
     wanted = loading.build(
-        loading.Opened("", dict(STATE), "torch", NAME, {}, None, None)  # type: ignore[arg-type]
+        loading.Opened("", dict(STATE), "torch", NAME, {}, default_preprocessing(NAME), None)
     )[1]
     assert torch_like.equal(variables, wanted)
 
