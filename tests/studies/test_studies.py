@@ -184,7 +184,7 @@ def _made(folder):
 
 def test_what_fails_later_is_named_and_the_others_are_drawn(tmp_path, capsys):
     """A file where a run's checkpoints go, another's loss that is not finite."""
-    hot = {"schedule": {"name": "constant", "learning_rate": 1e30}}
+    hot = {"schedule": {"name": "constant", "learning_rate": 1e6}}
     study = Study("t", TINY.base, (Run("blocked", {}), Run("hot", hot), TINY.runs[0]))
     (_made(tmp_path / "blocked_seed0") / "checkpoints").write_text("in the way")
     assert console.run(study, tmp_path, full=True, seeds=1) == 1
@@ -200,7 +200,7 @@ def test_what_fails_later_is_named_and_the_others_are_drawn(tmp_path, capsys):
 @pytest.mark.slow
 def test_measured_costs_are_those_of_a_run():
     """Also of a run that will diverge."""
-    costs = plan.measure(TINY, overrides={"schedule.learning_rate": 1e30})
+    costs = plan.measure(TINY, overrides={"schedule.learning_rate": 1e6})
     assert len(costs) == 2 and costs[0].step == costs[1].step
     assert costs[0].fixed > costs[0].step > 0
 
@@ -256,7 +256,7 @@ def test_seeds_at_once_are_those_one_after_another(tmp_path):
 
 
 def test_a_failed_run_does_not_end_the_study(tmp_path):
-    hot = {"schedule": {"name": "constant", "learning_rate": 1e30}}
+    hot = {"schedule": {"name": "constant", "learning_rate": 1e6}}
     study = Study("t", TINY.base, (Run("hot", hot), TINY.runs[0]))
     outcomes = list(execute.in_turn(plan.make_jobs(study), tmp_path))
     assert "not finite" in outcomes[0][1] and outcomes[1][1] == ""
