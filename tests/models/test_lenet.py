@@ -211,7 +211,7 @@ def test_caffes_form_equals_the_slow_one():
         ("lenet_caffe", {}, 32, "images are 32x32; Caffe's LeNet takes 28x28"),
         ("lenet5_1998", {"num_classes": 100}, 32, "num_classes is 100; .*head='softmax'"),
         ("lenet5_1998", {"head": "softmx"}, 32, "head is 'softmx'.*did you mean 'softmax'"),
-        ("lenet5", {"act": "rlu"}, 32, "act is 'rlu'; it must be one of relu, tanh"),
+        ("lenet5", {"act": "rlu"}, 32, "act is 'rlu'; did you mean 'relu'"),
         ("lenet5", {"pool": "mean"}, 32, "pool is 'mean'; it must be one of max, avg"),
     ],
 )
