@@ -96,7 +96,7 @@ def test_a_gpus_mean_is_of_rows_with_both_forms_of_pytorch(tables, planted, tmp_
     assert (
         "| 400 | 2.00 | [2.00, 2.00] | 0.50, 4.00, 0.50 |" in page
     )  # VGG-16, half as fast as ResNet-50
-    assert "bfloat16, 2 networks | 1.00 (geometric mean), 2.00 (worst) |" in headline
+    assert "on A GPU, 2 networks | 1.00 (worst 2.00) |" in headline
     assert "| `resnet50` on A GPU, images/s in training, and PyTorch's | 800, 400 |" in headline
 
 
@@ -107,8 +107,9 @@ def test_figures_come_from_the_files_with_machine_and_date(tables, planted):
     assert "| `resnet50` | 8 | 160.0 | 160.0 | 160.0 | eager | 1.00 | [1.00, 1.00] | 1.00 |" in page
     assert "`python benchmarks/grouped_conv.py` writes results/grouped_conv.json" in page
     told = tables.headline()
-    assert "training step, float32, 2 networks | 0.75 (geometric mean), 1.50 (worst) |" in told
-    assert "| the CIFAR recipes on a GPU | not measured yet" in told
+    assert "relative to PyTorch 2.0 on A processor, 3 networks | " in told
+    assert "of its faster layout (worst 1.00); 0.75 of its default one |" in told
+    assert "| The CIFAR recipes on a GPU | not measured yet" in told
 
 
 def test_one_sentence_says_what_limits_a_run(tables, planted):
