@@ -1,4 +1,4 @@
-"""`jaxcnn predict IMAGE...`: the most probable classes of image files."""
+"""`jaxcnn predict MODEL IMAGE...`: the most probable classes of image files."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ implementations are in `conv_cpu`, `conv_winograd` and `conv_gpu`; a TPU gets XL
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -122,14 +122,13 @@ ad.defbilinear(
 # Several networks side by side are one convolution, whose groups are split into networks.
 
 
-def _batch(
-    primitive, folds: Callable[[bool, bool], bool], args, axes, *, groups, networks, **options
-):
-    """`args` with a mapped axis each or none; `folds` says whether it joins the images' axis."""
+def _batch(primitive, args, axes, *, groups, networks, **options):
+    """The batching rule of the three primitives; see `batching.primitive_batchers`."""
     size = next(a.shape[axis] for a, axis in zip(args, axes) if axis is not batching.not_mapped)
     mapped = tuple(axis is not batching.not_mapped for axis in axes)
     bind = functools.partial(primitive.bind, **options)
-    if folds(*mapped):  # images, which the other argument does not tell apart
+    if mapped == (True, False) and primitive is not _kernel:
+        # Only images are mapped, and the kernel is the same for all: more of them.
         a = in_front(args[0], axes[0])
         y = bind(a.reshape(-1, *a.shape[2:]), args[1], groups=groups, networks=networks)
         return y.reshape(size, -1, *y.shape[1:]), 0
@@ -151,13 +150,5 @@ def _apart(a: Array, size: int) -> Array:
     return jnp.moveaxis(a.reshape(*a.shape[:-1], size, -1), -2, 0)
 
 
-def _only_first(first: bool, second: bool) -> bool:
-    return first and not second
-
-
-for _primitive, _folds in (
-    (_conv, _only_first),
-    (_images, _only_first),
-    (_kernel, lambda *_: False),
-):
-    batching.primitive_batchers[_primitive] = functools.partial(_batch, _primitive, _folds)
+for _primitive in (_conv, _images, _kernel):
+    batching.primitive_batchers[_primitive] = functools.partial(_batch, _primitive)
