@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import platformdirs
+
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/{1,2}[^/]")
 
 
@@ -50,3 +52,11 @@ def read_at(path: str | os.PathLike, start: int, length: int) -> bytes:
     with open(path, "rb") as file:
         file.seek(start)
         return file.read(length)
+
+
+def cache_folder() -> Path | None:
+    """The folder of this package in the user's folder of caches; None where there is no home."""
+    try:
+        return platformdirs.user_cache_path("jaxcnn", appauthor=False)
+    except RuntimeError:  # an account without one
+        return None

@@ -11,13 +11,14 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import MutableMapping
 from pathlib import Path
+
+from jaxcnn._files import cache_folder
 
 _MOST_BYTES = 2 * 2**30
 
 
-def use(environment: MutableMapping[str, str] = os.environ) -> Path | None:
+def use() -> Path | None:
     """Sets JAX's variables for a command that has not imported JAX yet; returns its folder.
 
     None, and nothing is set, where the user turned it off or chose a folder, where JAX is imported
@@ -27,43 +28,35 @@ def use(environment: MutableMapping[str, str] = os.environ) -> Path | None:
         return None
     # XLA writes lines of thousands of characters about each program that it reads from the cache,
     # as errors; what fails is raised. JAX leaves a 1 to the processes that a program of it starts.
-    if environment.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
-        environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    if environment.get("JAXCNN_CACHE") == "0" or "JAX_COMPILATION_CACHE_DIR" in environment:
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if os.environ.get("JAXCNN_CACHE") == "0" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return None
-    programs = _caches(environment) / "jaxcnn" / "xla"
+    caches = cache_folder()
+    if caches is None:
+        return None
+    programs = caches / "xla"
     folder = programs / _machine()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _shrink(programs)
+        if "JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ:
+            _shrink(programs)
     except OSError:
         return None
     if not os.access(folder, os.W_OK):
         return None
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     # A start compiles dozens of small programs, too; together they take longer than the step.
-    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     return folder
-
-
-def _caches(environment: MutableMapping[str, str]) -> Path:
-    """The user's folder of caches, as the platform has it."""
-    if given := environment.get("XDG_CACHE_HOME"):
-        return Path(given)
-    if sys.platform == "win32" and (local := environment.get("LOCALAPPDATA")):
-        return Path(local)
-    try:
-        home = Path.home()
-    except RuntimeError:  # an account without one
-        return Path(os.devnull)
-    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
 
 
 def _shrink(programs: Path) -> None:
     """Deletes what was not used for longest down to half, if the machines' folders hold too much.
 
-    JAX's own limit looks at all files for every program that it adds, and adds none any more after
-    a process was killed at the wrong moment.
+    JAX's own limit (`jax_compilation_cache_max_size`) looks at all programs whenever it adds one,
+    for 0.1 s where there are 2,000. Before JAX 0.12 it adds none to a folder that was filled
+    without it, or after a process was killed at the wrong moment.
     """
     found = [(path.stat(), path) for path in programs.glob("*/*")]
     held = sum(stat.st_size for stat, _ in found)

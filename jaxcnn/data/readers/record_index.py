@@ -1,7 +1,7 @@
 """Random access to the TFRecord files of a large set: where each record lies, found once.
 
-The index is kept beside the files, or, where that cannot be written, in $XDG_CACHE_HOME/jaxcnn
-(~/.cache/jaxcnn). It is made anew when a file has another size or time of change.
+The index is kept beside the files, or, where that cannot be written, in the user's folder of caches
+(`cache_folder`). It is made anew when a file has another size or time of change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcnn._files import atomic_write, read_at
+from jaxcnn._files import atomic_write, cache_folder, read_at
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import tfrecord
 
@@ -51,15 +51,17 @@ def read_record(path: Path, start: int, length: int) -> bytes:
     """A record's data. Raises `BadImage` if it does not pass its check."""
     data = read_at(path, start, length + 4)
     content, check = data[:length], data[length:]
-    if len(check) != 4 or tfrecord.masked_check(content) != int.from_bytes(check, "little"):
+    if len(check) != 4 or tfrecord.masked_crc32c(content) != int.from_bytes(check, "little"):
         raise BadImage("is damaged (wrong checksum)")
     return content
 
 
 def _candidates(folder: Path, name: str) -> list[Path]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxcnn"
+    beside, cache = folder / f"{name}.index.npz", cache_folder()
+    if cache is None:
+        return [beside]
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return [folder / f"{name}.index.npz", cache / f"{name}-{place}.index.npz"]
+    return [beside, cache / f"{name}-{place}.index.npz"]
 
 
 def _load(file: Path, stamps: np.ndarray) -> list[Places] | None:
