@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+from jax.tree_util import keystr
 
 from jaxcnn._files import local_path
 from jaxcnn.models.registry import resolve
-from jaxcnn.training.optim.optimizers import parameter_path
 from jaxcnn.training.output.records import MANIFEST
 from jaxcnn.training.output.trained import load_run
 from jaxcnn.training.state import TrainState
@@ -37,14 +38,14 @@ def with_backbone(
     options = {k: v for k, v in options.items() if k != "box_head"}  # classifiers have none
     _, backbone = loading.build(_open(weights, model), 0, **options)
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
-    left = {parameter_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(backbone)}
+    left = flatten_dict(backbone, sep="/")
 
     def pick(path, leaf):
-        found = left.pop(parameter_path(path), leaf)
+        name = keystr(path, simple=True, separator="/")
+        found = left.pop(name, leaf)
         if found.shape != leaf.shape:
             raise ValueError(
-                f"{weights!r} has {parameter_path(path)} of shape {found.shape}; "
-                f"{model!r} takes {leaf.shape}"
+                f"{weights!r} has {name} of shape {found.shape}; {model!r} takes {leaf.shape}"
             )
         return jnp.asarray(found, leaf.dtype)
 
@@ -68,12 +69,12 @@ def with_layers(state: TrainState, weights: str, only: str) -> TrainState:
         or no layer is meant.
     """
     model, stored = loading.build(_open(weights))
-    there = {parameter_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+    there = flatten_dict(stored, sep="/")
     wanted = re.compile(f"(params|batch_stats)/({only})/[^/]+")
     taken = []
 
     def pick(path, leaf):
-        name = parameter_path(path)
+        name = keystr(path, simple=True, separator="/")
         if not wanted.fullmatch(name):
             return leaf
         found = there.get(name)

@@ -13,12 +13,13 @@ import functools
 import importlib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.models import registry
 from jaxcnn.weights.mismatch import COUNTER, check
@@ -145,7 +146,8 @@ def _describe(name: str, shape: Shape | None, fixed: tuple[tuple[str, Any], ...]
     registry.create_model(name, **options)  # raises for an unknown option
     torch_name, dense_layout = _rules(registry.model_info(name).family)
     leaves = []
-    for collection, path, value in _flatten(_trace(name, shape, options)):
+    for where, value in _flatten(_trace(name, shape, options)).items():
+        collection, _, path = where.partition("/")
         module, _, leaf = path.rpartition("/")
         how: str | tuple[int, int, int] = "as is"
         if leaf == "kernel" and len(value.shape) in (2, 4):
@@ -200,19 +202,17 @@ def read(layout: Layout, mapping: Mapping[str, Any], num_classes: int | None = N
         if key not in ignored and key.rpartition(".")[2] != COUNTER
     }
     check(layout.name, {leaf.key: leaf.stored_shape(classes) for leaf in leaves}, given)
-    variables: Variables = {}
+    arrays = {}
     for leaf in leaves:
         array = restore(leaf, given[leaf.key], leaf.shape_here(classes))
-        _insert(variables, f"{leaf.collection}/{leaf.path}", jnp.array(array, leaf.dtype))
-    return variables
+        arrays[f"{leaf.collection}/{leaf.path}"] = jnp.array(array, leaf.dtype)
+    return unflatten_dict(arrays, sep="/")
 
 
 def write(layout: Layout, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The mapping of variables. Raises ValueError where they are not this network's."""
     own = in_own_names(layout)
-    given = {
-        f"{collection}/{path}": np.asarray(value) for collection, path, value in _flatten(variables)
-    }
+    given = {where: np.asarray(value) for where, value in _flatten(variables).items()}
     classes = class_count(own, given)
     leaves = _present(own, given, classes)
     check(layout.name, {leaf.key: leaf.stored_shape(classes) for leaf in leaves}, given)
@@ -247,9 +247,7 @@ def without_heads(layout: Layout, mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 def look_up(variables: Mapping[str, Any], leaf: Leaf) -> Any:
     """The leaf's array in variables."""
-    return functools.reduce(
-        lambda tree, name: tree[name], leaf.path.split("/"), variables[leaf.collection]
-    )
+    return _flatten(variables)[f"{leaf.collection}/{leaf.path}"]
 
 
 def _trace(name: str, shape: Shape | None, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -345,21 +343,7 @@ def _map_size(leaf: Leaf, rows: int) -> Shape:
     return channels, height, width
 
 
-def _flatten(variables: Mapping[str, Any]) -> Iterable[tuple[str, str, Any]]:
-    def walk(tree: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-        for name, value in tree.items():
-            if isinstance(value, Mapping):
-                yield from walk(value, f"{prefix}{name}/")
-            else:
-                yield f"{prefix}{name}", value
-
-    for collection in COLLECTIONS:
-        for path, value in walk(variables.get(collection, {}), ""):
-            yield collection, path, value
-
-
-def _insert(tree: dict[str, Any], path: str, value: Any) -> None:
-    *modules, leaf = path.split("/")
-    for module in modules:
-        tree = tree.setdefault(module, {})
-    tree[leaf] = value
+def _flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """{"collection/path": array} of what is trained and of running statistics."""
+    kept = {name: variables[name] for name in COLLECTIONS if name in variables}
+    return flatten_dict(kept, sep="/")

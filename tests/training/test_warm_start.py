@@ -9,7 +9,6 @@ from small import last_checkpoint, run, small_config
 import jaxcnn
 from jaxcnn.training.config import set_duration, validate
 from jaxcnn.training.config.files import read_config
-from jaxcnn.training.optim.optimizers import parameter_path
 from jaxcnn.training.output.trained import load_run
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.warm_start import with_layers
@@ -106,7 +105,7 @@ def test_some_layers_of_another_network(tmp_path):
     leaves = jax.tree_util.tree_leaves_with_path(begun)
     taken = set()
     for where, leaf in leaves:
-        name = parameter_path(where)
+        name = jax.tree_util.keystr(where, simple=True, separator="/")
         layer = name.rpartition("/")[0]
         source = stored["params"] if layer in of_a else fresh["params"]
         for key in name.split("/"):

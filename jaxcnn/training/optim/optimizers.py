@@ -148,7 +148,7 @@ def multipliers(
     used = set()
 
     def share_of(path, _):
-        name = parameter_path(path)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
         hits = [(rule.pattern, share) for rule, share in compiled if rule.fullmatch(name)]
         if len(hits) != 1:
             patterns = [pattern for pattern, _ in (hits or rules)]
@@ -165,11 +165,6 @@ def multipliers(
     if idle and not idle_allowed:
         raise ValueError(f"{what} has {idle[0]!r}, which matches no parameter")
     return shares
-
-
-def parameter_path(path: Sequence[Any]) -> str:
-    """A path of `jax.tree_util` as "stage1_block1/conv1/kernel"."""
-    return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
 
 
 def _add_decay(weight_decay: float, shares: Any) -> optax.GradientTransformation:
