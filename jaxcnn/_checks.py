@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Collection, Iterable, Sequence
+from types import ModuleType
 from typing import Any
 
 
@@ -41,3 +43,13 @@ def message(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """What went wrong, without line breaks."""
     return " ".join(message(error).split())
+
+
+def optional_package(name: str, extra: str) -> ModuleType:
+    """Imports a package. Raises ValueError, with the extra that has it, where it is missing."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise ValueError(f"{name} is not installed: pip install 'jaxcnn[{extra}]'") from None

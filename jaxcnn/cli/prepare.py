@@ -1,4 +1,4 @@
-"""`jaxcnn prepare SOURCE [OUT]`: a set of images into one file, or TFDS's building of a set."""
+"""`jaxcnn prepare SOURCE [OUT]`: a set of images as an archive, or TFDS's building of a set."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import contextlib
 def register(subparsers) -> None:
     parser = subparsers.add_parser(
         "prepare",
-        help="write a set of images into one archive, or build a TFDS set",
-        description="Writes all parts of a set of image files into one file, which "
-        "data.source=archive:OUT trains on. Stopped or killed, the same command goes on. Without "
-        "OUT, SOURCE is tfds:NAME and is built where TensorFlow is installed.",
-        epilog="example: jaxcnn prepare folder:photos photos.archive --side 256 --quality 90",
+        help="write a set of images as an archive, or build a TFDS set",
+        description="Writes all parts of a set of image files as ArrayRecord files in the folder "
+        "OUT, which data.source=archive:OUT trains on; archives of earlier versions are converted. "
+        "Stopped or killed, the same command goes on. Without OUT, SOURCE is tfds:NAME and is "
+        "built where TensorFlow is installed.",
+        epilog="example: jaxcnn prepare folder:photos photos_256 --side 256 --quality 90",
     )
     parser.add_argument("source", metavar="SOURCE", help="folder:PATH, tfds:NAME or archive:PATH")
-    parser.add_argument("out", metavar="OUT", nargs="?", help="the archive to write")
+    parser.add_argument("out", metavar="OUT", nargs="?", help="the archive's folder, to be made")
     parser.add_argument("--data-dir", metavar="PATH", help="folder of the TFDS sets")
     parser.add_argument(
         "--side", type=int, metavar="PIXELS", help="resize to this shorter side what is larger"
@@ -76,6 +77,6 @@ def _write(progresses, out) -> None:
             if at.bad:
                 bad += 1
                 console.print(f"kept as it is: {at.bad}", markup=False)
-    size = out.stat().st_size
+    size = sum(file.stat().st_size for file in out.iterdir())
     text = f"{out}: {total:,} images, {size / 2**20:,.1f} MiB"
     console.print(f"{text}, {bad:,} of them unreadable" if bad else text, markup=False)

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import importlib.util
 import io
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,11 +14,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from jaxcnn._checks import optional_package
+from jaxcnn._files import local_path
 from jaxcnn.data.bad_records import retried
 from jaxcnn.data.catalog import open_parts
 from jaxcnn.data.decode import BadImage, decode, image_size
 from jaxcnn.data.loader.streaming import cores
-from jaxcnn.data.readers import tfds
+from jaxcnn.data.readers import old_archive, tfds
 from jaxcnn.data.readers.archive import Draft
 from jaxcnn.data.sets import Part
 
@@ -41,13 +44,13 @@ def write_archive(
     side: int | None = None,
     quality: int | None = None,
 ) -> Iterator[Progress]:
-    """Writes all parts of a set into one file; goes on where an earlier call ended.
+    """Writes all parts of a set into a folder of its own; goes on where an earlier call ended.
 
     Without `side` and `quality` the files stay as they are, byte for byte. A file that shows no
     image stays as it is too.
 
     Args:
-      source: see `catalog.open_encoded`.
+      source: see `catalog.open_encoded`; an archive of an earlier version is converted.
       out: the archive.
       data_dir: see `catalog.open_encoded`.
       side: images with more pixels on the shorter side are resized to this, with Lanczos' filter.
@@ -62,43 +65,52 @@ def write_archive(
         raise ValueError(f"the shorter side is {side}; it must be 1 or more")
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"the quality is {quality}; it must be 1 to 100")
-    class_names, parts = open_parts(source, data_dir)
-    examples = [(part, i) for part in parts.values() for i in range(part.size)]
-    about = {
-        "source": source,
-        "side": side,
-        "quality": quality,
-        "class_names": class_names,
-        "parts": {name: part.size for name, part in parts.items()},
-    }
+    class_names, parts = _open(source, data_dir)
+    about = {"source": source, "side": side, "quality": quality, "class_names": class_names}
+    sizes = {name: part.size for name, part in parts.items()}
+    total = sum(sizes.values())
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Draft(out, about)
-    try:
-        yield Progress(len(draft), len(examples))
-        todo = examples[len(draft) :]
-        for data, label, bad in _in_order(lambda e: _made(e[0], e[1], side, quality), todo):
-            part, i = examples[len(draft)]
-            if not 0 <= label < len(class_names):
-                raise ValueError(
-                    f"{part.name(i)} has label {label}; the classes are 0 to {len(class_names) - 1}"
-                )
-            draft.add(data, label)
-            yield Progress(len(draft), len(examples), f"{part.name(i)} {bad}" if bad else "")
-        draft.finish(part.name(i) for part, i in examples)
-    finally:
-        draft.close()
+    with Draft(out, about, sizes) as draft:
+        todo = [shard for shard in draft.shards if not draft.has(shard)]
+        done = total - sum(shard.length for shard in todo)
+        yield Progress(done, total)
+        examples = [(parts[s.part], s.first + i) for s in todo for i in range(s.length)]
+        made = _in_order(lambda e: _made(*e, side, quality), examples)
+        for shard in todo:
+            with draft.write(shard) as add:
+                for name, data, label, bad in itertools.islice(made, shard.length):
+                    if not 0 <= label < len(class_names):
+                        raise ValueError(
+                            f"{name} has label {label}; the classes are 0 to {len(class_names) - 1}"
+                        )
+                    add(data, label, name)
+                    done += 1
+                    yield Progress(done, total, f"{name} {bad}" if bad else "")
+        draft.finish()
 
 
-def _made(part: Part, i: int, side: int | None, quality: int | None) -> tuple[bytes, int, str]:
-    """The file, its label, and why it could not be made anew."""
+def _open(
+    source: str, data_dir: str | os.PathLike | None
+) -> tuple[tuple[str, ...], dict[str, Part]]:
+    """As `open_parts`, and archives of earlier versions too."""
+    kind, _, rest = source.partition(":")
+    path = Path(local_path(data_dir or ""), local_path(rest))
+    if kind == "archive" and old_archive.is_old_archive(path):
+        return old_archive.open_old_archive(path)
+    return open_parts(source, data_dir)
+
+
+def _made(part: Part, i: int, side: int | None, quality: int | None) -> tuple[str, bytes, int, str]:
+    """The file's name, the file, its label, and why it could not be made anew."""
+    name = part.name(i)
     try:
         data, label = retried(lambda: part.read(i))
     except BadImage as error:
-        raise ValueError(f"{part.name(i)} {error}") from None
+        raise ValueError(f"{name} {error}") from None
     try:
-        return reencode(data, side, quality), label, ""
+        return name, reencode(data, side, quality), label, ""
     except BadImage as error:
-        return data, label, str(error)
+        return name, data, label, str(error)
 
 
 def reencode(data: bytes, side: int | None, quality: int | None) -> bytes:
@@ -172,8 +184,7 @@ def build_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Path:
         raise FileNotFoundError(
             f"to build tfds:{name}, {', and '.join(steps)}; then run this again"
         )
-    import tensorflow_datasets
-
+    tensorflow_datasets = optional_package("tensorflow_datasets", "tfds")
     try:
         builder = tensorflow_datasets.builder(name, data_dir=root, file_format="array_record")
         builder.download_and_prepare()

@@ -93,8 +93,8 @@ def test_photos_that_stream_by_several_protocols(kind, tmp_path, capsys):
     root = photos.write_folder(tmp_path / "set", counts, 40, 60)
     source = f"folder:{root}"
     if kind == "archive":
-        assert main(["prepare", source, str(tmp_path / "set.archive")]) == 0
-        source = f"archive:{tmp_path / 'set.archive'}"
+        assert main(["prepare", source, str(tmp_path / "archived")]) == 0
+        source = f"archive:{tmp_path / 'archived'}"
     options = {"width": 4, "blocks": (1,), "stem": (4,)}
     drawn = entry_of("resnet18", 32, **options)
     weights, out = str(tmp_path / "w.safetensors"), tmp_path / "e.json"

@@ -39,7 +39,7 @@ def test_without_weights_and_biases_it_says_how_to_get_it(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "wandb", None)
     config = small_config()
     config.log.wandb = "nets"
-    with pytest.raises(ValueError, match=r"log\.wandb is 'nets', .*pip install wandb"):
+    with pytest.raises(ValueError, match=r"log\.wandb is 'nets', .*pip install 'jaxcnn\[wandb\]'"):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

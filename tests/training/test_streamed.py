@@ -113,8 +113,8 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_an_archive_is_the_same(root, fini
     config.data.workers = 3
     assert run(config, tmp_path / "run", resume=True)[-1].kind == "end"
     assert_same_run(tmp_path / "run", finished[0])
-    list(prepare.write_archive(f"folder:{root}", tmp_path / "set.archive"))
-    config = config_of(f"archive:{tmp_path / 'set.archive'}")
+    list(prepare.write_archive(f"folder:{root}", tmp_path / "archived"))
+    config = config_of(f"archive:{tmp_path / 'archived'}")
     run(config, tmp_path / "archive")
     assert_same_run(tmp_path / "archive", finished[0])
 

@@ -1,86 +1,81 @@
-"""A set of image files in one file: quick to copy and to read at any place, with checksums.
+"""A set of image files as a folder of ArrayRecord files: quick to copy, and to read at any place.
 
-    magic            8 bytes
-    image files      one after another, as they are
-    index            an .npz: "about" (JSON: classes, parts, how it was made), "records" (length,
-                     CRC-32 and label of each file) and "names" (zlib, a line each)
-    footer           u64 start and u64 length of the index, u32 CRC-32 of it, magic; little-endian
+    info.json                           classes, examples in each file, how it was made
+    train.array_record-00000-of-00313   records in MessagePack: {"image": an image file,
+    ...                                 "label": its class's number, "name": where it came from}
 
-A `Draft` is written beside its place, as `OUT.draft` with `OUT.draft.records`, which tell after a
-kill how far it came.
+It is written in a folder `OUT.draft`, whose finished files stay there after a kill.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
 import os
-import struct
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-import numpy as np
+import msgpack
 
-from jaxcnn._files import read_at
-from jaxcnn.data.decode import BadImage
+from jaxcnn.data.readers import array_record, old_archive
 from jaxcnn.data.sets import Part
 
-_MAGIC = b"jaxcnn1\n"
-_FOOTER = struct.Struct("<QQI8s")
-_RECORD = np.dtype([("length", "<u4"), ("crc", "<u4"), ("label", "<i4")])
-_CHECKED = 64  # records at the end of a draft whose checksums are looked at
+INFO = "info.json"
+SHARD_SIZE = 4096  # examples in a file: a killed preparation has to make at most as many anew
+_UNFINISHED = "unfinished"
+
+
+class Shard(NamedTuple):
+    """A file of an archive: it has `length` examples of a part, from number `first` on."""
+
+    file: str
+    part: str
+    first: int
+    length: int
 
 
 def open_archive(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
     """(class names, {part: examples}), the examples in the order in which they were written.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is no archive, truncated or damaged.
+      FileNotFoundError: there is no such folder, or a file of it is missing.
+      ValueError: it is no archive, or one of an earlier version.
     """
-    if not path.is_file():
-        begun = _draft_files(path)[0].exists()
-        hint = "; it was begun: run the same `jaxcnn prepare` again" if begun else ""
+    if old_archive.is_old_archive(path):
+        raise ValueError(
+            f"{path} is an archive of an earlier version; convert it by `jaxcnn prepare "
+            f"archive:{path} NEW` and use archive:NEW"
+        )
+    if not path.exists():
+        hint = "; it was begun: run the same `jaxcnn prepare` again" * _draft(path).exists()
         raise FileNotFoundError(f"there is no archive {path}{hint}")
-    size = path.stat().st_size
-    if read_at(path, 0, len(_MAGIC)) != _MAGIC:
-        raise ValueError(f"{path} is no archive of `jaxcnn prepare`")
-    footer = read_at(path, max(0, size - _FOOTER.size), _FOOTER.size)
-    if len(footer) != _FOOTER.size or not footer.endswith(_MAGIC):
-        raise ValueError(f"{path} is truncated: {size:,} bytes, and no index at the end")
-    start, length, crc, _ = _FOOTER.unpack(footer)
-    index = read_at(path, start, length) if start + length + _FOOTER.size == size else b""
-    if zlib.crc32(index) != crc or not index:
-        raise ValueError(f"{path} is damaged: the index does not pass its check")
-    with np.load(io.BytesIO(index), allow_pickle=False) as arrays:
-        about = json.loads(arrays["about"].tobytes())
-        records, names = arrays["records"], arrays["names"].tobytes()
-    starts = len(_MAGIC) + np.cumsum(records["length"], dtype=np.int64) - records["length"]
-    parts, first = {}, 0
-    for part, count in about["parts"].items():
-        parts[part] = _part(path, first, count, records, starts, names)
-        first += count
-    return tuple(about["class_names"]), parts
+    try:
+        info = json.loads((path / INFO).read_text("utf-8"))
+        names, lengths = tuple(info["class_names"]), dict(info["shards"])
+    except (OSError, ValueError, LookupError, TypeError):
+        raise ValueError(f"{path} is no archive of `jaxcnn prepare`") from None
+    return names, {part: _part(path, part, lengths[part]) for part in lengths}
 
 
-def _part(path: Path, first: int, count: int, records, starts, names: bytes) -> Part:
-    unpacked: list[str] = []
+def _part(path: Path, part: str, lengths: list[int]) -> Part:
+    shards = [(path / file, n) for file, n in zip(_files(part, len(lengths)), lengths)]
+    for file, _ in shards:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing, a file of the archive {path}")
+    place, record = array_record.place_of(shards), array_record.read_shards(shards)
 
     def read(i: int) -> tuple[bytes, int]:
-        length, crc, label = records[first + i].item()
-        data = read_at(path, int(starts[first + i]), length)
-        if zlib.crc32(data) != crc:
-            raise BadImage("is damaged (wrong checksum)")
-        return data, label
+        example = msgpack.unpackb(record(*place(i)))
+        return example["image"], example["label"]
 
     def name(i: int) -> str:
-        if not unpacked:
-            unpacked.extend(zlib.decompress(names).decode().split("\n"))
-        return f"{path}: {unpacked[first + i]}"
+        shard, row = place(i)
+        with contextlib.suppress(ValueError):  # of a damaged record
+            return f"{path}: {msgpack.unpackb(record(shard, row))['name']}"
+        return f"{shards[shard][0]}, record {row}"
 
-    return Part(count, read, name)
+    return Part(sum(lengths), read, name)
 
 
 class Draft:
@@ -88,100 +83,116 @@ class Draft:
 
     Args:
       path: where the archive will be.
-      about: what it is to hold: "class_names", "parts" {part: number of examples}, and how the
-        files are made. A draft of something else is refused.
+      about: what it is to hold: "class_names", and how the files are made. A draft of something
+        else is refused.
+      sizes: {part: number of examples}.
+
+    Attributes:
+      shards: all files, in order.
 
     Raises:
       ValueError: there is a draft of something else, or the archive already, or another process is
         writing it.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any]):
+    def __init__(self, path: Path, about: Mapping[str, Any], sizes: Mapping[str, int]):
         if path.exists():
             raise ValueError(f"{path} is there already; delete it or write another")
-        self._path, self._about = path, json.loads(json.dumps(about))
-        draft, records = _draft_files(path)
-        going_on = records.exists() and draft.exists()
-        self._records = open(records, "r+b" if going_on else "a+b")  # noqa: SIM115
+        self._path, self._folder = path, _draft(path)
+        self.shards = [shard for part, size in sizes.items() for shard in _shards(part, size)]
+        lengths = {p: [s.length for s in self.shards if s.part == p] for p in sizes}
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._info = open(self._folder / INFO, "a+", encoding="utf-8")  # noqa: SIM115
         try:
-            _lock(self._records, path)
-            if going_on:
-                done = self._earlier(draft, records)
-            else:
-                draft.write_bytes(_MAGIC)
-                records.write_text(json.dumps(self._about) + "\n", encoding="utf-8")
-                done = np.empty(0, _RECORD)
+            _lock(self._info, path)
+            self._begin(json.loads(json.dumps({**about, "shards": lengths})))
         except BaseException:
-            self._records.close()
+            self._info.close()
             raise
-        self._data = open(draft, "r+b")  # noqa: SIM115
-        self._records.seek(0)
-        header = len(self._records.readline())
-        for file, end in (
-            (self._data, len(_MAGIC) + int(done["length"].sum(dtype=np.int64))),
-            (self._records, header + done.nbytes),
-        ):
-            file.truncate(end)
-            file.seek(end)
-        self._done = list(done)
 
-    def __len__(self) -> int:
-        return len(self._done)
+    def __enter__(self) -> Draft:
+        return self
 
-    def add(self, data: bytes, label: int) -> None:
-        """Appends an image file."""
-        record = np.array((len(data), zlib.crc32(data), label), _RECORD)
-        self._data.write(data)
-        self._data.flush()
-        self._records.write(record.tobytes())
-        self._records.flush()
-        self._done.append(record)
+    def __exit__(self, *_: object) -> None:
+        self._info.close()
 
-    def finish(self, names: Iterable[str]) -> None:
-        """Makes it the archive; `names` of all examples, in order."""
-        packed = zlib.compress("\n".join(names).encode())
-        index = io.BytesIO()
-        np.savez(
-            index,
-            about=np.frombuffer(json.dumps(self._about).encode(), np.uint8),
-            records=np.array(self._done, _RECORD),
-            names=np.frombuffer(packed, np.uint8),
-        )
-        content = index.getvalue()
-        footer = _FOOTER.pack(self._data.tell(), len(content), zlib.crc32(content), _MAGIC)
-        self._data.write(content + footer)
-        self._data.flush()
-        os.fsync(self._data.fileno())
-        self.close()
-        draft, records = _draft_files(self._path)
-        os.replace(draft, self._path)
-        records.unlink()
-
-    def close(self) -> None:
-        self._data.close()
-        self._records.close()
-
-    def _earlier(self, draft: Path, records: Path) -> np.ndarray:
-        """The records of the draft whose files are there as a whole."""
-        header, _, rest = records.read_bytes().partition(b"\n")
-        was = json.loads(header or b"{}")
-        changed = [key for key in self._about if was.get(key) != self._about[key]]
-        if changed:
+    def _begin(self, info: dict[str, Any]) -> None:
+        self._info.seek(0)
+        text = self._info.read()
+        if not text:
+            self._info.write(json.dumps(info))
+            self._info.flush()
+            return
+        was = _parsed(text)
+        if changed := [key for key in info if was.get(key) != info[key]]:
             raise ValueError(
-                f"{draft} was begun with another {', '.join(changed)}; delete it, or prepare the "
-                "same as then"
+                f"{self._folder} was begun with another {', '.join(changed)}; delete it, or "
+                "prepare the same as then"
             )
-        done = np.frombuffer(rest[: len(rest) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
-        ends = len(_MAGIC) + np.cumsum(done["length"], dtype=np.int64)
-        done = done[ends <= draft.stat().st_size]
-        for i in range(max(0, len(done) - _CHECKED), len(done)):
-            length = int(done["length"][i])
-            if zlib.crc32(read_at(draft, int(ends[i]) - length, length)) != done["crc"][i]:
-                return done[:i]
-        return done
+
+    def has(self, shard: Shard) -> bool:
+        """Whether an earlier process finished a file."""
+        path = self._folder / shard.file
+        if not path.exists():
+            return False
+        try:
+            array_record.open_checked(path, shard.length).close()
+        except ValueError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def write(self, shard: Shard) -> Iterator[Callable[[bytes, int, str], None]]:
+        """Gives a function that adds an image file, its label and its name to a file."""
+        from array_record.python.array_record_module import ArrayRecordWriter
+
+        path = self._folder / _UNFINISHED
+        # Image files are compressed, and each is to be read alone.
+        writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+
+        def add(image: bytes, label: int, name: str) -> None:
+            writer.write(msgpack.packb({"label": label, "name": name, "image": image}))
+
+        try:
+            yield add
+        finally:
+            writer.close()
+        with open(path, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(path, self._folder / shard.file)
+
+    def finish(self) -> None:
+        """Makes it the archive."""
+        self._info.close()
+        os.replace(self._folder, self._path)
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
+def _parsed(text: str) -> dict[str, Any]:
+    """The object in a JSON text, {} of any other text."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _files(part: str, count: int) -> list[str]:
+    return [f"{part}.array_record-{i:05d}-of-{count:05d}" for i in range(count)]
+
+
+def _shards(part: str, size: int) -> list[Shard]:
+    firsts = range(0, size, SHARD_SIZE)
+    return [
+        Shard(file, part, first, min(SHARD_SIZE, size - first))
+        for file, first in zip(_files(part, len(firsts)), firsts)
+    ]
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f"{path.name}.draft")
+
+
+def _lock(file: IO[str], path: Path) -> None:
     """Keeps other processes from writing the same archive, where the system can, until closed."""
     try:
         import fcntl
@@ -191,7 +202,3 @@ def _lock(file: IO[bytes], path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(f"{path} is being written by another process") from None
-
-
-def _draft_files(path: Path) -> tuple[Path, Path]:
-    return path.with_name(f"{path.name}.draft"), path.with_name(f"{path.name}.draft.records")

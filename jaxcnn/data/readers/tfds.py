@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn._checks import near
+from jaxcnn._checks import near, optional_package
 from jaxcnn.data.readers import tfrecord
 from jaxcnn.data.sets import Arrays, Source
 
@@ -44,8 +44,7 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
       FileNotFoundError: the set is not there.
       ValueError: it is there in formats or with features that cannot be read.
     """
-    import tensorflow_datasets as tfds
-
+    tfds = optional_package("tensorflow_datasets", "tfds")
     info, form = open_info(name, data_dir)
     _check_features(name, info.features)
     label = info.features["label"]
@@ -71,8 +70,7 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
 
 def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str]:
     """(TFDS's `DatasetInfo`, the format to read) of a set. Raises as `open_tfds` does."""
-    import tensorflow_datasets as tfds
-
+    tfds = optional_package("tensorflow_datasets", "tfds")
     folder = find_folder(name, data_dir)
     _check_classes(folder / "features.json")
     info = tfds.builder_from_directory(folder).info
@@ -194,26 +192,15 @@ def _decode(encoded: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
 
 
 def _read_array_record(path: Path, rows: Sequence[int], expected: int) -> list[bytes]:
-    reader = array_record_reader(path)
+    from jaxcnn.data.readers import array_record
+
+    reader = array_record.open_checked(path, expected)
     try:
-        found = reader.num_records()
-        records = reader.read(list(rows)) if found == expected else []
-        if not found:
-            reader.read([0])  # says why the file could not be opened
-        reader.close()
+        return reader.read(list(rows))
     except RuntimeError as error:
         raise ValueError(f"{path} ({path.stat().st_size} bytes) is damaged: {error}") from None
-    _check_count(path, found, expected)
-    return records
-
-
-def array_record_reader(path: Path) -> Any:
-    """An `ArrayRecordReader` for single records."""
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    # Reading ahead would read whole chunks for single records.
-    options = "readahead_buffer_size:0"
-    return ArrayRecordReader(str(path), options=options, file_reader_buffer_size=32768)
+    finally:
+        reader.close()
 
 
 def _read_tfrecord(path: Path, rows: Sequence[int], expected: int) -> list[bytes]:

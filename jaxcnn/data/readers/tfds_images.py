@@ -10,7 +10,6 @@ any number, also none.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn._checks import optional_package
 from jaxcnn.data import boxes
 from jaxcnn.data.decode import BadImage
-from jaxcnn.data.readers import record_index, tfds
+from jaxcnn.data.readers import array_record, record_index, tfds
 from jaxcnn.data.sets import Part
 
 # Parts whose labels are -1 throughout.
 _UNLABELLED = {"imagenet2012": ("test",)}
 _LABELS = ("label", "original_label")
-_OPEN = 512  # files of a set that are kept open; ImageNet has 1,088, and systems allow 1,024
 
 
 def open_tfds_images(
@@ -42,8 +41,7 @@ def open_tfds_images(
       FileNotFoundError: the set or one of its files is not there.
       ValueError: it is there in formats or with features that cannot be read.
     """
-    import tensorflow_datasets as tensorflow_datasets
-
+    tensorflow_datasets = optional_package("tensorflow_datasets", "tfds")
     info, form = tfds.open_info(name, data_dir)
     objects = _has_objects(info.features)
     label = "objects" if objects else _label_feature(name, info.features)
@@ -79,8 +77,7 @@ def real_labels(data_dir: str | os.PathLike | None = None) -> list[tuple[int, ..
 
     An answer counts as right if it is one of an image's labels; images without any are left out.
     """
-    import tensorflow_datasets as tensorflow_datasets
-
+    tensorflow_datasets = optional_package("tensorflow_datasets", "tfds")
     info, form = tfds.open_info("imagenet2012_real", data_dir)
     skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
     split = info.splits["validation"]
@@ -128,44 +125,14 @@ def _open_part(split: Any, form: str) -> tuple[Callable[[int], bytes], Callable[
     for path, length in shards:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: {length} examples of {split.name!r}")
-    last = np.cumsum([length for _, length in shards])
-    read = {"array_record": _array_records, "tfrecord": _tfrecords}[form](shards)
-
-    def place(i: int) -> tuple[int, int]:
-        shard = int(np.searchsorted(last, i, "right"))
-        return shard, i - int(last[shard]) + shards[shard][1]
+    read = {"array_record": array_record.read_shards, "tfrecord": _tfrecords}[form](shards)
+    place = array_record.place_of(shards)
 
     def where(i: int) -> str:
         shard, row = place(i)
         return f"{shards[shard][0]}, record {row}"
 
     return lambda i: read(*place(i)), where
-
-
-def _array_records(shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:
-    """(shard, row) to a record; files are opened when first needed."""
-
-    @functools.lru_cache(maxsize=_OPEN)
-    def reader(shard: int) -> Any:
-        path, length = shards[shard]
-        opened = tfds.array_record_reader(path)
-        try:
-            found = opened.num_records()
-            if not found:
-                opened.read([0])  # says why the file could not be opened
-        except RuntimeError as error:
-            raise ValueError(f"{path} ({path.stat().st_size} bytes) is damaged: {error}") from None
-        if found != length:
-            raise ValueError(f"{path} holds {found} examples; {length} expected")
-        return opened
-
-    def read(shard: int, row: int) -> bytes:
-        try:
-            return reader(shard).read([row])[0]
-        except RuntimeError as error:
-            raise BadImage(f"is damaged: {error}") from None
-
-    return read
 
 
 def _tfrecords(shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:

@@ -15,7 +15,7 @@ def check(project: str | None) -> None:
     if project is not None and importlib.util.find_spec("wandb") is None:
         raise ValueError(
             f"config.log.wandb is {project!r}, but Weights & Biases is not installed: "
-            "pip install wandb, or leave the field out"
+            "pip install 'jaxcnn[wandb]', or leave the field out"
         )
 
 

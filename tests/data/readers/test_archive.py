@@ -1,18 +1,31 @@
-"""Archives: the same set in one file, written in parts, checked when read."""
+"""Archives: the same set as ArrayRecord files, written in parts, checked when read."""
 
+import io
+import json
 import struct
+import zlib
 
+import msgpack
 import numpy as np
 import photos
 import pytest
+from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
 from jaxcnn.cli import main
 from jaxcnn.data import decode, prepare
 from jaxcnn.data.catalog import open_encoded, open_parts
 from jaxcnn.data.decode import BadImage
+from jaxcnn.data.readers import archive as archives
 
 COUNTS = {"train": {"ant": 5, "bee": 4}, "val": {"ant": 1, "bee": 2}}
+FILES = ["info.json", *(f"train.array_record-0000{i}-of-00003" for i in range(3))]
+FILES += ["val.array_record-00000-of-00001"]
+
+
+@pytest.fixture(autouse=True)
+def small_files(monkeypatch):
+    monkeypatch.setattr(archives, "SHARD_SIZE", 4)
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +37,21 @@ def write(root, out, **options):
     return list(prepare.write_archive(f"folder:{root}", out, **options))
 
 
-@pytest.fixture(scope="module")
-def archive(root, tmp_path_factory):
-    out = tmp_path_factory.mktemp("archive") / "set.archive"
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def archive(root, tmp_path):
+    out = tmp_path / "made" / "set"
     assert [p.done for p in write(root, out)] == list(range(13))
     return out
 
 
 def test_it_is_the_same_set(root, archive):
-    assert [p.name for p in archive.parent.iterdir()] == ["set.archive"]
-    for split, size in (("train", 9), ("val", 3), ("test", 3), ("train[4:7]", 3)):
+    assert sorted(contents(archive.parent / "set")) == FILES
+    assert [path.name for path in archive.parent.iterdir()] == ["set"]
+    for split, size in (("train", 9), ("val", 3), ("test", 3), ("train[3:7]", 4)):
         there, here = (open_encoded(s, split) for s in (f"folder:{root}", f"archive:{archive}"))
         assert len(here) == size and here.class_names == ("ant", "bee")
         for i in range(size):
@@ -41,45 +59,128 @@ def test_it_is_the_same_set(root, archive):
             assert here.name(i) == f"{archive}: {there.name(i)}"
 
 
-@pytest.mark.parametrize("tear", [None, "half a record", "half a file", "a wrong byte"])
+def test_other_programs_can_read_it(root, archive):
+    records = ArrayRecordReader(str(archive / FILES[2]))
+    assert records.num_records() == 4
+    there = open_encoded(f"folder:{root}", "train")
+    image, label = there.read(5)
+    example = msgpack.unpackb(records.read([1])[0])
+    assert example == {"label": label, "name": there.name(5), "image": image}
+
+
+@pytest.mark.parametrize("tear", [None, "half a file", "a lost file"])
 def test_a_killed_preparation_goes_on(root, archive, tmp_path, tear):
-    out = tmp_path / "set.archive"
+    out = tmp_path / "set"
     running = prepare.write_archive(f"folder:{root}", out)
-    assert [next(running).done for _ in range(6)] == [0, 1, 2, 3, 4, 5]
+    assert [next(running).done for _ in range(10)] == list(range(10))
     running.close()
-    draft, records = (tmp_path / f"set.archive{end}" for end in (".draft", ".draft.records"))
+    draft = tmp_path / "set.draft"
     with pytest.raises(FileNotFoundError, match=r"no archive .*; it was begun: run the same"):
         open_encoded(f"archive:{out}", "train")
-    if tear == "half a record":
-        records.write_bytes(records.read_bytes()[:-5])
-    elif tear == "half a file":
-        draft.write_bytes(draft.read_bytes()[:-50])
-    elif tear == "a wrong byte":
-        content = bytearray(draft.read_bytes())
-        content[-50] ^= 1
-        draft.write_bytes(content)
+    if tear == "half a file":
+        (draft / FILES[2]).write_bytes((draft / FILES[2]).read_bytes()[:-50])
+    elif tear == "a lost file":
+        (draft / FILES[1]).unlink()
     with pytest.raises(ValueError, match="was begun with another side, quality; delete it"):
         write(root, out, side=32, quality=90)
-    assert write(root, out)[0].done == (4 if tear else 5)
-    assert out.read_bytes() == archive.read_bytes()
+    # The third file was not finished.
+    assert write(root, out)[0].done == (4 if tear else 8)
+    assert contents(out) == contents(archive) and not draft.exists()
     with pytest.raises(ValueError, match="is there already"):
         write(root, out)
 
 
-def test_what_is_no_whole_archive_is_one_line(root, archive, tmp_path, capsys):
-    whole = archive.read_bytes()
+def test_a_draft_that_cannot_be_read_is_refused(root, tmp_path):
+    (tmp_path / "set.draft").mkdir()
+    for content in ('{"source"', "[]", "3"):
+        (tmp_path / "set.draft" / "info.json").write_text(content)
+        with pytest.raises(ValueError, match=r"set\.draft was begun with another .*; delete it"):
+            write(root, tmp_path / "set")
+
+
+def test_what_is_no_whole_archive_is_one_line(archive, tmp_path, capsys):
+    def message():
+        assert main(["prepare", f"archive:{archive}", str(tmp_path / "b")]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("jaxcnn: error: ") and error.count("\n") == 1
+        return error
+
+    whole = contents(archive)
+    for content in (b"[1]", b"{}", b'{"class_names": ["ant"]', b"\xff"):
+        (archive / "info.json").write_bytes(content)
+        assert f"{archive} is no archive of `jaxcnn prepare`" in message()
+    (archive / "info.json").write_bytes(whole["info.json"])
+    for content in (whole[FILES[1]][:-50], b"", b"nonsense" * 20000):
+        (archive / FILES[1]).write_bytes(content)
+        assert f"{archive / FILES[1]} ({len(content)} bytes) is damaged" in message()
+    (archive / FILES[1]).write_bytes(whole[FILES[-1]])
+    assert f"{archive / FILES[1]} holds 3 examples; 4 expected" in message()
+    (archive / FILES[1]).unlink()
+    assert f"{archive / FILES[1]} is missing, a file of the archive {archive}" in message()
+
+
+def test_a_damaged_record_is_noticed(root, archive, tmp_path):
+    image, _ = open_encoded(f"folder:{root}", "train").read(2)
+    path = archive / FILES[1]
+    content = bytearray(path.read_bytes())
+    content[content.index(image) + 300] ^= 1
+    path.write_bytes(content)
+    train = open_encoded(f"archive:{archive}", "train")
+    with pytest.raises(BadImage, match="is damaged"):
+        train.read(2)
+    assert train.name(2) == f"{path}, record 2"
+    assert [train.read(i)[1] for i in (0, 1, 3, 4)] == [0, 0, 0, 0]  # no other record is lost
+    with pytest.raises(ValueError, match=r"-00000-of-00003, record 2 is damaged"):
+        list(prepare.write_archive(f"archive:{archive}", tmp_path / "b"))
+
+
+def write_old(root, path):
+    """Writes the archive of earlier versions: one file, see `old_archive`."""
+    names, parts = open_parts(f"folder:{root}")
+    examples = [(part, i) for part in parts.values() for i in range(part.size)]
+    files = [part.read(i) for part, i in examples]
+    record = np.dtype([("length", "<u4"), ("crc", "<u4"), ("label", "<i4")])
+    about = {"class_names": names, "parts": {name: part.size for name, part in parts.items()}}
+    text = "\n".join(part.name(i) for part, i in examples)
+    index = io.BytesIO()
+    np.savez(
+        index,
+        about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+        records=np.array([(len(d), zlib.crc32(d), label) for d, label in files], record),
+        names=np.frombuffer(zlib.compress(text.encode()), np.uint8),
+    )
+    data, content = b"jaxcnn1\n" + b"".join(d for d, _ in files), index.getvalue()
+    end = struct.pack("<QQI8s", len(data), len(content), zlib.crc32(content), b"jaxcnn1\n")
+    path.write_bytes(data + content + end)
+
+
+def test_an_archive_of_an_earlier_version_is_converted(root, tmp_path, capsys):
+    old, new = tmp_path / "old.archive", tmp_path / "new"
+    write_old(root, old)
+    with pytest.raises(ValueError, match=rf"convert it by `jaxcnn prepare archive:{old} NEW`"):
+        open_encoded(f"archive:{old}", "train")
+    assert main(["prepare", f"archive:{old}", str(new)]) == 0
+    for split in ("train", "val"):
+        there, here = (open_encoded(s, split) for s in (f"folder:{root}", f"archive:{new}"))
+        assert here.class_names == there.class_names and len(here) == len(there)
+        for i in range(len(here)):
+            assert here.read(i) == there.read(i)
+            assert here.name(i) == f"{new}: {old}: {there.name(i)}"
+
+
+def test_a_damaged_archive_of_an_earlier_version_is_one_line(root, tmp_path, capsys):
+    old = tmp_path / "old.archive"
+    write_old(root, old)
+    whole = old.read_bytes()
     start, length = struct.unpack("<QQ", whole[-28:-12])
 
     def message(content):
-        path = tmp_path / "a.archive"
-        path.write_bytes(content)
-        assert main(["prepare", f"archive:{path}", str(tmp_path / "b.archive")]) == 2
+        old.write_bytes(content)
+        assert main(["prepare", f"archive:{old}", str(tmp_path / "new")]) == 2
         error = capsys.readouterr().err
-        assert error.startswith(f"jaxcnn: error: {path} is ") and error.count("\n") == 1
+        assert error.startswith(f"jaxcnn: error: {old}") and error.count("\n") == 1
         return error
 
-    assert "is no archive of `jaxcnn prepare`" in message(b"")
-    assert "is no archive of `jaxcnn prepare`" in message(b"PK" + whole[2:])
     for end in (len(whole) - 1, start, 20):
         assert f"is truncated: {end:,} bytes" in message(whole[:end])
     for place in (start + length // 2, len(whole) - 14):
@@ -87,18 +188,10 @@ def test_what_is_no_whole_archive_is_one_line(root, archive, tmp_path, capsys):
         damaged[place] ^= 1
         assert "is damaged: the index does not pass its check" in message(damaged)
     assert "is damaged" in message(whole[:100] + whole[101:])
-
-
-def test_a_damaged_record_is_noticed(archive, tmp_path):
-    content = bytearray(archive.read_bytes())
-    path = tmp_path / "a.archive"
-    content[1000] ^= 1
-    path.write_bytes(content)
-    train = open_encoded(f"archive:{path}", "train")
-    with pytest.raises(BadImage, match=r"is damaged \(wrong checksum\)"):
-        [train.read(i) for i in range(len(train))]
-    with pytest.raises(ValueError, match=r"a.archive: .*\.jpg is damaged"):
-        list(prepare.write_archive(f"archive:{path}", tmp_path / "b.archive"))
+    damaged = bytearray(whole)
+    damaged[1000] ^= 1
+    assert ".jpg is damaged (wrong checksum)" in message(damaged)
+    assert "is no archive of `jaxcnn prepare`" in message(b"PK" + whole[2:])
 
 
 def test_resized_and_encoded_anew(tmp_path):
@@ -115,7 +208,7 @@ def test_resized_and_encoded_anew(tmp_path):
         "both": {"side": 24, "quality": 60},
         "quality": {"quality": 60},
     }.items():
-        out = tmp_path / f"{name}.archive"
+        out = tmp_path / name
         bad = [p.bad for p in write(root, out, **options) if p.bad]
         assert len(bad) == 1 and bad[0].startswith(f"{folder}/wrong.jpg is no image")
         (part,) = open_parts(f"archive:{out}")[1].values()
@@ -136,9 +229,10 @@ def test_resized_and_encoded_anew(tmp_path):
 
 
 def test_the_command(root, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "folder" / "set.archive"
+    out = tmp_path / "folder" / "set"
     assert main(["prepare", f"folder:{root}", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}: 12 images, {out.stat().st_size / 2**20:.1f} MiB\n"
+    size = sum(path.stat().st_size for path in out.iterdir()) / 2**20
+    assert capsys.readouterr().out == f"{out}: 12 images, {size:.1f} MiB\n"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for arguments, text in {
         (f"folder:{root}",): "OUT is not given; only a set of TFDS",
