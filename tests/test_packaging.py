@@ -30,6 +30,11 @@ def test_the_changelog_has_the_version():
     assert headings[1] == jaxcnn.__version__
 
 
+def test_the_extra_tfds_is_installed_by_default():
+    project = PYPROJECT["project"]
+    assert set(project["optional-dependencies"]["tfds"]) <= set(project["dependencies"])
+
+
 def test_what_the_sdist_names_exists():
     assert not {name for name in SDIST if not (ROOT / name).exists()}
 

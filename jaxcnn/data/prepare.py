@@ -1,4 +1,4 @@
-"""Writes a set of image files into one archive, and builds TFDS sets."""
+"""Writes a set of image files as an archive, and builds TFDS sets."""
 
 from __future__ import annotations
 
@@ -94,9 +94,10 @@ def _open(
 ) -> tuple[tuple[str, ...], dict[str, Part]]:
     """As `open_parts`, and archives of earlier versions too."""
     kind, _, rest = source.partition(":")
-    path = Path(local_path(data_dir or ""), local_path(rest))
-    if kind == "archive" and old_archive.is_old_archive(path):
-        return old_archive.open_old_archive(path)
+    if kind == "archive":
+        path = Path(local_path(data_dir or ""), local_path(rest))
+        if old_archive.is_old_archive(path):
+            return old_archive.open_old_archive(path)
     return open_parts(source, data_dir)
 
 

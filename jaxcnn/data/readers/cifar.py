@@ -1,7 +1,9 @@
 """CIFAR-10 and CIFAR-100 from their official archives, unpacked: the binary or the Python one.
 
 Krizhevsky 2009, "Learning multiple layers of features from tiny images". In the binary archive an
-example is its labels, one byte each, and the image, 3x32x32 bytes.
+example is its labels, one byte each, and the image, 3x32x32 bytes. The Python archive, pickles, has
+the same examples; it is read as well because it is the one that torchvision and Keras download, so
+that many have no other. Nothing in its pickles is run (`unpickling`).
 """
 
 from __future__ import annotations

@@ -121,6 +121,13 @@ def test_a_set_that_is_not_there_says_where_and_what_to_do(tmp_path):
         catalog.load("tfds:mnits", "train", data_dir=tmp_path)
 
 
+def test_an_install_without_tfds_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    for source in (catalog.open_source, catalog.open_parts):
+        with pytest.raises(ValueError, match=r"is not installed: pip install 'jaxcnn\[tfds\]'$"):
+            source("tfds:cifar10")
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_missing_shard_is_named(broken, form):
     folder = broken(form)
