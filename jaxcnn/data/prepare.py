@@ -75,7 +75,7 @@ def write_archive(
         done = total - sum(shard.length for shard in todo)
         yield Progress(done, total)
         examples = [(parts[s.part], s.first + i) for s in todo for i in range(s.length)]
-        made = _in_order(lambda e: _made(*e, side, quality), examples)
+        made = _in_order(lambda e: _made(e[0], e[1], side, quality), examples)
         for shard in todo:
             with draft.write(shard) as add:
                 for name, data, label, bad in itertools.islice(made, shard.length):

@@ -133,7 +133,7 @@ def make_train_step(
             state = follow(state, ema_decay)
         counted = metrics.classification_pairs(logits, batch["label"], per_example)
         counted |= {name: metrics.pair(values) for name, values in located.items()}
-        norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+        norm = optax.tree.norm(grads)
         finite = (jnp.isfinite(total) & jnp.isfinite(norm)).astype(jnp.float32)
         once = {"grad_norm": (norm, jnp.float32(1)), "finite": (finite, jnp.float32(1))}
         return state, _sum(counted, axis_name) | once

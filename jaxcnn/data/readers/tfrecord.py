@@ -70,10 +70,10 @@ def _is_damaged(content: memoryview, start: int, length: int) -> bool:
     """Whether the u32 after a stretch of bytes is not its check."""
     end = start + length
     told = int.from_bytes(content[end : end + 4], "little")
-    return told != masked_crc32c(content[start:end])
+    return told != masked_crc32c(bytes(content[start:end]))
 
 
-def masked_crc32c(data: bytes | memoryview) -> int:
+def masked_crc32c(data: bytes) -> int:
     """The check of some bytes, as a TFRecord file has it: u32."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

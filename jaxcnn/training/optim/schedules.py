@@ -138,6 +138,7 @@ def _down(schedule: Config, peak: float, begin: int, total_steps: int) -> Schedu
 def _one_cycle(schedule: Config, peak: float, rise: int, total_steps: int) -> Schedule:
     start, final = _share(schedule, "start", 0.04), _share(schedule, "final", 0.0)
     require(0 < rise < total_steps, "schedule rise, in steps", rise, "within the run")
+    # optax.cosine_onecycle_schedule has other last bits, and cannot begin at 0.
     down = optax.cosine_decay_schedule(peak, total_steps - rise, final)
 
     def rate(step):
