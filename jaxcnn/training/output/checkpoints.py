@@ -177,7 +177,7 @@ class Checkpoints:
         """Adds a folder that is about to be written to the list of what the run writes."""
         if distributed.is_first():
             with open(self.directory.parent / written.LIST, "a", encoding="utf-8") as file:
-                file.write(f"{entry}\n")
+                file.write(f"\n{entry}")
 
     def _set_aside(self, step: int, good: int, why: str) -> str:
         target = _unused(self.directory.parent / UNREADABLE / f"step_{step}")

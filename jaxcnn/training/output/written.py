@@ -1,7 +1,8 @@
 """Which files in a run's directory the run wrote: they may be deleted, others may not.
 
 A file there keeps a list, to which a path is added before it is written, so that a kill leaves
-nothing out. An entry stands for a file or a folder, "FOLDER/*.SUFFIX" for files of this suffix.
+nothing out; one that was cut short ends where the next begins. An entry stands for a file or a
+folder, "FOLDER/*.SUFFIX" for files of this suffix.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _NAMES = re.compile(
 def note(workdir: Path, *entries: str) -> None:
     """Adds paths below the directory to the list of what the run writes; others are not added."""
     with open(workdir / LIST, "a", encoding="utf-8") as file:
-        file.write("".join(f"{entry}\n" for entry in entries))
+        file.write("".join(f"\n{entry}" for entry in entries))
 
 
 def begin(workdir: Path) -> None:
@@ -45,7 +46,7 @@ def adopt(workdir: Path, paths: Iterable[Path]) -> None:
     """Begins the list of a run that has none with those of the paths that runs write."""
     if not (workdir / LIST).exists():
         own, _ = sort(workdir, paths)
-        write_text(workdir / LIST, "".join(f"{_inside(workdir, path)}\n" for path in own))
+        write_text(workdir / LIST, "".join(f"\n{_inside(workdir, path)}" for path in own))
 
 
 def sort(workdir: Path, paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
