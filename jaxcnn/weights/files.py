@@ -103,7 +103,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
 
 
 def _digests(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> dict[str, str]:
-    """What changes with every bit of an array, by its key, and with the metadata, by `_METADATA`."""
+    """{key: type, shape and checksum} of the arrays, and as `_METADATA` that of the metadata."""
     found = {_METADATA: f"{zlib.crc32(json.dumps(metadata, sort_keys=True).encode()):08x}"}
     for key, array in arrays.items():
         bits = np.ascontiguousarray(array).view(np.uint8)

@@ -1,4 +1,4 @@
-"""Bits that storage has changed are found: in every file of a checkpoint, and of exported weights."""
+"""Bits that storage has changed are found: in a checkpoint's files, and in exported weights."""
 
 import json
 import shutil
@@ -48,9 +48,9 @@ def test_a_value_that_can_be_read_and_is_another_is_named(tmp_path):
     assert "params/fc/kernel" in saved and saved["params/fc/kernel"].startswith("float32 [64, 32]")
     saved["params/fc/kernel"] = saved["params/fc/kernel"][:-1] + "x"
     digests.write_text(json.dumps(saved))
-    with Checkpoints(tmp_path / "c") as store:
-        with pytest.raises(ValueError, match=r"^params/fc/kernel is not what was saved: "):
-            store.restore(2, like())
+    match = r"^params/fc/kernel is not what was saved: "
+    with Checkpoints(tmp_path / "c") as store, pytest.raises(ValueError, match=match):
+        store.restore(2, like())
     with pytest.raises(ValueError) as caught:
         read_state(tmp_path / "c")
     assert str(caught.value) == (
