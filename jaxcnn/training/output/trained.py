@@ -89,8 +89,8 @@ def read_state(folder: str | Path, step: int | None = None) -> tuple[int, Any]:
         try:
             return chosen, _read(folder, chosen)
         except Exception as error:  # Orbax raises whatever its parts raise
-            if not (folder / str(chosen)).is_dir():
-                continue  # the run has just replaced it by a newer one
+            if saved_steps(folder) != steps:
+                continue  # the run goes on, and has replaced it by a newer one
             raise ValueError(
                 f"checkpoint {folder / str(chosen)} cannot be read ({checkpoints.reason(error)})"
                 f"{_other(folder, chosen)}"
