@@ -17,7 +17,6 @@ from jaxcnn.models.registry import create_model, model_info
 from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import trained
-from jaxcnn.training.output.checkpoints import Checkpoints
 from jaxcnn.training.output.records import MANIFEST, read_manifest
 from jaxcnn.training.output.workdir import BEST, CHECKPOINTS
 from jaxcnn.training.state import init_variables
@@ -74,10 +73,7 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
         yield f"{workdir.name}, before training", program(first, images, labels)
     known: set[int] = set()
     for folder, word in ((CHECKPOINTS, ""), (BEST, " (best)")):
-        if not (workdir / folder).is_dir():
-            continue
-        with Checkpoints(workdir / folder, 1) as checkpoints:
-            steps = checkpoints.steps()
+        steps = trained.saved_steps(workdir / folder)
         for step in sorted(set(steps) - known):
             _, state = trained.read_state(workdir / folder, step)
             variables = {"params": state["params"], "batch_stats": state["batch_stats"]}

@@ -166,19 +166,22 @@ class Run:
     def _open(self, opened: contextlib.ExitStack) -> None:
         """Opens the directory and what is written there, and finds out where the run stands."""
         resume = self._use["resume"]
-        begins = not (resume and workdir.has_checkpoints(self.directory))
-        if begins:  # before anything is written, since the weights to begin with may not fit
-            self.state = self._initial_state()
+        # Before anything is written, since the weights to begin with may not fit.
+        first = None if self._resumes() else self._initial_state()
         directory, keep = self.directory, self.config.checkpoint.keep
+        opened.enter_context(workdir.lock(directory))
         workdir.open_workdir(directory, self._given, self._facts(), **self._use)
         self._newest = opened.enter_context(Checkpoints(directory / workdir.CHECKPOINTS, keep))
         self._best = opened.enter_context(Checkpoints(directory / workdir.BEST, 1))
-        self._notices = self._restore() if not begins else [_BEGINS] * resume
+        self._notices = self._restore(first) if resume else []
+        if first is not None and not resume:
+            self.state = first
         self._best.delete_after(self.step)
         self._files = MetricsFiles(
             directory, after=self.step if resume else None, write=distributed.is_first()
         )
         opened.callback(self._files.close)
+        self._notices += self._save_lost_best()
         project = self.config.log.wandb
         if distributed.is_first() and project is not None:
             self._files.wandb = trackers.WandbRows(project, directory, leaves(self.config))
@@ -188,16 +191,47 @@ class Run:
             self._trace = profiling.Trace(directory / profiling.FOLDER, calls)
             opened.callback(self._trace.close)
 
-    def _restore(self) -> list[str]:
-        """Takes up the newest checkpoint that can be read; returns what there is to say."""
-        shapes = checkpoints.abstract(self.experiment.shapes, self.experiment.mesh)
-        found = self._newest.restore_newest(shapes)
+    def _resumes(self) -> bool:
+        return self._use["resume"] and workdir.has_checkpoints(self.directory)
+
+    def check_weights(self) -> None:
+        """Raises what is wrong with the weights that the run is to begin with."""
+        if self._weights and not self._resumes():
+            self._initial_state()
+
+    def _restore(self, first: TrainState | None) -> list[str]:
+        """Takes up the newest checkpoint that can be read; returns what there is to say.
+
+        Without checkpoints the state is `first`, that before the first step, made if it is None.
+        """
+        found = self._newest.restore_newest(self._shapes())
         if found is None:
-            self.state = self._initial_state()
+            self.state = first or self._initial_state()
             return [_BEGINS]
         self.step, state, self._sums, notices = found
         self.state = parallel.place_state(state, self.experiment.mesh)
         return notices
+
+    def _shapes(self) -> Any:
+        return checkpoints.abstract(self.experiment.shapes, self.experiment.mesh)
+
+    def _save_lost_best(self) -> list[str]:
+        """Saves the best checkpoint anew, where a kill came before it was written.
+
+        It is taken from those that are there to resume from; returns what there is to say.
+        """
+        scores, held = self._files.scores, self._best.steps()
+        candidates = {step for step in (*held, *self._newest.steps()) if step in scores}
+        for step in sorted(candidates, key=lambda step: (scores[step], step)):
+            if step in held:
+                break
+            with contextlib.suppress(Exception):  # one that cannot be read
+                state = self.state
+                if step != self.step:
+                    state = self._newest.restore(step, self._shapes())[0]
+                self._best.save(state, step, {})
+                return [f"the best checkpoint, of step {step}, was missing and is saved again"]
+        return []
 
     def _initial_state(self) -> TrainState:
         """The state before the first step, on the mesh."""
@@ -280,6 +314,8 @@ class Run:
         last = first + self.calendar.steps_at_once(first)
         if self._trace is not None and (text := self._trace.after_call(train_metrics)):
             yield self._notice(text)
+        self._newest.check()
+        self._best.check()
         yield from self._log_late_metrics()
         self._late, self.step = (first, last, train_metrics), last
         if last < self.calendar.next_boundary(first):
@@ -354,7 +390,9 @@ class Run:
         row |= {f"train_{name}": means[name] for name in ("loss", "top1_error", "top5_error")}
         if not np.isfinite(row["loss"]):
             raise FloatingPointError(f"the test loss is not finite after step {self.step}")
-        improved = self._files.best is None or score(row) < self._files.best
+        # That of the checkpoint which is there: a better one may have been lost in a kill.
+        best = max(self._best.steps(), default=None)
+        improved = score(row) < self._files.scores.get(best, float("inf"))
         row["eval_seconds"] = self.clock.take(timing.EVALUATION)
         row["checkpoint_seconds"] = self.clock.take(timing.CHECKPOINTS)
         self._files.write("eval", self.step, self.calendar.epoch(self.step), row)
@@ -386,9 +424,7 @@ class Run:
             raise FloatingPointError(what)
         self._newest.wait()
         experiment = self.experiment
-        found = self._newest.restore_newest(
-            checkpoints.abstract(experiment.shapes, experiment.mesh)
-        )
+        found = self._newest.restore_newest(self._shapes())
         start, state = (0, self._initial_state()) if found is None else found[:2]
         text = f"{what}; repeating steps {start + 1} to {step} to find the layer"
         yield self._report("notice", {"text": text}, step)

@@ -1,13 +1,16 @@
 """Mappings of arrays in files: safetensors, npz, and PyTorch's checkpoints.
 
 The latter are read without PyTorch, see `torch_files`, and written where it is installed. Numbers
-of types that NumPy does not have, bfloat16 and fp8, are kept in all of them.
+of types that NumPy does not have, bfloat16 and fp8, are kept in all of them. Bits that storage has
+changed are found when a file is read: npz and pth have checksums of their own, and safetensors get
+them as metadata.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ _OTHER_TYPES = {  # by NumPy's names for them, and by safetensors'
 }
 _DTYPES = "__dtypes__"  # the entry of an npz file that tells these types, {key: name} as JSON
 _METADATA = "__metadata__"  # the entry of an npz file that holds what safetensors has a place for
+_DIGESTS = "crc32"  # metadata of a safetensors file, {key: type, shape and checksum} as JSON
 
 
 _BY_NAME = {name: np.dtype(dtype) for dtype, name in _OTHER_TYPES.values()}
@@ -92,7 +96,29 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
             arrays = {key: file.get_tensor(key) for key in slices if key not in others}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is no complete safetensors file: {error}") from error
-    return arrays | _read_other_types(path, others), metadata
+    arrays |= _read_other_types(path, others)
+    if _DIGESTS in metadata:
+        _compare(path, metadata.pop(_DIGESTS), _digests(arrays, metadata))
+    return arrays, metadata
+
+
+def _digests(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> dict[str, str]:
+    """{key: type, shape and checksum} of the arrays, and as `_METADATA` that of the metadata."""
+    found = {_METADATA: f"{zlib.crc32(json.dumps(metadata, sort_keys=True).encode()):08x}"}
+    for key, array in arrays.items():
+        bits = np.ascontiguousarray(array).view(np.uint8)
+        found[key] = f"{array.dtype} {list(array.shape)} {zlib.crc32(bits.data):08x}"
+    return found
+
+
+def _compare(path: Path, saved: str, found: Mapping[str, str]) -> None:
+    try:
+        known = dict(json.loads(saved))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: its checksums cannot be read") from error
+    for key in {**known, **found}:
+        if known.get(key) != found.get(key):
+            raise ValueError(f"{path} is damaged: {key} is not what was saved")
 
 
 def _read_other_types(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
@@ -184,7 +210,8 @@ def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: d
     # The writer takes the buffer as it lies in memory: a transposed view would be written wrongly.
     # (ascontiguousarray would turn a scalar into a vector.)
     ordered = {key: np.require(array, requirements="C") for key, array in arrays.items()}
-    safetensors.numpy.save_file(ordered, path, metadata=metadata or None)
+    metadata[_DIGESTS] = json.dumps(_digests(ordered, metadata))
+    safetensors.numpy.save_file(ordered, path, metadata=metadata)
 
 
 def _write_npz(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]):

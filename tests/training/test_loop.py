@@ -69,7 +69,7 @@ def test_everything_is_in_the_directory(finished):
     directory, reports = finished
     names = {p.name for p in directory.iterdir()}
     assert names == {
-        *("config.json", "checkpoints", "best", "tensorboard"),
+        *("config.json", ".lock", ".written", "checkpoints", "best", "tensorboard"),
         *("metrics.jsonl", "metrics.csv", "curves.png", "predictions.png"),
     }
     rows = read_rows(directory)

@@ -22,7 +22,7 @@ def make_run(path, config=None):
 
 
 def names(path):
-    return sorted(p.name for p in path.iterdir())
+    return sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
 
 
 def test_a_new_or_empty_directory_is_taken(tmp_path):

@@ -21,6 +21,7 @@ from jaxcnn.training.config.files import load_function, read_config, split_overr
 from jaxcnn.training.ensemble import members
 from jaxcnn.training.ensemble import shared as members_shared
 from jaxcnn.training.output.records import member_directory
+from jaxcnn.training.output.workdir import check_workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,25 +136,30 @@ def train_described(
     ]
     about = {"ensemble": Path(spec).name, "overrides": list(overrides)}
     facts = {"members": len(configs), "ensemble_mode": mode}
-    directory = members.open_all(workdir, about, facts, resume=resume, overwrite=overwrite)
-    failed: dict[int, FloatingPointError] = {}
-    for group, common in zip(groups, shared):
-        own: dict[int, FloatingPointError] = {}
-        reports = members.train_group(
+    use = {"resume": resume, "overwrite": overwrite}
+    directory = check_workdir(workdir, about, **use)
+    directories = [member_directory(directory, i) for i in range(len(configs))]
+    failed: list[dict[int, FloatingPointError]] = [{} for _ in groups]
+    trainings = [
+        members.train_group(
             [configs[i] for i in group],
-            [member_directory(directory, i) for i in group],
+            [directories[i] for i in group],
             common,
             mode,
             stop,
             own,
-            resume=resume,
+            **use,
         )
-        for report in reports:
-            yield dataclasses.replace(report, member=group[report.member or 0])
-        failed |= {group[i]: error for i, error in own.items()}
-        if stop.received:
-            return
-    members.raise_failed(failed)
+        for group, common, own in zip(groups, shared, failed)
+    ]
+    with members.open_all(directory, about, facts, **use):
+        for group, reports in zip(groups, trainings):
+            for report in reports:
+                yield dataclasses.replace(report, member=group[report.member or 0])
+            if stop.received:
+                return
+    pairs = [(group[i], error) for group, own in zip(groups, failed) for i, error in own.items()]
+    members.raise_failed(dict(pairs))
 
 
 def _groups(configs: Sequence[Any]) -> list[list[int]]:

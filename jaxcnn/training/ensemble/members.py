@@ -19,6 +19,7 @@ of a run trained alone: it can be resumed, evaluated and exported by itself.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,14 +30,22 @@ import jax
 
 from jaxcnn._checks import near
 from jaxcnn.reporting.report import Report
+from jaxcnn.runtime import distributed
 from jaxcnn.runtime.stop import StopSignals
 from jaxcnn.training.config import validate
 from jaxcnn.training.config.files import override
 from jaxcnn.training.ensemble import lockstep
 from jaxcnn.training.ensemble import shared as members_shared
 from jaxcnn.training.loop import Run, train_one
+from jaxcnn.training.output import written
 from jaxcnn.training.output.records import MANIFEST, member_directory
-from jaxcnn.training.output.workdir import delete_run, open_workdir
+from jaxcnn.training.output.workdir import (
+    check_deletable,
+    check_workdir,
+    delete_run,
+    lock,
+    open_workdir,
+)
 
 RATE = "schedule.learning_rate"
 FIELDS = ("train.seed", "train.init_seed", "train.dropout_seed", RATE)
@@ -98,11 +107,14 @@ def train_members(
     mode = config.train.ensemble_mode or default_mode()
     shared = members_shared.share(configs, one_device=mode == "vmap")
     facts = {"members": len(configs), "ensemble_mode": mode}
-    directory = open_all(workdir, config, facts, resume=resume, overwrite=overwrite)
+    use = {"resume": resume, "overwrite": overwrite}
+    directory = check_workdir(workdir, config, **use)
     directories = [member_directory(directory, i) for i in range(len(configs))]
     failed: lockstep.Failures = {}
     stop = stop or StopSignals()
-    yield from train_group(configs, directories, shared, mode, stop, failed, resume=resume)
+    reports = train_group(configs, directories, shared, mode, stop, failed, **use)
+    with open_all(directory, config, facts, **use):
+        yield from reports
     raise_failed(failed)
 
 
@@ -111,21 +123,38 @@ def default_mode() -> str:
     return "sequential" if jax.default_backend() == "cpu" else "vmap"
 
 
+@contextlib.contextmanager
 def open_all(
-    workdir: str | Path,
+    workdir: Path,
     config: Any,
     facts: Mapping[str, Any],
     *,
     resume: bool = False,
     overwrite: bool = False,
-) -> Path:
-    """`open_workdir` of the directory of all; with `overwrite` its members' runs are deleted."""
-    directory = open_workdir(workdir, config, facts, resume=resume, overwrite=overwrite)
-    if overwrite:
-        for old in directory.glob("member_*"):
-            if (old / MANIFEST).is_file():
-                delete_run(old)
-    return directory
+) -> Iterator[None]:
+    """Locks and opens the directory of all; with `overwrite` its members' runs are deleted."""
+    with contextlib.ExitStack() as held:
+        held.enter_context(lock(workdir))
+        if overwrite:
+            distributed.on_first_process(lambda: _delete_members(workdir))
+        open_workdir(workdir, config, facts, resume=resume, overwrite=overwrite)
+        count = facts["members"]
+        distributed.on_first_process(
+            lambda: written.note(workdir, *(f"member_{i}" for i in range(count)))
+        )
+        yield
+
+
+def _delete_members(workdir: Path) -> None:
+    """Deletes the members' runs, if all of them may be."""
+    check_deletable(workdir)
+    own, _ = written.sort(workdir, workdir.glob(f"member_*/{MANIFEST}"))
+    with contextlib.ExitStack() as held:
+        for manifest in own:
+            held.enter_context(lock(manifest.parent))
+            check_deletable(manifest.parent)
+        for manifest in own:
+            delete_run(manifest.parent)
 
 
 def train_group(
@@ -137,17 +166,32 @@ def train_group(
     failed: lockstep.Failures,
     *,
     resume: bool = False,
+    overwrite: bool = False,
 ) -> Iterator[Report]:
-    """Trains runs that share their programs; a report's `member` counts them, as keys of `failed`.
+    """Checks runs that share their programs, and returns an iterator that trains them.
 
-    A run whose loss is not finite is put into `failed`, and the others go on.
+    Nothing is written before the first report is asked for. A report's `member` counts the runs, as
+    keys of `failed`. A run whose loss is not finite is put into `failed`, and the others go on.
     """
     programs = members_shared.make_programs(shared, lockstep=mode == "vmap")
+    use = {"resume": resume, "overwrite": overwrite}
     options: list[dict[str, Any]] = [
-        {"resume": resume, "stop": stop, "experiment": experiment, "programs": own}
+        {**use, "stop": stop, "experiment": experiment, "programs": own}
         for experiment, own in zip(shared.experiments, programs)
     ]
-    members = list(zip(configs, directories, options))
+    for config, directory in zip(configs, directories):
+        check_workdir(directory, config, **use)
+    Run(configs[0], directories[0], **options[0]).check_weights()
+    return _train(list(zip(configs, directories, options)), shared, mode, stop, failed)
+
+
+def _train(
+    members: Sequence[tuple[Any, Path, dict[str, Any]]],
+    shared: members_shared.Shared,
+    mode: str,
+    stop: StopSignals,
+    failed: lockstep.Failures,
+) -> Iterator[Report]:
     if mode == "vmap":
         runs = [Run(config, directory, **own) for config, directory, own in members]
         keys = [shared.key(i, run.key) for i, run in enumerate(runs)]

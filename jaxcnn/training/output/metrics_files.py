@@ -6,11 +6,13 @@ import contextlib
 import csv
 import json
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxcnn._files import write_text
+from jaxcnn.training.output import written
 from jaxcnn.training.output.trackers import WandbRows
 
 JSONL = "metrics.jsonl"
@@ -44,12 +46,15 @@ class MetricsFiles:
       workdir: where the files lie.
       after: None for a new run. For a resumed one its step: later rows of the files, and a last
         line that was cut short, are dropped, so that the files become those of an undisturbed run.
-      write: False in a process that only needs to know the best score so far.
+      write: False in a process that only needs to know the scores.
+
+    Attributes:
+      scores: {step of an evaluation: its score}.
     """
 
     def __init__(self, workdir: Path, after: int | None = None, *, write: bool = True):
         kept = [] if after is None else [r for r in read_rows(workdir) if r["step"] <= after]
-        self.best = min((score(r) for r in kept if r["kind"] == "eval"), default=None)
+        self.scores = {row["step"]: score(row) for row in kept if row["kind"] == "eval"}
         self._write = write
         self.wandb: WandbRows | None = None
         if not write:
@@ -63,10 +68,15 @@ class MetricsFiles:
         self._csv_file.flush()
         self._events = _TensorBoard(workdir / TENSORBOARD, after)
 
+    @property
+    def best(self) -> float | None:
+        """The best score so far."""
+        return min(self.scores.values(), default=None)
+
     def write(self, kind: str, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Adds a row to all three."""
         if kind == "eval":
-            self.best = score(values) if self.best is None else min(self.best, score(values))
+            self.scores[step] = score(values)
         if not self._write:
             return
         row = {"kind": kind, "step": step, "epoch": epoch, **values}
@@ -110,8 +120,10 @@ class _TensorBoard:
         from tensorboardX.proto import event_pb2
 
         folder.mkdir(parents=True, exist_ok=True)
+        mark = f".{uuid.uuid4().hex[:8]}"
+        written.note(folder.parent, f"{folder.name}/*{mark}")
         self.folder, self._scalar, self._event = folder, summary.scalar, event_pb2.Event
-        self._events = event_file_writer.EventsWriter(str(folder / "events"))
+        self._events = event_file_writer.EventsWriter(str(folder / "events"), mark)
         if after is not None:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._add(step=after + 1, session_log=start)

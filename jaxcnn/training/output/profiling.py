@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from jaxcnn.training.output import written
+
 FOLDER = "profile"
 _BEFORE = 2  # calls that warm up
 
@@ -38,5 +40,12 @@ class Trace:
 
     def close(self) -> None:
         if self._running:
-            jax.profiler.stop_trace()
             self._running = False
+            before = set(self._sessions())
+            jax.profiler.stop_trace()  # writes all of it
+            workdir = self._folder.parent
+            new = [path for path in self._sessions() if path not in before]
+            written.note(workdir, *(path.relative_to(workdir).as_posix() for path in new))
+
+    def _sessions(self) -> list[Path]:
+        return sorted(self._folder.glob("plugins/profile/*"))

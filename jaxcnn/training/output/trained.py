@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +12,7 @@ from jaxcnn._files import local_path
 from jaxcnn.data.preprocessing import Preprocessing, from_dict
 from jaxcnn.training.config.checks import TrackedConfig
 from jaxcnn.training.input import sets
+from jaxcnn.training.output import checkpoints
 from jaxcnn.training.output.checkpoints import Checkpoints
 from jaxcnn.training.output.records import MANIFEST, read_manifest
 from jaxcnn.training.output.workdir import BEST, CHECKPOINTS
@@ -66,39 +64,59 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
     )
 
 
+def saved_steps(folder: str | Path) -> list[int]:
+    """The steps of the checkpoints in a directory, ascending; [] if there is none."""
+    if not Path(folder).is_dir():
+        return []
+    with Checkpoints(folder) as store:
+        return store.steps()
+
+
 def read_state(folder: str | Path, step: int | None = None) -> tuple[int, Any]:
     """(step, state) of a directory's newest checkpoint, or of that of a step, on one device.
 
-    Raises ValueError if there is none.
+    The directory may be that of a run that is going on.
+
+    Raises:
+      ValueError: there is none, or it is not what was saved.
     """
+    folder = Path(folder).absolute()
+    while True:
+        steps = saved_steps(folder)
+        if not steps or (step is not None and step not in steps):
+            raise ValueError(f"there is no checkpoint in {folder}{_other(folder, None)}")
+        chosen = steps[-1] if step is None else step
+        try:
+            return chosen, _read(folder, chosen)
+        except Exception as error:  # Orbax raises whatever its parts raise
+            if saved_steps(folder) != steps:
+                continue  # the run goes on, and has replaced it by a newer one
+            raise ValueError(
+                f"checkpoint {folder / str(chosen)} cannot be read ({checkpoints.reason(error)})"
+                f"{_other(folder, chosen)}"
+            ) from error
+
+
+def _read(folder: Path, step: int) -> Any:
     import orbax.checkpoint as ocp
 
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"there is no checkpoint in {folder}")
-    with Checkpoints(folder, 1) as checkpoints:
-        steps = checkpoints.steps()
-        if not steps:
-            raise ValueError(f"there is no checkpoint in {folder}")
-        step = steps[-1] if step is None else step
-        # What is stored says its own shapes: neither the optimizer nor the devices are needed.
-        with _without_warnings(), ocp.StandardCheckpointer() as reader:
-            stored = reader.metadata(folder / str(step) / "state").item_metadata
-        device = SingleDeviceSharding(jax.local_devices()[0])
-        like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored.tree
-        )
-        state, _ = checkpoints.restore(step, like)
-    return step, state
+    # What is stored says its own shapes: neither the optimizer nor the devices are needed.
+    with checkpoints.without_warnings(), ocp.StandardCheckpointer() as reader:
+        stored = reader.metadata(folder / str(step) / "state").item_metadata
+    device = SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored.tree
+    )
+    with Checkpoints(folder) as store:
+        return store.restore(step, like)[0]
 
 
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Orbax warns that an item has no metadata of a whole checkpoint, which is as it should be."""
-    log = logging.getLogger("absl")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
+def _other(folder: Path, broken: int | None) -> str:
+    """Which checkpoint to take instead, as the end of a message; "" if there is none."""
+    older = [step for step in saved_steps(folder) if broken is not None and step < broken]
+    if older:
+        return f"; move it away to use the one of step {older[-1]}"
+    newest = folder.parent / CHECKPOINTS
+    if folder != newest and saved_steps(newest):
+        return f'; the newest one (--checkpoint newest, or checkpoint="newest") is in {newest}'
+    return ""

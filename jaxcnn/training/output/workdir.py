@@ -1,17 +1,25 @@
-"""The directory of a run: whose it is, and what may be written and deleted there."""
+"""The directory of a run: whose it is, and what may be written and deleted there.
+
+While a run goes on it holds a lock on a file there. The system releases it when the process ends,
+however it ends.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
+import os
 import platform
-import shutil
+import socket
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 
@@ -22,11 +30,12 @@ from jaxcnn.reporting import curves, samples
 from jaxcnn.runtime import distributed
 from jaxcnn.training.config import TrackedConfig, differences
 from jaxcnn.training.input import sets
-from jaxcnn.training.output import checkpoints, metrics_files, profiling, trackers
+from jaxcnn.training.output import checkpoints, metrics_files, profiling, trackers, written
 from jaxcnn.training.output.records import MANIFEST, read_manifest
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"
+LOCK = ".lock"
 
 BAD_RECORDS = "bad_records.jsonl"
 
@@ -39,13 +48,15 @@ _FILES = (
     trackers.ID,
 )
 _OTHERS_FILES = "bad_records_*.jsonl"
+_DRAFTS = ".*.draft.*"  # of `_files.atomic_write`, where a kill came before the end
 _FOLDERS = (CHECKPOINTS, BEST, metrics_files.TENSORBOARD, checkpoints.UNREADABLE, profiling.FOLDER)
+_LOCK_SECONDS = 2.0  # for a process that was killed to vanish
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def bad_records_path(workdir: Path, process: int) -> Path:
     """Where a process writes the bad records that it meets."""
-    path = workdir / BAD_RECORDS
+    path = Path(workdir, BAD_RECORDS)
     return path.with_name(f"{path.stem}_{process}{path.suffix}") if process else path
 
 
@@ -59,14 +70,78 @@ def check_workdir(
 
     Raises:
       ValueError: the directory holds a run and neither was asked for, or both; it is resumed with
-        a configuration that would give other results; or it has files of the names used here that
-        are not known to be a run's.
+        a configuration that would give other results; it is overwritten and holds files that the
+        run did not write; it has files of the names used here that are not known to be a run's; or
+        a run is going on there.
     """
-    if resume and overwrite:
-        raise ValueError("resume and overwrite exclude each other")
     workdir = local_path(workdir).absolute()
-    distributed.on_first_process(lambda: _check(workdir, config, resume, overwrite))
+
+    def check() -> None:
+        _check_unlocked(workdir)
+        _check(workdir, config, resume, overwrite)
+
+    distributed.on_first_process(check)
     return workdir
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of the directory, which is made if it is not there.
+
+    Of several processes that train as one the first holds the lock.
+
+    Raises:
+      ValueError: another run holds it, which is named.
+      PermissionError, OSError: the directory cannot be made or written to.
+    """
+    with contextlib.ExitStack() as held:
+        distributed.on_first_process(lambda: held.enter_context(_take_lock(workdir)))
+        yield
+
+
+def _take_lock(workdir: Path) -> IO[str]:
+    _check_writable(workdir)
+    file = open(workdir / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while not _locked(file, fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            text = _in_use(workdir, file)
+            file.close()
+            raise ValueError(text)
+        time.sleep(0.05)
+    file.truncate(0)
+    file.write(f"{socket.gethostname()} {os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    """Whether the lock was free and is taken now; True where the file system has no locks."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _check_unlocked(workdir: Path) -> None:
+    if (workdir / LOCK).is_file():
+        with open(workdir / LOCK, encoding="utf-8") as file:
+            if not _locked(file, fcntl.LOCK_SH):
+                raise ValueError(_in_use(workdir, file))
+
+
+def _in_use(workdir: Path, file: IO[str]) -> str:
+    file.seek(0)
+    host, _, process = file.read().strip().rpartition(" ")
+    if (host, process) == (socket.gethostname(), str(os.getpid())):
+        return f"{workdir} is in use by this process, {process} on {host}: close that training"
+    return (
+        f"{workdir} is in use by process {process or '?'} on {host or 'an unknown host'}; wait for "
+        "it to end, or choose another workdir"
+    )
 
 
 def open_workdir(
@@ -79,22 +154,29 @@ def open_workdir(
 ) -> Path:
     """Makes the directory a run's: first of all its manifest is written, atomically.
 
-    With `overwrite` what this program wrote there is deleted before, and nothing else.
+    With `overwrite` what the run wrote there is deleted before, and nothing else. Hold the `lock`.
 
     Raises:
       ValueError: as `check_workdir`.
       PermissionError, OSError: it cannot be made or written to.
     """
-    workdir = check_workdir(workdir, config, resume=resume, overwrite=overwrite)
+    path = local_path(workdir).absolute()
 
     def take() -> None:
-        _check_writable(workdir)
-        if overwrite and (workdir / MANIFEST).exists():
-            delete_run(workdir)
-        write_manifest(workdir, config, facts)
+        _check(path, config, resume, overwrite)
+        _check_writable(path)
+        if overwrite and (path / MANIFEST).exists():
+            delete_run(path)
+        if (path / MANIFEST).exists():
+            written.adopt(path, (*_below_folders(path), *path.glob(_OTHERS_FILES)))
+        else:
+            written.begin(path)
+        others = range(1, distributed.count())
+        written.note(path, *(bad_records_path(path, other).name for other in others))
+        write_manifest(path, config, facts)
 
     distributed.on_first_process(take)
-    return workdir
+    return path
 
 
 def has_checkpoints(workdir: Path) -> bool:
@@ -104,6 +186,8 @@ def has_checkpoints(workdir: Path) -> bool:
 
 
 def _check(workdir: Path, config: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise ValueError("resume and overwrite exclude each other")
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"workdir {workdir} is not a directory")
     if not (workdir / MANIFEST).exists():
@@ -121,8 +205,7 @@ def _check(workdir: Path, config: Mapping[str, Any], resume: bool, overwrite: bo
             )
         _check_classes(workdir, read_manifest(workdir), config)
     elif overwrite:
-        read_manifest(workdir)
-        _check_links(workdir)
+        check_deletable(workdir)
     else:
         raise ValueError(
             f"{workdir} already holds a run; resume it (--resume), overwrite it (--overwrite) or "
@@ -213,19 +296,35 @@ def _check_writable(workdir: Path) -> None:
         raise type(error)(error.errno, text, str(workdir)) from error
 
 
-def delete_run(workdir: Path) -> None:
-    """Deletes what a run writes, the manifest last: a half-deleted run is still known as one."""
+def check_deletable(workdir: Path) -> None:
+    """Raises ValueError if the directory is no run's, or has files of others in its folders."""
     read_manifest(workdir)
-    _check_links(workdir)
-    for path in (*(workdir / name for name in _FILES), *workdir.glob(_OTHERS_FILES)):
-        path.unlink(missing_ok=True)
-    for name in _FOLDERS:
-        if (workdir / name).exists():
-            shutil.rmtree(workdir / name)
-    (workdir / MANIFEST).unlink()
-
-
-def _check_links(workdir: Path) -> None:
     for name in _FOLDERS:
         if (workdir / name).is_symlink():
             raise ValueError(f"{workdir / name} is a link; nothing was deleted")
+    _, foreign = written.sort(workdir, _below_folders(workdir))
+    if foreign:
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        raise ValueError(
+            f"{workdir} holds {foreign[0].relative_to(workdir)}{more}, which the run did not write;"
+            " nothing was deleted: move it away, or choose another workdir"
+        )
+
+
+def delete_run(workdir: Path) -> None:
+    """Deletes what the run wrote, the manifest last: a half-deleted run is still known as one.
+
+    Raises ValueError as `check_deletable`.
+    """
+    check_deletable(workdir)
+    own, _ = written.sort(workdir, workdir.glob(_OTHERS_FILES))
+    own += _below_folders(workdir)
+    own += [*(workdir / name for name in _FILES), *workdir.glob(_DRAFTS)]
+    written.delete(own, (workdir / name for name in _FOLDERS))
+    written.delete((workdir / written.LIST, workdir / MANIFEST), ())
+
+
+def _below_folders(workdir: Path) -> list[Path]:
+    """The files in the folders that a run makes."""
+    found = (path for name in _FOLDERS for path in sorted((workdir / name).rglob("*")))
+    return [path for path in found if path.is_symlink() or not path.is_dir()]
