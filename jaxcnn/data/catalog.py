@@ -140,7 +140,7 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
         boxes = source.boxes(part, start, stop) if source.boxes else None
     check_labels(labels, len(source.class_names), f"{part!r} of {name!r}")
     own = _find_own(name)
-    known = None if own else STATISTICS.get(name.partition(":")[2])
+    known = STATISTICS.get(name.partition(":")[2]) if own is None else None
     mean, std = known or _train_statistics(name, os.fspath(data_dir) if data_dir else None, own)
     return Dataset(
         images=np.ascontiguousarray(images),
@@ -159,7 +159,8 @@ def is_streamed(name: str, data_dir: str | os.PathLike | None = None) -> bool:
     Folders and archives are, and of TFDS's sets those whose images have various sizes. Raises as
     `load` does where a set of TFDS is not there.
     """
-    if own := _find_own(name):
+    own = _find_own(name)
+    if own is not None:
         return not isinstance(_open_own(name, own, data_dir), Source)
     kind, _, rest = name.partition(":")
     if kind in KINDS and kind != "tfds":
@@ -172,7 +173,8 @@ def is_streamed(name: str, data_dir: str | os.PathLike | None = None) -> bool:
 
 def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     """Finds a set by name, without reading its images. Raises as `load` does."""
-    if own := _find_own(name):
+    own = _find_own(name)
+    if own is not None:
         opened = _open_own(name, own, data_dir)
         if not isinstance(opened, Source):
             raise ValueError(f"{name!r} has image files, which are streamed; see `open_encoded`")
@@ -328,7 +330,8 @@ def open_parts(
     source: str, data_dir: str | os.PathLike | None = None
 ) -> tuple[tuple[str, ...], dict[str, Part]]:
     """(class names, {part: examples}) of a set, by the parts' own names. Raises as above."""
-    if own := _find_own(source):
+    own = _find_own(source)
+    if own is not None:
         return _open_own(source, own, data_dir)
     kind, _, rest = source.partition(":")
     if kind not in KINDS or not rest:

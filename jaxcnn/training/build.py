@@ -103,7 +103,9 @@ def build_experiment(config: TrackedConfig) -> Experiment:
         test_set=test_set,
         stream=stream,
         model=model,
-        loss=losses.make_loss(config.loss.name, train_set.num_classes, **loss_options),
+        loss=losses.make_loss(
+            config.loss.get("name", "cross_entropy"), train_set.num_classes, **loss_options
+        ),
         optimizer=optimizer,
         learning_rate=rate,
         preprocess=prepare,

@@ -84,7 +84,7 @@ def test_by_address(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = data.load("my_data.py:cifar10", "train")
     assert len(found) == 4 and len(found.mean) == 1  # not the statistics of CIFAR-10
-    with pytest.raises(ValueError, match="unknown option 'data_dir' of data source 'my_data.py:"):
+    with pytest.raises(ValueError, match="unknown option 'data_dir' of data source 'my_data"):
         data.load("my_data.py:cifar10", "train", data_dir=tmp_path)
 
 

@@ -129,7 +129,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     passed = [
         argument
         for argument, field in OBJECTS.items()
-        if PYTHON in str(before.get(field)) and _plain(before[field]) != _plain(after.get(field))
+        if f"'{PYTHON}" in repr(before.get(field))
+        and _plain(before[field]) != _plain(after.get(field))
     ]
     if passed:
         arguments = ", ".join(f"{argument}=..." for argument in passed)

@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jaxcnn._checks import one_of, require
@@ -145,7 +144,8 @@ def _own_transform(
         )
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
     updates, _ = jax.eval_shape(lambda p: made.update(p, made.init(p), p), shapes)
-    if jax.tree.map(jnp.shape, updates) != jax.tree.map(jnp.shape, shapes):
+    found, right = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (updates, shapes))
+    if found != right:
         raise ValueError(f"{what} returned updates that do not have the shapes of the parameters")
     return made
 
