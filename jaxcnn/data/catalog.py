@@ -216,9 +216,8 @@ def _find_own(name: str) -> Any:
 
 def _check_opener(name: str, function: Any, data_dir: str | os.PathLike | None) -> dict[str, Any]:
     """The arguments that a function is called with, checked."""
-    options = {} if data_dir is None else {"data_dir": data_dir}
-    if "data_dir" in parameters(function):
-        options = {"data_dir": data_dir}
+    taken = data_dir is not None or "data_dir" in parameters(function)
+    options = {"data_dir": data_dir} if taken else {}
     check_call(f"data source {name!r}", function, **options)
     return options
 
@@ -264,11 +263,13 @@ def _is_parts(opened: Any) -> bool:
 def _from_arrays(what: str, train: Any, test: Any, class_names: Any) -> Source:
     """The source of a training and a test set that are in memory."""
     arrays = {"train": _arrays(f"{what}: 'train'", train), "test": _arrays(f"{what}: 'test'", test)}
-    return Source(
-        class_names=_class_names(what, class_names),
-        sizes={part: len(labels) for part, (_, labels) in arrays.items()},
-        read=lambda part, start, stop: tuple(a[start:stop] for a in arrays[part]),
-    )
+
+    def read(part: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = arrays[part]
+        return images[start:stop], labels[start:stop]
+
+    sizes = {part: len(labels) for part, (_, labels) in arrays.items()}
+    return Source(_class_names(what, class_names), sizes, read)
 
 
 def _arrays(what: str, pair: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -67,7 +67,7 @@ def test_image_files(register, tmp_path):
     register(lambda data_dir: catalog.open_parts(f"folder:{data_dir}"))
     assert catalog.is_streamed("mine", tmp_path)
     own, known = (
-        catalog.open_encoded(source, "test[1:]", tmp_path) for source in ("mine", "folder:")
+        catalog.open_encoded(source, "test[1:]", tmp_path) for source in ("mine", "folder:.")
     )
     assert own.read(0) == known.read(0) and own.class_names == ("ant", "bee")
     with pytest.raises(ValueError, match="'mine' has image files, which are streamed"):

@@ -121,7 +121,7 @@ def test_as_objects(folder, monkeypatch, capsys):
         "train\\(config, workdir, resume=True, model=..., data=..., loss=..., optimizer=..., pre"
     )
     with pytest.raises(ValueError, match=f"model and data and loss and .* came from .*{given}"):
-        run(small_config(model="lenet5"), folder / "whole", resume=True)
+        run(small_config(model="own_parts.py:Net"), folder / "whole", resume=True)
     assert main(["evaluate", "whole"]) == 2
     assert "'python:Net' is an object that a Python program passed" in capsys.readouterr().err
 
