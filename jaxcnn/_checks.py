@@ -33,6 +33,13 @@ def require(good: bool, what: str, value: Any, right: str) -> None:
         raise ValueError(f"{what} is {value!r}; it must be {right}")
 
 
+def shown(value: Any) -> str:
+    """An array as its type and shape, such as "float32[2,10]"; of anything else its type."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        return f"an object of type {type(value).__name__}"
+    return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+
+
 def message(error: BaseException) -> str:
     """What went wrong; of an error of the system the file and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:

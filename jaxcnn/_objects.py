@@ -1,10 +1,17 @@
-"""Objects by their address: "my_nets.py:MyNet" or "package.module:MyNet"."""
+"""Objects by their address: "my_nets.py:MyNet" or "package.module:MyNet".
+
+Wherever a configuration names something that users may write themselves (a network, a data source,
+a loss, an optimizer, a schedule, an augmentation step), the name may be such an address. An object
+that a program passes to `jaxcnn.training.train` has an address, too, "python:MyNet", which is known
+to that program only.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,10 +19,35 @@ from typing import Any
 
 from jaxcnn._checks import near
 
+PYTHON = "python:"  # begins the address of an object that was passed in Python
+_passed: dict[str, Any] = {}
+
 
 def is_address(name: str) -> bool:
     """Whether a name is an address of an object in a file or a module."""
     return ":" in name
+
+
+def is_passed(name: Any) -> bool:
+    """Whether a name is the address of an object that was passed in Python."""
+    return isinstance(name, str) and name.startswith(PYTHON)
+
+
+def pass_object(value: Any, name: str) -> str:
+    """Gives an object an address for the rest of this program; a later one of its name replaces it.
+
+    Args:
+      value: the object.
+      name: taken where the object has no name of its own.
+
+    >>> pass_object(len, "function")
+    'python:len'
+    """
+    function = value.func if isinstance(value, functools.partial) else value
+    own = getattr(function, "__name__", "")
+    address = PYTHON + (own if own.isidentifier() else name)
+    _passed[address] = value
+    return address
 
 
 def load_object(address: str) -> Any:
@@ -23,12 +55,19 @@ def load_object(address: str) -> Any:
 
     Args:
       address: "path/to/file.py:name", whose path is relative to the current directory and which
-        may import files beside it, or "package.module:name".
+        may import files beside it, "package.module:name", or what `pass_object` returned.
 
     Raises:
       ValueError: there is no such file, module or name, or the file does not compile.
     """
     where, _, name = address.rpartition(":")
+    if is_passed(address):
+        if address not in _passed:
+            raise ValueError(
+                f"{address!r} is an object that a Python program passed to train(); it is known "
+                "only to a program that passes it again"
+            )
+        return _passed[address]
     if where.endswith(".py"):
         path = Path(where)
         if not path.is_file():
@@ -43,6 +82,41 @@ def load_object(address: str) -> Any:
         names = [n for n in vars(module) if not n.startswith("_")]
         raise ValueError(f"{address!r}: {where} has no {name!r}{near(name, names)}")
     return getattr(module, name)
+
+
+def parameters(function: Any) -> list[str]:
+    """Names of the arguments that a function takes; [] if it is none.
+
+    >>> parameters(lambda logits, labels, *, gamma=2.0: 0)
+    ['logits', 'labels', 'gamma']
+    """
+    return list(inspect.signature(function).parameters) if callable(function) else []
+
+
+def check_call(what: str, function: Any, *arguments: str, **options: Any) -> None:
+    """Raises ValueError unless a function can be called with these arguments.
+
+    Args:
+      what: the function, in words.
+      function: it is not called.
+      *arguments: the positional arguments, in words.
+      **options: the keyword arguments.
+    """
+    if not callable(function):
+        raise ValueError(f"{what} is of type {type(function).__name__}; it must be a function")
+    signature = inspect.signature(function)
+    known = list(signature.parameters)[len(arguments) :]
+    kinds = [parameter.kind for parameter in signature.parameters.values()]
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        for option in options:
+            if option not in known:
+                hint = near(option, known) or f"; it takes {', '.join(known) or 'none'}"
+                raise ValueError(f"unknown option {option!r} of {what}{hint}")
+    try:
+        signature.bind(*arguments, **options)
+    except TypeError as error:
+        given = ", ".join([*arguments, *(f"{option}=..." for option in options)])
+        raise ValueError(f"{what} cannot be called with ({given}): {error}") from error
 
 
 def _load_module(address: str, where: str) -> ModuleType:

@@ -1,1 +1,28 @@
 """Data: `catalog` opens a source by name, `loader` orders it, `augment` prepares it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxcnn.data.catalog import load, register, unregister
+    from jaxcnn.data.sets import Dataset, Part, Source
+
+__all__ = ["Dataset", "Part", "Source", "load", "register", "unregister"]
+
+# Imported when first used: readers need not be there for what only reads files of runs.
+_HOMES = {
+    "Dataset": "jaxcnn.data.sets",
+    "Part": "jaxcnn.data.sets",
+    "Source": "jaxcnn.data.sets",
+    "load": "jaxcnn.data.catalog",
+    "register": "jaxcnn.data.catalog",
+    "unregister": "jaxcnn.data.catalog",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -19,10 +19,9 @@ from jaxcnn.training.clock import Calendar, make_calendar
 from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.input import preprocess, sets
 from jaxcnn.training.input.preprocess import Preprocess
-from jaxcnn.training.optim import losses, optimizers, schedules
+from jaxcnn.training.optim import OWN_FIELDS, losses, optimizers, schedules
 from jaxcnn.training.state import TrainState, abstract_state, abstract_variables
 
-_WEIGHTS = ("aux_weight", "box_weight")  # of config.loss, which the losses do not take
 _STEPS_PER_CALL = 25  # on accelerators; a convolution in a loop is several times slower on a CPU
 
 
@@ -36,7 +35,8 @@ class Experiment:
       stream: how image files become images; None for a set in memory.
       model: the network, with the axis over which BatchNorm averages.
       loss: (logits f32[N,K], labels) to f32[N].
-      optimizer, learning_rate: the update rule, and its rate as a function of the step.
+      optimizer: the update rule.
+      learning_rate: its rate as a function of the step; None if that is the optimizer's own affair.
       preprocess: from a batch to what the network takes, on the device.
       image_shape: (1, H, W, C) in training.
       shapes: the abstract state of training.
@@ -52,7 +52,7 @@ class Experiment:
     model: nn.Module
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     optimizer: optax.GradientTransformation
-    learning_rate: schedules.Schedule
+    learning_rate: schedules.Schedule | None
     preprocess: Preprocess
     image_shape: tuple[int, ...]
     shapes: TrainState
@@ -89,19 +89,23 @@ def build_experiment(config: TrackedConfig) -> Experiment:
         train_set, data.augment, mixup=data.mixup, cutmix=data.cutmix
     )
     image_shape = (1, *sets.image_shape(train_set, stream))
+    preprocess.check_own_steps(prepare, data.augment, image_shape)
     one_by_one = stream is not None or mesh.devices.flat[0].platform == "cpu"
     steps_per_call = config.train.steps_per_call or (1 if one_by_one else _STEPS_PER_CALL)
     calendar = make_calendar(config, len(train_set), steps_per_call)
     params = abstract_variables(model, image_shape)["params"]
     check_head(params, config.model.options, config.loss.get("box_weight", 0.0))
     optimizer, rate = make_optimizer(config, calendar, params)
+    loss_options = {k: v for k, v in config.loss.items() if k not in OWN_FIELDS["loss"]}
     return Experiment(
         config=config,
         train_set=train_set,
         test_set=test_set,
         stream=stream,
         model=model,
-        loss=losses.make_loss(**{k: v for k, v in config.loss.items() if k not in _WEIGHTS}),
+        loss=losses.make_loss(
+            config.loss.get("name", "cross_entropy"), train_set.num_classes, **loss_options
+        ),
         optimizer=optimizer,
         learning_rate=rate,
         preprocess=prepare,
@@ -119,7 +123,7 @@ def make_optimizer(
     calendar: Calendar,
     params: Any,
     rate: schedules.Schedule | None = None,
-) -> tuple[optax.GradientTransformation, schedules.Schedule]:
+) -> tuple[optax.GradientTransformation, schedules.Schedule | None]:
     """(optimizer, learning rate) of a configuration; `rate` takes the place of its schedule."""
     return optimizers.make_optimizer(
         config["optimizer"],

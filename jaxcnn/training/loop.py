@@ -374,10 +374,10 @@ class Run:
             # First the speed: what is computed for the row waits for the next step's end.
             row = self.clock.take_steps(self.calendar.batch_size)
             row |= self._loader.data_wait() | timing.device_memory()
-            rate = self.experiment.learning_rate
-            rate = schedules.learning_rate(rate, self.state.opt_state, last - 1)
             row |= _without_finite(metrics.finalise(self._sums["log"]))
-            row["learning_rate"] = float(rate)
+            if (rate := self.experiment.learning_rate) is not None:
+                now = schedules.learning_rate(rate, self.state.opt_state, last - 1)
+                row["learning_rate"] = float(now)
             self._sums["log"] = {}
             self._files.write("train", last, self.calendar.epoch(last), row)
             yield self._report("train", row, last)

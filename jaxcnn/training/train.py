@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import functools
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
+from ml_collections import ConfigDict
+
+from jaxcnn._objects import pass_object
 from jaxcnn.reporting.report import Report
 from jaxcnn.runtime.stop import StopSignals
 from jaxcnn.training.config import validate, with_present_names
+from jaxcnn.training.config.files import settle
+from jaxcnn.training.config.schema import OBJECTS
 from jaxcnn.training.ensemble import described, members
 from jaxcnn.training.loop import train_one
+
+_FLAX_FIELDS = ("parent", "name")
 
 
 class Training(Iterator[Report]):
@@ -59,6 +70,11 @@ def train(
     config: Mapping[str, Any],
     workdir: str | Path,
     *,
+    model: Any = None,
+    data: Any = None,
+    loss: Any = None,
+    optimizer: Any = None,
+    prepare: Any = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> Training:
@@ -72,6 +88,16 @@ def train(
       config: see `jaxcnn.training.config.default_config`. With `train.members` several runs are
         trained as one; see `jaxcnn.training.ensemble.members`.
       workdir: directory for checkpoints, metrics and figures.
+      model: a Linen module class, a partial of one, or a module, whose fields are taken. The fields
+        `num_classes`, `dtype`, `axis_name` and `bn_group` are set by the run. This object and those
+        below take the place of what the configuration names. `config.json` records that they came
+        from Python: whoever resumes the run has to pass them again.
+      data: a data source, or the function that opens it; see `jaxcnn.data.catalog`.
+      loss: function of (logits f32[N,K], labels i32[N]) that returns f32[N].
+      optimizer: an `optax.GradientTransformation`, or a function that returns one; if it has a
+        parameter `learning_rate`, it is given `config.schedule`.
+      prepare: augmentation in training, in place of `config.data.augment`: function of (key, image
+        u8[H,W,C]) that returns an image of the same shape; normalization follows it.
       resume: go on with the run that it holds; begin if it holds none.
       overwrite: delete the run that it holds.
 
@@ -86,13 +112,47 @@ def train(
         was not finite, and the first layer where.
     """
 
+    objects = {
+        "model": model,
+        "data": data,
+        "loss": loss,
+        "optimizer": optimizer,
+        "prepare": prepare,
+    }
+
     def reports(stop: StopSignals) -> Iterator[Report]:
-        known = with_present_names(config)
+        known = _with_objects(with_present_names(config), objects)
         validate(known)
         one_or_all = members.train_members if known["train"]["members"] else train_one
         return one_or_all(known, workdir, resume=resume, overwrite=overwrite, stop=stop)
 
     return Training(reports)
+
+
+def _with_objects(config: Mapping[str, Any], objects: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration with the addresses of the objects that are given, each in its field."""
+    given = {argument: value for argument, value in objects.items() if value is not None}
+    if not given:
+        return config
+    changed = copy.deepcopy(config)
+    changed = changed if isinstance(changed, ConfigDict) else ConfigDict(changed)
+    with changed.unlocked():
+        for argument, value in given.items():
+            if isinstance(value, nn.Module):
+                fields = [f.name for f in dataclasses.fields(value) if f.name not in _FLAX_FIELDS]
+                value = functools.partial(type(value), **{f: getattr(value, f) for f in fields})
+            if argument == "data" and not callable(value):
+                value = _opener(value)
+            section, _, name = OBJECTS[argument].partition(".")
+            address = pass_object(value, argument)
+            changed[section][name] = ((address, None),) if argument == "prepare" else address
+            settle(changed, [OBJECTS[argument]])
+    return changed
+
+
+def _opener(source: Any) -> Callable[[], Any]:
+    """A function that opens what is open already."""
+    return lambda: source
 
 
 def train_ensemble(

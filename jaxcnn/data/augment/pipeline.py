@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxcnn._checks import near
+from jaxcnn._checks import near, shown
+from jaxcnn._objects import check_call, is_address, load_object
 from jaxcnn.data.augment.color import colour_jitter, lighting
 from jaxcnn.data.augment.erasing import cutout, random_erasing
 from jaxcnn.data.augment.policies import autoaugment, randaugment, trivial_augment
@@ -114,6 +115,24 @@ _PAINT = ("cutout", "randaugment", "trivial_augment", "autoaugment")
 _COLOUR = ("colour_jitter", "lighting", "randaugment", "trivial_augment", "autoaugment")
 
 
+def _own_step(name: str, amount: Any) -> Callable[..., Array]:
+    """A step of the user's own; what it returns is checked when it is traced."""
+    what, function = f"augmentation {name!r}", load_object(name)
+    check_call(what, function, "key", "image", *([] if amount is None else ["amount"]))
+
+    def step(key: Array, image: Array, amount: Any) -> Array:
+        made = function(key, image, *([] if amount is None else [amount]))
+        right = getattr(made, "shape", None) == image.shape
+        if not right or made.dtype not in (jnp.uint8, jnp.float32):
+            like = ",".join(map(str, image.shape))
+            raise ValueError(
+                f"{what} returned {shown(made)}; it must return uint8[{like}] or float32[{like}]"
+            )
+        return made
+
+    return step
+
+
 def make_prepare(
     augment: Sequence[tuple[str, Any]], mean: Sequence[float], std: Sequence[float]
 ) -> Callable[..., Array]:
@@ -124,14 +143,21 @@ def make_prepare(
 
     Args:
       augment: pairs of name and amount, carried out in this order, for example
-        (("pad_crop", 4), ("flip", 0.5)).
+        (("pad_crop", 4), ("flip", 0.5)). A name may be the address of a function of your own,
+        "my_steps.py:noise" or "package.module:noise". It is called with (key of the example, image
+        [H,W,C], amount), without an amount that is None, and returns the image in the same shape
+        and as bytes or float32, 0 to 255.
       mean, std: one number per channel, for pixels in [0,1].
 
     Raises:
-      ValueError: a name is unknown or an amount impossible.
+      ValueError: a name is unknown or an amount impossible; when traced, if a function of your own
+        returns something else.
     """
-    steps = []
+    steps: list[tuple[Callable[..., Array], Any]] = []
     for name, amount in augment:
+        if is_address(name):
+            steps.append((_own_step(name, amount), amount))
+            continue
         if name not in STEPS:
             raise ValueError(f"unknown augmentation {name!r}{near(name, STEPS)}")
         function, check = STEPS[name]

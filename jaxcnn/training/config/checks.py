@@ -9,8 +9,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxcnn._checks import near
+from jaxcnn._objects import PYTHON, is_address
 from jaxcnn.training.config.schema import (
     FIELDS,
+    OBJECTS,
     OPEN_SECTIONS,
     RUNTIME_FIELDS,
     default_config,
@@ -18,6 +20,7 @@ from jaxcnn.training.config.schema import (
     units,
     within,
 )
+from jaxcnn.training.optim import OWN_FIELDS
 
 
 def validate(config: Mapping[str, Any]) -> None:
@@ -40,7 +43,7 @@ def validate(config: Mapping[str, Any]) -> None:
             raise ValueError(f"config.{section} is missing")
         given |= {f"{section}.{name}": config[section][name] for name in config[section]}
     for field, value in given.items():
-        if field in FIELDS:
+        if field in FIELDS and not _is_own_argument(field, given):
             check_field(field, value)
     check_options(resolve(given["model.name"]), config["model"]["options"])
     if given["model.weights_only"] is not None and given["model.weights"] is None:
@@ -52,6 +55,15 @@ def validate(config: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"set one of config.{', config.'.join(known_units)}, not {len(values)}"
             )
+
+
+def _is_own_argument(field: str, given: Mapping[str, Any]) -> bool:
+    """Whether a field is an argument of a function of the user's own, which may take any value."""
+    section, _, last = field.partition(".")
+    if section not in OWN_FIELDS or last in OWN_FIELDS[section]:
+        return False
+    name = given.get(f"{section}.name")
+    return isinstance(name, str) and is_address(name)
 
 
 def check_field(name: str, value: Any) -> None:
@@ -114,6 +126,18 @@ def check_options(model: str, options: Any) -> None:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Fields in which a resumed run's configuration would change what comes out, in words."""
     before, after = leaves(old), leaves(new)
+    passed = [
+        argument
+        for argument, field in OBJECTS.items()
+        if f"'{PYTHON}" in repr(before.get(field))
+        and _plain(before[field]) != _plain(after.get(field))
+    ]
+    if passed:
+        arguments = ", ".join(f"{argument}=..." for argument in passed)
+        return [
+            f"its {' and '.join(passed)} came from a Python program; go on there, with "
+            f"train(config, workdir, resume=True, {arguments})"
+        ]
     found = []
     for field in sorted(before.keys() | after.keys()):
         was, now = (_plain(values.get(field)) for values in (before, after))

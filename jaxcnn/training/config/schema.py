@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
+from jaxcnn._objects import is_address, is_passed, load_object, parameters
+from jaxcnn.training.optim import OWN_FIELDS
+
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("auto", "jit", "shard_map", "pmap")
 ENSEMBLE_MODES = ("sequential", "vmap")
@@ -31,6 +34,14 @@ RUNTIME_FIELDS = (
     *("data.dir", "data.workers", "train.parallel", "train.devices", "checkpoint", "log"),
     *("train.members", "train.ensemble_mode"),
 )
+# Arguments of `jaxcnn.training.train` that are objects, and the fields that name them.
+OBJECTS = {
+    "model": "model.name",
+    "data": "data.source",
+    "loss": "loss.name",
+    "optimizer": "optimizer.name",
+    "prepare": "data.augment",
+}
 
 
 class Field(NamedTuple):
@@ -222,22 +233,37 @@ FIELDS: dict[str, Field] = {
 def _optimizer_fields(name: str) -> set[str]:
     from jaxcnn.training.optim import optimizers, rules
 
+    if is_address(name):
+        return _own_fields("optimizer", name)
     return {*optimizers.COMMON_FIELDS, *rules.RULES.get(name, (None, ()))[1]}
 
 
 def _loss_fields(name: str) -> set[str]:
-    import inspect
-
     from jaxcnn.training.optim import losses
 
-    own = inspect.signature(losses.LOSSES[name]).parameters if name in losses.LOSSES else ()
-    return {"name", "aux_weight", "box_weight", *own}
+    if is_address(name):
+        return _own_fields("loss", name)
+    own = parameters(losses.LOSSES[name]) if name in losses.LOSSES else ()
+    return {*OWN_FIELDS["loss"], *own}
+
+
+def _schedule_fields(name: str) -> set[str]:
+    from jaxcnn.training.optim import schedules
+
+    return _own_fields("schedule", name) if is_address(name) else {*schedules.SCHEDULE_FIELDS}
+
+
+def _own_fields(section: str, name: str) -> set[str]:
+    """Of a function of the user's own its arguments; an object passed in Python has its own."""
+    own = () if is_passed(name) else parameters(load_object(name))
+    return {*OWN_FIELDS[section], *own}
 
 
 # Of a section whose fields depend on the name in it: the fields that a name takes.
 SECTION_FIELDS: dict[str, Callable[[str], set[str]]] = {
     "optimizer": _optimizer_fields,
     "loss": _loss_fields,
+    "schedule": _schedule_fields,
 }
 
 
@@ -268,6 +294,8 @@ def default_config() -> ConfigDict:
       `jaxcnn.training.ensemble.members`.
     loss: `name` and options, see `jaxcnn.training.optim.losses`; `aux_weight` of auxiliary heads.
     optimizer, schedule: see `jaxcnn.training.optim.optimizers`.
+    Names of networks, sources, augmentations, losses, optimizers and schedules may be addresses of
+      your own, "my_losses.py:focal" or "package.module:focal", see `docs/extending.md`.
     eval: `batch_size`; `every_epochs`, `_steps`, `_examples` or `_percent` of the run.
     checkpoint: the same of `every`, and `keep` (how many of the newest stay).
     log: `every_steps`; `profile`, calls of the step to trace (see

@@ -169,6 +169,6 @@ def _groups(configs: Sequence[Any]) -> list[list[int]]:
         alike = json.loads(config.to_json())
         for field in members.FIELDS:
             section, name = field.split(".")
-            del alike[section][name]
+            alike[section].pop(name, None)
         groups.setdefault(json.dumps(alike, sort_keys=True), []).append(i)
     return list(groups.values())

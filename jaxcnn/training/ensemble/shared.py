@@ -55,7 +55,9 @@ def share(configs: Sequence[Any], *, one_device: bool) -> Shared:
         tracked.share(first.config)
     else:
         first = build_experiment(tracked)
-    rates = len({config.schedule.learning_rate for config in configs}) > 1
+    rates = len({config.schedule.get("learning_rate") for config in configs}) > 1
+    if rates and first.learning_rate is None:
+        raise ValueError("the members differ in the learning rate, and the optimizer has its own")
     experiments = []
     for i, config in enumerate(configs):
         changed: dict[str, Any] = {"config": tracked.of(config)}
@@ -97,7 +99,8 @@ def _step_of_rates(config: Any, experiments: Sequence[Experiment]) -> Callable:
         key, member = key_and_member
 
         def rate(now: Any) -> jax.Array:
-            return jnp.stack([one.learning_rate(now) for one in experiments])[member]
+            own = [one.learning_rate for one in experiments]
+            return jnp.stack([rate(now) for rate in own if rate is not None])[member]
 
         chosen: Schedule = rate
         transform, _ = make_optimizer(config, first.calendar, first.shapes.params, chosen)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from jaxcnn._objects import is_address
 from jaxcnn.data import boxes
 from jaxcnn.data.augment import mixing, pipeline
 from jaxcnn.data.sets import Dataset, EncodedSet
@@ -46,7 +48,8 @@ def make_preprocess(
 
     Args:
       dataset: whose mean and standard deviation the images are normalized with.
-      steps: pairs of name and amount, see `jaxcnn.data.augment.pipeline.make_prepare`.
+      steps: pairs of name and amount, see `jaxcnn.data.augment.pipeline.make_prepare`; a name may
+        be the address of a function of the user's own.
       mixup, cutmix: see `jaxcnn.data.augment.mixing.mix`.
 
     Raises:
@@ -84,3 +87,16 @@ def make_preprocess(
         return {"image": image, "label": label, "target": target}
 
     return preprocess
+
+
+def check_own_steps(
+    preprocess: Preprocess, steps: Sequence[tuple[str, Any]], image_shape: tuple[int, ...]
+) -> None:
+    """Traces augmentations of the user's own, [1,H,W,C], before a run writes anything.
+
+    Raises:
+      ValueError: one of them returns something else than an image of the same shape.
+    """
+    if any(is_address(name) for name, _ in steps):
+        image, label = (jnp.zeros(shape, t) for shape, t in ((image_shape, "uint8"), (1, "int32")))
+        jax.eval_shape(preprocess, {"image": image, "label": label}, jax.random.key(0)[None])

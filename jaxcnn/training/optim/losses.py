@@ -13,7 +13,6 @@ weights (`config.model.weights` begins one here, too). Boxes of several views ar
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,7 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn import layers
-from jaxcnn._checks import near, one_of
+from jaxcnn._checks import one_of, shown
+from jaxcnn._objects import check_call, is_address, load_object
 from jaxcnn.data import boxes as geometry
 from jaxcnn.metrics import localization, of_label
 from jaxcnn.models import lenet
@@ -89,21 +89,31 @@ LOSSES: dict[str, Callable[..., Array]] = {
 }
 
 
-def make_loss(name: str = "cross_entropy", **options: Any) -> Callable[[Array, Array], Array]:
+def make_loss(
+    name: str = "cross_entropy", num_classes: int = 10, /, **options: Any
+) -> Callable[[Array, Array], Array]:
     """A loss by name, (logits f32[N,K], labels i32[N]) to f32[N], with its options filled in.
 
+    Args:
+      name: one of `LOSSES`, or the address of a function of your own, "my_losses.py:focal" or
+        "package.module:focal". With mixup and cutmix labels are shares of the classes, f32[N,K].
+      num_classes: K, for which the loss is checked.
+      **options: keyword arguments of the function.
+
     Raises:
-      ValueError: the name, an option or its value is unknown.
+      ValueError: the name, an option or its value is unknown, or a function of your own cannot be
+        called so or returns something else.
     """
-    one_of("loss.name", name, LOSSES)
-    known = list(inspect.signature(LOSSES[name]).parameters)[2:]
-    for option in options:
-        if option not in known:
-            raise ValueError(f"unknown option {option!r} of loss {name!r}{near(option, known)}")
-    made = functools.partial(LOSSES[name], **options)
-    jax.eval_shape(
-        made, jax.ShapeDtypeStruct((1, 10), "float32"), jax.ShapeDtypeStruct((1,), "int32")
-    )
+    function = load_object(name) if is_address(name) else LOSSES[one_of("loss.name", name, LOSSES)]
+    check_call(f"loss {name!r}", function, "logits", "labels", **options)
+    made = functools.partial(function, **options)
+    logits = jax.ShapeDtypeStruct((2, num_classes), jnp.float32)
+    found: Any = jax.eval_shape(made, logits, jax.ShapeDtypeStruct((2,), jnp.int32))
+    if getattr(found, "shape", None) != (2,) or not jnp.issubdtype(found.dtype, jnp.floating):
+        raise ValueError(
+            f"loss {name!r} returned {shown(found)} for logits float32[2,{num_classes}]; it must "
+            "return one number for each example, float32[2]"
+        )
     return made
 
 

@@ -3,7 +3,10 @@
 `optimizer`: {name: "sgd", weight_decay: 0.0, decay: "all", ...}
 
   name: "sgd", "rmsprop", "adam", "adamw", "lars", "lamb", "lion" or "muon"; what each computes and
-  its own fields are in `rules`.
+  its own fields are in `rules`. Or the address of a function that returns an
+  `optax.GradientTransformation`, such as "optax:nadam" or "my_optimizers.py:lion": the section's
+  fields are its keyword arguments, `weight_decay` among them, all but `rates` and `clip_...`. If it
+  has a parameter `learning_rate`, it is given the schedule; else the rate is its own affair.
   `decay` says which parameters the weight decay reaches: "all", "kernels" (no biases, no
   BatchNorm), or pairs (regular expression, multiplier). An expression is matched against the whole
   path of a parameter, such as "stage1_block1/conv1/kernel", and exactly one must match each.
@@ -26,6 +29,8 @@ import jax
 import optax
 
 from jaxcnn._checks import one_of, require
+from jaxcnn._objects import check_call, is_address, load_object, parameters
+from jaxcnn.training.optim import OWN_FIELDS
 from jaxcnn.training.optim.rules import RULES
 from jaxcnn.training.optim.schedules import (
     Config,
@@ -52,8 +57,10 @@ def make_optimizer(
     *,
     batch_size: int | None = None,
     rate: Schedule | None = None,
-) -> tuple[optax.GradientTransformation, Schedule]:
+) -> tuple[optax.GradientTransformation, Schedule | None]:
     """The optax transform and, for logging, the schedule: step to learning rate.
+
+    The schedule is None where the optimizer has a learning rate of its own.
 
     Args:
       optimizer, schedule: see the module's text.
@@ -64,10 +71,44 @@ def make_optimizer(
       rate: taken instead of the schedule's own function of the step.
 
     Raises:
-      ValueError: an unknown name or field, a value that cannot be, or a parameter that the
-        expressions of `decay` or `rates` do not cover exactly once.
+      ValueError: an unknown name or field, a value that cannot be, a parameter that the
+        expressions of `decay` or `rates` do not cover exactly once, or a function of your own that
+        cannot be called with the fields or returns something else.
     """
-    name = one_of("optimizer.name", optimizer.get("name", "sgd"), OPTIMIZERS)
+    name = optimizer.get("name", "sgd")
+    own = load_object(name) if is_address(name) else None
+    if own is None:
+        one_of("optimizer.name", name, OPTIMIZERS)
+    if own is not None and "learning_rate" not in parameters(own):
+        rate, update = None, [_own_transform(name, own, optimizer, {}, params)]
+    else:
+        if rate is None:
+            rate = make_schedule(schedule, total_steps, steps_per_epoch, batch_size=batch_size)
+        plateau = [plateau_transform(schedule)] if schedule.get("name") == "plateau" else []
+        if own is None:
+            update = _rule(name, optimizer, params, rate, plateau)
+        else:
+            needed = {"learning_rate": rate}
+            update = [_own_transform(name, own, optimizer, needed, params), *plateau]
+    transforms = [*_clipping(optimizer), *update]
+    if optimizer.get("rates"):
+        shares = multipliers("optimizer.rates", optimizer["rates"], params)
+        transforms.append(
+            optax.stateless(
+                lambda updates, _: jax.tree.map(lambda u, share: u * share, updates, shares)
+            )
+        )
+    return optax.chain(*transforms), rate
+
+
+def _rule(
+    name: str,
+    optimizer: Config,
+    params: Any,
+    rate: Schedule,
+    plateau: list[optax.GradientTransformation],
+) -> list[optax.GradientTransformation]:
+    """The transforms of one of `RULES`, with its fields checked."""
     rule, defaults = RULES[name]
     check_fields("optimizer", optimizer, (*COMMON_FIELDS, *defaults))
     options = {field: optimizer.get(field, default) for field, default in defaults.items()}
@@ -77,21 +118,36 @@ def make_optimizer(
     for field in ("eps", "trust"):
         if field in options:
             require(options[field] > 0, f"optimizer.{field}", options[field], "above 0")
-    if rate is None:
-        rate = make_schedule(schedule, total_steps, steps_per_epoch, batch_size=batch_size)
     scale = optax.scale_by_learning_rate(rate)
-    if schedule.get("name") == "plateau":
-        scale = optax.chain(scale, plateau_transform(schedule))
-    transforms = _clipping(optimizer)
-    transforms += rule(_decay(optimizer, params), scale, **options)
-    if optimizer.get("rates"):
-        shares = multipliers("optimizer.rates", optimizer["rates"], params)
-        transforms.append(
-            optax.stateless(
-                lambda updates, _: jax.tree.map(lambda u, share: u * share, updates, shares)
-            )
+    if plateau:
+        scale = optax.chain(scale, *plateau)
+    return rule(_decay(optimizer, params), scale, **options)
+
+
+def _own_transform(
+    name: str, own: Any, optimizer: Config, needed: Config, params: Any
+) -> optax.GradientTransformation:
+    """What a function of the user's own returns, checked; `own` may be its result already."""
+    what = f"optimizer {name!r}"
+    options = {k: v for k, v in optimizer.items() if k not in OWN_FIELDS["optimizer"]}
+    if isinstance(own, optax.GradientTransformation):
+        if options:
+            raise ValueError(f"{what} is no function: it takes no option {next(iter(options))!r}")
+        made = own
+    else:
+        check_call(what, own, **needed, **options)
+        made = own(**needed, **options)
+    if not isinstance(made, optax.GradientTransformation):
+        raise ValueError(
+            f"{what} returned an object of type {type(made).__name__}; it must return an "
+            "optax.GradientTransformation"
         )
-    return optax.chain(*transforms), rate
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+    updates, _ = jax.eval_shape(lambda p: made.update(p, made.init(p), p), shapes)
+    found, right = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (updates, shapes))
+    if found != right:
+        raise ValueError(f"{what} returned updates that do not have the shapes of the parameters")
+    return made
 
 
 def _clipping(optimizer: Config) -> list[optax.GradientTransformation]:

@@ -14,7 +14,10 @@
   plateau: multiplied by `factor` (0.1) when the observed value, the lower the better, has not
     improved by the relative `rtol` (1e-4) in `patience` (10) observations; then `cooldown` (0)
     observations are left out; never below `min_scale` (0.0) times the rate.
-  Any of them after `warmup_steps|_epochs|_examples|_percent`: "linear" `warmup` from
+  "my_schedules.py:rise", "package.module:rise", "optax:linear_schedule": a function of your own or
+    of another library, which returns the function from step to learning rate. Its keyword arguments
+    are the section's fields, and `total_steps` and `steps_per_epoch` where it has them.
+  All but the last also after `warmup_steps|_epochs|_examples|_percent`: "linear" `warmup` from
   `warmup_from` (0.0) to the rate, or "constant" `warmup` at `warmup_from`.
 """
 
@@ -29,7 +32,8 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from jaxcnn._checks import near, one_of, require
+from jaxcnn._checks import near, one_of, require, shown
+from jaxcnn._objects import check_call, is_address, load_object, parameters
 
 Config = Mapping[str, Any]
 Schedule = Callable[[Any], jax.Array]
@@ -37,7 +41,7 @@ Schedule = Callable[[Any], jax.Array]
 SCHEDULES = (*("constant", "step", "exponential", "cosine", "polynomial", "one_cycle", "plateau"),)
 WARMUPS = ("linear", "constant")
 UNITS = ("steps", "epochs", "examples", "percent")
-_FIELDS = (
+SCHEDULE_FIELDS = (
     *("name", "learning_rate", "factor", "final", "patience", "rtol", "cooldown", "min_scale"),
     *("warmup", "warmup_from", "staircase", "power", "start"),
     *(f"{n}_{unit}" for n in ("boundaries", "every", "rise", "warmup") for unit in UNITS),
@@ -55,7 +59,9 @@ def make_schedule(
 
     Arguments and errors as in `optimizers.make_optimizer`.
     """
-    check_fields("schedule", schedule, _FIELDS)
+    if is_address(schedule.get("name", "")):
+        return _own_schedule(schedule, total_steps, steps_per_epoch)
+    check_fields("schedule", schedule, SCHEDULE_FIELDS)
     name = one_of("schedule.name", schedule.get("name", "constant"), SCHEDULES)
     peak = schedule.get("learning_rate")
     if peak is None:
@@ -97,6 +103,22 @@ def make_schedule(
         return jnp.where(step < warmup_steps, start + slope * step, main(step))
 
     return warmed
+
+
+def _own_schedule(schedule: Config, total_steps: int, steps_per_epoch: float) -> Schedule:
+    """The schedule that a function of the user's own returns, checked."""
+    what, function = f"schedule {schedule['name']!r}", load_object(schedule["name"])
+    facts = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
+    options = {name: facts[name] for name in parameters(function) if name in facts}
+    options |= {field: value for field, value in schedule.items() if field != "name"}
+    check_call(what, function, **options)
+    rate = function(**options)
+    if not callable(rate):
+        raise ValueError(f"{what} returned {shown(rate)}; it must return a function of the step")
+    found: Any = jax.eval_shape(rate, jax.ShapeDtypeStruct((), jnp.int32))
+    if getattr(found, "shape", None) != ():
+        raise ValueError(f"{what} returned {shown(found)} for a step; the rate must be one number")
+    return rate
 
 
 def _step(schedule: Config, peak: float, boundaries: Any) -> Schedule:

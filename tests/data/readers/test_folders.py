@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused(root, tmp_path):
         open_encoded(f"folder:{root / 'train'}", "train")
     with pytest.raises(ValueError, match="unknown split 'tran'; did you mean 'train'"):
         open_encoded(f"folder:{root}", "tran")
-    with pytest.raises(ValueError, match="'foldr:x' is no set of image files; did you mean"):
+    with pytest.raises(ValueError, match="no module 'foldr'; did you mean 'folder'"):
         open_encoded("foldr:x", "train")
     (root / "val" / "wasp").mkdir()
     with pytest.raises(ValueError, match="a class 'wasp', which 'train' does not have"):
