@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jaxcnn.reporting.report import Report
+from jaxcnn.runtime import exit_codes
 from jaxcnn.studies import execute, plan, results
 from jaxcnn.studies.plan import Job
 from jaxcnn.studies.study import Overrides, Study
@@ -35,7 +36,7 @@ def run(
 ) -> int:
     """Carries out what is not finished, and writes table and figure; the exit code.
 
-    0: done. 1: a run failed; the others are done. 130: stopped. The arguments are those of
+    0: done. 3: a run failed; the others are done. 130: stopped. The arguments are those of
     `jaxcnn ablate`.
 
     Raises:
@@ -64,7 +65,7 @@ def run(
             if failure:
                 failures[job.name] = failure
     _write(study, jobs, workdir, scaled, failures, console)
-    return 1 if failures else 0
+    return exit_codes.FAILED if failures else exit_codes.DONE
 
 
 def _write(study, jobs, workdir, scaled, failures, console) -> None:

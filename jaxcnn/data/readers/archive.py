@@ -25,6 +25,7 @@ import numpy as np
 
 from jaxcnn._files import read_at
 from jaxcnn.data.decode import BadImage
+from jaxcnn.data.readers.archive_index import read_index
 from jaxcnn.data.sets import Part
 
 _MAGIC = b"jaxcnn1\n"
@@ -54,9 +55,7 @@ def open_archive(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
     index = read_at(path, start, length) if start + length + _FOOTER.size == size else b""
     if zlib.crc32(index) != crc or not index:
         raise ValueError(f"{path} is damaged: the index does not pass its check")
-    with np.load(io.BytesIO(index), allow_pickle=False) as arrays:
-        about = json.loads(arrays["about"].tobytes())
-        records, names = arrays["records"], arrays["names"].tobytes()
+    about, records, names = read_index(path, index, _RECORD, start - len(_MAGIC))
     starts = len(_MAGIC) + np.cumsum(records["length"], dtype=np.int64) - records["length"]
     parts, first = {}, 0
     for part, count in about["parts"].items():

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn._checks import one_line
 from jaxcnn.data import boxes
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import record_index, tfds
@@ -49,14 +50,20 @@ def open_tfds_images(
     label = "objects" if objects else _label_feature(name, info.features)
     skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
 
+    def parse(record: bytes) -> Any:
+        try:
+            return info.features.deserialize_example_np(record, decoders=skip)
+        except Exception as error:  # TFDS raises whatever its parts raise
+            raise BadImage(f"is no example of the set: {one_line(error)}") from error
+
     def example(record: bytes) -> tuple[bytes, int]:
-        found = info.features.deserialize_example_np(record, decoders=skip)
+        found = parse(record)
         if not objects:
             return found["image"], int(found[label])
         return found["image"], _largest(found["objects"])[0]
 
     def located(record: bytes) -> np.ndarray:
-        found = info.features.deserialize_example_np(record, decoders=skip)
+        found = parse(record)
         return _largest(found["objects"])[1] if objects else boxes.pack(found["bbox"])
 
     has_boxes = objects or "bbox" in info.features

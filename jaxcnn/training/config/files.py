@@ -150,19 +150,22 @@ def _similar(path: Path) -> str:
 def _mistakes_in(path: Path) -> Iterator[None]:
     """A mistake in a configuration file as one line that names the place.
 
-    A ValueError that the file raises itself, such as of its argument, stays as it is.
+    A ValueError that it or a file beside it raises, such as of its argument, stays as it is.
     """
     try:
         yield
-    except ValueError:
-        raise
     except SyntaxError as error:
         raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
+        last = frames[-1]
+        raised = Path(last.filename).parent == path.parent and (last.line or "").startswith("raise")
+        if raised and isinstance(error, ValueError):
+            raise
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         where = f"{path}, line {lines[-1]}" if lines else str(path)
         text = str(error) or type(error).__name__
+        text = f"it ends the program ({text})" if isinstance(error, SystemExit) else text
         if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
             text += f"; a file beside it is imported as `from . import {error.name}`"
         raise ValueError(f"{where}: {text}") from error
@@ -192,9 +195,9 @@ def override(config: ConfigDict, field: str, text: str) -> None:
         raise ValueError(f"config.{field} is a section; set one of its fields: {inner}")
     try:
         section[last] = parse_value(text, section.get_type(last))
-    except (ValueError, TypeError, KeyError, SyntaxError) as error:
+    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:
         kind = section.get_type(last).__name__
-        raise ValueError(f"config.{field} is {text!r}; it must be of type {kind}") from error
+        raise ValueError(f"config.{field} is {text!r:.80}; it must be of type {kind}") from error
 
 
 def _clear_other_unit(config: ConfigDict, field: str, given: Sequence[str]) -> None:
@@ -241,7 +244,7 @@ def _value(text: str) -> Any:
         return known[text.lower()]
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
     return tuple(value) if isinstance(value, list) else value
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcnn._files import local_path
+from jaxcnn._files import local_path, read_json
 from jaxcnn.reporting.compare_runs import Run
-from jaxcnn.training.config.schema import leaves, with_present_names
+from jaxcnn.training.config.schema import MOST_MEMBERS, leaves, with_present_names
 from jaxcnn.training.output.metrics_files import read_rows, score
 
 MANIFEST = "config.json"
@@ -19,20 +18,56 @@ def read_manifest(workdir: Path) -> dict[str, Any]:
     """What `workdir.write_manifest` wrote, its configuration's fields by their present names.
 
     Raises:
-      ValueError: it is not such a file, or there is none.
+      ValueError: it is not such a file, or damaged, or there is none.
     """
     path = workdir / MANIFEST
     if not path.is_file():
         raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not {"config", "jaxcnn"} <= content.keys():
         raise ValueError(f"{path} is not the manifest of a run; nothing was changed")
-    if isinstance(content["config"], dict):
-        content["config"] = with_present_names(content["config"])
+    _check_types(path, content)
+    content["config"] = with_present_names(content["config"])
     return content
+
+
+# What is read back: of the manifest itself where it says so, of its configuration unless that is of
+# an ensemble of different networks.
+_FACTS: dict[str, type] = {
+    "members": int,
+    "total_steps": int,
+    "train_size": int,
+    "class_names": list,
+    "preprocessing": dict,
+    "examples": dict,
+}
+_FIELDS: dict[str, type] = {
+    **{name: dict for name in ("model", "data", "train", "loss", "optimizer", "schedule")},
+    **{name: dict for name in ("eval", "checkpoint", "log", "model.options")},
+    **{name: str for name in ("model.name", "data.source", "data.train_split", "data.test_split")},
+}
+
+
+def _check_types(path: Path, content: Mapping[str, Any]) -> None:
+    config = content["config"]
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is damaged: config is {config!r}; it must be an object")
+    for name, right in _FACTS.items():
+        if content.get(name) is not None:
+            _check_type(path, name, content[name], right)
+    if "ensemble" not in config:
+        for field, right in _FIELDS.items():
+            section, _, name = field.partition(".")
+            value = config.get(section)
+            _check_type(path, f"config.{field}", value.get(name) if name else value, right)
+    if not 0 <= (content.get("members") or 0) <= MOST_MEMBERS:
+        raise ValueError(f"{path} is damaged: members is {content['members']}")
+
+
+def _check_type(path: Path, name: str, value: Any, right: type) -> None:
+    if type(value) is not right:
+        what = {dict: "an object", list: "a list", int: "an integer", str: "a text"}[right]
+        raise ValueError(f"{path} is damaged: {name} is {value!r:.60}; it must be {what}")
 
 
 def member_directory(workdir: str | Path, member: int) -> Path:
