@@ -104,7 +104,7 @@ def _in_background(action: Callable[..., None], *arguments: Any) -> None:
 
 
 def _accept(server: socket.socket, token: bytes) -> None:
-    """Follows the processes that connect with the first one; who does not know the token is none."""
+    """Follows the processes that connect with the first one: those that know the token."""
     while True:
         connection, _ = server.accept()
         connection.settimeout(30)

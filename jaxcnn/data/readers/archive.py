@@ -79,7 +79,10 @@ def _part(path: Path, first: int, count: int, records, starts, names: bytes) -> 
             unpacked.extend(zlib.decompress(names).decode().split("\n"))
         return f"{path}: {unpacked[first + i]}"
 
-    return Part(count, read, name)
+    def listing(start: int, stop: int) -> list[str]:
+        return [str(record) for record in records[first + start : first + stop].tolist()]
+
+    return Part(count, read, name, listing=listing)
 
 
 class Draft:

@@ -67,6 +67,7 @@ def _part(path: Path, classes: tuple[str, ...], find: Find | None, by_class: dic
         read=lambda i: (read(places[i][1]), places[i][0]),
         name=lambda i: f"{path}/{classes[places[i][0]]}/{places[i][1][0]}",
         boxes=(lambda i: find(path.name, *file(i))) if find else None,
+        listing=lambda start, stop: (f"{classes[k]}/{w[0]}" for k, w in places[start:stop]),
     )
 
 

@@ -70,12 +70,13 @@ def open_tfds_images(
     parts = {}
     for part, split in info.splits.items():
         if part not in _UNLABELLED.get(name.partition("/")[0], ()):
-            record, where = _open_part(split, form)
+            record, where, listing = _open_part(split, form)
             parts[part] = Part(
                 size=split.num_examples,
                 read=lambda i, record=record: example(record(i)),  # type: ignore[misc]
                 name=where,
                 boxes=(lambda i, record=record: located(record(i))) if has_boxes else None,  # type: ignore[misc]
+                listing=listing,
             )
     feature = info.features["objects"]["label"] if objects else info.features[label]
     return tuple(map(str, feature.names or range(feature.num_classes))), parts
@@ -91,7 +92,7 @@ def real_labels(data_dir: str | os.PathLike | None = None) -> list[tuple[int, ..
     info, form = tfds.open_info("imagenet2012_real", data_dir)
     skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
     split = info.splits["validation"]
-    record, _ = _open_part(split, form)
+    record, _, _ = _open_part(split, form)
     examples = (
         info.features.deserialize_example_np(record(i), decoders=skip)
         for i in range(split.num_examples)
@@ -129,8 +130,10 @@ def _label_feature(name: str, features: Any) -> str:
     return found[0]
 
 
-def _open_part(split: Any, form: str) -> tuple[Callable[[int], bytes], Callable[[int], str]]:
-    """(record, where): functions of an example's number in a split."""
+def _open_part(
+    split: Any, form: str
+) -> tuple[Callable[[int], bytes], Callable[[int], str], Callable[[int, int], list[str]]]:
+    """(record, where, listing): functions of examples' numbers in a split, see `Part`."""
     shards = tfds.shards(split, form)
     for path, length in shards:
         if not path.is_file():
@@ -146,7 +149,10 @@ def _open_part(split: Any, form: str) -> tuple[Callable[[int], bytes], Callable[
         shard, row = place(i)
         return f"{shards[shard][0]}, record {row}"
 
-    return lambda i: read(*place(i)), where
+    def listing(start: int, stop: int) -> list[str]:
+        return [f"{start} to {stop}", *(f"{path.stem} {length}" for path, length in shards)]
+
+    return lambda i: read(*place(i)), where, listing
 
 
 def _array_records(shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:

@@ -152,7 +152,7 @@ def _naming(what: str, where: str | Path) -> Iterator[None]:
 
 
 def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
-    """The rows of a run's `metrics.jsonl`; [] if there is none. Lines that are no rows are left out."""
+    """The rows of a run's `metrics.jsonl`, without lines that are no rows; [] if there is none."""
     return [row for row in read_json_lines(Path(workdir) / JSONL) if _is_row(row)]
 
 

@@ -42,9 +42,9 @@ _FACTS: dict[str, type] = {
     "examples": dict,
 }
 _FIELDS: dict[str, type] = {
-    **{name: dict for name in ("model", "data", "train", "loss", "optimizer", "schedule")},
-    **{name: dict for name in ("eval", "checkpoint", "log", "model.options")},
-    **{name: str for name in ("model.name", "data.source", "data.train_split", "data.test_split")},
+    **dict.fromkeys(("model", "data", "train", "loss", "optimizer", "schedule"), dict),
+    **dict.fromkeys(("eval", "checkpoint", "log", "model.options"), dict),
+    **dict.fromkeys(("model.name", "data.source", "data.train_split", "data.test_split"), str),
 }
 
 
@@ -68,6 +68,21 @@ def _check_type(path: Path, name: str, value: Any, right: type) -> None:
     if type(value) is not right:
         what = {dict: "an object", list: "a list", int: "an integer", str: "a text"}[right]
         raise ValueError(f"{path} is damaged: {name} is {value!r:.60}; it must be {what}")
+
+
+def check_examples(workdir: Path, facts: Mapping[str, Any]) -> None:
+    """Raises ValueError if the lists of examples are not those that the run began with."""
+    if not (workdir / MANIFEST).is_file():
+        return
+    before = read_manifest(workdir)
+    digests, now = before.get("examples") or {}, facts.get("examples") or {}
+    for split, name in (("train", "training"), ("test", "test")):
+        if split in digests and split in now and digests[split] != now[split]:
+            counts = [of.get(f"{split}_examples") for of in (before, facts)]
+            what = f"{counts[0]} then, {counts[1]} now"
+            if counts[0] == counts[1]:
+                what = f"{counts[0]} as now, with other names or labels, or in another order"
+            raise ValueError(f"{workdir} was begun with other {name} examples: {what}")
 
 
 def member_directory(workdir: str | Path, member: int) -> Path:

@@ -23,7 +23,7 @@ from jaxcnn.runtime import distributed
 from jaxcnn.training.config import TrackedConfig, differences
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import checkpoints, metrics_files, profiling, trackers
-from jaxcnn.training.output.records import MANIFEST, read_manifest
+from jaxcnn.training.output.records import MANIFEST, check_examples, read_manifest
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -88,6 +88,8 @@ def open_workdir(
     workdir = check_workdir(workdir, config, resume=resume, overwrite=overwrite)
 
     def take() -> None:
+        if resume:
+            check_examples(workdir, facts)
         _check_writable(workdir)
         if overwrite and (workdir / MANIFEST).exists():
             delete_run(workdir)
