@@ -45,6 +45,8 @@ def parse(argv: Sequence[str]) -> list[str]:
         if left := values(rest)[1:]:
             raise flags.Error(f"unexpected argument {left[0]!r}")
         _settle(values)
+    except SystemExit:  # of --help, for which absl has the code 1
+        sys.exit(exit_codes.DONE)
     except (flags.Error, TypeError) as error:
         print(f"train.py: error: {one_line(error)}", file=sys.stderr)
         sys.exit(exit_codes.MISTAKE)

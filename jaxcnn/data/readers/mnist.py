@@ -86,13 +86,16 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
     header, size, packed = 4 + 4 * rank, path.stat().st_size, path.suffix == ".gz"
     shape = _shape(path, _start(path, header), rank)
     expected = header + math.prod(shape)
-    if expected > (_MOST_UNPACKED * size if packed else size):
-        raise ValueError(f"{path} has {size} bytes; it states {expected}")
+    if not packed and size != expected:
+        raise ValueError(f"{path} has {size} bytes; {expected} expected")
+    if packed and expected > _MOST_UNPACKED * size:
+        raise ValueError(
+            f"{path} has {size} bytes, and states that it has {expected} bytes unpacked"
+        )
     content = _start(path, expected + 1)
     if len(content) != expected:
-        unpacked = " unpacked" if packed else ""
         longer = " or more" * (len(content) > expected)
-        raise ValueError(f"{path} has {len(content)}{longer} bytes{unpacked}; {expected} expected")
+        raise ValueError(f"{path} has {len(content)}{longer} bytes unpacked; {expected} expected")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 

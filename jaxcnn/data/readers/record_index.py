@@ -70,11 +70,14 @@ def _load(file: Path, stamps: np.ndarray) -> list[Places] | None:
             starts, lengths, counts = (kept[name] for name in ("starts", "lengths", "counts"))
     except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile):
         return None
-    whole = (len(stamps), len(starts)) == (len(counts), counts.sum()) and counts.min() >= 0
-    if not whole or any(values.dtype != np.int64 for values in (starts, lengths, counts)):
+    if any(values.dtype != np.int64 or values.ndim != 1 for values in (starts, lengths, counts)):
+        return None
+    if len(counts) != len(stamps) or counts.min() < 0:
+        return None
+    if not len(starts) == len(lengths) == counts.sum():
         return None
     sizes = np.repeat(stamps[:, 0], counts)  # of the file of each record
-    if len(lengths) != len(starts) or not _are_within(starts, lengths, sizes):
+    if not _are_within(starts, lengths, sizes):
         return None
     ends = np.cumsum(counts)[:-1]
     return list(zip(np.split(starts, ends), np.split(lengths, ends)))

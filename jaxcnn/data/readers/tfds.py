@@ -50,13 +50,14 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     shape = tuple(info.features["image"].shape)
 
     def read(part: str, start: int, stop: int) -> Arrays:
-        images, labels = np.empty((0, *shape), np.uint8), np.empty(stop - start, np.int32)
+        images, labels = np.empty((0, *shape), np.uint8), np.empty(0, np.int32)
         records = _records(info.splits[part], form, start, stop)
         for i, (where, record) in enumerate(records):
-            image, labels[i] = _example(info.features, record, shape, where)
-            if not i:  # once there is an example of this shape
+            image, label = _example(info.features, record, shape, where)
+            if not i:  # now that there is an example as the description says
                 images = np.empty((stop - start, *shape), np.uint8)
-            images[i] = image
+                labels = np.empty(stop - start, np.int32)
+            images[i], labels[i] = image, label
         return images, labels
 
     return Source(

@@ -33,7 +33,8 @@ COLUMNS = (
 )
 
 
-_EVERY_ROW = ("step", "epoch", "loss", "top1_error")
+# What every row of a kind has, and is finite.
+_FINITE = {"train": ("step", "epoch"), "eval": ("step", "epoch", "loss", "top1_error")}
 
 
 def score(values: Mapping[str, Any]) -> float:
@@ -160,8 +161,8 @@ def _is_row(row: Mapping[str, Any]) -> bool:
     """Whether it has what every row has, and all its values are numbers."""
     numbers = {name: value for name, value in row.items() if name != "kind"}
     return (
-        row.get("kind") in ("train", "eval")
+        row.get("kind") in _FINITE
         and all(type(value) in (int, float) for value in numbers.values())
-        and all(math.isfinite(numbers.get(name, math.nan)) for name in _EVERY_ROW)
+        and all(math.isfinite(numbers.get(name, math.nan)) for name in _FINITE[row["kind"]])
         and type(row["step"]) is int
     )

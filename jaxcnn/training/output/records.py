@@ -31,8 +31,8 @@ def read_manifest(workdir: Path) -> dict[str, Any]:
     return content
 
 
-# What is read back: of the manifest itself where it says so, of its configuration unless that is of
-# an ensemble of different networks.
+# What is read back: of the manifest where it says so, and of the configuration of a run; that of an
+# ensemble of different networks is another.
 _FACTS: dict[str, type] = {
     "members": int,
     "total_steps": int,
@@ -41,9 +41,8 @@ _FACTS: dict[str, type] = {
     "preprocessing": dict,
     "examples": dict,
 }
-_FIELDS: dict[str, type] = {
-    **dict.fromkeys(("model", "data", "train", "loss", "optimizer", "schedule"), dict),
-    **dict.fromkeys(("eval", "checkpoint", "log", "model.options"), dict),
+_NEEDED: dict[str, type] = {
+    **dict.fromkeys(("model", "data", "train", "model.options"), dict),
     **dict.fromkeys(("model.name", "data.source", "data.train_split", "data.test_split"), str),
 }
 
@@ -56,10 +55,12 @@ def _check_types(path: Path, content: Mapping[str, Any]) -> None:
         if content.get(name) is not None:
             _check_type(path, name, content[name], right)
     if "ensemble" not in config:
-        for field, right in _FIELDS.items():
+        for field, right in _NEEDED.items():
             section, _, name = field.partition(".")
             value = config.get(section)
             _check_type(path, f"config.{field}", value.get(name) if name else value, right)
+        for section in config:
+            _check_type(path, f"config.{section}", config[section], dict)
     if not 0 <= (content.get("members") or 0) <= MOST_MEMBERS:
         raise ValueError(f"{path} is damaged: members is {content['members']}")
 

@@ -88,7 +88,7 @@ def mislabelled(records):
         ({"records": mislabelled}, "its labels reach from 0 to 7 of 2 classes"),
         ({"records": lambda r: np.zeros(5)}, "its records are float64[5]"),
         ({"records": lambda r: None}, "records"),
-        ({"names": lambda n: np.zeros(3, np.uint8)}, "incorrect header check"),
+        ({"names": lambda n: np.zeros(3, np.uint8)}, "while decompressing data"),
         ({"names": lambda n: np.frombuffer(zlib.compress(b"a\nb"), np.uint8)}, "2 names"),
     ],
 )
@@ -114,9 +114,14 @@ def idx(path, shape, content, packed=False):
 @pytest.mark.parametrize(
     ("shape", "content", "packed", "words"),
     [
-        ((4_000_000_000, 4_000_000_000, 28), b"abc", False, "it states 448000000000000000016"),
-        ((4_000_000_000, 4_000_000_000, 28), b"abc", True, "it states 448000000000000000016"),
-        ((2**32 - 1, 2**31, 2), b"", False, "it states"),  # a product of 2**64, modulo that 0
+        (
+            (4_000_000_000, 4_000_000_000, 28),
+            b"abc",
+            False,
+            "has 19 bytes; 448000000000000000016 expected",
+        ),
+        ((4_000_000_000, 4_000_000_000, 28), b"abc", True, "448000000000000000016 bytes unpacked"),
+        ((2**32 - 1, 2**31, 2), b"", False, "expected"),  # a product of 2**64, modulo that 0
         ((2, 2, 2), b"abc", True, "has 19 bytes unpacked; 24 expected"),
         ((1, 2, 2), b"a" * 10_000_000, True, "has 21 or more bytes unpacked; 20 expected"),
     ],

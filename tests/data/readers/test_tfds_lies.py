@@ -80,7 +80,6 @@ def test_another_content_is_named(folder, opened, file, change):
         shards("3", "99999999999999999999999"),
         shards({}),
         without("version"),
-        without("fileFormat"),
         lambda info: info | {"fileFormat": "nonsense"},
         lambda info: info | {"splits": [{"name": "train", "shardLengths": ["7"], "x": 1}]},
         lambda info: info | {"splits": "train"},
