@@ -150,7 +150,7 @@ def train_and_show(
     """
     from jaxcnn.cli import common
     from jaxcnn.reporting import console
-    from jaxcnn.runtime import distributed
+    from jaxcnn.runtime import distributed, watch
     from jaxcnn.training.train import train as train_run
 
     begun = False
@@ -168,8 +168,8 @@ def train_and_show(
     except Exception as error:
         if common.debugging(debug) and not isinstance(error, FloatingPointError):
             raise
-        if begun:
-            distributed.await_loss()
+        if begun and distributed.count() > 1:
+            watch.await_loss()
         text, code = common.describe(error, begun=begun)
     except KeyboardInterrupt:
         text, code = "interrupted before a checkpoint was written", 128 + signal.SIGINT

@@ -103,7 +103,7 @@ class Draft:
             raise ValueError(f"{path} is there already; delete it or write another")
         self._path, self._about = path, json.loads(json.dumps(about))
         draft, records = _draft_files(path)
-        going_on = records.exists() and draft.exists()
+        going_on = draft.exists() and _is_begun(records)
         self._records = open(records, "r+b" if going_on else "a+b")  # noqa: SIM115
         try:
             _lock(self._records, path)
@@ -166,7 +166,7 @@ class Draft:
     def _earlier(self, draft: Path, records: Path) -> np.ndarray:
         """The records of the draft whose files are there as a whole."""
         header, _, rest = records.read_bytes().partition(b"\n")
-        was = json.loads(header or b"{}")
+        was = json.loads(header)
         changed = [key for key in self._about if was.get(key) != self._about[key]]
         if changed:
             raise ValueError(
@@ -174,6 +174,8 @@ class Draft:
                 "same as then"
             )
         done = np.frombuffer(rest[: len(rest) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
+        empty = np.flatnonzero(done["length"] == 0)  # zeros, as a power cut leaves them
+        done = done[: empty[0]] if len(empty) else done
         ends = len(_MAGIC) + np.cumsum(done["length"], dtype=np.int64)
         done = done[ends <= draft.stat().st_size]
         for i in range(max(0, len(done) - _CHECKED), len(done)):
@@ -181,6 +183,17 @@ class Draft:
             if zlib.crc32(read_at(draft, int(ends[i]) - length, length)) != done["crc"][i]:
                 return done[:i]
         return done
+
+
+def _is_begun(records: Path) -> bool:
+    """Whether a file tells what the archive is to hold; a kill or a power cut may have cut it."""
+    if not records.exists():
+        return False
+    header, newline, _ = records.read_bytes().partition(b"\n")
+    try:
+        return bool(newline) and isinstance(json.loads(header), dict)
+    except ValueError:
+        return False
 
 
 def _lock(file: IO[bytes], path: Path) -> None:

@@ -66,6 +66,28 @@ def test_a_killed_preparation_goes_on(root, archive, tmp_path, tear):
         write(root, out)
 
 
+@pytest.mark.parametrize(
+    ("change", "done"),
+    [
+        (lambda records: records + b"\0" * 30, 4),
+        (lambda records: records[:20], 0),
+        (lambda records: b"", 0),
+        (lambda records: b"\0" * len(records), 0),
+        (lambda records: b"[]\n" + records, 0),
+    ],
+)
+def test_a_preparation_goes_on_after_a_power_cut(root, archive, tmp_path, change, done):
+    """The list of what is done may end in zeros, or lack its first line."""
+    out = tmp_path / "set.archive"
+    running = prepare.write_archive(f"folder:{root}", out)
+    assert [next(running).done for _ in range(5)][-1] == 4
+    running.close()
+    records = tmp_path / "set.archive.draft.records"
+    records.write_bytes(change(records.read_bytes()))
+    assert write(root, out)[0].done == done
+    assert out.read_bytes() == archive.read_bytes()
+
+
 def test_what_is_no_whole_archive_is_one_line(root, archive, tmp_path, capsys):
     whole = archive.read_bytes()
     start, length = struct.unpack("<QQ", whole[-28:-12])
