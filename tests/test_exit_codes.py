@@ -22,7 +22,7 @@ ERRORS = [
     (jax.errors.JaxRuntimeError(LONG), exit_codes.RUNTIME_ERROR, exit_codes.RUNTIME_ERROR),
     (MemoryError(), exit_codes.RUNTIME_ERROR, exit_codes.RUNTIME_ERROR),
 ]
-UNFORESEEN = [RuntimeError("what?"), KeyError("a"), AssertionError(), RecursionError("deep")]
+UNEXPECTED = [RuntimeError("what?"), KeyError("a"), AssertionError(), RecursionError("deep")]
 
 
 def ending(error, begun):
@@ -45,11 +45,11 @@ def test_each_kind_of_error_has_its_code(tmp_path, capsys, error, before, after,
     assert text.startswith("train.py: ") and text.count("\n") == 1 and len(text) < 500
 
 
-@pytest.mark.parametrize("error", UNFORESEEN)
+@pytest.mark.parametrize("error", UNEXPECTED)
 def test_an_error_that_was_not_foreseen_shows_where(tmp_path, capsys, error):
     assert train_and_show({"data": {}}, tmp_path, train=ending(error, True)) == exit_codes.BUG
     text = capsys.readouterr().err
-    assert "Traceback" in text and "train.py: error that was not foreseen" in text.splitlines()[-1]
+    assert "Traceback" in text and "train.py: unexpected error" in text.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("error", "code", "_"), ERRORS)

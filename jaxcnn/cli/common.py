@@ -34,11 +34,11 @@ def debugging(flag: bool) -> bool:
 
 
 def describe(error: Exception, *, begun: bool = False) -> tuple[str, int]:
-    """(a line, the exit code) of what has ended a command.
+    """Returns one line on an error that ends a command, and the exit code.
 
     Args:
-      error: which nothing has handled. That of nobody's foreseeing prints its traceback.
-      begun: whether a run was under way, so that its files are no longer a matter of arguments.
+      error: the exception; the traceback of an unexpected one is printed.
+      begun: whether a training run was under way: its files were fine when it began.
     """
     text = one_line(error)
     if len(text) > _LONGEST:
@@ -54,7 +54,7 @@ def describe(error: Exception, *, begun: bool = False) -> tuple[str, int]:
     if isinstance(error, USER_MISTAKES):
         return f"error: {text}", exit_codes.MISTAKE
     traceback.print_exception(error)
-    return f"error that was not foreseen: {type(error).__name__}: {text}", exit_codes.BUG
+    return f"unexpected error: {type(error).__name__}: {text}", exit_codes.BUG
 
 
 def _is_of_jax(error: Exception) -> bool:

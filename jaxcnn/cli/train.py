@@ -24,7 +24,7 @@ def register(subparsers) -> None:
         "and figures. Without CONFIG: lists the recipes. Exit codes: 0 done, 1 the loss was not "
         "finite, 2 a mistake in the arguments, a configuration or data, 3 a file that cannot be "
         "read or written any more, 4 an error of JAX or too little memory, 5 another process has "
-        "ended, 70 an error that was not foreseen, 143 or 130 stopped by SIGTERM or Ctrl-C with a "
+        "ended, 70 an unexpected error, 143 or 130 stopped by SIGTERM or Ctrl-C with a "
         "checkpoint. With train.members=N, or train.members=FIELD=VALUE,VALUE, runs that differ in "
         "a seed or the learning rate are trained as one, into WORKDIR/member_0 and so on.",
         epilog="example: jaxcnn train cifar_resnet:56 train.seed=1 --workdir runs/r56",

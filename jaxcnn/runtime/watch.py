@@ -31,17 +31,19 @@ def begin() -> None:
     """Begins to watch the other processes; call it once JAX has connected them."""
     from jax._src.distributed import global_state as state
 
+    client, address = state.client, state.coordinator_address
+    assert client is not None and address is not None
     atexit.register(_say_goodbye)
     if state.process_id == 0:
         both = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both else socket.AF_INET
         server = socket.create_server(("", 0), family=family, dualstack_ipv6=both)
         token = secrets.token_hex(16)
-        state.client.key_value_set(_KEY, f"{server.getsockname()[1]} {token}")
+        client.key_value_set(_KEY, f"{server.getsockname()[1]} {token}")
         _in_background(_accept, server, token.encode())
         return
-    host = state.coordinator_address.rpartition(":")[0].strip("[]")
-    port, token = state.client.blocking_key_value_get(_KEY, 30_000).split()
+    host = address.rpartition(":")[0].strip("[]")
+    port, token = client.blocking_key_value_get(_KEY, 30_000).split()
     connection = socket.create_connection((host, int(port)), timeout=30)
     connection.sendall(f"{token} {state.process_id:06d}".encode())
     _in_background(_follow, connection, state.process_id, 0)

@@ -112,6 +112,8 @@ MANIFESTS = [
     (wrong(total_steps="8"), "total_steps is '8'; it must be an integer"),
     (wrong(class_names="abc"), "class_names is 'abc'; it must be a list"),
     (wrong(preprocessing=3), "preprocessing is 3; it must be an object"),
+    (wrong(preprocessing={}), "a preprocessing must have size, crop"),
+    (wrong(preprocessing__std=[0.0]), "a preprocessing has std [0.0]"),
 ]
 
 

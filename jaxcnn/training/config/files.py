@@ -158,9 +158,7 @@ def _mistakes_in(path: Path) -> Iterator[None]:
         raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        last = frames[-1]
-        raised = Path(last.filename).parent == path.parent and (last.line or "").startswith("raise")
-        if raised and isinstance(error, ValueError):
+        if isinstance(error, ValueError) and _raises(frames[-1], path):
             raise
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         where = f"{path}, line {lines[-1]}" if lines else str(path)
@@ -169,6 +167,12 @@ def _mistakes_in(path: Path) -> Iterator[None]:
         if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
             text += f"; a file beside it is imported as `from . import {error.name}`"
         raise ValueError(f"{where}: {text}") from error
+
+
+def _raises(frame: traceback.FrameSummary, path: Path) -> bool:
+    """Whether an error comes from a `raise` in a file or one beside it."""
+    beside = Path(frame.filename).resolve().parent == path.resolve().parent
+    return beside and (frame.line or "").startswith("raise")
 
 
 def override(config: ConfigDict, field: str, text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn._files import local_path, read_json
+from jaxcnn.data.preprocessing import from_dict
 from jaxcnn.reporting.compare_runs import Run
 from jaxcnn.training.config.schema import MOST_MEMBERS, leaves, with_present_names
 from jaxcnn.training.output.metrics_files import read_rows, score
@@ -54,6 +55,11 @@ def _check_types(path: Path, content: Mapping[str, Any]) -> None:
     for name, right in _FACTS.items():
         if content.get(name) is not None:
             _check_type(path, name, content[name], right)
+    if content.get("preprocessing") is not None:
+        try:
+            from_dict(content["preprocessing"])
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
     if "ensemble" not in config:
         for field, right in _NEEDED.items():
             section, _, name = field.partition(".")
