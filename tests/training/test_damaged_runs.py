@@ -130,17 +130,21 @@ def manifest(tmp_path_factory):
 def test_a_damaged_manifest_is_one_line_of_every_command(tmp_path, capsys, manifest, change, words):
     path = tmp_path / records.MANIFEST
     path.write_text(change(json.loads(manifest)))
-    image = tmp_path / "a.png"
-    image.write_bytes(b"")
     for command in (
         ["report", str(tmp_path), "--out", str(tmp_path / "x.png")],
         ["export", str(tmp_path), str(tmp_path / "x.npz")],
         ["evaluate", str(tmp_path)],
-        ["train", "lenet_digits:smoke", "--resume", "--workdir", str(tmp_path)],
     ):
         assert main(command) == 2, command
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and str(path) in error and words in error, error
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_a_damaged_manifest_is_not_resumed(tmp_path, manifest):
+    (tmp_path / records.MANIFEST).write_text(wrong(config=None)(json.loads(manifest)))
+    with pytest.raises(ValueError, match="config.json is damaged: config is None"):
+        run(small_config(), tmp_path, resume=True)
 
 
 def test_a_whole_manifest_is_read(tmp_path, manifest):
