@@ -143,7 +143,7 @@ def test_a_damaged_manifest_is_one_line_of_every_command(tmp_path, capsys, manif
 @pytest.mark.usefixtures("tiny_network")
 def test_a_damaged_manifest_is_not_resumed(tmp_path, manifest):
     (tmp_path / records.MANIFEST).write_text(wrong(config=None)(json.loads(manifest)))
-    with pytest.raises(ValueError, match="config.json is damaged: config is None"):
+    with pytest.raises(ValueError, match=r"config\.json is damaged: config is None"):
         run(small_config(), tmp_path, resume=True)
 
 
