@@ -6,7 +6,6 @@ import ast
 import contextlib
 import hashlib
 import importlib.util
-import logging
 import sys
 import traceback
 import types
@@ -28,7 +27,6 @@ from jaxcnn.training.config.schema import (
 )
 
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
-_log = logging.getLogger(__name__)
 
 
 def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) -> ConfigDict:
@@ -222,7 +220,8 @@ def _drop_fields_of_others(section: ConfigDict, title: str, given: Sequence[str]
             del section[field]
     if dropped:
         names = ", ".join(f"config.{title}.{field}" for field in dropped)
-        _log.warning("%s %r does not take %s: dropped", title, section.name, names)
+        text = f"note: {title} {section.name!r} does not take {names}: dropped"
+        print(text, file=sys.stderr)  # train.py's absl would hide a log message
 
 
 def parse_value(text: str, kind: type) -> Any:
