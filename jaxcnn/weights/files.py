@@ -135,7 +135,7 @@ def _read_other_types(path: Path, keys: Collection[str]) -> dict[str, np.ndarray
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+            if not isinstance(file, np.lib.npyio.NpzFile) or file.zip is None:
                 raise ValueError("it holds one array without a name")
             _check_sizes(file.zip, path.stat().st_size)
             arrays = {key: file[key] for key in file.files}

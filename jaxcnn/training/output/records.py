@@ -63,7 +63,7 @@ def _check_types(path: Path, content: Mapping[str, Any]) -> None:
     if "ensemble" not in config:
         for field, right in _NEEDED.items():
             section, _, name = field.partition(".")
-            value = config.get(section)
+            value: Any = config.get(section)
             _check_type(path, f"config.{field}", value.get(name) if name else value, right)
         for section in config:
             _check_type(path, f"config.{section}", config[section], dict)
