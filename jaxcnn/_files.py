@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import platformdirs
+
+from jaxcnn._checks import one_line
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/{1,2}[^/]")
 
@@ -60,3 +64,24 @@ def cache_folder() -> Path | None:
         return platformdirs.user_cache_path("jaxcnn", appauthor=False)
     except RuntimeError:  # an account without one
         return None
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file. Raises ValueError that names the file if it is not JSON."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {one_line(error)}") from error
+
+
+def read_json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The objects of a file that has one on each line; [] if there is no file.
+
+    Other lines are left out: after a kill or a power cut a file that lines are added to may hold a
+    line that was cut short, an empty one, or zeros.
+    """
+    found = []
+    for line in Path(path).read_bytes().split(b"\n") if os.path.isfile(path) else ():
+        with contextlib.suppress(ValueError, RecursionError):
+            found.append(json.loads(line.strip(b"\0\r\t ")))
+    return [value for value in found if isinstance(value, dict)]

@@ -13,6 +13,7 @@ import jaxcnn
 from jaxcnn._files import local_path
 from jaxcnn.analysis import facts, networks
 from jaxcnn.cli import main
+from jaxcnn.cli.main import _parse
 from jaxcnn.models import registry
 from jaxcnn.training.config import default_config
 
@@ -254,3 +255,31 @@ def test_differences_of_unlike_runs_stand_on_their_side(tmp_path, monkeypatch, c
     lines = run(capsys, "report", "a", "b").splitlines()
     assert any(line.split() == ["field", "a", "b"] for line in lines)
     assert any(line.split() == ["train.seed", "0", "9"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("train a b=1 --resume c=2 --workdir w d=3", {"config": "a", "overrides": "b=1 c=2 d=3"}),
+        ("train --workdir w a b=1", {"config": "a", "overrides": "b=1"}),
+        ("train --workdir w", {"config": None, "overrides": ""}),
+        ("ablate --budget 2 s b=1 --full c=2", {"study": "s", "overrides": "b=1 c=2"}),
+        ("show-data --out x.png a b=1", {"config": "a", "overrides": "b=1"}),
+        ("show-data a --out x.png b=1", {"config": "a", "overrides": "b=1"}),
+        ("evaluate --batch-size 2 a --json x b", {"what": "a b"}),
+        ("report a --out x b c", {"runs": "a b c"}),
+        ("prepare --side 3 a --quality 5 b", {"source": "a", "out": "b"}),
+        ("list --data x a", None),
+        ("train a --bogus b=1", None),
+        ("export a b c", None),
+    ],
+)
+def test_arguments_may_stand_before_and_after_options(line, expected):
+    if expected is None:
+        with pytest.raises(SystemExit):
+            _parse(line.split())
+        return
+    args = _parse(line.split())
+    for name, value in expected.items():
+        found = getattr(args, name)
+        assert (" ".join(found) if isinstance(found, list) else found) == value

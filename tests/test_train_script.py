@@ -47,6 +47,8 @@ def test_a_run_and_then_its_directory_is_taken(tmp_path):
         (["--config.train.bach_size=3"], "unknown field config.train.bach_size; did you mean"),
         (["--workdri=x"], "Unknown command line flag 'workdri'. Did you mean: workdir"),
         (["--config=configs/lenet_digit.py"], "did you mean 'lenet_digits.py'"),
+        (["--config.train.members=x"], "config.train.members is 'x'; it must be a number"),
+        (["--config.log.profile=1;2"], "config.log.profile is '1;2'; it must be of type int"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message):
@@ -54,6 +56,19 @@ def test_a_mistake_is_one_line(arguments, message):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("train.py: error: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_another_optimizer_is_said_to_drop_fields():
+    done = train("--config.optimizer.name=adam", "--config.train.members=x")
+    assert done.returncode == 2
+    note, error = done.stderr.splitlines()
+    assert note.startswith("note: optimizer 'adam' does not take config.optimizer.momentum")
+    assert error.startswith("train.py: error: config.train.members is 'x'")
+
+
+def test_help_is_no_failure():
+    done = train("--help")
+    assert (done.returncode, done.stderr) == (0, "") and "--workdir" in done.stdout
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):

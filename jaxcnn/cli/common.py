@@ -1,13 +1,17 @@
-"""What the commands share: exit codes, quiet logs, mistakes as one line."""
+"""What the commands share: quiet logs, and what went wrong as one line and an exit code."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
+import traceback
 
-DONE, NOT_FINITE, MISTAKE = 0, 1, 2
-USER_MISTAKES = (ValueError, FileNotFoundError, PermissionError)
+from jaxcnn._checks import one_line
+from jaxcnn.runtime import exit_codes
+
+USER_MISTAKES = (ValueError, OSError)
+_LONGEST = 400  # characters of a line
 
 
 def print_any_name() -> None:
@@ -27,3 +31,32 @@ def quiet() -> None:
 def debugging(flag: bool) -> bool:
     """Whether a mistake shows its traceback: by --debug or JAXCNN_DEBUG=1."""
     return flag or os.environ.get("JAXCNN_DEBUG", "0") not in ("", "0")
+
+
+def describe(error: Exception, *, begun: bool = False) -> tuple[str, int]:
+    """Returns one line on an error that ends a command, and the exit code.
+
+    Args:
+      error: the exception; the traceback of an unexpected one is printed.
+      begun: whether a training run was under way: its files were fine when it began.
+    """
+    text = one_line(error)
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]} ..."
+    if isinstance(error, FloatingPointError):
+        return f"stopped: {text}; the last checkpoint is good", exit_codes.NOT_FINITE
+    if _is_of_jax(error):
+        return f"error of JAX: {text}", exit_codes.RUNTIME_ERROR
+    if isinstance(error, MemoryError):
+        return f"error: out of memory{text and f': {text}'}", exit_codes.RUNTIME_ERROR
+    if isinstance(error, OSError) and begun:
+        return f"error: {text}", exit_codes.FAILED
+    if isinstance(error, USER_MISTAKES):
+        return f"error: {text}", exit_codes.MISTAKE
+    traceback.print_exception(error)
+    return f"unexpected error: {type(error).__name__}: {text}", exit_codes.BUG
+
+
+def _is_of_jax(error: Exception) -> bool:
+    jax = sys.modules.get("jax")  # it cannot be without it
+    return jax is not None and isinstance(error, jax.errors.JaxRuntimeError)

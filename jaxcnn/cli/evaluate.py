@@ -75,7 +75,6 @@ def register(subparsers) -> None:
         "--confusion", metavar="PNG", help="save a confusion matrix of the last row"
     )
     parser.add_argument("--json", metavar="FILE", help="write everything")
-    parser.set_defaults(rest="what")
 
 
 def run(args: argparse.Namespace) -> None:

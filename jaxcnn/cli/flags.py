@@ -31,7 +31,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     """
     from jaxcnn._checks import one_line
     from jaxcnn.cli import common
-    from jaxcnn.runtime import compilation_cache, heap
+    from jaxcnn.runtime import compilation_cache, exit_codes, heap
 
     common.print_any_name()
     common.quiet()
@@ -45,9 +45,15 @@ def parse(argv: Sequence[str]) -> list[str]:
         if left := values(rest)[1:]:
             raise flags.Error(f"unexpected argument {left[0]!r}")
         _settle(values)
-    except (flags.Error, ValueError, TypeError) as error:
+    except SystemExit:  # of --help, for which absl has the code 1
+        sys.exit(exit_codes.DONE)
+    except (flags.Error, TypeError) as error:
         print(f"train.py: error: {one_line(error)}", file=sys.stderr)
-        sys.exit(common.MISTAKE)
+        sys.exit(exit_codes.MISTAKE)
+    except Exception as error:
+        text, code = common.describe(error)
+        print(f"train.py: {text}", file=sys.stderr)
+        sys.exit(code)
     return [argv[0], spec]
 
 

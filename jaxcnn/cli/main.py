@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jaxcnn
-from jaxcnn._checks import message, near
+from jaxcnn._checks import near
 from jaxcnn.cli import common
-from jaxcnn.cli.common import MISTAKE, USER_MISTAKES, debugging
 from jaxcnn.runtime import compilation_cache, heap
 
 _NO_COMMANDS = ("common", "flags", "main")
@@ -49,27 +48,45 @@ def make_parser() -> argparse.ArgumentParser:
         for new in set(subparsers.choices) - known:
             added = subparsers.choices[new]
             _add_debug(added, argparse.SUPPRESS)
-            added.set_defaults(run=command.run)
+            positionals = [action for action in added._actions if not action.option_strings]
+            added.set_defaults(run=command.run, positionals=positionals)
     return parser
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; further ones of a command that takes any number may follow its options."""
+    """The arguments; those without an option may stand before, between and after the options."""
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)
+    if rest and not _take(args, rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if args.command is None:
-        if rest:
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
         parser.print_help()
         raise SystemExit(0)
-    further = getattr(args, "rest", None)
-    if rest:
-        if further is None or any(text.startswith("-") for text in rest):
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        setattr(args, further, [*getattr(args, further), *rest])
     for name, value in vars(args).items():
         setattr(args, name, _expanded(value))
     return args
+
+
+def _take(args: argparse.Namespace, rest: list[str]) -> bool:
+    """Takes arguments that argparse has left over, as it does where options stand between others.
+
+    Returns False where one is an unknown option, or the command takes no further ones.
+    """
+    if args.command is None or any(text.startswith("-") for text in rest):
+        return False
+    given = [getattr(args, action.dest) for action in args.positionals]
+    texts = [text for one in given for text in _as_list(one)] + rest
+    for action in args.positionals:
+        if action.nargs in ("*", "+"):
+            setattr(args, action.dest, texts)
+            return True
+        if texts:
+            setattr(args, action.dest, texts.pop(0))
+    return not texts
+
+
+def _as_list(value: Any) -> list[str]:
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 def _expanded(value: Any) -> Any:
@@ -91,7 +108,7 @@ def _add_debug(parser: argparse.ArgumentParser, default: bool | str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, or 2 where the user made a mistake."""
+    """Runs a command and returns its exit code, see `jaxcnn.runtime.exit_codes`."""
     common.print_any_name()
     args = _parse(argv)
     heap.keep_before_jax()
@@ -102,19 +119,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:  # closed
             sys.stdout.flush()
         return code
-    except USER_MISTAKES as error:
-        if debugging(args.debug):
-            raise
-        print(f"jaxcnn: error: {message(error)}", file=sys.stderr)
-        return MISTAKE
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # a full disk behind standard output, for example
-        if debugging(args.debug):
+    except Exception as error:
+        if common.debugging(args.debug):
             raise
-        print(f"jaxcnn: error: {message(error)}", file=sys.stderr)
-        return MISTAKE
+        text, code = common.describe(error)
+        print(f"jaxcnn: {text}", file=sys.stderr)
+        return code
     except KeyboardInterrupt:
         print("jaxcnn: interrupted", file=sys.stderr)
         return 130

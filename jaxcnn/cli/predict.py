@@ -28,7 +28,6 @@ def register(subparsers) -> None:
         nargs="*",
         help="image files, folders of them, or - for paths on standard input",
     )
-    parser.set_defaults(rest="images")
     parser.add_argument("--id", metavar="MODEL", help="the network, for files that do not name it")
     parser.add_argument("--model", help=argparse.SUPPRESS)  # how MODEL was given before
     parser.add_argument("--weights", help=argparse.SUPPRESS)

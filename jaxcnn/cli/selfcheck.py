@@ -11,15 +11,16 @@ def register(subparsers) -> None:
         help="check each kind of layer on this device",
         description="Makes one small training step with each kind of layer on the default device "
         "and compares loss, gradients and updated parameters with a second formulation in float64 "
-        "on the CPU. The errors are relative to the largest value. Exit code 1 if one is wrong.",
+        "on the CPU. The errors are relative to the largest value. Exit code 3 if one is wrong.",
         epilog="example: jaxcnn selfcheck",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     from jaxcnn.analysis import selfcheck
+    from jaxcnn.runtime import exit_codes
 
     rows = list(selfcheck.check())
     print(selfcheck.to_text(rows))
     print(f"\n{selfcheck.summary(rows)}")
-    return 0 if all(row.ok for row in rows) else 1
+    return exit_codes.DONE if all(row.ok for row in rows) else exit_codes.FAILED

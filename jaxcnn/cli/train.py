@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import io
+import itertools
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -21,7 +22,9 @@ def register(subparsers) -> None:
         help="train a network by a recipe or a configuration file",
         description="Trains by a recipe or a configuration file, and writes checkpoints, metrics "
         "and figures. Without CONFIG: lists the recipes. Exit codes: 0 done, 1 the loss was not "
-        "finite, 2 a mistake in the arguments, 143 or 130 stopped by SIGTERM or Ctrl-C with a "
+        "finite, 2 a mistake in the arguments, a configuration or data, 3 a file that cannot be "
+        "read or written any more, 4 an error of JAX or too little memory, 5 another process has "
+        "ended, 70 an unexpected error, 143 or 130 stopped by SIGTERM or Ctrl-C with a "
         "checkpoint. With train.members=N, or train.members=FIELD=VALUE,VALUE, runs that differ in "
         "a seed or the learning rate are trained as one, into WORKDIR/member_0 and so on.",
         epilog="example: jaxcnn train cifar_resnet:56 train.seed=1 --workdir runs/r56",
@@ -36,7 +39,6 @@ def register(subparsers) -> None:
     parser.add_argument(
         "overrides", metavar="FIELD=VALUE", nargs="*", help="a field of the configuration to set"
     )
-    parser.set_defaults(rest="overrides")
     parser.add_argument(
         "--workdir", help="where everything is written (default: runs/ and CONFIG's name)"
     )
@@ -142,16 +144,16 @@ def train_and_show(
     `processes` are arguments of `distributed.begin`, None for a single process; of several the
     first one shows what happens, and each what went wrong.
 
-    0: done. 1: the loss or a gradient was not finite. 2: a mistake in what was asked for, or a file
-    that cannot be read or written; one line on stderr names it (`debug` or JAXCNN_DEBUG=1 raises
-    it instead). 143 and 130: stopped by SIGTERM or Ctrl-C, with a checkpoint to resume from.
+    The codes are those of `jaxcnn.runtime.exit_codes`, and 143 or 130 where SIGTERM or Ctrl-C has
+    stopped the training, with a checkpoint to resume from. One line on stderr says what went wrong
+    (`debug` or JAXCNN_DEBUG=1 raises it instead).
     """
-    from jaxcnn._checks import one_line
     from jaxcnn.cli import common
     from jaxcnn.reporting import console
-    from jaxcnn.runtime import distributed
+    from jaxcnn.runtime import distributed, watch
     from jaxcnn.training.train import train as train_run
 
+    begun = False
     try:
         if processes is not None:
             distributed.begin(**processes)
@@ -159,14 +161,16 @@ def train_and_show(
             print(f"note: {text}", file=sys.stderr)
         training = (train or train_run)(config, workdir, resume=resume, overwrite=overwrite)
         with training as reports:
+            first = list(itertools.islice(reports, 1))
+            begun = True  # now that everything is checked
             out = None if distributed.is_first() else io.StringIO()
-            return console.show(reports, workdir, out)
-    except FloatingPointError as error:
-        text, code = f"stopped: {error}; the last checkpoint is good", common.NOT_FINITE
-    except (ValueError, OSError) as error:
-        if common.debugging(debug):
+            return console.show(itertools.chain(first, reports), workdir, out)
+    except Exception as error:
+        if common.debugging(debug) and not isinstance(error, FloatingPointError):
             raise
-        text, code = f"error: {one_line(error)}", common.MISTAKE
+        if begun and distributed.count() > 1:
+            watch.await_loss()
+        text, code = common.describe(error, begun=begun)
     except KeyboardInterrupt:
         text, code = "interrupted before a checkpoint was written", 128 + signal.SIGINT
     if distributed.count() == 1:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from jaxcnn._files import read_json_lines, write_text
+
 LIMIT = 0.01  # of the set
 _WAITS = (0.05, 0.5, 2.0)  # seconds before each new attempt
 
@@ -28,8 +30,14 @@ class BadRecords:
         self._size, self._path, self._lock = size, path, threading.Lock()
         self._names: set[str] = set()
         if path is not None and Path(path).exists():
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-            self._names = {json.loads(line)["name"] for line in lines}
+            known = {
+                line["name"]: line
+                for line in read_json_lines(path)
+                if isinstance(line.get("name"), str)
+            }
+            self._names = set(known)
+            # Without a line that was cut short, which the next one would continue.
+            write_text(path, "".join(json.dumps(line) + "\n" for line in known.values()))
 
     def __len__(self) -> int:
         return len(self._names)

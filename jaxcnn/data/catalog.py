@@ -186,7 +186,7 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     if kind in _DRAWN:
         if not rest:
             return _DRAWN[kind]()
-        if not rest.isdigit() or int(rest) < 1:
+        if not rest.isdecimal() or len(rest) > 9 or int(rest) < 1:
             raise ValueError(f"{name!r} is unknown; it must be such as '{kind}:224'")
         return _DRAWN[kind](int(rest))
     if kind == "tfds" and rest:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Channels = tuple[float, ...]
@@ -48,5 +49,27 @@ def to_dict(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def from_dict(fields: Mapping[str, Any]) -> Preprocessing:
-    """Of a JSON object that `to_dict` made."""
+    """Of a JSON object that `to_dict` made. Raises ValueError for another."""
+    if not isinstance(fields, Mapping) or fields.keys() != _VALID.keys():
+        raise ValueError(f"a preprocessing must have {', '.join(_VALID)}; it is {fields!r:.80}")
+    for name, is_valid in _VALID.items():
+        if not is_valid(fields[name]):
+            raise ValueError(f"a preprocessing has {name} {fields[name]!r:.80}")
     return Preprocessing(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_channels(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(map(_is_number, value))
+
+
+_VALID: dict[str, Callable[[Any], bool]] = {
+    "size": lambda value: type(value) is int and 0 < value <= 2**14,
+    "crop": lambda value: _is_number(value) and 0 < value <= 1,
+    "interpolation": lambda value: value in ("bilinear", "bicubic"),
+    "mean": _is_channels,
+    "std": lambda value: _is_channels(value) and min(value) > 0,
+}

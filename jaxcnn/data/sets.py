@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -35,6 +37,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """Another one where the labels, their order or the shape of the images is another."""
+        return _digest([str(self.images.shape), ",".join(map(str, self.labels.tolist()))])
+
     @property
     def has_boxes(self) -> bool:
         return self.boxes is not None
@@ -65,12 +72,14 @@ class Part:
     """The examples of one part: `read(i)` gives the file and its label, `name(i)` says which.
 
     `boxes(i)` gives where its objects are, f32[M,4], see `jaxcnn.data.boxes`; None if unknown.
+    `listing(start, stop)` gives texts by which these examples are known wherever the set lies.
     """
 
     size: int
     read: Callable[[int], tuple[bytes, int]]
     name: Callable[[int], str]
     boxes: Callable[[int], np.ndarray] | None = None
+    listing: Callable[[int, int], Iterable[str]] = lambda start, stop: (f"{start} to {stop}",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +99,11 @@ class EncodedSet:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Another one where the list of examples is another, as far as it is known unread."""
+        return _digest(self.part.listing(self.start, self.stop))
 
     def read(self, index: int) -> tuple[bytes, int]:
         """The file and the label of an example."""
@@ -111,6 +125,13 @@ class EncodedSet:
         """Where the objects of an example are, f32[M,4]; only of a set that has boxes."""
         assert self.part.boxes is not None
         return self.part.boxes(self.start + index)
+
+
+def _digest(texts: Iterable[str]) -> str:
+    known = hashlib.sha256()
+    for text in texts:
+        known.update(text.encode("utf-8", "surrogateescape") + b"\n")
+    return known.hexdigest()
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:

@@ -45,14 +45,14 @@ def table(runs: Sequence[Run]) -> str:
 def _line(run: Run) -> list[str]:
     facts = run.manifest
     found = run.evaluations()
-    rates = [row["images_per_second"] for row in run.rows if row["kind"] == "train"]
+    rates = [row["images_per_second"] for row in run.rows if "images_per_second" in row]
     last = run.rows[-1] if run.rows else {"step": 0, "epoch": 0.0}
     step = f"{last['step']:,}"
     if last["step"] < facts.get("total_steps", 0):
         step += f" of {facts['total_steps']:,}"
     errors = ["", "", ""]
     if found and run.best is not None:
-        shares = (found[-1]["train_top1_error"], found[-1]["top1_error"], run.best)
+        shares = (found[-1].get("train_top1_error", np.nan), found[-1]["top1_error"], run.best)
         errors = [f"{100 * share:.2f}" for share in shares]
     speed = f"{float(np.median(rates)):,.0f}" if rates else ""
     return [

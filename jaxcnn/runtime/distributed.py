@@ -7,17 +7,22 @@ talks to anyone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
+from jaxcnn.runtime import watch
+
 _TEXT = 2000  # bytes of an error that the others are told
 _LAST_WAIT = 10.0  # seconds
+_HEARTBEAT = 45  # seconds without one after which JAX ends all processes
 
 
 def begin(
@@ -46,7 +51,9 @@ def begin(
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
         raise ValueError(f"--coordinator is {coordinator!r}; it must be HOST:PORT")
     try:
-        jax.distributed.initialize(coordinator, processes, process)
+        jax.distributed.initialize(
+            coordinator, processes, process, heartbeat_timeout_seconds=_HEARTBEAT
+        )
     except (ValueError, RuntimeError) as error:
         if missing and "should be defined" in str(error):
             raise ValueError(
@@ -54,6 +61,8 @@ def begin(
                 "--processes=N and --process=I"
             ) from error
         raise ValueError(f"the processes cannot be connected: {error}") from error
+    with contextlib.suppress(Exception):  # the heartbeats have to do
+        watch.begin()
 
 
 def count() -> int:
@@ -73,6 +82,8 @@ def is_first() -> bool:
 
 def leave(code: int) -> NoReturn:
     """Ends this process where others may be waiting for it, who then end too."""
+    if not watch.stop():
+        time.sleep(_LAST_WAIT)
     thread = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     thread.start()  # returns when the others leave as well
     thread.join(_LAST_WAIT)

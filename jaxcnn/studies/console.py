@@ -13,7 +13,9 @@ from absl import logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from jaxcnn._files import read_json, write_text
 from jaxcnn.reporting.report import Report
+from jaxcnn.runtime import exit_codes
 from jaxcnn.studies import execute, plan, results
 from jaxcnn.studies.plan import Job
 from jaxcnn.studies.study import Overrides, Study
@@ -35,7 +37,7 @@ def run(
 ) -> int:
     """Carries out what is not finished, and writes table and figure; the exit code.
 
-    0: done. 1: a run failed; the others are done. 130: stopped. The arguments are those of
+    0: done. 3: a run failed; the others are done. 130: stopped. The arguments are those of
     `jaxcnn ablate`.
 
     Raises:
@@ -64,7 +66,7 @@ def run(
             if failure:
                 failures[job.name] = failure
     _write(study, jobs, workdir, scaled, failures, console)
-    return 1 if failures else 0
+    return exit_codes.FAILED if failures else exit_codes.DONE
 
 
 def _write(study, jobs, workdir, scaled, failures, console) -> None:
@@ -96,10 +98,14 @@ def _planned(
     path = workdir / PLAN
     scale = plan.Scale(seeds=seeds)
     if path.exists():
-        found = json.loads(path.read_text("utf-8"))
-        if found["wishes"] != json.loads(json.dumps(wishes)):
+        found = read_json(path)
+        try:
+            before, together = found["wishes"], bool(found["together"])
+            scale = plan.read_scale(found, seeds)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is no plan of a study; delete it to plan anew") from error
+        if before != json.loads(json.dumps(wishes)):
             raise ValueError(f"{workdir} holds a study with other settings; choose another workdir")
-        together, scale = found["together"], plan.read_scale(found, seeds)
     elif not full:
         console.print("measuring this machine ...")
         began = time.perf_counter()
@@ -123,7 +129,7 @@ def _planned(
     plan.check(jobs, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     content = {"wishes": wishes, "scale": dataclasses.asdict(scale), "together": together}
-    path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")
     return jobs, list(scale.said)
 
 

@@ -29,7 +29,7 @@ def is_finished(job: Job, folder: Path) -> bool:
         if not (workdir / MANIFEST).exists():
             return False
         rows = [row for row in read_rows(workdir) if row["kind"] == "eval"]
-        return bool(rows) and rows[-1]["step"] == read_manifest(workdir)["total_steps"]
+        return bool(rows) and rows[-1]["step"] == read_manifest(workdir).get("total_steps")
 
     return all(finished(workdir) for workdir in job.directories(folder))
 

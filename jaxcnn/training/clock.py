@@ -17,6 +17,9 @@ TRAINING, EVALUATION, CHECKPOINTS = "training", "evaluation", "checkpoints"
 SETUP, COMPILING, FIGURES = "setup", "compiling", "figures"
 
 
+_MOST_STEPS = 10**9  # steps are counted in 32 bits
+
+
 @dataclasses.dataclass(frozen=True)
 class Calendar:
     """When the things of a run are due, as a function of the step alone.
@@ -82,6 +85,10 @@ def make_calendar(config: Any, train_examples: int, steps_per_call: int) -> Cale
         config.train, "length", steps_per_epoch=steps_per_epoch, batch_size=batch_size
     )
     total_steps = max(1, length)
+    if total_steps > _MOST_STEPS:
+        raise ValueError(
+            f"config.train: the run has {total_steps:,} steps; {_MOST_STEPS:,} at most"
+        )
 
     def interval(section: Any) -> float:
         factors = {

@@ -251,6 +251,10 @@ class Run:
             "model": self.config.model.name,
             "params": sum(jax.tree.leaves(sizes)),
             "source": self.config.data.source,
+            "examples": {
+                "train": experiment.train_set.digest,
+                "test": experiment.test_set.digest,
+            },
             "train_examples": len(experiment.train_set),
             "test_examples": len(experiment.test_set),
             "batch_size": calendar.batch_size,
@@ -344,10 +348,13 @@ class Run:
             yield self._report("stopped", {"signal": self._signal})
             return
         rows = read_rows(self.directory)
+        last = rows[-1] if rows else {}
+        if (last.get("kind"), last.get("step")) != ("eval", self.step):  # the row was lost
+            last = self._test_means(self.state)
         if distributed.is_first():
             with self.clock.on(timing.FIGURES):
                 self._draw(rows)
-        values = {k: v for k, v in rows[-1].items() if k not in ("kind", "step", "epoch")}
+        values = {k: v for k, v in last.items() if k not in ("kind", "step", "epoch")}
         values |= {"seconds": self.clock.elapsed(), "time_shares": self.clock.shares()}
         yield self._report("end", values)
 

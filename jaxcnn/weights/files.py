@@ -9,6 +9,7 @@ them as metadata.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
@@ -34,6 +35,12 @@ _METADATA = "__metadata__"  # the entry of an npz file that holds what safetenso
 _DIGESTS = "crc32"  # metadata of a safetensors file, {key: type, shape and checksum} as JSON
 
 
+_MOST_UNPACKED = 1032  # bytes for a byte that is deflated; there can be no more
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
 _BY_NAME = {name: np.dtype(dtype) for dtype, name in _OTHER_TYPES.values()}
 
 
@@ -51,6 +58,20 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     return {".safetensors": _read_safetensors, ".npz": _read_npz, ".pth": _read_pth}[suffix](path)
+
+
+def stated(path: str | Path, metadata: Mapping[str, str], name: str, kind: type) -> Any:
+    """What a file's metadata say in JSON by this name; None if they do not.
+
+    Raises ValueError that names the file if it is not JSON of this type.
+    """
+    try:
+        value = json.loads(metadata.get(name, "null"))
+    except (ValueError, RecursionError):
+        value = metadata[name]
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{path} has metadata that cannot be: {name} is {value!r:.60}")
+    return value
 
 
 def is_weights(name: str) -> bool:
@@ -140,15 +161,38 @@ def _read_other_types(path: Path, keys: Collection[str]) -> dict[str, np.ndarray
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+            if not isinstance(file, np.lib.npyio.NpzFile) or file.zip is None:
                 raise ValueError("it holds one array without a name")
+            _check_sizes(file.zip, path.stat().st_size)
             arrays = {key: file[key] for key in file.files}
-        metadata = json.loads(str(arrays.pop(_METADATA, "{}")))
-        types = json.loads(str(arrays.pop(_DTYPES, "{}")))
+        metadata, types = (
+            _texts(json.loads(str(arrays.pop(key, "{}")))) for key in (_METADATA, _DTYPES)
+        )
         return {key: _typed(key, a, types.get(key)) for key, a in arrays.items()}, metadata
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # NumPy and zipfile raise whatever their parts raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path} cannot be read as npz: {reason}") from error
+
+
+def _check_sizes(archive: zipfile.ZipFile, size: int) -> None:
+    """Raises ValueError if an array is larger than what a file of this size can hold of it."""
+    for entry in archive.infolist():
+        held = min(entry.compress_size, size)
+        most = held if entry.compress_type == zipfile.ZIP_STORED else _MOST_UNPACKED * held
+        with archive.open(entry) as file:
+            shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+            claimed = file.tell() + math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and (claimed != entry.file_size or claimed > most):
+            raise ValueError(
+                f"{entry.filename} is said to be {dtype}{list(shape)}, of which it has "
+                f"{held:,} bytes"
+            )
+
+
+def _texts(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError(f"its metadata are no mapping of texts: {value!r:.60}")
+    return value
 
 
 def _typed(key: str, array: np.ndarray, name: str | None) -> np.ndarray:
@@ -162,7 +206,10 @@ def _typed(key: str, array: np.ndarray, name: str | None) -> np.ndarray:
         name = "bfloat16"  # float16 is NumPy's own
     if name not in _OTHER_TYPES:
         raise ValueError(f"{key!r} is of {array.dtype.itemsize} bytes a value, of no known type")
-    return array.view(_OTHER_TYPES[name][0])
+    kind = np.dtype(_OTHER_TYPES[name][0])
+    if array.dtype.itemsize != kind.itemsize:
+        raise ValueError(f"{key!r} is {array.dtype}, and is said to be {name}")
+    return array.view(kind)
 
 
 def _read_pth(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -100,19 +100,20 @@ def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
             "name that model to load them"
         )
     name = registry.resolve(model or metadata["model"])
-    if "preprocessing" in metadata:
-        prepare = from_dict(json.loads(metadata["preprocessing"]))
-    else:
-        prepare = pretrained.default_preprocessing(name)
-    names = json.loads(metadata.get("class_names", "null"))
+    fields = files.stated(origin, metadata, "preprocessing", dict)
+    names = files.stated(origin, metadata, "class_names", list)
+    try:
+        prepare = from_dict(fields) if fields else pretrained.default_preprocessing(name)
+    except ValueError as error:
+        raise ValueError(f"{origin} has metadata that cannot be: {error}") from error
     return Opened(
         origin,
         arrays,
         "jaxcnn" if own_layout else "torch",
         name,
-        json.loads(metadata.get("options", "{}")),
+        files.stated(origin, metadata, "options", dict) or {},
         prepare,
-        names and tuple(names),
+        names and tuple(map(str, names)),
     )
 
 

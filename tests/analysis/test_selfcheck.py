@@ -34,7 +34,7 @@ def test_the_old_gradient_of_max_pooling_is_found(monkeypatch, capsys):
     old_pooling.plant(monkeypatch)
     composed = "convolution, BatchNorm, ReLU, max pooling 2x2"
     monkeypatch.setattr(selfcheck, "KINDS", [BY_NAME[composed], BY_NAME["max pooling 2x2"]])
-    assert main(["selfcheck"]) == 1
+    assert main(["selfcheck"]) == 3
     _, _, wrong, right, _, summary = capsys.readouterr().out.splitlines()
     assert wrong.endswith("WRONG") and right.endswith("ok")
     loss, gradients, *_ = wrong.removeprefix(composed).split()

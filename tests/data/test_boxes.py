@@ -124,5 +124,5 @@ def test_synthetic_boxes_are_those_of_the_bright_pixels():
     np.testing.assert_array_equal(again.boxes, found.boxes[16:])
     large = catalog.load("synthetic_boxes:64", "test[:2]")
     assert large.images.shape == (2, 64, 64, 3)
-    with pytest.raises(ValueError, match="8 pixels wide; 16 is the least"):
+    with pytest.raises(ValueError, match="8 pixels wide; they have 16 to 512"):
         catalog.load("synthetic_boxes:8", "test")

@@ -9,7 +9,12 @@ from jaxcnn.cli import main
 
 def write_run(folder, *, seed, errors, total=40, members=0):
     folder.mkdir(parents=True)
-    config = {"model": {"name": "lenet5_modern"}, "train": {"seed": seed}}
+    splits = {"train_split": "train", "test_split": "test"}
+    config = {
+        "model": {"name": "lenet5_modern", "options": {}},
+        "data": {"source": "digits", **splits},
+        "train": {"seed": seed},
+    }
     about = {"config": config, "jaxcnn": "0", "total_steps": total}
     (folder / "config.json").write_text(
         json.dumps(about | ({"members": members} if members else {}))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import photos
 import pytest
 from small import last_checkpoint, without_speed
 
-from jaxcnn.runtime import distributed
+from jaxcnn.runtime import distributed, exit_codes
 from jaxcnn.training.output.metrics_files import read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -139,14 +140,29 @@ def test_several_processes_equal_one(alone, tmp_path, count):
     assert_same_numbers(tmp_path / "back" / "moved", lone / "whole")
 
 
+@pytest.mark.parametrize(("count", "victim"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
+def test_when_one_is_killed_the_others_end_with_a_line(tmp_path, count, victim):
+    processes = start(count, tmp_path, "lost")
+    wait_for_step(processes, tmp_path / "lost", 3)
+    processes[victim].kill()
+    for number, process in enumerate(processes):
+        _, error = process.communicate(timeout=60)
+        if number != victim:
+            assert process.returncode == exit_codes.PROCESS_LOST, error[-3000:]
+            said = [line for line in error.splitlines() if "process" in line]
+            text = f"jaxcnn: process {number}: process {victim} has ended, so this one ends too"
+            assert len(said) == 1 and said[0].startswith(text), error
+
+
 @pytest.mark.slow
-def test_when_one_is_killed_the_others_end_and_the_run_goes_on(alone, tmp_path):
-    processes = start(2, tmp_path, "stopped")
-    wait_for_step(processes, tmp_path / "stopped", 3)
-    processes[1].kill()
-    processes[0].communicate(timeout=200)
-    assert processes[0].returncode != 0
-    processes[1].communicate()
+def test_when_the_first_is_killed_the_others_end(tmp_path):
+    """JAX aborts them in the same moment, as its service is gone."""
+    processes = start(2, tmp_path, "lost")
+    wait_for_step(processes, tmp_path / "lost", 3)
+    processes[0].kill()
+    processes[0].communicate()
+    processes[1].communicate(timeout=60)
+    assert processes[1].returncode in (exit_codes.PROCESS_LOST, -signal.SIGABRT)
 
 
 @pytest.mark.parametrize(

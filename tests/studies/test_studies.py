@@ -187,7 +187,7 @@ def test_what_fails_later_is_named_and_the_others_are_drawn(tmp_path, capsys):
     hot = {"schedule": {"name": "constant", "learning_rate": 1e6}}
     study = Study("t", TINY.base, (Run("blocked", {}), Run("hot", hot), TINY.runs[0]))
     (_made(tmp_path / "blocked_seed0") / "checkpoints").write_text("in the way")
-    assert console.run(study, tmp_path, full=True, seeds=1) == 1
+    assert console.run(study, tmp_path, full=True, seeds=1) == 3
     printed = capsys.readouterr().out
     assert "blocked_seed0 failed: " in printed and "hot_seed0 failed: " in printed
     table = (tmp_path / "table.txt").read_text()

@@ -98,7 +98,17 @@ def stopped(config, folder, number):
     return {"last": report.kind, "step": report.step, "signal": report.values.get("signal")}
 
 
-SCENES = {f.__name__: f for f in (whole, scanned, streamed, taken, resumed, stopped)}
+def lost(config, folder, number):
+    """As the commands train; one of the processes is to be killed."""
+    from jaxcnn.cli.train import train_and_show
+
+    config.train.devices = 0
+    config.train.length_steps = 100_000
+    config.eval.every_steps = config.checkpoint.every_steps = 100_000
+    return {"code": train_and_show(config, folder / "lost")}
+
+
+SCENES = {f.__name__: f for f in (whole, scanned, streamed, taken, resumed, stopped, lost)}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

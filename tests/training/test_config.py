@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxcnn import configs
+from jaxcnn.training import train
 from jaxcnn.training.build import build_experiment
 from jaxcnn.training.config import (
     TrackedConfig,
@@ -22,6 +23,7 @@ from jaxcnn.training.config import (
 from jaxcnn.training.config.files import override, read_config
 from jaxcnn.training.config.schema import FIELDS
 from jaxcnn.training.guard import preflight
+from jaxcnn.training.optim.schedules import make_schedule
 
 FILE = """
 from jaxcnn.training.config import default_config
@@ -144,6 +146,10 @@ def test_a_wrong_file_is_named(tmp_path, file):
     [
         ("c.model.nmae = 'x'", r"slip.py, line 5: .*nmae"),
         ("c.train.batch_size = 'x'", r"slip.py, line 5: .*str.*int"),
+        ("__import__('sys').exit(1)", r"slip.py, line 5: it ends the program \(1\)"),
+        ("int('x')", r"slip.py, line 5: invalid literal for int"),
+        ("c.train['a'] = c.train['b']", r"slip.py, line 5: .*'b'"),
+        ("return get_config()", r"slip.py, line [45]: maximum recursion depth"),
         ("return None", r"get_config\(\) of .*slip.py returned NoneType; it must return"),
         ("undefined", r"slip.py, line 5: name 'undefined' is not defined"),
     ],
@@ -177,12 +183,11 @@ def test_a_recipe_says_what_it_should_reach(name):
     assert recipe.title and recipe.target
 
 
-def test_another_optimizer_drops_the_fields_of_the_last_one(file, caplog):
+def test_another_optimizer_drops_the_fields_of_the_last_one(file, capsys):
     config = read_config(file, ["optimizer.name=adam", "optimizer.b1=0.8"])
     assert config.optimizer.to_dict() == {"name": "adam", "weight_decay": 0.0, "b1": 0.8}
-    assert (
-        "'adam' does not take config.optimizer.momentum, config.optimizer.nesterov" in caplog.text
-    )
+    dropped = "config.optimizer.momentum, config.optimizer.nesterov: dropped"
+    assert capsys.readouterr().err == f"note: optimizer 'adam' does not take {dropped}\n"
     config = read_config(file, ["loss.name=lenet_mse"])
     assert config.loss.to_dict() == {"name": "lenet_mse", "aux_weight": 0.0}
     # one that was set as well is not dropped, and is refused where the optimizer is made
@@ -207,6 +212,23 @@ def test_a_bad_value_of_any_field_is_one_line(file, field):
             named = field.rpartition(".")[2].partition("_")[0] in str(error)
             assert named or repr(text) in str(error), (field, text, error)
     assert refused
+
+
+# Fields that hold any text; what reads it checks it. And what else a field takes of these.
+FREE = (
+    *("model.weights", "data.source", "data.dir", "data.train_split", "data.test_split"),
+    *("data.crop", "loss.name", "optimizer.name", "schedule.name", "log.wandb"),
+)
+NEVER = ("x", "nan", "inf", "-inf", "1e300", "9" * 20, "9" * 5000, "[1", "", "'a'", "1;2", "-0.5")
+NESTED = "(" * 10_000
+
+
+@pytest.mark.parametrize("field", [field for field in FIELDS if field not in FREE])
+def test_twelve_values_that_no_field_takes(file, field):
+    for text in (*NEVER, NESTED):
+        with pytest.raises(ValueError) as error:
+            validate(read_config(file, [f"{field}={text}"]))
+        assert "\n" not in str(error.value) and len(str(error.value)) < 400, text[:20]
 
 
 @pytest.mark.slow
@@ -238,6 +260,9 @@ def test_a_value_that_passes_the_checks_can_be_built(file, field):
         ("train.length_epochs", 0.0, r"config.train.length_epochs is 0.0; .* in \(0, 1e\+06\]"),
         ("train.length_epochs", 1e300, "config.train.length_epochs is 1e\\+300; it must be"),
         ("train.members", "99999999999", "config.train.members is '99999999999'; .* 1 to 1,000"),
+        ("train.members", "train.seed=" + "1," * 1000, "config.train.members is 'train.seed=1,1"),
+        ("train.members", "²", "config.train.members is '²'; it must be a number, 1 to 1,000"),
+        ("train.members", "all", "config.train.members is 'all'; .* or FIELD=VALUE,VALUE"),
         ("data.augment", "flip", "config.data.augment is 'flip'; it must be pairs"),
         ("model.options", {"num_classes": 3}, "options.num_classes cannot be set; .* the data"),
         ("model.options", {"activatoin": "relu"}, "unknown option 'activatoin' of model"),
@@ -341,3 +366,34 @@ def test_durations_are_finite(field, value):
     config[section][name] = value
     with pytest.raises(ValueError, match=field.rpartition("_")[0]):
         validate(config)
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_the_schedule_of_a_smoke_form_is_within_its_run(name):
+    config = read_config(f"{name}:smoke")
+    validate(config)
+    steps_per_epoch = 128 / config.train.batch_size
+    schedule = config.schedule.to_dict()
+    rate = make_schedule(schedule, config.train.length_steps, steps_per_epoch, batch_size=16)
+    if schedule["name"] == "step":
+        assert float(rate(config.train.length_steps)) < float(rate(2)) / 9
+
+
+@pytest.mark.parametrize(
+    ("overrides", "unused"),
+    [
+        (["schedule.factor=0.5"], "schedule.factor"),
+        (["data.crop=inception", "data.workers=3"], "data.crop, data.workers"),
+        (["train.ensemble_mode=vmap"], "train.ensemble_mode"),
+    ],
+)
+def test_fields_that_nothing_reads_are_said_at_the_start(file, tmp_path, overrides, unused):
+    small = ["data.train_split=train[:64]", "data.test_split=test[:64]", "train.devices=1"]
+    config = read_config(f"{file}:smoke", [*small, "train.length_steps=1", *overrides])
+    texts = []
+    with train(config, tmp_path) as reports:
+        for report in reports:
+            if report.kind == "compiled":
+                break
+            texts += [report.values["text"]] if report.kind == "notice" else []
+    assert f"unused config fields: {unused}" in texts

@@ -255,6 +255,12 @@ def test_observing_changes_nothing_for_other_schedules():
         ({}, {"learning_rate": -1.0}, "schedule.learning_rate is -1.0; it must be above 0"),
         ({}, {"name": "step"}, "'step' needs boundaries_steps"),
         ({}, {"name": "step", "boundaries_steps": (5, 3)}, "ascending"),
+        (
+            {},
+            {"name": "step", "boundaries_steps": (5, 11)},
+            r"\(5, 11\); it must be within",
+        ),
+        ({}, {"name": "step", "boundaries_epochs": 32_000}, r"\(32000,\); .* the run of 10 steps"),
         ({}, {"name": "step", "boundaries_steps": 5, "factor": 10}, "schedule.factor is 10"),
         ({"name": "adam", "momentum": 0.9}, {}, "unknown field optimizer.momentum"),
         ({"name": "rmsprop", "eps": 0.0}, {}, "optimizer.eps is 0.0; it must be above 0"),

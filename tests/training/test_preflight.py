@@ -93,3 +93,27 @@ def test_nothing_is_written_before(tmp_path):
     with pytest.raises(ValueError, match="all 1 training examples are of class"):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "batch_size", "fields", "alike"),
+    [
+        ("resnet18", 1, {}, True),
+        ("resnet18", 8, {"bn_group": 1}, True),
+        ("resnet18", 8, {"accumulate": 8}, True),
+        ("resnet18", 2, {"bn_sync": "local", "devices": 2}, True),
+        ("resnet18", 2, {"devices": 2}, False),
+        ("resnet18", 2, {}, False),
+        ("tiny", 1, {}, False),  # its maps are larger than one pixel
+        ("resnet20_cifar", 1, {}, False),
+    ],
+)
+def test_batch_norm_of_one_value_is_refused(model, batch_size, fields, alike):
+    config = small_config(model=model, batch_size=batch_size)
+    config.train.update(fields)
+    made = build_experiment(TrackedConfig(config))
+    if not alike:
+        preflight.check(made)
+        return
+    with pytest.raises(ValueError, match=r"BatchNorm 'stage4.*' has a map of 1x1 and takes"):
+        preflight.check(made)

@@ -64,8 +64,9 @@ def _crop(key: Array, image: Array, pad: int, mode: str) -> Array:
 
 
 def _check_pixels(name: str, amount: Any) -> None:
-    if not isinstance(amount, int) or isinstance(amount, bool) or amount < 0:
-        raise ValueError(f"{name} is {amount!r}; it must be a number of pixels, 0 or more")
+    if type(amount) is not int or not 0 <= amount <= _MOST_PIXELS:
+        right = f"a number of pixels, 0 to {_MOST_PIXELS}"
+        raise ValueError(f"{name} is {amount!r}; it must be {right}")
 
 
 def _check_probability(name: str, amount: Any) -> None:
@@ -96,6 +97,15 @@ def _check_randaugment(name: str, amount: Any) -> None:
             "standard deviation), such as (2, 9.0, 0.5)"
         )
 
+
+def check_padding(augment: Sequence[tuple[str, Any]], side: int) -> None:
+    """Raises ValueError if crops of images of this side are padded by more pixels than it has."""
+    for name, amount in augment:
+        if name in ("pad_crop", "reflect_crop") and amount > side:
+            raise ValueError(f"{name} is {amount}; it must be at most the images' side, {side}")
+
+
+_MOST_PIXELS = 512
 
 # Name: (function of key, image and amount; check of the amount).
 STEPS: dict[str, tuple[Callable[..., Array], Callable[[str, Any], None]]] = {

@@ -9,9 +9,11 @@ training its box is then not learnt.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -63,14 +65,13 @@ def read_voc(path: Path) -> list[tuple[str, list[float]]]:
             values = {side: one.findtext(f"bndbox/{side}") for side in _SIDES}
             found.append((one.findtext("name") or "", _box(size | values, str(path))))
         return found
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError) as error:  # the latter of an unknown encoding
         raise ValueError(f"{path} is no XML: {error}") from error
 
 
 def _read_csv(path: Path) -> dict[str, list[tuple[str, list[float]]]]:
     by_file: dict[str, list] = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
+    with _csv_of(path) as reader:
         missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
             raise ValueError(
@@ -82,13 +83,23 @@ def _read_csv(path: Path) -> dict[str, list[tuple[str, list[float]]]]:
     return by_file
 
 
+@contextlib.contextmanager
+def _csv_of(path: Path) -> Iterator[csv.DictReader]:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            yield csv.DictReader(file)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no CSV file in UTF-8: {error}") from error
+
+
 def _box(text: Mapping[str, str | None], where: str) -> list[float]:
     try:
         sides = [float(text[name] or "") for name in _SIDES]
         height, width = (float(text[name] or "") for name in ("height", "width"))
     except ValueError:
         raise ValueError(f"{where}: a box has no number for one of its sides or the size") from None
-    if not (height > 0 and width > 0 and sides[0] < sides[2] and sides[1] < sides[3]):
+    finite = all(map(math.isfinite, (height, width, *sides)))
+    if not (finite and min(height, width) > 0 and sides[0] < sides[2] and sides[1] < sides[3]):
         raise ValueError(f"{where}: box {sides} of an image {width:g}x{height:g} has no area")
     shares = np.array(sides) / [height, width, height, width]
     return boxes.visible(shares).tolist()

@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 
 import msgpack
 
+from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, old_archive
 from jaxcnn.data.sets import Part
 
@@ -51,14 +52,23 @@ def open_archive(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
         hint = "; it was begun: run the same `jaxcnn prepare` again" * _draft(path).exists()
         raise FileNotFoundError(f"there is no archive {path}{hint}")
     try:
-        info = json.loads((path / INFO).read_text("utf-8"))
-        names, lengths = tuple(info["class_names"]), dict(info["shards"])
-    except (OSError, ValueError, LookupError, TypeError):
-        raise ValueError(f"{path} is no archive of `jaxcnn prepare`") from None
-    return names, {part: _part(path, part, lengths[part]) for part in lengths}
+        info = _parsed((path / INFO).read_text("utf-8"))
+    except (OSError, ValueError):
+        info = {}
+    names, lengths = info.get("class_names"), info.get("shards")
+    if not _are(names, str) or not isinstance(lengths, dict) or not lengths:
+        raise ValueError(f"{path} is not an archive of `jaxcnn prepare`")
+    if wrong := [part for part, counts in lengths.items() if not _are(counts, int)]:
+        raise ValueError(f"{path / INFO} has no list of numbers of examples for {wrong[0]!r}")
+    return tuple(names), {part: _part(path, part, lengths[part], len(names)) for part in lengths}
 
 
-def _part(path: Path, part: str, lengths: list[int]) -> Part:
+def _are(values: Any, kind: type) -> bool:
+    """Whether it is a list of values of that type."""
+    return isinstance(values, list) and all(type(value) is kind for value in values)
+
+
+def _part(path: Path, part: str, lengths: list[int], classes: int) -> Part:
     shards = [(path / file, n) for file, n in zip(_files(part, len(lengths)), lengths)]
     for file, _ in shards:
         if not file.is_file():
@@ -66,8 +76,10 @@ def _part(path: Path, part: str, lengths: list[int]) -> Part:
     place, record = array_record.place_of(shards), array_record.read_shards(shards)
 
     def read(i: int) -> tuple[bytes, int]:
-        example = msgpack.unpackb(record(*place(i)))
-        return example["image"], example["label"]
+        image, label = _example(record(*place(i)))
+        if not 0 <= label < classes:
+            raise BadImage(f"has the label {label}; there are {classes} classes")
+        return image, label
 
     def name(i: int) -> str:
         shard, row = place(i)
@@ -75,7 +87,22 @@ def _part(path: Path, part: str, lengths: list[int]) -> Part:
             return f"{path}: {msgpack.unpackb(record(shard, row))['name']}"
         return f"{shards[shard][0]}, record {row}"
 
-    return Part(sum(lengths), read, name)
+    def listing(start: int, stop: int) -> list[str]:
+        return [f"{start} to {stop}", *(f"{file.name} {length}" for file, length in shards)]
+
+    return Part(sum(lengths), read, name, listing=listing)
+
+
+def _example(record: bytes) -> tuple[bytes, int]:
+    """The image file and the label of a record."""
+    try:
+        example = msgpack.unpackb(record)
+        image, label = example["image"], example["label"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise BadImage(f"is no example of an archive: {error}") from None
+    if not isinstance(image, bytes) or type(label) is not int:
+        raise BadImage("is no example of an archive: it lacks an image file and a label")
+    return image, label
 
 
 class Draft:

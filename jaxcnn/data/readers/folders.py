@@ -8,8 +8,10 @@ of the part's name. Boxes may lie beside the parts, see `annotations`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxcnn._checks import near
@@ -65,6 +67,7 @@ def _part(path: Path, classes: tuple[str, ...], find: Find | None, by_class: dic
         read=lambda i: (read(places[i][1]), places[i][0]),
         name=lambda i: f"{path}/{classes[places[i][0]]}/{places[i][1][0]}",
         boxes=(lambda i: find(path.name, *file(i))) if find else None,
+        listing=lambda start, stop: (f"{classes[k]}/{w[0]}" for k, w in places[start:stop]),
     )
 
 
@@ -107,13 +110,25 @@ def _folder(path: Path):
     return by_class, lambda where: Path(where[1], where[0]).read_bytes()
 
 
+@contextlib.contextmanager
+def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            yield tar
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(f"{path} is no tar file, or damaged: {error}") from error
+
+
 def _tar(path: Path, part: str):
     """({class: [(name in it, offset, size)]}, read); the tar is read once, headers only."""
     members: list[tuple[str, tuple[int, int] | None]] = []  # (name, place; None for a folder)
-    with tarfile.open(path, "r:") as tar:
+    end = path.stat().st_size
+    with _open_tar(path) as tar:
         for member in tar:
             name = member.name.removeprefix("./").rstrip("/")
             if member.isfile():
+                if member.size < 0 or member.offset_data + member.size > end:
+                    raise ValueError(f"{path} is truncated or damaged: {name!r} needs more bytes")
                 members.append((name, (member.offset_data, member.size)))
             elif member.isdir() and name not in ("", "."):
                 members.append((name, None))

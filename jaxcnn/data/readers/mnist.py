@@ -7,6 +7,7 @@ big-endian u32, and the values (LeCun, Cortes, Burges, "The MNIST database").
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from pathlib import Path
@@ -23,6 +24,7 @@ _CLASS_NAMES = {
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
 }
+_MOST_UNPACKED = 1032  # bytes for a byte of a gzip file, in which there can be no more
 # Folders below data_dir in which the files are usual.
 _FOLDERS = {
     "mnist": ("", "mnist", "MNIST/raw"),
@@ -81,17 +83,24 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
     Raises:
       ValueError: it is no idx file of u8 with so many axes, or longer or shorter than it states.
     """
-    content = _start(path, None)
-    shape = _shape(path, content, rank)
-    expected = 4 + 4 * rank + int(np.prod(shape))
+    header, size, packed = 4 + 4 * rank, path.stat().st_size, path.suffix == ".gz"
+    shape = _shape(path, _start(path, header), rank)
+    expected = header + math.prod(shape)
+    if not packed and size != expected:
+        raise ValueError(f"{path} has {size} bytes; {expected} expected")
+    if packed and expected > _MOST_UNPACKED * size:
+        raise ValueError(
+            f"{path} has {size} bytes, and states that it has {expected} bytes unpacked"
+        )
+    content = _start(path, expected + 1)
     if len(content) != expected:
-        unpacked = " unpacked" if path.suffix == ".gz" else ""
-        raise ValueError(f"{path} has {len(content)} bytes{unpacked}; {expected} expected")
+        longer = " or more" * (len(content) > expected)
+        raise ValueError(f"{path} has {len(content)}{longer} bytes unpacked; {expected} expected")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def _start(path: Path, size: int | None) -> bytes:
-    """The first so many bytes of a file, unpacked, or all."""
+def _start(path: Path, size: int) -> bytes:
+    """The first so many bytes of a file, unpacked, or all that there are."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             return file.read(size)

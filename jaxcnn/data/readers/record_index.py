@@ -34,7 +34,7 @@ def open_index(paths: Sequence[Path], name: str) -> list[Places]:
     stamps = np.array([(s.st_size, s.st_mtime_ns) for s in map(os.stat, paths)], np.int64)
     kept = _candidates(paths[0].parent, name)
     for file in kept:
-        found = _load(file, stamps)
+        found = _load(file, stamps)  # None of one that is old, damaged, or not an index
         if found is not None:
             return found
     places = []
@@ -69,11 +69,25 @@ def _load(file: Path, stamps: np.ndarray) -> list[Places] | None:
         with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as kept:
             if not np.array_equal(kept["stamps"], stamps):
                 return None
-            starts, lengths = kept["starts"], kept["lengths"]
-            ends = np.cumsum(kept["counts"])[:-1]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            starts, lengths, counts = (kept[name] for name in ("starts", "lengths", "counts"))
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile):
         return None
+    if any(values.dtype != np.int64 or values.ndim != 1 for values in (starts, lengths, counts)):
+        return None
+    if len(counts) != len(stamps) or counts.min() < 0:
+        return None
+    if not len(starts) == len(lengths) == counts.sum():
+        return None
+    sizes = np.repeat(stamps[:, 0], counts)  # of the file of each record
+    if not _are_within(starts, lengths, sizes):
+        return None
+    ends = np.cumsum(counts)[:-1]
     return list(zip(np.split(starts, ends), np.split(lengths, ends)))
+
+
+def _are_within(starts: np.ndarray, lengths: np.ndarray, sizes: np.ndarray) -> bool:
+    least = min(starts.min(initial=0), lengths.min(initial=0))
+    return bool(least >= 0 and (lengths <= sizes).all() and (starts <= sizes - lengths).all())
 
 
 def _save(file: Path, stamps: np.ndarray, places: list[Places]) -> bool:

@@ -12,6 +12,7 @@ from jaxcnn.data.sets import Arrays, Source
 CLASSES = 10
 SIZE = 32
 SIZES = {"train": 2048, "test": 512}
+LARGEST = 1024
 LARGE_SIZES = {"train": 64, "test": 32}
 
 
@@ -22,6 +23,8 @@ def open_synthetic(side: int = SIZE) -> Source:
     Always the same images: stripes of wave length 8 whose direction and colour are the class's,
     at a random phase, under noise.
     """
+    if side > LARGEST:
+        raise ValueError(f"images of synthetic are {side} pixels wide; {LARGEST} is the most")
     sizes = SIZES if side == SIZE else LARGE_SIZES
     names = tuple(f"stripes{k}" for k in range(CLASSES))
     read = functools.partial(_read, sizes, side)

@@ -21,8 +21,8 @@ def open_synthetic_boxes(side: int = SIZE) -> Source:
     wide, the longer extent at most twice the other. The boxes f32[N,1,4] are
     exact: their first and last rows and columns have a pixel of the shape.
     """
-    if side < 16:
-        raise ValueError(f"images of synthetic_boxes are {side} pixels wide; 16 is the least")
+    if not 16 <= side <= 512:
+        raise ValueError(f"images of synthetic_boxes are {side} pixels wide; they have 16 to 512")
     return Source(
         class_names=NAMES,
         sizes=SIZES,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn._checks import near, optional_package
+from jaxcnn._checks import near, one_line, optional_package
 from jaxcnn.data.readers import tfrecord
 from jaxcnn.data.sets import Arrays, Source
 
@@ -44,23 +44,22 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
       FileNotFoundError: the set is not there.
       ValueError: it is there in formats or with features that cannot be read.
     """
-    tfds = optional_package("tensorflow_datasets", "tfds")
     info, form = open_info(name, data_dir)
     _check_features(name, info.features)
     label = info.features["label"]
     shape = tuple(info.features["image"].shape)
 
     def read(part: str, start: int, stop: int) -> Arrays:
-        images = np.empty((stop - start, *shape), np.uint8)
-        labels = np.empty(stop - start, np.int32)
+        images, labels = np.empty((0, *shape), np.uint8), np.empty(0, np.int32)
         records = _records(info.splits[part], form, start, stop)
         for i, (where, record) in enumerate(records):
-            example = info.features.deserialize_example_np(record, decoders=skip)
-            images[i] = _decode(example["image"], shape, where)
-            labels[i] = example["label"]
+            image, label = _example(info.features, record, shape, where)
+            if not i:  # now that there is an example as the description says
+                images = np.empty((stop - start, *shape), np.uint8)
+                labels = np.empty(stop - start, np.int32)
+            images[i], labels[i] = image, label
         return images, labels
 
-    skip = {"image": tfds.decode.SkipDecoding()}
     return Source(
         class_names=tuple(map(str, label.names or range(label.num_classes))),
         sizes={part: split.num_examples for part, split in info.splits.items()},
@@ -72,10 +71,18 @@ def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str]:
     """(TFDS's `DatasetInfo`, the format to read) of a set. Raises as `open_tfds` does."""
     tfds = optional_package("tensorflow_datasets", "tfds")
     folder = find_folder(name, data_dir)
-    _check_classes(folder / "features.json")
-    info = tfds.builder_from_directory(folder).info
-    stored = [f.value for f in (info.file_format, *info.alternative_file_formats) if f]
-    formats = [f for f in FORMATS if f in stored]
+    for file in ("dataset_info.json", "features.json"):
+        _check_classes(folder / file)
+    try:
+        info = tfds.builder_from_directory(folder).info
+        stored = [f.value for f in (info.file_format, *info.alternative_file_formats) if f]
+        formats = [f for f in FORMATS if f in stored]
+        for split in info.splits.values():
+            _check_shards(split, formats)
+    except Exception as error:  # TFDS raises whatever its parts raise
+        raise ValueError(
+            f"dataset_info.json or features.json in {folder} cannot be used: {one_line(error)}"
+        ) from error
     if not formats:
         raise ValueError(
             f"{folder} holds {', '.join(stored)} files; {' and '.join(FORMATS)} can be read"
@@ -83,8 +90,16 @@ def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str]:
     return info, formats[0]
 
 
+def _check_shards(split: Any, formats: Sequence[str]) -> None:
+    lengths = split.shard_lengths
+    if sum(lengths) != split.num_examples or min(lengths, default=0) < 0:
+        raise ValueError(f"the shards of {split.name!r} have {lengths} examples")
+    for form in formats:
+        shards(split, form)
+
+
 def _check_classes(path: Path) -> None:
-    """Raises ValueError if a features file names a class that is not TFDS's.
+    """Raises ValueError if a file is not JSON, or names a class that is not TFDS's.
 
     TFDS would import its module.
     """
@@ -103,8 +118,8 @@ def _check_classes(path: Path) -> None:
     if path.is_file():
         try:
             json.loads(path.read_text("utf-8"), object_pairs_hook=check)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"{path} is not JSON: {one_line(error)}") from error
 
 
 def data_root(data_dir: str | os.PathLike | None) -> Path:
@@ -171,6 +186,20 @@ def shards(split: Any, form: str) -> list[tuple[Path, int]]:
     template = split.filename_template.replace(filetype_suffix=form)
     paths = map(Path, template.sharded_filepaths(split.num_shards))
     return list(zip(paths, split.shard_lengths))
+
+
+def _example(
+    features: Any, record: bytes, shape: tuple[int, ...], where: str
+) -> tuple[np.ndarray, int]:
+    """(image u8[H,W,C], label) of a serialized example."""
+    tfds = optional_package("tensorflow_datasets", "tfds")
+    try:
+        skip = {"image": tfds.decode.SkipDecoding()}
+        example = features.deserialize_example_np(record, decoders=skip)
+        encoded, label = example["image"], int(example["label"])
+    except Exception as error:  # TFDS raises whatever its parts raise
+        raise ValueError(f"{where} is no example of the set: {one_line(error)}") from error
+    return _decode(encoded, shape, where), label
 
 
 def _decode(encoded: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:

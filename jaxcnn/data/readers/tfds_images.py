@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn._checks import optional_package
+from jaxcnn._checks import one_line, optional_package
 from jaxcnn.data import boxes
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, record_index, tfds
@@ -47,26 +47,33 @@ def open_tfds_images(
     label = "objects" if objects else _label_feature(name, info.features)
     skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
 
+    def parse(record: bytes) -> Any:
+        try:
+            return info.features.deserialize_example_np(record, decoders=skip)
+        except Exception as error:  # TFDS raises whatever its parts raise
+            raise BadImage(f"is no example of the set: {one_line(error)}") from error
+
     def example(record: bytes) -> tuple[bytes, int]:
-        found = info.features.deserialize_example_np(record, decoders=skip)
+        found = parse(record)
         if not objects:
             return found["image"], int(found[label])
         return found["image"], _largest(found["objects"])[0]
 
     def located(record: bytes) -> np.ndarray:
-        found = info.features.deserialize_example_np(record, decoders=skip)
+        found = parse(record)
         return _largest(found["objects"])[1] if objects else boxes.pack(found["bbox"])
 
     has_boxes = objects or "bbox" in info.features
     parts = {}
     for part, split in info.splits.items():
         if part not in _UNLABELLED.get(name.partition("/")[0], ()):
-            record, where = _open_part(split, form)
+            record, where, listing = _open_part(split, form)
             parts[part] = Part(
                 size=split.num_examples,
                 read=lambda i, record=record: example(record(i)),  # type: ignore[misc]
                 name=where,
                 boxes=(lambda i, record=record: located(record(i))) if has_boxes else None,  # type: ignore[misc]
+                listing=listing,
             )
     feature = info.features["objects"]["label"] if objects else info.features[label]
     return tuple(map(str, feature.names or range(feature.num_classes))), parts
@@ -81,7 +88,7 @@ def real_labels(data_dir: str | os.PathLike | None = None) -> list[tuple[int, ..
     info, form = tfds.open_info("imagenet2012_real", data_dir)
     skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
     split = info.splits["validation"]
-    record, _ = _open_part(split, form)
+    record, _, _ = _open_part(split, form)
     examples = (
         info.features.deserialize_example_np(record(i), decoders=skip)
         for i in range(split.num_examples)
@@ -119,8 +126,10 @@ def _label_feature(name: str, features: Any) -> str:
     return found[0]
 
 
-def _open_part(split: Any, form: str) -> tuple[Callable[[int], bytes], Callable[[int], str]]:
-    """(record, where): functions of an example's number in a split."""
+def _open_part(
+    split: Any, form: str
+) -> tuple[Callable[[int], bytes], Callable[[int], str], Callable[[int, int], list[str]]]:
+    """(record, where, listing): functions of examples' numbers in a split, see `Part`."""
     shards = tfds.shards(split, form)
     for path, length in shards:
         if not path.is_file():
@@ -132,7 +141,10 @@ def _open_part(split: Any, form: str) -> tuple[Callable[[int], bytes], Callable[
         shard, row = place(i)
         return f"{shards[shard][0]}, record {row}"
 
-    return lambda i: read(*place(i)), where
+    def listing(start: int, stop: int) -> list[str]:
+        return [f"{start} to {stop}", *(f"{path.stem} {length}" for path, length in shards)]
+
+    return lambda i: read(*place(i)), where, listing
 
 
 def _tfrecords(shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:

@@ -77,8 +77,12 @@ def check_field(name: str, value: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value in one line; that of a section has several."""
-    return " ".join(repr(value).split())
+    """A value in one line that is not too long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+_LONGEST = 80
 
 
 # Options of a network that follow from the rest of the configuration.

@@ -6,7 +6,6 @@ import ast
 import contextlib
 import hashlib
 import importlib.util
-import logging
 import sys
 import traceback
 import types
@@ -28,7 +27,6 @@ from jaxcnn.training.config.schema import (
 )
 
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
-_log = logging.getLogger(__name__)
 
 
 def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) -> ConfigDict:
@@ -150,22 +148,29 @@ def _similar(path: Path) -> str:
 def _mistakes_in(path: Path) -> Iterator[None]:
     """A mistake in a configuration file as one line that names the place.
 
-    A ValueError that the file raises itself, such as of its argument, stays as it is.
+    A ValueError that it or a file beside it raises, such as of its argument, stays as it is.
     """
     try:
         yield
-    except ValueError:
-        raise
     except SyntaxError as error:
         raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
+        if isinstance(error, ValueError) and _raises(frames[-1], path):
+            raise
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         where = f"{path}, line {lines[-1]}" if lines else str(path)
         text = str(error) or type(error).__name__
+        text = f"it ends the program ({text})" if isinstance(error, SystemExit) else text
         if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
             text += f"; a file beside it is imported as `from . import {error.name}`"
         raise ValueError(f"{where}: {text}") from error
+
+
+def _raises(frame: traceback.FrameSummary, path: Path) -> bool:
+    """Whether an error comes from a `raise` in a file or one beside it."""
+    beside = Path(frame.filename).resolve().parent == path.resolve().parent
+    return beside and (frame.line or "").startswith("raise")
 
 
 def override(config: ConfigDict, field: str, text: str) -> None:
@@ -192,9 +197,9 @@ def override(config: ConfigDict, field: str, text: str) -> None:
         raise ValueError(f"config.{field} is a section; set one of its fields: {inner}")
     try:
         section[last] = parse_value(text, section.get_type(last))
-    except (ValueError, TypeError, KeyError, SyntaxError) as error:
+    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:
         kind = section.get_type(last).__name__
-        raise ValueError(f"config.{field} is {text!r}; it must be of type {kind}") from error
+        raise ValueError(f"config.{field} is {text!r:.80}; it must be of type {kind}") from error
 
 
 def _clear_other_unit(config: ConfigDict, field: str, given: Sequence[str]) -> None:
@@ -215,7 +220,8 @@ def _drop_fields_of_others(section: ConfigDict, title: str, given: Sequence[str]
             del section[field]
     if dropped:
         names = ", ".join(f"config.{title}.{field}" for field in dropped)
-        _log.warning("%s %r does not take %s: dropped", title, section.name, names)
+        text = f"note: {title} {section.name!r} does not take {names}: dropped"
+        print(text, file=sys.stderr)  # train.py's absl would hide a log message
 
 
 def parse_value(text: str, kind: type) -> Any:
@@ -241,7 +247,7 @@ def _value(text: str) -> Any:
         return known[text.lower()]
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
     return tuple(value) if isinstance(value, list) else value
 

@@ -116,10 +116,12 @@ def _is_boundaries(value: Any) -> bool:
 
 def _is_members(value: Any) -> bool:
     """A count or a list of values; `training.ensemble.members` reads them."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > 100 * MOST_MEMBERS:
         return False
-    count = int(value) if value.strip().isdigit() else value.count(",") + 1
-    return 1 <= count <= MOST_MEMBERS
+    if "=" in value:
+        return value.count(",") < MOST_MEMBERS
+    digits = value.strip()
+    return digits.isdecimal() and len(digits) < 10 and 1 <= int(digits) <= MOST_MEMBERS
 
 
 def _durations(name: str) -> dict[str, Field]:
@@ -450,11 +452,22 @@ def smoke(
     for section in (config.eval, config.checkpoint):
         set_duration(section, "every", steps=5)
     config.log.every_steps = 1
-    if any(field.startswith("warmup_") and field != "warmup_from" for field in config.schedule):
-        schedule = {k: v for k, v in config.schedule.items() if not k.startswith("warmup_")}
-        kept = {k: v for k, v in config.schedule.items() if k == "warmup_from"}
-        config.schedule = {**schedule, **kept, "warmup_steps": 2}
+    _shorten(config, "warmup", lambda _: 2)
+    _shorten(config, "boundaries", lambda value: tuple(range(1, 1 + min(4, len(_as_tuple(value))))))
     return config
+
+
+def _as_tuple(value: Any) -> tuple:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def _shorten(config: ConfigDict, name: str, steps: Callable[[Any], Any]) -> None:
+    """Gives a duration of the schedule that is set in steps, as a function of its value."""
+    fields = [f"{name}_{unit}" for unit in units("every")]
+    values = [config.schedule[f] for f in fields if config.schedule.get(f) is not None]
+    if values:
+        others = {k: v for k, v in config.schedule.items() if k not in fields}
+        config.schedule = {**others, f"{name}_steps": steps(values[0])}
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

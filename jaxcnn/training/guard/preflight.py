@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.data.sets import Dataset
 from jaxcnn.layers import without_axis
+from jaxcnn.ops import BatchNorm
 from jaxcnn.training.build import Experiment
 from jaxcnn.training.input import loaders
 
@@ -45,6 +49,7 @@ def check(experiment: Experiment) -> None:
     _check_labels(batch["label"], classes, "the first batch's labels")
     _check_prepared(np.asarray(experiment.preprocess(batch, None)["image"]), experiment)
     _check_head(experiment, classes)
+    _check_batch_norm(experiment)
 
 
 def _check_images(images: np.ndarray, what: str) -> None:
@@ -97,6 +102,33 @@ def _check_head(experiment: Experiment, classes: int) -> None:
         raise ValueError(
             f"config.loss.aux_weight is {experiment.aux_weight}, but "
             f"{experiment.config.model.name!r} has no auxiliary heads"
+        )
+
+
+def _check_batch_norm(experiment: Experiment) -> None:
+    """That no BatchNorm takes its statistics of one value, which makes all images alike."""
+    if experiment.batch_norm_examples > 1:
+        return
+    alone: list[str] = []
+
+    def look(call, args, kwargs, context):
+        module = context.module
+        is_norm = isinstance(module, BatchNorm) and context.method_name == "__call__"
+        if is_norm and math.prod(args[0].shape[1:-1]) == 1:
+            alone.append("/".join(module.path))
+        return call(*args, **kwargs)
+
+    model = without_axis(experiment.model)
+    with nn.intercept_methods(look):
+        jax.eval_shape(
+            lambda images: model.init(jax.random.key(0), images, train=True),
+            jax.ShapeDtypeStruct(experiment.image_shape, jnp.float32),
+        )
+    if alone:
+        raise ValueError(
+            f"BatchNorm {alone[0]!r} has a map of 1x1 and takes its statistics of one example, so "
+            "that all images give the same; more examples must go through the network at once "
+            "(config.train.batch_size, accumulate, bn_group), or larger images"
         )
 
 

@@ -65,6 +65,8 @@ def make_preprocess(
         if value < 0:
             raise ValueError(f"config.data.{name} is {value}; it must be 0 or more")
     images = pipeline.make_prepare(steps, dataset.mean, dataset.std)
+    if isinstance(dataset, Dataset):
+        pipeline.check_padding(steps, min(dataset.images.shape[1:3]))
     move = None
     if dataset.has_boxes:
         move = boxes.make_move(steps)

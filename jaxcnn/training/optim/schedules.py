@@ -81,7 +81,7 @@ def make_schedule(
     warmup_steps = steps_of("warmup", 0)
     require(0 <= warmup_steps <= total_steps, "warm-up in steps", warmup_steps, "within the run")
     if name == "step":
-        main = _step(schedule, peak, steps_of("boundaries", None))
+        main = _step(schedule, peak, steps_of("boundaries", None), total_steps)
     elif name == "exponential":
         main = _exponential(schedule, peak, steps_of("every", None))
     elif name in ("cosine", "polynomial"):
@@ -121,7 +121,7 @@ def _own_schedule(schedule: Config, total_steps: int, steps_per_epoch: float) ->
     return rate
 
 
-def _step(schedule: Config, peak: float, boundaries: Any) -> Schedule:
+def _step(schedule: Config, peak: float, boundaries: Any, total_steps: int) -> Schedule:
     factor = _factor(schedule)
     if boundaries is None:
         raise ValueError("schedule 'step' needs boundaries_steps, _epochs, _examples, _percent")
@@ -131,6 +131,12 @@ def _step(schedule: Config, peak: float, boundaries: Any) -> Schedule:
         "schedule boundaries in steps",
         boundaries,
         "positive and ascending",
+    )
+    require(
+        all(b <= total_steps for b in boundaries),
+        "schedule boundaries in steps",
+        boundaries,
+        f"within the run of {total_steps:,} steps; give them as boundaries_percent, for example",
     )
     return optax.piecewise_constant_schedule(peak, dict.fromkeys(boundaries, factor))
 

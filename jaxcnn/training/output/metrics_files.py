@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
+import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxcnn._files import write_text
+from jaxcnn._files import read_json_lines, write_text
 from jaxcnn.training.output import written
 from jaxcnn.training.output.trackers import WandbRows
 
@@ -33,6 +35,10 @@ COLUMNS = (
 )
 
 
+# What every row of a kind has, and is finite.
+_FINITE = {"train": ("step", "epoch"), "eval": ("step", "epoch", "loss", "top1_error")}
+
+
 def score(values: Mapping[str, Any]) -> float:
     """The error of an evaluation by which the best one is chosen: of class and box where both are
     learned, else of the class."""
@@ -44,8 +50,8 @@ class MetricsFiles:
 
     Args:
       workdir: where the files lie.
-      after: None for a new run. For a resumed one its step: later rows of the files, and a last
-        line that was cut short, are dropped, so that the files become those of an undisturbed run.
+      after: None for a new run. For a resumed one its step: later rows of the files, and lines that
+        are no rows, are dropped, so that the files become those of an undisturbed run.
       write: False in a process that only needs to know the scores.
 
     Attributes:
@@ -63,7 +69,9 @@ class MetricsFiles:
         write_text(workdir / CSV, ",".join(COLUMNS) + "\n")
         self._jsonl = open(workdir / JSONL, "a", encoding="utf-8")  # noqa: SIM115
         self._csv_file = open(workdir / CSV, "a", encoding="utf-8", newline="")  # noqa: SIM115
-        self._csv = csv.DictWriter(self._csv_file, COLUMNS, lineterminator="\n")
+        self._csv = csv.DictWriter(
+            self._csv_file, COLUMNS, lineterminator="\n", extrasaction="ignore"
+        )
         self._csv.writerows(kept)
         self._csv_file.flush()
         self._events = _TensorBoard(workdir / TENSORBOARD, after)
@@ -84,6 +92,7 @@ class MetricsFiles:
         if unknown:
             raise ValueError(f"no column for {', '.join(sorted(unknown))}")
         with _naming(f"the metrics of step {step}", self._jsonl.name):
+            os.stat(self._jsonl.name)  # what is written to a deleted file is lost
             self._jsonl.write(json.dumps(row) + "\n")
             self._jsonl.flush()
             self._csv.writerow(row)
@@ -156,14 +165,16 @@ def _naming(what: str, where: str | Path) -> Iterator[None]:
 
 
 def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
-    """The rows of a run's `metrics.jsonl`; [] if there is none. A line cut short is left out."""
-    path = Path(workdir) / JSONL
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    """The rows of a run's `metrics.jsonl`, without lines that are no rows; [] if there is none."""
+    return [row for row in read_json_lines(Path(workdir) / JSONL) if _is_row(row)]
+
+
+def _is_row(row: Mapping[str, Any]) -> bool:
+    """Whether it has what every row has, and all its values are numbers."""
+    numbers = {name: value for name, value in row.items() if name != "kind"}
+    return (
+        row.get("kind") in _FINITE
+        and all(type(value) in (int, float) for value in numbers.values())
+        and all(math.isfinite(numbers.get(name, math.nan)) for name in _FINITE[row["kind"]])
+        and type(row["step"]) is int
+    )

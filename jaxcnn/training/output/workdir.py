@@ -31,7 +31,7 @@ from jaxcnn.runtime import distributed
 from jaxcnn.training.config import TrackedConfig, differences
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import checkpoints, metrics_files, profiling, trackers, written
-from jaxcnn.training.output.records import MANIFEST, read_manifest
+from jaxcnn.training.output.records import MANIFEST, check_examples, read_manifest
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -164,6 +164,8 @@ def open_workdir(
 
     def take() -> None:
         _check(path, config, resume, overwrite)
+        if resume:
+            check_examples(path, facts)
         _check_writable(path)
         if overwrite and (path / MANIFEST).exists():
             delete_run(path)

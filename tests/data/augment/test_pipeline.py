@@ -102,7 +102,9 @@ def test_without_augmentation_keys_change_nothing():
     ("steps", "message"),
     [
         ((("flop", 1),), r"unknown augmentation 'flop'; did you mean 'flip'\?"),
-        ((("pad_crop", -1),), "pad_crop is -1; it must be a number of pixels, 0 or more"),
+        ((("pad_crop", -1),), "pad_crop is -1; it must be a number of pixels, 0 to 512"),
+        ((("pad_crop", 1000),), "pad_crop is 1000; it must be a number of pixels, 0 to 512"),
+        ((("cutout", 10**20),), "cutout is 1000.*; it must be a number of pixels"),
         ((("pad_crop", 0.5),), "pad_crop is 0.5; it must be"),
         ((("reflect_crop", True),), "reflect_crop is True; it must be"),
         ((("pad_crop", 2), ("flip", 1.5)), "flip is 1.5; it must be a probability, 0 to 1"),
@@ -112,3 +114,10 @@ def test_without_augmentation_keys_change_nothing():
 def test_amounts_are_checked(steps, message):
     with pytest.raises(ValueError, match=message):
         pipeline.make_prepare(steps, MEAN, STD)
+
+
+@pytest.mark.parametrize("name", ["pad_crop", "reflect_crop"])
+def test_padding_is_within_the_image(name):
+    pipeline.check_padding((("flip", 0.5), (name, 32)), 32)
+    with pytest.raises(ValueError, match=f"{name} is 33; it must be at most the images' side, 32"):
+        pipeline.check_padding((("flip", 0.5), (name, 33)), 32)

@@ -108,7 +108,7 @@ def test_what_is_no_whole_archive_is_one_line(archive, tmp_path, capsys):
     whole = contents(archive)
     for content in (b"[1]", b"{}", b'{"class_names": ["ant"]', b"\xff"):
         (archive / "info.json").write_bytes(content)
-        assert f"{archive} is no archive of `jaxcnn prepare`" in message()
+        assert f"{archive} is not an archive of `jaxcnn prepare`" in message()
     (archive / "info.json").write_bytes(whole["info.json"])
     for content in (whole[FILES[1]][:-50], b"", b"nonsense" * 20000):
         (archive / FILES[1]).write_bytes(content)
@@ -191,7 +191,7 @@ def test_a_damaged_archive_of_an_earlier_version_is_one_line(root, tmp_path, cap
     damaged = bytearray(whole)
     damaged[1000] ^= 1
     assert ".jpg is damaged (wrong checksum)" in message(damaged)
-    assert "is no archive of `jaxcnn prepare`" in message(b"PK" + whole[2:])
+    assert "is not an archive of `jaxcnn prepare`" in message(b"PK" + whole[2:])
 
 
 def test_resized_and_encoded_anew(tmp_path):
