@@ -15,7 +15,7 @@ from PIL import Image
 from jaxcnn.analysis import explain
 from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
 from jaxcnn.data.preprocessing import Preprocessing
-from jaxcnn.evaluation.predict import Answer, preprocess, read_image
+from jaxcnn.evaluation.predict import Prediction, preprocess, read_image
 from jaxcnn.reporting.figures import make_figure
 
 _BATCH = 4
@@ -26,8 +26,8 @@ def explain_images(
     model: nn.Module,
     variables: Mapping[str, Any],
     paths: Sequence[str],
-    how: Preprocessing,
-    answers: Sequence[Answer],
+    preprocessing: Preprocessing,
+    answers: Sequence[Prediction],
     folder: str | Path,
 ) -> Iterator[Path]:
     """Writes the pictures and gives their paths as they are written.
@@ -40,16 +40,16 @@ def explain_images(
     Args:
       model, variables: the network.
       paths: image files.
-      how: the preprocessing that the weights were made for.
+      preprocessing: the preprocessing that the weights were made for.
       answers: of each image: the class that is explained.
       folder: is made if it is not there.
     """
 
     def read(path: str) -> np.ndarray:
-        return preprocess(read_image(path, len(how.mean)), how)
+        return preprocess(read_image(path, len(preprocessing.mean)), preprocessing)
 
     def shown(image: np.ndarray) -> np.ndarray:
-        pixels = image * np.array(how.std) + np.array(how.mean)
+        pixels = image * np.array(preprocessing.std) + np.array(preprocessing.mean)
         return np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
 
     folder = Path(folder)

@@ -332,7 +332,7 @@ class Run:
             yield from self._stop_nonfinite(*nonfinite.describe(fetched, first))
         for name, so_far in self._sums.items():
             self._sums[name] = metrics.combine([so_far, fetched])
-        values = metrics.finalise(metrics.combine([fetched]))
+        values = metrics.finalize(metrics.combine([fetched]))
         yield self._report("step", _without_finite(values), last)
         if self.calendar.logs(first, last):
             # First the speed: what is computed for the row waits for the next step's end.
@@ -340,7 +340,7 @@ class Run:
             row |= self._loader.data_wait() | timing.device_memory()
             rate = self.experiment.learning_rate
             rate = schedules.learning_rate(rate, self.state.opt_state, last - 1)
-            row |= _without_finite(metrics.finalise(self._sums["log"]))
+            row |= _without_finite(metrics.finalize(self._sums["log"]))
             row["learning_rate"] = float(rate)
             self._sums["log"] = {}
             self._files.write("train", last, self.calendar.epoch(last), row)
@@ -350,7 +350,7 @@ class Run:
         """Evaluates, writes a row, tells a plateau schedule, and keeps the best checkpoint."""
         with self.clock.on(timing.EVALUATION):
             row = self._test_means(self.state)
-        means, self._sums["eval"] = metrics.finalise(self._sums["eval"]), {}
+        means, self._sums["eval"] = metrics.finalize(self._sums["eval"]), {}
         row |= {f"train_{name}": means[name] for name in ("loss", "top1_error", "top5_error")}
         if not np.isfinite(row["loss"]):
             raise FloatingPointError(f"the test loss is not finite after step {self.step}")
