@@ -1,7 +1,7 @@
-"""How signals pass through a network: activations forward, gradients back, what a block changes.
+"""Measures how signals pass through a network: activations, gradients, and residual branches.
 
-The three curves of He et al. 2015 (arXiv 1502.01852, section 2.2), Glorot & Bengio 2010 and He et
-al. 2015 (arXiv 1512.03385, figure 7): a network that cannot be trained shows it here.
+The three curves are those of He et al. 2015 (arXiv 1502.01852, section 2.2), Glorot & Bengio 2010
+and He et al. 2015 (arXiv 1512.03385, figure 7). They reveal networks that cannot be trained.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _PANELS = (
 
 @dataclasses.dataclass(frozen=True)
 class Signal:
-    """Of one layer, or of one block.
+    """Statistics of a layer or of a block.
 
     Attributes:
       name: path of the module, such as "stage1_block1/conv1".
-      variance: of a layer's output, before normalisation and activation; None for a block.
+      variance: of a layer's output, before normalization and activation; None for a block.
       gradient_norm: L2 norm of the loss's gradient with respect to the layer's kernel; None for a
         block.
-      distance: of a block whose output y has the shape of its input x: ||y - x|| / ||x||, mean over
-        the images; None for a layer. Of a pre-activation block it is ||F(x)|| / ||x||.
+      distance: ||y - x|| / ||x|| of a block whose output y has the shape of its input x, averaged
+        over the images; None for a layer. For a pre-activation block it is ||F(x)|| / ||x||.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Signal:
     distance: float | None
 
 
-def signals(
+def measure_signals(
     model: nn.Module,
     variables: Mapping[str, Any],
     images: Any,
@@ -57,24 +57,32 @@ def signals(
     *,
     seed: int = 0,
 ) -> list[Signal]:
-    """Measures a batch in training mode: normalisation by its own statistics, dropout on.
+    """Measures the signals of a batch in training mode, with batch statistics and dropout.
 
     Args:
-      model, variables: the network.
+      model: the network.
+      variables: its variables.
       images: f32[N,H,W,C].
       labels: i32[N].
       seed: of dropout.
 
     Returns:
-      Layers and blocks in order of computation; a block stands after its layers.
+      Layers and blocks in order of computation; a block follows its layers.
     """
     return make_program(model)(variables, images, labels, seed)
 
 
 def make_program(model: nn.Module) -> Callable[..., list[Signal]]:
-    """`signals` as a function of (variables, images, labels, seed), compiled once."""
+    """Compiles `measure_signals` for a network.
+
+    Args:
+      model: the network.
+
+    Returns:
+      A function of (variables, images, labels, seed=0).
+    """
     if getattr(model, "remat", False):
-        model = model.clone(remat=False)  # what is recomputed cannot be looked at
+        model = model.clone(remat=False)  # rematerialized activations cannot be recorded
 
     def loss(params: Any, others: Any, images: Any, labels: Any, key: Any) -> tuple[Any, Any]:
         found: collections.OrderedDict[str, dict] = collections.OrderedDict()
@@ -94,7 +102,9 @@ def make_program(model: nn.Module) -> Callable[..., list[Signal]]:
                 values["gradient_norm"] = jnp.linalg.norm(kernel.ravel())
         return found
 
-    def program(variables, images, labels, seed=0) -> list[Signal]:
+    def program(
+        variables: Mapping[str, Any], images: Any, labels: Any, seed: int = 0
+    ) -> list[Signal]:
         others = {name: held for name, held in variables.items() if name != "params"}
         key = jax.random.key(seed)
         found = jax.device_get(measure(variables["params"], others, images, labels, key))
@@ -108,7 +118,7 @@ def make_program(model: nn.Module) -> Callable[..., list[Signal]]:
 
 
 def _recorder(found: dict[str, dict]) -> Callable:
-    """An interceptor that writes down every layer's and every block's figures."""
+    """An interceptor that records the statistics of every layer and every block."""
 
     def record(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         out = call(*args, **kwargs)
@@ -127,7 +137,7 @@ def _recorder(found: dict[str, dict]) -> Callable:
 
 
 def _is_block(module: nn.Module, name: str, found: Mapping[str, dict]) -> bool:
-    """Two layers or more, and neither the network nor a gate."""
+    """Whether a module is a block: it has at least two layers and is not the network or a gate."""
     if not name or isinstance(module, layers.SqueezeExcite):
         return False
     return sum(other.startswith(f"{name}/") for other in found) >= 2
@@ -140,7 +150,12 @@ def _at(tree: Any, name: str) -> Any:
 
 
 def to_text(title: str, found: Iterable[Signal]) -> str:
-    """Aligned table."""
+    """Formats signals as an aligned table.
+
+    Args:
+      title: above the table.
+      found: the signals.
+    """
     header = ["layer or block", "variance", "gradient norm", "distance from identity"]
     rows = [
         [s.name, *(f"{v:.4g}" if v is not None else "" for v in _figures(s))] for s in found
@@ -149,7 +164,11 @@ def to_text(title: str, found: Iterable[Signal]) -> str:
 
 
 def to_csv(states: Mapping[str, Sequence[Signal]]) -> str:
-    """A row for each layer or block of each state."""
+    """Formats signals as CSV, one row for each layer or block of each state.
+
+    Args:
+      states: {title: signals}.
+    """
     lines = ["state,name,variance,gradient_norm,distance"]
     for title, found in states.items():
         for s in found:
@@ -159,7 +178,12 @@ def to_csv(states: Mapping[str, Sequence[Signal]]) -> str:
 
 
 def draw(states: Mapping[str, Sequence[Signal]], path: str | Path) -> None:
-    """Draws the figures against depth, those that there are; a line for each state, by title."""
+    """Draws the statistics against depth, with one line for each state.
+
+    Args:
+      states: {title: signals}.
+      path: of the figure, .png, .svg or .pdf.
+    """
     shown_panels = [
         (word, field)
         for word, field in _PANELS
