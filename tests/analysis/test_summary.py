@@ -136,7 +136,7 @@ def test_mistakes():
         jaxcnn.summarize("lenet6")
     with pytest.raises(ValueError, match="input_size is missing"):
         jaxcnn.summarize(jaxcnn.create_model("lenet5"))
-    with pytest.raises(ValueError, match=r"input_size \(1, 2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"input_size is \(1, 2, 3, 4\)"):
         jaxcnn.summarize("lenet5", (1, 2, 3, 4))
     with pytest.raises(ValueError, match="needs at least 28x28"):
         jaxcnn.summarize("lenet5", 20)
