@@ -50,8 +50,8 @@ def begin(
     except (ValueError, RuntimeError) as error:
         if missing and "should be defined" in str(error):
             raise ValueError(
-                "no launcher was detected; specify --coordinator=HOST:PORT, --processes=N and "
-                "--process=I"
+                "no launcher tells this process its place; give --coordinator=HOST:PORT, "
+                "--processes=N and --process=I"
             ) from error
         raise ValueError(f"the processes cannot be connected: {error}") from error
 
@@ -100,11 +100,11 @@ def on_first_process(action: Callable[[], object]) -> None:
             action()
         except Exception as raised:
             error = raised
-    text = "" if count() == 1 else _from_first((error and (str(error) or repr(error))) or "")
+    told = "" if count() == 1 else _from_first((error and (str(error) or repr(error))) or "")
     if error:
         raise error
-    if text:
-        raise ValueError(text)
+    if told:
+        raise ValueError(told)
 
 
 def distributed_options(distributed: bool, **place: Any) -> Mapping[str, Any] | None:
@@ -150,5 +150,5 @@ def _from_first(text: str) -> str:
     from jax.experimental import multihost_utils
 
     data = np.frombuffer(text.encode("utf-8")[:_TEXT].ljust(_TEXT, b"\0"), np.uint8)
-    received = np.asarray(multihost_utils.broadcast_one_to_all(data))
-    return bytes(received).rstrip(b"\0").decode("utf-8", "replace")
+    told = np.asarray(multihost_utils.broadcast_one_to_all(data))
+    return bytes(told).rstrip(b"\0").decode("utf-8", "replace")

@@ -167,4 +167,4 @@ def test_without_a_launcher_it_says_what_to_give(tmp_path):
     command = [sys.executable, "train.py", "--distributed", f"--workdir={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "specify --coordinator=HOST:PORT, --processes=N and --process=I" in done.stderr
+    assert "give --coordinator=HOST:PORT, --processes=N and --process=I" in done.stderr

@@ -1,5 +1,7 @@
-"""timm's names of `resnetv2_*`. It has no stem with BatchNorm (`stem_norm=True`), as ours for CIFAR
-have: there `stem_bn` keeps its name.
+"""timm's names of `resnetv2_*`.
+
+timm has no stem with BatchNorm (`stem_norm=True`), which the CIFAR networks have here: `stem_bn`
+keeps its name.
 """
 
 import re
