@@ -25,7 +25,7 @@ _PARAMS_SHOWN = (5e6, 25e6, 75e6, 150e6)
 # Adjacent colors are easy to tell apart. The last ones are for families that overlap less.
 _COLORS = (
     *(f"tab:{c}" for c in ("blue", "orange", "green", "red", "purple", "brown", "pink")),
-    *("olive", "tab:cyan", "black", "gold", "navy", "teal", "crimson", "grey"),
+    *("olive", "tab:cyan", "black", "gold", "navy", "teal", "crimson", "gray"),
 )
 
 
@@ -71,8 +71,8 @@ def points(patterns: Sequence[str] = ("*",), dataset: str = "imagenet") -> list[
       (71.592, 'val, single centre crop 224, shorter side 256')
     """
     chosen = {info.name: info for pattern in patterns for info in select(pattern)}
-    found = [_point(info) for info in chosen.values() if info.dataset == dataset]
-    known = [point for point in found if point is not None]
+    candidates = [_point(info) for info in chosen.values() if info.dataset == dataset]
+    known = [point for point in candidates if point is not None]
     if not known:
         raise ValueError(
             f"no top-1 error on {dataset} is published for {', '.join(patterns)}; `jaxcnn list` "
@@ -105,18 +105,18 @@ def _is_one_crop(protocol: str, info: Facts) -> bool:
     )
 
 
-def to_text(found: Sequence[Point], measured: Iterable[Bench] = ()) -> str:
+def to_text(networks: Sequence[Point], measured: Iterable[Bench] = ()) -> str:
     """Formats the networks as an aligned table, followed by a table of measurements.
 
     Args:
-      found: the networks.
+      networks: the networks.
       measured: measurements on this machine, see `jaxcnn.analysis.bench`.
     """
     header = ["network", "top-1 %", "G multiply-adds", "M parameters", "protocol"]
     rows = [
         [p.name, f"{p.top1_accuracy:.2f}", f"{p.macs / 1e9:.3f}", f"{p.params / 1e6:.2f}",
          p.protocol]
-        for p in found
+        for p in networks
     ]  # fmt: skip
     protocols = [row.pop() for row in rows]
     text = text_table(header[:-1], rows)
@@ -135,21 +135,21 @@ def to_text(found: Sequence[Point], measured: Iterable[Bench] = ()) -> str:
     return "\n".join([*lines, "", text_table(header, table)])
 
 
-def to_csv(found: Sequence[Point], measured: Iterable[Bench] = ()) -> str:
+def to_csv(networks: Sequence[Point], measured: Iterable[Bench] = ()) -> str:
     """Formats the networks as CSV, one row each.
 
     Args:
-      found: the networks.
+      networks: the networks.
       measured: measurements on this machine; their columns are empty for other networks.
     """
     by_name = {b.model: b for b in measured}
     fields = [f.name for f in dataclasses.fields(Point)]
     extra = ["image_size", "batch", "dtype", "step_seconds", "images_per_s", "memory_bytes"]
-    names = [p.name for p in found]
+    names = [p.name for p in networks]
     stream = io.StringIO()
     table = csv.DictWriter(stream, ["name", *fields[1:], *extra], lineterminator="\n")
     table.writeheader()
-    rows = {p.name: dataclasses.asdict(p) for p in found}
+    rows = {p.name: dataclasses.asdict(p) for p in networks}
     for name in [*names, *(n for n in by_name if n not in rows)]:
         bench = by_name.get(name)
         figures = {f: getattr(bench, f) for f in extra} if bench else {}
@@ -157,24 +157,24 @@ def to_csv(found: Sequence[Point], measured: Iterable[Bench] = ()) -> str:
     return stream.getvalue()
 
 
-def draw(found: Sequence[Point], path: str | Path) -> None:
+def draw(networks: Sequence[Point], path: str | Path) -> None:
     """Draws the chart; the area of a bubble is proportional to the number of parameters.
 
     A hollow bubble marks an accuracy from several crops or dense evaluation, which takes more
     multiply-adds than the chart shows.
 
     Args:
-      found: the networks.
+      networks: the networks.
       path: of the figure, .png, .svg or .pdf.
     """
     figure = make_figure(13, 9)
     axes = figure.subplots()
     axes.set_xscale("log")
-    largest = max(p.params for p in found)
-    families = list(dict.fromkeys(p.family for p in found))
+    largest = max(p.params for p in networks)
+    families = list(dict.fromkeys(p.family for p in networks))
     colors = {family: _COLORS[i % len(_COLORS)] for i, family in enumerate(families)}
     marks = []
-    for point in sorted(found, key=lambda p: -p.params):
+    for point in sorted(networks, key=lambda p: -p.params):
         color = colors[point.family]
         axes.scatter(
             point.macs / 1e9,
@@ -196,7 +196,7 @@ def draw(found: Sequence[Point], path: str | Path) -> None:
         families,
         loc="lower right",
         fontsize=8,
-        title="hollow: several crops" if any(not p.one_crop for p in found) else None,
+        title="hollow: several crops" if any(not p.one_crop for p in networks) else None,
         title_fontsize=8,
     )
     axes.add_artist(families_key)

@@ -55,8 +55,8 @@ def _open(model: nn.Module, variables: Mapping[str, Any], images: Array) -> _Ope
 
     variables = {name: held for name, held in variables.items() if name != "endpoints"}
     with ops.use("reference"):  # plain operations only, each ReLU by itself
-        closed, made = jax.make_jaxpr(run, return_shape=True)(variables, images)
-    shapes = {name: made[name].shape for name in sorted(made)}
+        closed, outputs = jax.make_jaxpr(run, return_shape=True)(variables, images)
+    shapes = {name: outputs[name].shape for name in sorted(outputs)}
     return _Opened(closed, tuple(shapes), shapes, jax.tree.leaves(variables))
 
 
@@ -91,8 +91,8 @@ def grad_cam(
     classes = jnp.asarray(classes)
 
     def score(added: Array) -> tuple[Array, Array]:
-        found = network.run(images, added={place: added})
-        return jnp.take_along_axis(found[LOGITS], classes[:, None], 1).sum(), found[endpoint]
+        outputs = network.run(images, added={place: added})
+        return jnp.take_along_axis(outputs[LOGITS], classes[:, None], 1).sum(), outputs[endpoint]
 
     nothing = jnp.zeros(network.shapes[endpoint], place.aval.dtype)
     gradient, maps = jax.grad(score, has_aux=True)(nothing)
@@ -135,8 +135,8 @@ def backward_view(
         network.check(name)
 
     def signal(images: Array) -> Array:
-        found = network.run(images, relu=RULES[rule])
-        return sum((jnp.vdot(found[name], seed) for name, seed in seeds.items()), jnp.zeros(()))
+        outputs = network.run(images, relu=RULES[rule])
+        return sum((jnp.vdot(outputs[name], seed) for name, seed in seeds.items()), jnp.zeros(()))
 
     return jax.grad(signal)(images)
 

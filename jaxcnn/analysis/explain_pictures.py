@@ -62,14 +62,14 @@ def explain_images(
     fields = receptive_fields(model, read(paths[0]).shape)
     look, project = _programs(model, tuple(fields))
     names = _file_names(paths)
-    found: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in fields}
+    peaks: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in fields}
     for start in range(0, len(paths), _BATCH):
         chunk = list(range(start, min(start + _BATCH, len(paths))))
         images = _padded([read(paths[i]) for i in chunk], len(paths))
         wanted = [*(predictions[i].index for i in chunk), *[0] * (len(images) - len(chunk))]
         cams, views, places = jax.device_get(look(variables, images, np.array(wanted)))
         for name, peak in places.items():
-            found[name].append(tuple(part[: len(chunk)] for part in peak))
+            peaks[name].append(tuple(part[: len(chunk)] for part in peak))
         for j, i in enumerate(chunk):
             path = folder / f"{names[i]}_gradcam.png"
             best = predictions[i]
@@ -77,7 +77,7 @@ def explain_images(
             _draw_image(shown(images[j]), cams[j], views[j], title, path)
             yield path
     for number, (name, seen) in enumerate(fields.items(), 1):
-        values, rows, columns = (np.concatenate(part) for part in zip(*found[name]))
+        values, rows, columns = (np.concatenate(part) for part in zip(*peaks[name]))
         strongest = explain.strongest(values, _CHANNELS, _IMAGES)
         units = [(i, rows[i, k], columns[i, k], k) for k, chosen in strongest for i in chosen]
         patches = list(_patches(variables, project, name, seen, units, paths, read, shown))
@@ -95,8 +95,8 @@ def _programs(model: nn.Module, endpoints: Sequence[str]) -> tuple[Any, Any]:
         cam = explain.grad_cam(model, variables, images, endpoints[-1], classes)
         view = explain.backward_view(model, variables, images, {explain.LOGITS: seed})
         _, state = model.apply(variables, images, train=False, mutable=["endpoints"])
-        made = state["endpoints"]
-        return cam, view, {name: explain.peaks(made[name]) for name in endpoints}
+        activations = state["endpoints"]
+        return cam, view, {name: explain.peaks(activations[name]) for name in endpoints}
 
     @jax.jit
     def project(

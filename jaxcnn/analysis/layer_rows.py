@@ -87,10 +87,10 @@ class _Layers:
             path = _module_path(str(eqn.source_info.name_stack), outer)
             seen = [None if isinstance(v, Literal) else known.get(v) for v in eqn.invars]
             call = inner_call(eqn, seen)
-            made = self.read(call[0], path, call[1]) if call else equation_spans(eqn, seen)
-            known.update(zip(eqn.outvars, made))
+            spans = self.read(call[0], path, call[1]) if call else equation_spans(eqn, seen)
+            known.update(zip(eqn.outvars, spans))
             if not call or path in self.owners:
-                self._add(eqn, path, bool(call), made[0])
+                self._add(eqn, path, bool(call), spans[0])
         return [None if isinstance(v, Literal) else known.get(v) for v in jaxpr.outvars]
 
     def _add(self, eqn: Any, path: tuple[str, ...], is_call: bool, spans: Spans) -> None:

@@ -25,8 +25,8 @@ def _windows(x: Array, window: int, stride: int, sides: Sides, fill: float) -> A
         np.arange((n - window) // stride + 1)[:, None] * stride + np.arange(window)[None]
         for n in x.shape[1:3]
     )
-    found = x[:, rows[:, None, :, None], columns[None, :, None, :]]
-    return found.reshape(*found.shape[:3], window * window, x.shape[-1])
+    elements = x[:, rows[:, None, :, None], columns[None, :, None, :]]
+    return elements.reshape(*elements.shape[:3], window * window, x.shape[-1])
 
 
 def conv(params: Params, x: Array, *, stride: int, padding: int, groups: int = 1) -> Array:

@@ -62,10 +62,10 @@ def receptive_fields(
     """
     traced = trace(model, input_size, options, endpoints=True)
     jaxpr = traced.jaxpr
-    made = {var: i for i, eqn in enumerate(jaxpr.eqns) for var in eqn.outvars}
+    position = {var: i for i, eqn in enumerate(jaxpr.eqns) for var in eqn.outvars}
     spans = propagate(jaxpr, [None] * (len(jaxpr.invars) - 1) + [image_spans()])
-    found = sorted(zip(traced.outputs, jaxpr.outvars, spans), key=lambda item: made[item[1]])
-    fields = {name: field(one) for name, var, one in found if len(var.aval.shape) == 4}
+    ordered = sorted(zip(traced.outputs, jaxpr.outvars, spans), key=lambda item: position[item[1]])
+    fields = {name: field(one) for name, var, one in ordered if len(var.aval.shape) == 4}
     return {name: seen for name, seen in fields.items() if seen is not None}
 
 

@@ -76,13 +76,13 @@ def check(kinds: Sequence[Kind] | None = None) -> Iterator[Row]:
         expected = _reference(kind, *given)
         tolerance = kind.tolerance[jax.default_backend() != "cpu"]
         try:
-            found = jax.device_get(compilation.jit(functools.partial(_step, kind))(*given))
+            computed = jax.device_get(compilation.jit(functools.partial(_step, kind))(*given))
         except jax.errors.JaxRuntimeError as error:
             message = str(error).partition("\n")[0]
             yield Row(kind.name, np.nan, np.nan, np.nan, tolerance, message)
             continue
         loss, gradients, updated = (
-            _error(found[part], expected[part]) for part in ("loss", "gradients", "updated")
+            _error(computed[part], expected[part]) for part in ("loss", "gradients", "updated")
         )
         yield Row(kind.name, loss, gradients, updated, tolerance)
 
@@ -222,9 +222,9 @@ def _float64() -> contextlib.AbstractContextManager[Any]:
     return here.enable_x64(True)
 
 
-def _error(found: Any, expected: Any) -> float:
+def _error(computed: Any, expected: Any) -> float:
     """Largest difference divided by the largest value, the maximum over all tensors."""
     pairs = jax.tree.map(
-        lambda a, b: float(np.abs(np.float64(a) - b).max() / np.abs(b).max()), found, expected
+        lambda a, b: float(np.abs(np.float64(a) - b).max() / np.abs(b).max()), computed, expected
     )
     return float(np.max(jax.tree.leaves(pairs)))

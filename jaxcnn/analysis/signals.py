@@ -85,39 +85,39 @@ def make_program(model: nn.Module) -> Callable[..., list[Signal]]:
         model = model.clone(remat=False)  # rematerialized activations cannot be recorded
 
     def loss(params: Any, others: Any, images: Any, labels: Any, key: Any) -> tuple[Any, Any]:
-        found: collections.OrderedDict[str, dict] = collections.OrderedDict()
-        with nn.intercept_methods(_recorder(found)):
+        recorded: collections.OrderedDict[str, dict] = collections.OrderedDict()
+        with nn.intercept_methods(_recorder(recorded)):
             logits, _ = model.apply(
                 {"params": params, **others}, images, train=True,
                 mutable=["batch_stats"], rngs={"dropout": key},
             )  # fmt: skip
-        return cross_entropy(logits, labels).mean(), found
+        return cross_entropy(logits, labels).mean(), recorded
 
     @jax.jit
     def measure(params: Any, others: Any, images: Any, labels: Any, key: Any) -> Any:
-        gradients, found = jax.grad(loss, has_aux=True)(params, others, images, labels, key)
-        for name, values in found.items():
+        gradients, recorded = jax.grad(loss, has_aux=True)(params, others, images, labels, key)
+        for name, values in recorded.items():
             if "variance" in values:
                 kernel = _at(gradients, name)["kernel"].astype(jnp.float32)
                 values["gradient_norm"] = jnp.linalg.norm(kernel.ravel())
-        return found
+        return recorded
 
     def program(
         variables: Mapping[str, Any], images: Any, labels: Any, seed: int = 0
     ) -> list[Signal]:
         others = {name: held for name, held in variables.items() if name != "params"}
         key = jax.random.key(seed)
-        found = jax.device_get(measure(variables["params"], others, images, labels, key))
+        recorded = jax.device_get(measure(variables["params"], others, images, labels, key))
         fields = ("variance", "gradient_norm", "distance")
         return [
             Signal(name, *(float(values[f]) if f in values else None for f in fields))
-            for name, values in found.items()
+            for name, values in recorded.items()
         ]
 
     return program
 
 
-def _recorder(found: dict[str, dict]) -> Callable:
+def _recorder(recorded: dict[str, dict]) -> Callable:
     """An interceptor that records the statistics of every layer and every block."""
 
     def record(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
@@ -126,21 +126,21 @@ def _recorder(found: dict[str, dict]) -> Callable:
         if context.method_name != "__call__" or not isinstance(out, jax.Array):
             return out
         if isinstance(module, _LAYERS):
-            found[name] = {"variance": jnp.var(out.astype(jnp.float32))}
-        elif _is_block(module, name, found) and args[0].shape == out.shape:
+            recorded[name] = {"variance": jnp.var(out.astype(jnp.float32))}
+        elif _is_block(module, name, recorded) and args[0].shape == out.shape:
             x, y = (v.astype(jnp.float32).reshape(len(v), -1) for v in (args[0], out))
             distances = jnp.linalg.norm(y - x, axis=1) / jnp.linalg.norm(x, axis=1)
-            found[name] = {"distance": distances.mean()}
+            recorded[name] = {"distance": distances.mean()}
         return out
 
     return record
 
 
-def _is_block(module: nn.Module, name: str, found: Mapping[str, dict]) -> bool:
+def _is_block(module: nn.Module, name: str, recorded: Mapping[str, dict]) -> bool:
     """Whether a module is a block: it has at least two layers and is not the network or a gate."""
     if not name or isinstance(module, layers.SqueezeExcite):
         return False
-    return sum(other.startswith(f"{name}/") for other in found) >= 2
+    return sum(other.startswith(f"{name}/") for other in recorded) >= 2
 
 
 def _at(tree: Any, name: str) -> Any:
@@ -149,16 +149,16 @@ def _at(tree: Any, name: str) -> Any:
     return tree
 
 
-def to_text(title: str, found: Iterable[Signal]) -> str:
+def to_text(title: str, signals: Iterable[Signal]) -> str:
     """Formats signals as an aligned table.
 
     Args:
       title: above the table.
-      found: the signals.
+      signals: the signals.
     """
     header = ["layer or block", "variance", "gradient norm", "distance from identity"]
     rows = [
-        [s.name, *(f"{v:.4g}" if v is not None else "" for v in _figures(s))] for s in found
+        [s.name, *(f"{v:.4g}" if v is not None else "" for v in _figures(s))] for s in signals
     ]  # fmt: skip
     return f"{title}\n\n{text_table(header, rows)}"
 
@@ -170,8 +170,8 @@ def to_csv(states: Mapping[str, Sequence[Signal]]) -> str:
       states: {title: signals}.
     """
     lines = ["state,name,variance,gradient_norm,distance"]
-    for title, found in states.items():
-        for s in found:
+    for title, signals in states.items():
+        for s in signals:
             figures = ("" if v is None else repr(v) for v in _figures(s))
             lines.append(",".join([title.replace(",", ";"), s.name, *figures]))
     return "\n".join(lines) + "\n"
@@ -187,13 +187,13 @@ def draw(states: Mapping[str, Sequence[Signal]], path: str | Path) -> None:
     shown_panels = [
         (word, field)
         for word, field in _PANELS
-        if any(getattr(s, field) is not None for found in states.values() for s in found)
+        if any(getattr(s, field) is not None for signals in states.values() for s in signals)
     ]
     figure = make_figure(5 * len(shown_panels), 4.6)
     panels = figure.subplots(1, len(shown_panels), squeeze=False)[0]
     for axes, (word, field) in zip(panels, shown_panels):
-        for title, found in states.items():
-            values = [v for s in found if (v := getattr(s, field)) is not None]
+        for title, signals in states.items():
+            values = [v for s in signals if (v := getattr(s, field)) is not None]
             shown = [v if np.isfinite(v) and v > 0 else np.nan for v in values]
             axes.plot(range(1, len(shown) + 1), shown, marker=".", linewidth=1, label=title)
         axes.set(title=word, xlabel="block" if field == "distance" else "layer", yscale="log")

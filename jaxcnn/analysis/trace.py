@@ -75,8 +75,8 @@ def trace(
         return dict(state.get("endpoints", {}))
 
     with ops.use("reference"):  # plain operations, which the readers of jaxprs support
-        closed, made = jax.make_jaxpr(run, return_shape=True)(variables, images)
-    return Traced(name, size, network, variables, closed.jaxpr, tuple(sorted(made)))
+        closed, shapes = jax.make_jaxpr(run, return_shape=True)(variables, images)
+    return Traced(name, size, network, variables, closed.jaxpr, tuple(sorted(shapes)))
 
 
 def _full_size(size: Size, channels: int) -> tuple[int, int, int]:

@@ -59,11 +59,11 @@ def locate(
         for image in images
     ]
     apply = _compiled(model, preprocessing.mean, preprocessing.std, count)
-    logits, classes, found = map(np.asarray, apply(variables, np.stack(views)))
+    logits, classes, guessed = map(np.asarray, apply(variables, np.stack(views)))
     windows = [crops.centre(*image.shape[:2], **_sides(preprocessing)) for image in images]
     whole = [
         boxes.out_of(cropped, window, *image.shape[:2])
-        for cropped, window, image in zip(found, windows, images)
+        for cropped, window, image in zip(guessed, windows, images)
     ]
     return logits, classes, np.stack(whole)
 
@@ -133,17 +133,17 @@ def add_boxes(
     """
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-    for path, answers in predictions:
+    for path, guesses in predictions:
         image = read_image(path, len(preprocessing.mean))
         pixels = np.asarray(image).reshape(image.height, image.width, -1)
-        found = locate(model, variables, [pixels], preprocessing, top)[2][0]
-        answers = [
-            dataclasses.replace(answer, box=_in_pixels(box, image))
-            for answer, box in zip(answers, found)
+        located = locate(model, variables, [pixels], preprocessing, top)[2][0]
+        guesses = [
+            dataclasses.replace(prediction, box=_in_pixels(box, image))
+            for prediction, box in zip(guesses, located)
         ]
         if folder is not None:
-            draw(image, answers[0], Path(folder) / f"{Path(path).stem}.png")
-        yield path, answers
+            draw(image, guesses[0], Path(folder) / f"{Path(path).stem}.png")
+        yield path, guesses
 
 
 def draw(image: Image.Image, prediction: Prediction, path: str | Path) -> None:

@@ -73,20 +73,20 @@ def image_paths(given: Sequence[str], stream: Iterable[str]) -> list[str]:
     Raises:
       ValueError: a folder contains no image, or there is no path at all.
     """
-    found: list[str] = []
+    paths: list[str] = []
     for name in given:
         if name == "-":
-            found += [line.strip() for line in stream if line.strip()]
+            paths += [line.strip() for line in stream if line.strip()]
         elif Path(name).is_dir():
             inside = list_images(name)
             if not inside:
                 raise ValueError(f"{name} contains no image ({', '.join(EXTENSIONS)})")
-            found += [str(Path(name, image)) for image in inside]
+            paths += [str(Path(name, image)) for image in inside]
         else:
-            found.append(name)
-    if not found:
+            paths.append(name)
+    if not paths:
         raise ValueError("no image is given")
-    return found
+    return paths
 
 
 def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

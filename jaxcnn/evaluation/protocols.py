@@ -192,11 +192,11 @@ def all_views(
     """
     scaled = [round(s * size / 224) for s in protocol.scales] or [math.floor(size / crop)]
     sides = protocol.sides or scaled
-    found = []
+    scales = []
     for side in sides:
         views = protocol.views(shorter_side(image, side, interpolation), size)
-        found.append(mirrored(views) if protocol.mirror else views)
-    return found
+        scales.append(mirrored(views) if protocol.mirror else views)
+    return scales
 
 
 def shorter_side(image: np.ndarray, side: int, interpolation: str = "bilinear") -> np.ndarray:

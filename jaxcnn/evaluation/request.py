@@ -181,7 +181,7 @@ def predict_all(
         for network, entry in zip(networks, entries):
             size = network.view.size or entry.preprocessing.size
             task = bar.add_task(network.label, total=len(test_set))
-            found, labels = evaluate.probabilities(
+            probabilities, labels = evaluate.probabilities(
                 entry.model_for(network.view.protocol, size),
                 entry.variables,
                 test_set,
@@ -192,7 +192,7 @@ def predict_all(
                 batch_size=batch_size,
                 progress=functools.partial(_show, bar, task),
             )
-            predictions.append(found)
+            predictions.append(probabilities)
     return predictions, labels
 
 
@@ -215,7 +215,7 @@ def localization_errors(
     Returns:
       {label: errors, see `localization.errors`}; empty if the test set has no boxes.
     """
-    found = {}
+    errors = {}
     for network, entry in zip(networks, entries):
         model = entry.make()
         if test_set.has_boxes and localization.has_box_head(model):
@@ -223,10 +223,10 @@ def localization_errors(
             preprocessing = dataclasses.replace(
                 entry.preprocessing, size=size, crop=crop or entry.preprocessing.crop
             )
-            found[network.label] = localization.errors(
+            errors[network.label] = localization.errors(
                 model, entry.variables, test_set, preprocessing, batch_size=batch_size
             )
-    return found
+    return errors
 
 
 def _show(bar: Progress, task: TaskID, done: int) -> None:

@@ -28,7 +28,7 @@ def row(
       {column: value}. Errors are fractions; `wrong` and `examples` are counts.
     """
     top1, top5 = (classification.is_wrong(probabilities, labels, k) for k in (1, 5))
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "name": name,
         "wrong": int(top1.sum()),
         "examples": len(labels),
@@ -43,8 +43,8 @@ def row(
         ],
     }
     if bootstrap:
-        found["top1_interval"] = classification.bootstrap_interval(top1, bootstrap)
-    return found
+        values["top1_interval"] = classification.bootstrap_interval(top1, bootstrap)
+    return values
 
 
 COMBINATIONS = ("mean of probabilities", "mean of logits", "normalised by image")
@@ -69,7 +69,7 @@ def combinations(
       ValueError: the fraction leaves no example on one side.
     """
     members = jnp.asarray(predictions)
-    found = [
+    combined_by_name = [
         ("mean of probabilities", ensembles.mean(members)),
         ("mean of logits", ensembles.geometric(members)),
         ("normalised by image", ensembles.normalized(members)),
@@ -82,14 +82,14 @@ def combinations(
     if len(learn):
         given, truth = members[:, learn], jnp.asarray(labels[learn])
         by_class = jnp.asarray(ensembles.learn_class_weights(given, truth), members.dtype)
-        found.append(("weighted by class", ensembles.class_weighted(members, by_class)))
+        combined_by_name.append(("weighted by class", ensembles.class_weighted(members, by_class)))
         for name, weights in (
             ("weighted by accuracy", ensembles.learn_accuracies(given, truth)),
             ("weighted", ensembles.learn_weights(given, truth)),
             ("greedy selection", ensembles.select_greedily(given, truth)),
         ):
-            found.append((name, ensembles.weighted(members, jnp.asarray(weights))))
-    return [(name, np.asarray(combined)) for name, combined in found], kept
+            combined_by_name.append((name, ensembles.weighted(members, jnp.asarray(weights))))
+    return [(name, np.asarray(combined)) for name, combined in combined_by_name], kept
 
 
 def text(rows: Sequence[Mapping[str, Any]], best: float | None = None) -> str:
@@ -104,14 +104,14 @@ def text(rows: Sequence[Mapping[str, Any]], best: float | None = None) -> str:
     lines = [["network", "wrong", "top-1 %", *["top-5 %"] * top5, "ECE %"]]
     intervals = any("top1_interval" in row for row in rows)
     lines[0] += ["95 % interval"] * intervals + ["gain"] * (best is not None)
-    for found in rows:
+    for row in rows:
         keys = ("top1_error", *["top5_error"] * top5, "calibration_error")
-        shares = (found[key] for key in keys)
-        line = [found["name"], f"{found['wrong']:,}", *(f"{100 * share:.2f}" for share in shares)]
+        shares = (row[key] for key in keys)
+        line = [row["name"], f"{row['wrong']:,}", *(f"{100 * share:.2f}" for share in shares)]
         if intervals:
-            line.append(" to ".join(f"{100 * end:.2f}" for end in found["top1_interval"]))
+            line.append(" to ".join(f"{100 * end:.2f}" for end in row["top1_interval"]))
         if best is not None:
-            line.append(f"{100 * (best - found['top1_error']):+.2f}")
+            line.append(f"{100 * (best - row['top1_error']):+.2f}")
         lines.append(line)
     return text_table(lines[0], lines[1:])
 

@@ -46,15 +46,15 @@ def table(runs: Sequence[Run]) -> str:
 
 def _line(run: Run) -> list[str]:
     facts = run.manifest
-    found = run.evaluations()
+    evaluations = run.evaluations()
     rates = [row["images_per_second"] for row in run.rows if row["kind"] == "train"]
     last = run.rows[-1] if run.rows else {"step": 0, "epoch": 0.0}
     step = f"{last['step']:,}"
     if last["step"] < facts.get("total_steps", 0):
         step += f" of {facts['total_steps']:,}"
     errors = ["", "", ""]
-    if found and run.best is not None:
-        shares = (found[-1]["train_top1_error"], found[-1]["top1_error"], run.best)
+    if evaluations and run.best is not None:
+        shares = (evaluations[-1]["train_top1_error"], evaluations[-1]["top1_error"], run.best)
         errors = [f"{100 * share:.2f}" for share in shares]
     speed = f"{float(np.median(rates)):,.0f}" if rates else ""
     return [
@@ -92,12 +92,12 @@ def draw(runs: Sequence[Run], path: str | Path) -> None:
     figure = make_figure(12, 4.8)
     errors, losses = figure.subplots(1, 2)
     for i, run in enumerate(runs):
-        found = run.evaluations()
-        epochs = [row["epoch"] for row in found]
+        evaluations = run.evaluations()
+        epochs = [row["epoch"] for row in evaluations]
         style = {"color": f"C{i % 10}"}
         for axes, name, scale in ((errors, "top1_error", 100), (losses, "loss", 1)):
-            axes.plot(epochs, [scale * row[name] for row in found], label=run.name, **style)
-            train = [scale * row.get(f"train_{name}", np.nan) for row in found]
+            axes.plot(epochs, [scale * row[name] for row in evaluations], label=run.name, **style)
+            train = [scale * row.get(f"train_{name}", np.nan) for row in evaluations]
             axes.plot(epochs, train, "--", alpha=0.6, **style)
     errors.set(xlabel="epoch", ylabel="error (%)", title="error: test (solid), training (dashed)")
     losses.set(xlabel="epoch", ylabel="loss", title="loss", yscale="log")

@@ -123,12 +123,12 @@ def _planned(
     path = workdir / PLAN
     scale = plan.Scale(seeds=seeds)
     if path.exists():
-        found = json.loads(path.read_text("utf-8"))
-        if found["wishes"] != json.loads(json.dumps(wishes)):
+        stored = json.loads(path.read_text("utf-8"))
+        if stored["wishes"] != json.loads(json.dumps(wishes)):
             raise ValueError(
                 f"{workdir} contains a study with other settings; choose another workdir"
             )
-        together, scale = found["together"], plan.read_scale(found, seeds)
+        together, scale = stored["together"], plan.read_scale(stored, seeds)
     elif not full:
         console.print("measuring the speed of this machine ...")
         began = time.perf_counter()

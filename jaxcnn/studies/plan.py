@@ -170,7 +170,7 @@ def _shares(
     per_unit = {"steps": whole.train.batch_size, "examples": 1, "epochs": examples}
     length_unit = next(u for u in units("length") if whole.train[f"length_{u}"] is not None)
     length = whole.train[f"length_{length_unit}"]
-    found: dict[str, Any] = {}
+    shares: dict[str, Any] = {}
     for name in SCHEDULE_DURATIONS:
         for unit in units("length"):
             value = whole.schedule.get(f"{name}_{unit}")
@@ -184,8 +184,8 @@ def _shares(
                 factor = of / to
             many = isinstance(value, (tuple, list))
             percent = [100 * v * factor / length for v in (value if many else (value,))]
-            found[f"schedule.{name}_percent"] = tuple(percent) if many else percent[0]
-    return found
+            shares[f"schedule.{name}_percent"] = tuple(percent) if many else percent[0]
+    return shares
 
 
 def check(jobs: Sequence[Job], folder: Path) -> None:

@@ -118,11 +118,11 @@ def read_overrides(texts: Sequence[str]) -> dict[str, Any]:
       ValueError: a text has no "=", a field is unknown, or a value has the wrong type.
     """
     fields = default_config()
-    found: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for field, value in split_overrides(texts).items():
         override(fields, field, value)
-        found |= {name: v for name, v in leaves(fields).items() if within(name, (field,))}
-    return found
+        overrides |= {name: v for name, v in leaves(fields).items() if within(name, (field,))}
+    return overrides
 
 
 def _set(config: ConfigDict, field: str, value: Any) -> None:

@@ -10,7 +10,7 @@ _ENDS = {"stem_conv": "stem.conv", "final_bn": "norm", "fc": "head.fc"}
 
 
 def torch_name(model: str, path: str) -> str:
-    """'stage1_block1/bn1' to 'stages.0.blocks.0.norm1'."""
+    """Maps 'stage1_block1/bn1' to 'stages.0.blocks.0.norm1'."""
     match = re.fullmatch(r"stage(\d+)_block(\d+)/(\w+)", path)
     if match is None:
         return _ENDS.get(path, path)
