@@ -245,7 +245,7 @@ def make_step(
     return compilation.jit(functools.partial(model.apply, train=False)), (variables, images)
 
 
-def _loss_only(step: Callable) -> Callable:
+def _loss_only(step: Callable[..., Any]) -> Callable[..., Any]:
     """The step without the other metrics, so that the compiler removes their computation."""
 
     def loss_only(state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
@@ -256,7 +256,7 @@ def _loss_only(step: Callable) -> Callable:
 
 
 def step_times(
-    call: Callable, arguments: tuple[Any, ...], seconds: float, *, keeps_state: bool
+    call: Callable[..., Any], arguments: tuple[Any, ...], seconds: float, *, keeps_state: bool
 ) -> list[float]:
     """Times a function in several blocks of calls, after two warm-up calls.
 

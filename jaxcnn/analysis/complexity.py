@@ -11,7 +11,7 @@ import dataclasses
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxcnn.analysis.facts import Facts
 from jaxcnn.analysis.networks import select
@@ -87,7 +87,7 @@ def _point(info: Facts) -> Point | None:
     if not results:
         return None
     alike = [r for r in results if _is_one_crop(r["protocol"], info)]
-    best: Mapping = (alike or results)[0]
+    best: Mapping[str, Any] = (alike or results)[0]
     accuracy = round(100 - best["top1_error"], 3)
     counts = (info.params or 0, info.macs or 0)
     return Point(

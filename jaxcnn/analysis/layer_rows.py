@@ -133,7 +133,9 @@ class _Layers:
             )
 
 
-def _owners(params: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list]]:
+def _owners(
+    params: Any, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], list[tuple[str, Any]]]]:
     """(path, [(name, leaf)]) of every module with parameters."""
     leaves = [(name, leaf) for name, leaf in params.items() if hasattr(leaf, "shape")]
     if leaves:

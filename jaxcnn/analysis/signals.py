@@ -85,7 +85,7 @@ def make_program(model: nn.Module) -> Callable[..., list[Signal]]:
         model = model.clone(remat=False)  # rematerialized activations cannot be recorded
 
     def loss(params: Any, others: Any, images: Any, labels: Any, key: Any) -> tuple[Any, Any]:
-        recorded: collections.OrderedDict[str, dict] = collections.OrderedDict()
+        recorded: collections.OrderedDict[str, dict[str, Any]] = collections.OrderedDict()
         with nn.intercept_methods(_recorder(recorded)):
             logits, _ = model.apply(
                 {"params": params, **others}, images, train=True,
@@ -117,10 +117,10 @@ def make_program(model: nn.Module) -> Callable[..., list[Signal]]:
     return program
 
 
-def _recorder(recorded: dict[str, dict]) -> Callable:
+def _recorder(recorded: dict[str, dict[str, Any]]) -> Callable[..., Any]:
     """An interceptor that records the statistics of every layer and every block."""
 
-    def record(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+    def record(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         out = call(*args, **kwargs)
         module, name = context.module, "/".join(context.module.path)
         if context.method_name != "__call__" or not isinstance(out, jax.Array):
@@ -136,7 +136,7 @@ def _recorder(recorded: dict[str, dict]) -> Callable:
     return record
 
 
-def _is_block(module: nn.Module, name: str, recorded: Mapping[str, dict]) -> bool:
+def _is_block(module: nn.Module, name: str, recorded: Mapping[str, Any]) -> bool:
     """Whether a module is a block: it has at least two layers and is not the network or a gate."""
     if not name or isinstance(module, layers.SqueezeExcite):
         return False

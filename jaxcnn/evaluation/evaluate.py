@@ -279,7 +279,9 @@ def probabilities(
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable:
+def _compiled(
+    model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Callable[..., Any]:
     """A function of (variables, views u8[V,h,w,C]) to probabilities, compiled once per network."""
 
     @compilation.jit

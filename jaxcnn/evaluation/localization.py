@@ -185,7 +185,7 @@ def _boxes(test_set: evaluate.TestSet, index: int) -> np.ndarray:
 @functools.lru_cache(maxsize=4)
 def _compiled(
     model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], count: int
-) -> Callable:
+) -> Callable[..., tuple[Any, ...]]:
     """A function of (variables, views u8[N,h,w,C]) to logits, classes and boxes."""
 
     @compilation.jit

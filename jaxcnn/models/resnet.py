@@ -124,7 +124,7 @@ class ResNet(ResidualNetwork):
             raise ValueError(f"drop_path is {self.drop_path}; a plain net has no branch to drop")
 
 
-def imagenet(depth: int, **options: Any) -> functools.partial:
+def imagenet(depth: int, **options: Any) -> functools.partial[ResNet]:
     """Returns the ImageNet variant of a depth.
 
     Args:
@@ -135,7 +135,7 @@ def imagenet(depth: int, **options: Any) -> functools.partial:
     return functools.partial(ResNet, block=block, blocks=DEPTHS[depth], **options)
 
 
-def cifar(depth: int, **options: Any) -> functools.partial:
+def cifar(depth: int, **options: Any) -> functools.partial[ResNet]:
     """Returns the CIFAR variant of a depth: three stages of basic blocks of 16, 32, 64 channels.
 
     Args:

@@ -95,7 +95,7 @@ class ResNetV2(ResidualNetwork):
         return self.logits(layers.global_avg_pool(x), name="fc", kernel_init=fc_init)
 
 
-def imagenet(depth: int) -> functools.partial:
+def imagenet(depth: int) -> functools.partial[ResNetV2]:
     """Returns the ImageNet variant of a depth.
 
     Args:
@@ -105,7 +105,7 @@ def imagenet(depth: int) -> functools.partial:
     return functools.partial(ResNetV2, block=block, blocks=DEPTHS[depth])
 
 
-def cifar(blocks: int, **options: Any) -> functools.partial:
+def cifar(blocks: int, **options: Any) -> functools.partial[ResNetV2]:
     """Returns a CIFAR variant: a 3x3 convolution of 16 channels and three stages of blocks.
 
     Args:

@@ -20,7 +20,7 @@ PAPER = (
 YEAR = 2016
 
 
-def cifar(groups: int, base_width: int) -> functools.partial:
+def cifar(groups: int, base_width: int) -> functools.partial[resnet.ResNet]:
     """Returns a ResNeXt-29 for CIFAR: three stages of three blocks.
 
     Args:

@@ -23,7 +23,7 @@ PAPER = "Hu, Shen, Albanie, Sun, Wu 2017, Squeeze-and-excitation networks"
 YEAR = 2017
 
 
-def senet(depth: int, **options: Any) -> functools.partial:
+def senet(depth: int, **options: Any) -> functools.partial[resnet.ResNet]:
     """Returns a ResNet with squeeze-and-excitation and a stem pooling that rounds up.
 
     Args:

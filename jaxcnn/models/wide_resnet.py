@@ -17,7 +17,7 @@ PAPER = "Zagoruyko, Komodakis 2016, Wide residual networks"
 YEAR = 2016
 
 
-def cifar(depth: int, widening: int) -> functools.partial:
+def cifar(depth: int, widening: int) -> functools.partial[resnet_v2.ResNetV2]:
     """Returns a WRN-d-k for CIFAR.
 
     Args:

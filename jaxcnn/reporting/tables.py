@@ -28,6 +28,13 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int =
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Formats a table as Markdown; the arguments are those of `text_table`."""
+    """Formats a table as Markdown.
+
+    Args:
+      header: of the columns.
+      rows: cells of each row.
+      left: number of columns, from the first, that are aligned to the left; the others are aligned
+        to the right.
+    """
     rule = ["---" if i < left else "---:" for i in range(len(header))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
