@@ -23,7 +23,7 @@ Array = jax.Array
 LOGITS = "logits"
 
 
-class _Opened(NamedTuple):
+class _TracedNetwork(NamedTuple):
     """A network traced for a batch; its outputs are the endpoints and "logits", by name."""
 
     closed: Any
@@ -48,7 +48,7 @@ class _Opened(NamedTuple):
             )
 
 
-def _open(model: nn.Module, variables: Mapping[str, Any], images: Array) -> _Opened:
+def _trace(model: nn.Module, variables: Mapping[str, Any], images: Array) -> _TracedNetwork:
     def run(variables: Any, images: Any) -> dict[str, Any]:
         logits, state = model.apply(variables, images, train=False, mutable=["endpoints"])
         return {LOGITS: logits, **state["endpoints"]}
@@ -57,7 +57,7 @@ def _open(model: nn.Module, variables: Mapping[str, Any], images: Array) -> _Ope
     with ops.use("reference"):  # plain operations only, each ReLU by itself
         closed, outputs = jax.make_jaxpr(run, return_shape=True)(variables, images)
     shapes = {name: outputs[name].shape for name in sorted(outputs)}
-    return _Opened(closed, tuple(shapes), shapes, jax.tree.leaves(variables))
+    return _TracedNetwork(closed, tuple(shapes), shapes, jax.tree.leaves(variables))
 
 
 def grad_cam(
@@ -85,7 +85,7 @@ def grad_cam(
     Raises:
       ValueError: the network has no feature maps of that name.
     """
-    network = _open(model, variables, images)
+    network = _trace(model, variables, images)
     network.check(endpoint, 4)
     place = network.var(endpoint)
     classes = jnp.asarray(classes)
@@ -130,7 +130,7 @@ def backward_view(
     """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; it must be one of {', '.join(RULES)}")
-    network = _open(model, variables, images)
+    network = _trace(model, variables, images)
     for name in seeds:
         network.check(name)
 

@@ -60,7 +60,7 @@ def explain_images(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     fields = receptive_fields(model, read(paths[0]).shape)
-    look, project = _programs(model, tuple(fields))
+    look, project = _compile_programs(model, tuple(fields))
     names = _file_names(paths)
     peaks: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in fields}
     for start in range(0, len(paths), _BATCH):
@@ -86,8 +86,8 @@ def explain_images(
         yield path
 
 
-def _programs(model: nn.Module, endpoints: Sequence[str]) -> tuple[Any, Any]:
-    """A program that analyzes a batch, and one that projects units of an endpoint to the pixels."""
+def _compile_programs(model: nn.Module, endpoints: Sequence[str]) -> tuple[Any, Any]:
+    """A function that analyzes a batch, and one that projects units of an endpoint to pixels."""
 
     @jax.jit
     def look(variables: Any, images: Any, classes: Any) -> tuple[Any, Any, Any]:

@@ -63,7 +63,7 @@ class _Layers:
     """Collects equations by layer while it walks a jaxpr."""
 
     def __init__(self, params: Any):
-        self.owners = dict(_owners(params))
+        self.owners = dict(_modules_with_params(params))
         self.found: dict[tuple[str, ...], dict[str, Any]] = {}
         self.unnamed: dict[tuple[str, ...], int] = {}  # numbers of pools and of LRNs by module
 
@@ -133,7 +133,7 @@ class _Layers:
             )
 
 
-def _owners(
+def _modules_with_params(
     params: Any, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], list[tuple[str, Any]]]]:
     """(path, [(name, leaf)]) of every module with parameters."""
@@ -142,7 +142,7 @@ def _owners(
         yield path, leaves
     for name, child in params.items():
         if not hasattr(child, "shape"):
-            yield from _owners(child, (*path, name))
+            yield from _modules_with_params(child, (*path, name))
 
 
 def _module_path(name_stack: str, outer: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def check(kinds: Sequence[Kind] | None = None) -> Iterator[Row]:
       The result of each kind.
     """
     for kind in KINDS if kinds is None else kinds:
-        given = _given(kind)
+        given = _inputs(kind)
         expected = _reference(kind, *given)
         tolerance = kind.tolerance[jax.default_backend() != "cpu"]
         try:
@@ -131,7 +131,7 @@ def summary(rows: Sequence[Row]) -> str:
 # --- the two steps ------------------------------------------------------------------------------
 
 
-def _given(kind: Kind) -> tuple[Any, Any, np.ndarray, np.ndarray]:
+def _inputs(kind: Kind) -> tuple[Any, Any, np.ndarray, np.ndarray]:
     """Trained values, running statistics, labels i32[N], and a projection to logits f32[K,outputs].
 
     The projection maps the flattened outputs of the layer to logits.

@@ -213,7 +213,7 @@ def _slice(eqn: Any, given: Sequence[Spans]) -> Spans:
     return _each(given[0], change)
 
 
-def _moved(spans: Spans, where: Callable[[int], int | None]) -> Spans:
+def _move_dims(spans: Spans, where: Callable[[int], int | None]) -> Spans:
     """Moves the spans to new dimensions; None means that a dimension was reduced or mixed."""
 
     def change(span: Span) -> Span:
@@ -226,7 +226,7 @@ def _moved(spans: Spans, where: Callable[[int], int | None]) -> Spans:
 
 
 def _transpose(eqn: Any, given: Sequence[Spans]) -> Spans:
-    return _moved(given[0], eqn.params["permutation"].index)
+    return _move_dims(given[0], eqn.params["permutation"].index)
 
 
 def _broadcast(eqn: Any, given: Sequence[Spans]) -> Spans:
@@ -234,17 +234,17 @@ def _broadcast(eqn: Any, given: Sequence[Spans]) -> Spans:
         return None
     old, new = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     where = eqn.params["broadcast_dimensions"]
-    return _moved(given[0], lambda d: where[d] if old[d] == new[where[d]] else None)
+    return _move_dims(given[0], lambda d: where[d] if old[d] == new[where[d]] else None)
 
 
 def _reduce(eqn: Any, given: Sequence[Spans]) -> Spans:
     axes = eqn.params["axes"]
-    return _moved(given[0], lambda d: None if d in axes else d - sum(axis < d for axis in axes))
+    return _move_dims(given[0], lambda d: None if d in axes else d - sum(axis < d for axis in axes))
 
 
 def _squeeze(eqn: Any, given: Sequence[Spans]) -> Spans:
     gone = eqn.params["dimensions"]
-    return _moved(given[0], lambda d: None if d in gone else d - sum(axis < d for axis in gone))
+    return _move_dims(given[0], lambda d: None if d in gone else d - sum(axis < d for axis in gone))
 
 
 def _reshape(eqn: Any, given: Sequence[Spans]) -> Spans:
@@ -257,7 +257,7 @@ def _reshape(eqn: Any, given: Sequence[Spans]) -> Spans:
                 return i
         return None
 
-    return _moved(given[0], where)
+    return _move_dims(given[0], where)
 
 
 def _concatenate(eqn: Any, given: Sequence[Spans]) -> Spans:
@@ -280,7 +280,7 @@ def _dot(eqn: Any, given: Sequence[Spans]) -> Spans:
         order = {d: i for i, d in enumerate(batch[side])}
         start = len(batch[side]) + (len(free[0]) if side else 0)
         order |= {d: start + i for i, d in enumerate(free[side])}
-        results.append(_moved(spans, order.get))
+        results.append(_move_dims(spans, order.get))
     return _union(results)
 
 

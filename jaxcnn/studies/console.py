@@ -60,7 +60,7 @@ def run(
     if executor == "ray":
         execute.check_ray()
     together = gpus > 0 or jax.default_backend() != "cpu"
-    jobs, scaled = _planned(study, workdir, full, minutes, seeds, overrides, together, console)
+    jobs, scaled = _plan_runs(study, workdir, full, minutes, seeds, overrides, together, console)
     waiting = [job for job in jobs if not execute.is_finished(job, workdir)]
     done = len(jobs) - len(waiting)
     console.print(f"{len(jobs)} runs" + (f", {done} of them already finished" if done else ""))
@@ -105,7 +105,7 @@ def _write(
     console.print(f"wrote {', '.join(written)} to {workdir}", markup=False)
 
 
-def _planned(
+def _plan_runs(
     study: Study,
     workdir: Path,
     full: bool,

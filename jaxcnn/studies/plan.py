@@ -154,7 +154,7 @@ def make_jobs(
                 if steps is not None:
                     shares = _shares(make_config(*layers), layers, examples)
                     layers += [shares, {"train.length_steps": steps}]
-                jobs.append(Job(run, group, _with_points(make_config(*layers))))
+                jobs.append(Job(run, group, _with_evaluations(make_config(*layers))))
     return jobs
 
 
@@ -320,7 +320,7 @@ def _time(config: ConfigDict) -> Cost:
     began = time.perf_counter()
     stepping: list[float] = []  # seconds from one point to the last step before the next
     points: list[float] = []  # seconds of an evaluation and its checkpoints
-    with tempfile.TemporaryDirectory() as folder, _nothing_compiled():
+    with tempfile.TemporaryDirectory() as folder, _without_compilation_cache():
         stepped, pointed = began, 0.0
         for report in train(config, Path(folder) / "run"):
             now = time.perf_counter()
@@ -339,7 +339,7 @@ def _time(config: ConfigDict) -> Cost:
 
 
 @contextlib.contextmanager
-def _nothing_compiled() -> Iterator[None]:
+def _without_compilation_cache() -> Iterator[None]:
     """Disables the compilation cache, since most programs of a study are not in it."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
@@ -355,7 +355,7 @@ def _build(config: ConfigDict) -> Experiment:
     return build_experiment(TrackedConfig(config))
 
 
-def _with_points(config: ConfigDict) -> ConfigDict:
+def _with_evaluations(config: ConfigDict) -> ConfigDict:
     """The configuration with at least as many evaluations and rows as the curve has points."""
     for section in (config.eval, config.checkpoint):
         set_duration(section, "every", percent=100 / _POINTS)
