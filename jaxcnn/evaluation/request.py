@@ -71,9 +71,10 @@ def read(
 
         ensemble = read_ensemble(like)
         if len(ensemble.members) != len(requested):
+            count = len(requested)
             raise ValueError(
-                f"{like} has {len(ensemble.members)} members, but {len(requested)} networks are "
-                "given"
+                f"{like} has {len(ensemble.members)} members, but got {count} "
+                f"network{'s' * (count != 1)}"
             )
         for i, member in enumerate(ensemble.members):
             views[i] = requested[i][1] or protocols.parse_view(member.view)

@@ -115,7 +115,10 @@ def test_ensemble_goes_on_and_members_stand_alone(trained, capsys):
 def test_mistakes_are_one_line(trained, capsys):
     entry, where = trained
     for arguments, text in (
-        (["evaluate", "--as", str(entry), str(where / "member_0")], "has 3 members, 1 networks"),
+        (
+            ["evaluate", "--as", str(entry), str(where / "member_0")],
+            "has 3 members, but got 1 network",
+        ),
         (["evaluate", f"{where}@10corp"], "did you mean '10crop'"),
         (["evaluate", f"{where}@10crop:no"], "'no' in '10crop:no' is not a number of pixels"),
         (["evaluate", f"{where}@10crop:40:32"], "cannot crop 40 pixels from a side of 32"),
