@@ -1,5 +1,7 @@
-"""Layers of several families: the base class of every network, convolution with BatchNorm and
-ReLU, squeeze-and-excitation. The operations below them are in `jaxcnn.ops`.
+"""Layers that several families share.
+
+The base class of every network, convolutions, and squeeze-and-excitation. The operations that they
+are built from are in `jaxcnn.ops`.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from jaxcnn.ops import (
 from jaxcnn.ops.windows import Padding, Pair
 
 __all__ = [
+    "BatchNorm",
+    "BatchNormAct",
     "ConvBNAct",
     "Network",
     "SqueezeExcite",
@@ -51,30 +55,31 @@ Array = jax.Array
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
-# The name by which `remat="cheap"` finds the results of convolutions.
-_CONVOLVED = "convolved"
+# The name under which `remat="cheap"` saves the outputs of convolutions.
+_CONV_OUTPUT = "conv_output"
 
 
 class Network(nn.Module):
-    """Base of every network: the fields that all of them have.
+    """Base class of every network, with the fields that all networks share.
 
     `__call__(images, *, train=False)` maps f32[N,H,W,C] to logits f32[N,num_classes]. With
     `num_classes=0` it returns the features that would enter the classifier.
 
     Attributes:
-      num_classes: width of the classifier; 0 for none.
+      num_classes: width of the classifier; 0 removes it.
       dtype: type of the computation. Parameters, batch statistics and logits stay float32
-        (logits float64 with dtype=float64).
-      axis_name: mesh axis over which BatchNorm averages its batch statistics while training;
-        None for statistics of each device's own shard.
-      bn_group: number of examples in each group over which BatchNorm takes its statistics while
-        training, see `jaxcnn.ops.BatchNorm`; None for what `axis_name` says.
-      bn_epsilon: what BatchNorm adds to the variance.
-      bn_momentum: the fraction of BatchNorm's running statistics that a training step keeps.
-      channels: of the images: 3 for color, 1 for gray.
-      min_size: smallest height and width of an image that the network can take.
-      remat: what the backward pass recomputes instead of keeping it: False nothing, True everything
-        within a block, "cheap" everything within a block except the results of convolutions.
+        (logits are float64 with dtype=float64).
+      axis_name: mesh axis over which BatchNorm averages its batch statistics during training;
+        None to compute them on each device separately.
+      bn_group: number of examples per group over which BatchNorm computes its statistics during
+        training, see `jaxcnn.ops.BatchNorm`; None to follow `axis_name`.
+      bn_epsilon: constant that BatchNorm adds to the variance.
+      bn_momentum: decay of BatchNorm's running statistics: the fraction that a training step keeps.
+      channels: number of image channels: 3 for color, 1 for grayscale.
+      min_size: smallest image height and width that the network accepts.
+      remat: what the backward pass recomputes instead of storing: False for nothing, True for
+        everything within a block, "cheap" for everything within a block except the outputs of
+        convolutions.
     """
 
     num_classes: int = 1000
@@ -88,7 +93,17 @@ class Network(nn.Module):
     remat: bool | str = False
 
     def check_images(self, images: Array) -> Array:
-        """Returns the images in the compute dtype; raises ValueError if they cannot be used."""
+        """Checks the images and casts them to the compute dtype.
+
+        Args:
+          images: f[N,H,W,C].
+
+        Returns:
+          The images as `dtype`.
+
+        Raises:
+          ValueError: the number of channels is wrong or the images are too small.
+        """
         if images.ndim != 4 or images.shape[-1] != self.channels:
             raise ValueError(
                 f"images have shape {tuple(images.shape)}; {type(self).__name__} takes "
@@ -101,18 +116,34 @@ class Network(nn.Module):
             )
         return jnp.asarray(images, self.dtype)
 
-    def conv(self, **options) -> Callable[..., nn.Conv]:
-        """The network's convolution: `conv(features, kernel, stride, padding, name=...)`."""
+    def conv(self, **options: Any) -> Callable[..., nn.Conv]:
+        """Returns a constructor of convolutions with the network's dtype.
+
+        Use it as `conv(features, kernel, stride, padding, name=...)(x)`.
+
+        Args:
+          **options: defaults for `jaxcnn.layers.conv`.
+        """
         return functools.partial(conv, dtype=self.dtype, **options)
 
     def norm(self, train: bool) -> Callable[..., nn.Module]:
-        """The network's BatchNorm: `norm(name=...)(x)`."""
+        """Returns a constructor of BatchNorm with the network's settings.
+
+        Use it as `norm(name=...)(x)`.
+
+        Args:
+          train: whether to normalize by the statistics of the batch.
+        """
         return functools.partial(BatchNorm, **self._norm_options(train))
 
     def norm_act(self, train: bool) -> Callable[..., nn.Module]:
-        """The network's BatchNorm and ReLU: `norm_act(name=...)(x)`.
+        """Returns a constructor of BatchNorm followed by ReLU.
 
-        `norm_act(name=...)(x, shortcut)` adds a shortcut between the two.
+        Use it as `norm_act(name=...)(x)`; `norm_act(name=...)(x, shortcut)` adds a shortcut between
+        BatchNorm and ReLU.
+
+        Args:
+          train: whether to normalize by the statistics of the batch.
         """
         return functools.partial(BatchNormAct, **self._norm_options(train))
 
@@ -127,29 +158,55 @@ class Network(nn.Module):
         }
 
     def rematerialize(self, block: type[nn.Module]) -> type[nn.Module]:
-        """The block's class, such that its activations are recomputed as `remat` says.
+        """Wraps a block's class so that the backward pass recomputes what `remat` selects.
 
-        Raises ValueError if `remat` is unknown.
+        Args:
+          block: module class of a block.
+
+        Returns:
+          The wrapped class, or `block` itself if `remat` is False.
+
+        Raises:
+          ValueError: `remat` has an unknown value.
         """
         if self.remat not in (False, True, "cheap"):
             raise ValueError(f"remat is {self.remat!r}; it must be False, True or 'cheap'")
         if not self.remat:
             return block
-        keep = jax.checkpoint_policies.save_only_these_names(_CONVOLVED)
+        keep = jax.checkpoint_policies.save_only_these_names(_CONV_OUTPUT)
         return nn.remat(block, policy=keep if self.remat == "cheap" else None)
 
     def endpoint(self, name: str, value: Array) -> Array:
-        """Names an activation for `jaxcnn.endpoints`; costs nothing unless someone asks for it."""
+        """Records an activation under a name for `jaxcnn.endpoints`.
+
+        Nothing is stored unless the caller requests the endpoints.
+
+        Args:
+          name: of the endpoint, such as "stage1".
+          value: the activation.
+
+        Returns:
+          `value`, unchanged.
+        """
         if not self.is_initializing():  # variables are parameters and statistics, nothing else
             self.sow("endpoints", name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)
         return value
 
     def wants_endpoints(self) -> bool:
-        """True where auxiliary heads have to be computed: at initialization and on request."""
+        """Returns whether auxiliary heads must be computed: at initialization and on request."""
         return self.is_initializing() or self.is_mutable_collection("endpoints")
 
-    def logits(self, features: Array, name: str = "fc", **dense_options) -> Array:
-        """Names the features `pre_logits` and classifies them: [N, C] to f32[N, num_classes]."""
+    def logits(self, features: Array, name: str = "fc", **dense_options: Any) -> Array:
+        """Applies the classifier and records its input as the endpoint `pre_logits`.
+
+        Args:
+          features: f[N,C].
+          name: of the dense layer.
+          **dense_options: for `flax.linen.Dense`.
+
+        Returns:
+          Logits f32[N,num_classes], or the features f32[N,C] if `num_classes` is 0.
+        """
         features = self.endpoint("pre_logits", features)
         if self.num_classes:
             features = nn.Dense(self.num_classes, dtype=self.dtype, name=name, **dense_options)(
@@ -159,17 +216,21 @@ class Network(nn.Module):
 
 
 def _named_conv(*arguments: Any, **options: Any) -> Array:
-    """A convolution whose result `remat="cheap"` knows by name, whatever its implementation."""
-    return checkpoint_name(conv_general_dilated(*arguments, **options), _CONVOLVED)
+    """A convolution whose output is named for `remat="cheap"`."""
+    return checkpoint_name(conv_general_dilated(*arguments, **options), _CONV_OUTPUT)
 
 
 def without_axis(network: nn.Module) -> nn.Module:
-    """The network outside of the mesh: without its `axis_name`, where it has one."""
+    """Returns the network with `axis_name=None`, for use outside a mesh.
+
+    Args:
+      network: any module; one without the field `axis_name` is returned unchanged.
+    """
     return network.clone(axis_name=None) if hasattr(network, "axis_name") else network
 
 
 def as_output(x: Array) -> Array:
-    """Logits and features leave a network in float32 at least."""
+    """Casts logits or features to float32, or to float64 if they are float64."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -183,12 +244,24 @@ def conv(
     bias: bool = False,
     dtype: Any = jnp.float32,
     kernel_init: nn.initializers.Initializer = he_fan_out,
-    **options,
+    **options: Any,
 ) -> nn.Conv:
-    """A Linen convolution with explicit padding. Kernel f32[kh, kw, in/groups, features].
+    """Creates a Linen convolution with explicit padding, f[N,H,W,C] to f[N,h,w,features].
 
-    `padding` is one number for all sides, (height, width) for both sides of each, or
-    ((top, bottom), (left, right)). "SAME" is never used: with a stride it pads unevenly.
+    The kernel is f32[kh,kw,C/groups,features].
+
+    Args:
+      features: number of output channels.
+      kernel: size of the window in pixels, one number or (height, width).
+      stride: one number or (vertical, horizontal).
+      padding: rows and columns of zeros: one number for all sides, (height, width) for both sides
+        of each axis, or ((top, bottom), (left, right)). "SAME" is not supported, because it pads
+        unevenly with a stride.
+      groups: number of groups of channels that are convolved separately.
+      bias: whether to add a bias f32[features].
+      dtype: type of the computation.
+      kernel_init: initializer of the kernel.
+      **options: further fields of `flax.linen.Conv`, such as `name`.
     """
     return nn.Conv(
         features,
@@ -205,12 +278,14 @@ def conv(
 
 
 class ConvBNAct(nn.Module):
-    """Convolution, BatchNorm, ReLU: modules `conv` and `bn`. f[N,H,W,C] to f[N,h,w,features].
+    """Convolution, BatchNorm and ReLU, f[N,H,W,C] to f[N,h,w,features].
+
+    The submodules are `conv` and `bn`.
 
     Attributes:
       features, kernel, stride, padding, groups: as in `conv`.
-      conv: makes the convolution: `conv(features, kernel, stride, padding, groups=..., name=...)`.
-      norm_act: makes BatchNorm with ReLU: `norm_act(name=...)`; None for a ReLU alone.
+      conv: creates the convolution, called as `jaxcnn.layers.conv` is.
+      norm_act: creates BatchNorm with ReLU: `norm_act(name=...)`; None for ReLU without BatchNorm.
     """
 
     features: int
@@ -230,9 +305,15 @@ class ConvBNAct(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation (Hu et al. 2018, section 3): scales each channel by a learned gate.
+    """Squeeze-and-excitation (Hu et al. 2018, section 3), f[N,H,W,C] to f[N,H,W,C].
 
-    Global average, dense C // reduction, ReLU, dense C, sigmoid, product.
+    Scales each channel by a learned gate: global average pooling, dense layer of C // reduction
+    units, ReLU, dense layer of C units, sigmoid, product with the input.
+
+    Attributes:
+      reduction: factor by which the first dense layer narrows the channels.
+      bias: whether the dense layers have biases.
+      dtype: type of the computation.
     """
 
     reduction: int = 16

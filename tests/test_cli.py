@@ -175,7 +175,7 @@ def test_list_filters_by_id_alias_and_family(capsys):
     assert "no network matches 'vgg17'; did you mean" in error(capsys, "list", "vgg17")
     assert "in family 'lenet'" in error(capsys, "list", "vgg16", "--family", "lenet")
     assert "did you mean 'vgg'" in error(capsys, "list", "--family", "vggs")
-    assert "known are lenet, alexnet" in error(capsys, "list", "--family", "transformer")
+    assert "it must be one of lenet, alexnet" in error(capsys, "list", "--family", "transformer")
 
 
 @pytest.mark.parametrize("sort, field", networks._SORT_FIELDS.items())

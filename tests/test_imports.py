@@ -10,8 +10,8 @@ ORDER = (
     *("ops", "layers", "models", "data", "metrics", "weights"),
     *("training", "evaluation", "analysis", "studies", "cli"),
 )
-# Below all of them; between them, `_checks`, `_files` and `_objects` are lowest.
-BELOW = ("_checks", "_files", "_objects", "configs", "runtime", "reporting")
+# Below all of them; between them, the files with an underscore are lowest.
+BELOW = ("_checks", "_files", "_lazy", "_objects", "configs", "runtime", "reporting")
 # Imports inside functions that go up or close a cycle.
 KNOWN: set[tuple[str, str]] = set()
 

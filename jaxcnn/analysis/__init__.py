@@ -1,0 +1,61 @@
+"""Analysis: costs and receptive fields of networks, explanations of predictions, benchmarks.
+
+`summarize` lists what each layer costs, `receptive_fields` what each stage sees, `grad_cam` and
+`backward_view` what in an image a prediction is based on, `measure_signals` how signals pass
+through a network, and `first_samples` what a run trains on. The modules hold the functions of the
+commands of the same names: `bench`, `complexity` (`jaxcnn compare`), `history`, `networks` (`jaxcnn
+list`), `selfcheck` and `signals`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaxcnn._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from jaxcnn.analysis import bench, complexity, explain, history, networks, selfcheck, signals
+    from jaxcnn.analysis.explain import backward_view, grad_cam
+    from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
+    from jaxcnn.analysis.samples import first_samples
+    from jaxcnn.analysis.signals import Signal, measure_signals
+    from jaxcnn.analysis.summary import Summary, summarize
+
+__all__ = [
+    "ReceptiveField",
+    "Signal",
+    "Summary",
+    "backward_view",
+    "bench",
+    "complexity",
+    "explain",
+    "first_samples",
+    "grad_cam",
+    "history",
+    "measure_signals",
+    "networks",
+    "receptive_fields",
+    "selfcheck",
+    "signals",
+    "summarize",
+]
+
+_MODULES = (
+    *("bench", "complexity", "explain", "history"),
+    *("networks", "selfcheck", "signals"),
+)
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        **{name: name for name in _MODULES},
+        "ReceptiveField": "receptive_field",
+        "receptive_fields": "receptive_field",
+        "Signal": "signals",
+        "measure_signals": "signals",
+        "Summary": "summary",
+        "summarize": "summary",
+        "backward_view": "explain",
+        "grad_cam": "explain",
+        "first_samples": "samples",
+    },
+)

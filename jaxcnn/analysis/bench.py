@@ -1,10 +1,10 @@
-"""What a network's step costs on this machine, against what the machine can do.
+"""Measures the training or inference step of a network against the peak rates of the machine.
 
-A step's time is set beside two measured limits: the rate of a large matrix product in the step's
-type, and the rate at which the memory is read and written. FLOPs are XLA's count of the program as
-it was traced (two for a multiply-add, elementwise operations included, no zeros that a formulation
-for one platform multiplies by), bytes its count of what the compiled program's operations read and
-write, so that what a cache serves is counted too.
+The time of a step is compared with two measured limits: the rate of a large matrix product in the
+step's type, and the memory bandwidth. FLOPs are XLA's count for the traced program: two per
+multiply-add, including elementwise operations but not the zeros that a platform-specific
+implementation multiplies by. Bytes are XLA's count of what the operations of the compiled program
+read and write, including accesses that are served by caches.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -31,14 +31,20 @@ from jaxcnn.training.step import make_train_step
 
 DTYPES = ("float32", "bfloat16", "float16")
 _BLOCKS = 7
-# Side of the matrices and length of the vector that the machine is measured with.
+# Side of the matrices and length of the vector in the measurement of the machine.
 _SIZES = {"cpu": (2048, 2**26)}
 _LARGE = (8192, 2**28)
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What one device can do, measured: `flops_per_s` by type, `bytes_per_s` read and written."""
+    """Measured peak rates of a device.
+
+    Attributes:
+      device: kind of the device.
+      flops_per_s: {type: rate of a large matrix product, in FLOP/s}.
+      bytes_per_s: memory bandwidth, reads and writes together.
+    """
 
     device: str
     flops_per_s: dict[str, float]
@@ -47,11 +53,26 @@ class Machine:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """One network's step on one device.
+    """Measurements of a network's step on one device.
 
-    Times are in seconds. `step_seconds` is the median of the blocks' means, `step_least` and
-    `step_most` the fastest and the slowest block. `memory_bytes` is what the compiled program
-    takes: arguments, results and temporaries; None where the backend does not say.
+    The step is timed in several blocks of calls.
+
+    Attributes:
+      model: id of the network.
+      mode: "train" or "infer".
+      batch: number of images.
+      dtype: type of the computation.
+      image_size: height and width in pixels.
+      compile_seconds: time to lower and compile the step.
+      step_seconds: median of the blocks' mean step times.
+      step_least, step_most: mean step times of the fastest and the slowest block, in seconds.
+      images_per_s: throughput.
+      flops: FLOPs of a step.
+      bytes: bytes that a step reads and writes; None if the backend does not report them.
+      memory_bytes: memory of the compiled program (arguments, results and temporaries); None if the
+        backend does not report it.
+      peak_share: fraction of the machine's rate of matrix products.
+      bandwidth_share: fraction of the machine's memory bandwidth; None if `bytes` is unknown.
     """
 
     model: str
@@ -81,24 +102,28 @@ def bench(
     seconds: float = 3.0,
     machine: Machine | None = None,
 ) -> Iterator[Bench]:
-    """Measures each network's training step, or its inference, on the first device.
+    """Measures the training step or the inference of networks on the first device.
 
     The training step is that of `jaxcnn train` with SGD and momentum, on a batch that is already on
-    the device. One network after another; use `benchmarks/` for ratios, which need turns.
+    the device. The networks are measured one after another; for ratios, which need alternating
+    measurements, use the scripts in `benchmarks/`.
 
     Args:
       models: ids or aliases.
-      train: the training step; False for logits of a batch.
-      batch: images of a step; by default 128 for images of up to 64 pixels, else 8 on a CPU and 64
-        elsewhere.
-      dtype: "float32", "bfloat16" or "float16": of the computation.
-      image_size: height and width; by default the network's own.
-      seconds: about how long each network is measured.
-      machine: as `measure_machine` gives it; measured if None.
+      train: measure the training step; False to measure the computation of logits.
+      batch: number of images per step; by default 128 for images of up to 64 pixels, else 8 on a
+        CPU and 64 on other devices.
+      dtype: type of the computation, "float32", "bfloat16" or "float16".
+      image_size: height and width in pixels; by default the network's own.
+      seconds: approximate duration of the measurement of each network.
+      machine: result of `measure_machine`; None to measure it.
+
+    Returns:
+      An iterator over the measurements of each network.
 
     Raises:
-      ValueError: at once, for an unknown network, a type that is none of the three, numbers below
-        1, or an image that is too small.
+      ValueError: a network or the type is unknown, a number is less than 1, or the images are too
+        small for a network. It is raised before anything is measured.
     """
     plans = [_plan(name, batch, dtype, image_size) for name in models]
     if not seconds > 0:
@@ -106,7 +131,13 @@ def bench(
     return _bench(plans, train, dtype, seconds, machine)
 
 
-def _bench(plans, train, dtype, seconds, machine) -> Iterator[Bench]:
+def _bench(
+    plans: Sequence[tuple[str, int, int]],
+    train: bool,
+    dtype: str,
+    seconds: float,
+    machine: Machine | None,
+) -> Iterator[Bench]:
     machine = machine or measure_machine((dtype,))
     for name, batch, size in plans:
         yield _measure(name, train, batch, dtype, size, seconds, machine)
@@ -121,7 +152,7 @@ def _plan(name: str, batch: int | None, dtype: str, size: int | None) -> tuple[s
         size = info.known_input_size()[0]
     elif size < 1:
         raise ValueError(f"image size is {size}; it must be at least 1")
-    else:  # the network says what it does not take
+    else:  # raises if the network does not accept the size
         abstract_variables(create_model(info.name), (1, size, size, info.known_input_size()[-1]))
     if batch is None:
         batch = 128 if size <= 64 else 8 if jax.default_backend() == "cpu" else 64
@@ -130,7 +161,15 @@ def _plan(name: str, batch: int | None, dtype: str, size: int | None) -> tuple[s
     return info.name, batch, size
 
 
-def _measure(name, train, batch, dtype, size, seconds, machine) -> Bench:
+def _measure(
+    name: str,
+    train: bool,
+    batch: int,
+    dtype: str,
+    size: int,
+    seconds: float,
+    machine: Machine,
+) -> Bench:
     call, arguments = make_step(name, train=train, batch=batch, dtype=dtype, image_size=size)
     began = time.perf_counter()
     traced = call.trace(*arguments)
@@ -139,7 +178,7 @@ def _measure(name, train, batch, dtype, size, seconds, machine) -> Bench:
     blocks = step_times(compiled, arguments, seconds, keeps_state=train)
     step = statistics.median(blocks)
     counted = _costs(compiled)
-    with ops.use("reference"):  # without the zeros that an implementation multiplies by
+    with ops.use("reference"):  # without the zeros that other implementations multiply by
         plain = call.lower(*arguments)
     flops = (_costs(plain) or counted)["flops"]
     moved = counted.get("bytes accessed")
@@ -173,10 +212,20 @@ def make_step(
     metrics: bool = True,
     make_state: Callable[..., TrainState] = create_state,
 ) -> tuple[Any, tuple[Any, ...]]:
-    """The step, to be lowered, and its arguments: (state, batch, key), or (variables, images).
+    """Creates a jitted training or inference step of a network, and arguments for it.
 
-    `model` takes the place of the network as `name` alone makes it, `make_state` that of
-    `create_state`. Without `metrics` a training step gives the loss only.
+    Args:
+      name: id or alias of the network.
+      train: create a training step; False for the computation of logits.
+      batch: number of images.
+      dtype: type of the computation.
+      image_size: height and width in pixels.
+      model: the network; by default created from `name`.
+      metrics: let the training step return all metrics, or only the loss.
+      make_state: function to use in place of `create_state`.
+
+    Returns:
+      The step and its arguments: (state, batch, key), or (variables, images) for inference.
     """
     model = create_model(name, dtype=jnp.dtype(dtype)) if model is None else model
     info = model_info(name)
@@ -196,10 +245,10 @@ def make_step(
     return compilation.jit(functools.partial(model.apply, train=False)), (variables, images)
 
 
-def _loss_only(step: Callable) -> Callable:
-    """The compiler leaves out whatever the other metrics alone need."""
+def _loss_only(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The step without the other metrics, so that the compiler removes their computation."""
 
-    def loss_only(state, batch, key):
+    def loss_only(state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
         state, metrics = step(state, batch, key)
         return state, metrics["loss"]
 
@@ -207,11 +256,19 @@ def _loss_only(step: Callable) -> Callable:
 
 
 def step_times(
-    call: Callable, arguments: tuple[Any, ...], seconds: float, *, keeps_state: bool
+    call: Callable[..., Any], arguments: tuple[Any, ...], seconds: float, *, keeps_state: bool
 ) -> list[float]:
-    """Mean seconds of a call in each of some blocks, after two calls that warm up.
+    """Times a function in several blocks of calls, after two warm-up calls.
 
-    With `keeps_state` the first argument is donated, and the first result takes its place.
+    Args:
+      call: the function.
+      arguments: its arguments.
+      seconds: approximate duration of all blocks together.
+      keeps_state: the first argument is donated, and each call receives the first result of the
+        previous one in its place.
+
+    Returns:
+      Mean seconds per call of each block.
     """
     first, rest = arguments[0], arguments[1:]
 
@@ -231,7 +288,14 @@ def step_times(
 
 
 def measure_machine(dtypes: Iterable[str], *, seconds: float = 1.0) -> Machine:
-    """The first device's rates: of a square matrix product, and of `2 * x` on a large array."""
+    """Measures the peak rates of the first device.
+
+    The rates are those of a product of square matrices, and of `2 * x` on a large array.
+
+    Args:
+      dtypes: types in which to measure the matrix product.
+      seconds: approximate duration of each measurement.
+    """
     size, length = _SIZES.get(jax.default_backend(), _LARGE)
     rates = {}
     for dtype in dtypes:
@@ -244,13 +308,18 @@ def measure_machine(dtypes: Iterable[str], *, seconds: float = 1.0) -> Machine:
 
 
 def _costs(stage: Any) -> dict[str, float]:
-    """XLA's counts, {} where it does not give any."""
-    found = stage.cost_analysis()
-    return (found[0] if isinstance(found, list) else found) or {}
+    """XLA's cost analysis, {} if there is none."""
+    costs = stage.cost_analysis()
+    return (costs[0] if isinstance(costs, list) else costs) or {}
 
 
 def to_text(machine: Machine, rows: Iterable[Bench]) -> str:
-    """The table that `jaxcnn bench` prints."""
+    """Formats the measurements as the table that `jaxcnn bench` prints.
+
+    Args:
+      machine: peak rates of the device.
+      rows: measurements of networks.
+    """
     peaks = ", ".join(f"{r / 1e9:,.0f} GFLOP/s in {d}" for d, r in machine.flops_per_s.items())
     head = f"{machine.device}: matrix product {peaks}; memory {machine.bytes_per_s / 1e9:,.0f} GB/s"
     header = ["network", "step", "batch", "type", "size", "compile s", "step ms", "spread ms",

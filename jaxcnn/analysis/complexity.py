@@ -1,7 +1,7 @@
-"""Accuracy against multiply-adds and parameters, of many networks in one chart.
+"""Charts accuracy against multiply-adds and parameters of many networks.
 
-The chart is that of Canziani, Paszke and Culurciello 2016, "An analysis of deep neural network
-models for practical applications", figure 2, from the published figures of the registry.
+The chart follows Canziani, Paszke and Culurciello 2016, "An analysis of deep neural network models
+for practical applications", figure 2, and uses the published figures of the registry.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxcnn.analysis.facts import Facts
 from jaxcnn.analysis.networks import select
@@ -22,23 +22,25 @@ if TYPE_CHECKING:
     from jaxcnn.analysis.bench import Bench
 
 _PARAMS_SHOWN = (5e6, 25e6, 75e6, 150e6)
-# Neighbours in the list differ; the last ones are for networks that crowd less.
-_COLOURS = (
+# Adjacent colors are easy to tell apart. The last ones are for families that overlap less.
+_COLORS = (
     *(f"tab:{c}" for c in ("blue", "orange", "green", "red", "purple", "brown", "pink")),
-    *("olive", "tab:cyan", "black", "gold", "navy", "teal", "crimson", "grey"),
+    *("olive", "tab:cyan", "black", "gold", "navy", "teal", "crimson", "gray"),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One network in the chart.
+    """A network in the chart.
 
     Attributes:
-      name, family: id, and the family that gives the colour.
-      params, macs: counts, for one image of the native size.
-      top1_accuracy: published, in percent.
-      protocol, source: of the accuracy.
-      one_crop: it is that of a single crop of the native size, as the multiply-adds are.
+      name: id of the network.
+      family: which determines the color.
+      params: number of parameters.
+      macs: multiply-adds for one image of the network's own input size.
+      top1_accuracy: published accuracy in percent.
+      protocol, source: how the accuracy was measured, and where it was published.
+      one_crop: the accuracy is for a single crop of the input size, as the multiply-adds are.
     """
 
     name: str
@@ -52,28 +54,29 @@ class Point:
 
 
 def points(patterns: Sequence[str] = ("*",), dataset: str = "imagenet") -> list[Point]:
-    """The networks that a top-1 error is published for, by family and age.
+    """Selects networks with a published top-1 error, ordered by family and age.
 
-    Of several published errors that of one crop is taken, which the multiply-adds are for.
+    If several errors are published, that of a single crop is preferred, since the multiply-adds are
+    for one.
 
     Args:
       patterns: shell patterns of ids or aliases.
       dataset: "imagenet", "cifar10" or "mnist".
 
     Raises:
-      ValueError: a pattern matches no network, or there is nothing to draw.
+      ValueError: a pattern matches no network, or no error is published for any of them.
 
       >>> [point] = points(["vgg16"])
       >>> point.top1_accuracy, point.protocol
       (71.592, 'val, single centre crop 224, shorter side 256')
     """
     chosen = {info.name: info for pattern in patterns for info in select(pattern)}
-    found = [_point(info) for info in chosen.values() if info.dataset == dataset]
-    known = [point for point in found if point is not None]
+    candidates = [_point(info) for info in chosen.values() if info.dataset == dataset]
+    known = [point for point in candidates if point is not None]
     if not known:
         raise ValueError(
             f"no top-1 error on {dataset} is published for {', '.join(patterns)}; `jaxcnn list` "
-            "shows what is"
+            "shows the published errors"
         )
     return known
 
@@ -84,7 +87,7 @@ def _point(info: Facts) -> Point | None:
     if not results:
         return None
     alike = [r for r in results if _is_one_crop(r["protocol"], info)]
-    best: Mapping = (alike or results)[0]
+    best: Mapping[str, Any] = (alike or results)[0]
     accuracy = round(100 - best["top1_error"], 3)
     counts = (info.params or 0, info.macs or 0)
     return Point(
@@ -93,7 +96,7 @@ def _point(info: Facts) -> Point | None:
 
 
 def _is_one_crop(protocol: str, info: Facts) -> bool:
-    """A single crop or view of the size that the multiply-adds are for."""
+    """Whether a protocol is a single crop or view of the size that the multiply-adds are for."""
     if info.dataset != "imagenet":
         return "distortions" not in protocol or "no distortions" in protocol
     single = "single crop" in protocol or "single centre crop" in protocol
@@ -102,13 +105,18 @@ def _is_one_crop(protocol: str, info: Facts) -> bool:
     )
 
 
-def to_text(found: Sequence[Point], measured: Iterable[Bench] = ()) -> str:
-    """Aligned table; what was measured stands below."""
+def to_text(networks: Sequence[Point], measured: Iterable[Bench] = ()) -> str:
+    """Formats the networks as an aligned table, followed by a table of measurements.
+
+    Args:
+      networks: the networks.
+      measured: measurements on this machine, see `jaxcnn.analysis.bench`.
+    """
     header = ["network", "top-1 %", "G multiply-adds", "M parameters", "protocol"]
     rows = [
         [p.name, f"{p.top1_accuracy:.2f}", f"{p.macs / 1e9:.3f}", f"{p.params / 1e6:.2f}",
          p.protocol]
-        for p in found
+        for p in networks
     ]  # fmt: skip
     protocols = [row.pop() for row in rows]
     text = text_table(header[:-1], rows)
@@ -127,16 +135,21 @@ def to_text(found: Sequence[Point], measured: Iterable[Bench] = ()) -> str:
     return "\n".join([*lines, "", text_table(header, table)])
 
 
-def to_csv(found: Sequence[Point], measured: Iterable[Bench] = ()) -> str:
-    """A row for each network; the measured columns are empty where nothing was measured."""
+def to_csv(networks: Sequence[Point], measured: Iterable[Bench] = ()) -> str:
+    """Formats the networks as CSV, one row each.
+
+    Args:
+      networks: the networks.
+      measured: measurements on this machine; their columns are empty for other networks.
+    """
     by_name = {b.model: b for b in measured}
     fields = [f.name for f in dataclasses.fields(Point)]
     extra = ["image_size", "batch", "dtype", "step_seconds", "images_per_s", "memory_bytes"]
-    names = [p.name for p in found]
+    names = [p.name for p in networks]
     stream = io.StringIO()
     table = csv.DictWriter(stream, ["name", *fields[1:], *extra], lineterminator="\n")
     table.writeheader()
-    rows = {p.name: dataclasses.asdict(p) for p in found}
+    rows = {p.name: dataclasses.asdict(p) for p in networks}
     for name in [*names, *(n for n in by_name if n not in rows)]:
         bench = by_name.get(name)
         figures = {f: getattr(bench, f) for f in extra} if bench else {}
@@ -144,27 +157,31 @@ def to_csv(found: Sequence[Point], measured: Iterable[Bench] = ()) -> str:
     return stream.getvalue()
 
 
-def draw(found: Sequence[Point], path: str | Path) -> None:
-    """Draws the chart: a bubble's area is the number of parameters.
+def draw(networks: Sequence[Point], path: str | Path) -> None:
+    """Draws the chart; the area of a bubble is proportional to the number of parameters.
 
-    A hollow bubble's accuracy is of several crops or of dense evaluation, for which the network
-    computes more than the multiply-adds that it is drawn at.
+    A hollow bubble marks an accuracy from several crops or dense evaluation, which takes more
+    multiply-adds than the chart shows.
+
+    Args:
+      networks: the networks.
+      path: of the figure, .png, .svg or .pdf.
     """
     figure = make_figure(13, 9)
     axes = figure.subplots()
     axes.set_xscale("log")
-    largest = max(p.params for p in found)
-    families = list(dict.fromkeys(p.family for p in found))
-    colours = {family: _COLOURS[i % len(_COLOURS)] for i, family in enumerate(families)}
+    largest = max(p.params for p in networks)
+    families = list(dict.fromkeys(p.family for p in networks))
+    colors = {family: _COLORS[i % len(_COLORS)] for i, family in enumerate(families)}
     marks = []
-    for point in sorted(found, key=lambda p: -p.params):
-        colour = colours[point.family]
+    for point in sorted(networks, key=lambda p: -p.params):
+        color = colors[point.family]
         axes.scatter(
             point.macs / 1e9,
             point.top1_accuracy,
             s=_area(point.params, largest),
-            facecolor=(colour if point.one_crop else "none"),
-            edgecolor=colour,
+            facecolor=(color if point.one_crop else "none"),
+            edgecolor=color,
             alpha=0.55,
             linewidth=1.2,
         )
@@ -175,11 +192,11 @@ def draw(found: Sequence[Point], path: str | Path) -> None:
     axes.grid(alpha=0.25, which="both")
     axes.margins(0.09)
     families_key = axes.legend(
-        [axes.scatter([], [], color=colours[f], s=50) for f in families],
+        [axes.scatter([], [], color=colors[f], s=50) for f in families],
         families,
         loc="lower right",
         fontsize=8,
-        title="hollow: several crops" if any(not p.one_crop for p in found) else None,
+        title="hollow: several crops" if any(not p.one_crop for p in networks) else None,
         title_fontsize=8,
     )
     axes.add_artist(families_key)
@@ -199,7 +216,12 @@ def draw(found: Sequence[Point], path: str | Path) -> None:
 
 
 def draw_measured(measured: Sequence[Bench], path: str | Path) -> None:
-    """Draws inference time, memory and images/s of each network, as measured here."""
+    """Draws the measured inference time, memory and throughput of each network.
+
+    Args:
+      measured: see `jaxcnn.analysis.bench`.
+      path: of the figure, .png, .svg or .pdf.
+    """
     figure = make_figure(12, 1.2 + 0.45 * len(measured))
     names = [f"{b.model}\n{b.image_size} px, batch {b.batch}" for b in measured]
     panels = [
@@ -219,7 +241,7 @@ def draw_measured(measured: Sequence[Bench], path: str | Path) -> None:
 
 
 def _area(params: float, largest: float) -> float:
-    """In square points, as `scatter` takes it."""
+    """Area of a bubble in square points."""
     return max(12.0, 1400 * params / largest)
 
 

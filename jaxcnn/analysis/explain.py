@@ -1,6 +1,6 @@
-"""What in an image a network answers to: Grad-CAM, deconvnet and guided views, strongest places.
+"""Explains predictions: Grad-CAM, deconvnet and guided backpropagation, strongest activations.
 
-All are pure functions of a network in evaluation, for any network with endpoints.
+The functions are pure and work on any network with endpoints, in evaluation mode.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import numpy as np
 
 from jaxcnn import ops
 from jaxcnn._checks import near
-from jaxcnn.analysis.receptive_field import INF, ReceptiveField
+from jaxcnn.analysis.receptive_field import ReceptiveField
 from jaxcnn.analysis.rewiring import RULES, evaluate
+from jaxcnn.analysis.spans import INF
 
 Array = jax.Array
 LOGITS = "logits"
 
 
-class _Opened(NamedTuple):
-    """A network traced for a batch; the jaxpr's outputs by name: the endpoints and "logits"."""
+class _TracedNetwork(NamedTuple):
+    """A network traced for a batch; its outputs are the endpoints and "logits", by name."""
 
     closed: Any
     outputs: tuple[str, ...]
@@ -42,21 +43,21 @@ class _Opened(NamedTuple):
         known = [n for n in self.outputs if dims in (None, len(self.shapes[n]))]
         if name not in known:
             raise ValueError(
-                f"endpoint {name!r} is none of this network's{near(name, known)}; there are "
+                f"the network has no endpoint {name!r}{near(name, known)}; its endpoints are "
                 f"{', '.join(known)}"
             )
 
 
-def _open(model: nn.Module, variables: Mapping[str, Any], images: Array) -> _Opened:
+def _trace(model: nn.Module, variables: Mapping[str, Any], images: Array) -> _TracedNetwork:
     def run(variables: Any, images: Any) -> dict[str, Any]:
         logits, state = model.apply(variables, images, train=False, mutable=["endpoints"])
         return {LOGITS: logits, **state["endpoints"]}
 
     variables = {name: held for name, held in variables.items() if name != "endpoints"}
     with ops.use("reference"):  # plain operations only, each ReLU by itself
-        closed, made = jax.make_jaxpr(run, return_shape=True)(variables, images)
-    shapes = {name: made[name].shape for name in sorted(made)}
-    return _Opened(closed, tuple(shapes), shapes, jax.tree.leaves(variables))
+        closed, outputs = jax.make_jaxpr(run, return_shape=True)(variables, images)
+    shapes = {name: outputs[name].shape for name in sorted(outputs)}
+    return _TracedNetwork(closed, tuple(shapes), shapes, jax.tree.leaves(variables))
 
 
 def grad_cam(
@@ -66,31 +67,32 @@ def grad_cam(
     endpoint: str,
     classes: Array | Sequence[int],
 ) -> Array:
-    """Where the evidence for a class lies (Selvaraju et al. 2017, equations 1 and 2).
+    """Computes Grad-CAM maps (Selvaraju et al. 2017, equations 1 and 2).
 
-    The feature maps are summed, each weighted with the mean gradient of the class's logit with
-    respect to it; what speaks against the class is cut off.
+    A map is the sum of the feature maps, each weighted by the mean gradient of the class's logit
+    with respect to it, and clipped at 0.
 
     Args:
-      model, variables: the network.
+      model: the network.
+      variables: its variables.
       images: f32[N,H,W,C].
       endpoint: name of feature maps f32[N,h,w,K], such as "stage4".
-      classes: i32[N], the class of each image.
+      classes: i32[N], the class to explain for each image.
 
     Returns:
       f32[N,h,w], at least 0.
 
     Raises:
-      ValueError: there are no feature maps of that name.
+      ValueError: the network has no feature maps of that name.
     """
-    network = _open(model, variables, images)
+    network = _trace(model, variables, images)
     network.check(endpoint, 4)
     place = network.var(endpoint)
     classes = jnp.asarray(classes)
 
     def score(added: Array) -> tuple[Array, Array]:
-        found = network.run(images, added={place: added})
-        return jnp.take_along_axis(found[LOGITS], classes[:, None], 1).sum(), found[endpoint]
+        outputs = network.run(images, added={place: added})
+        return jnp.take_along_axis(outputs[LOGITS], classes[:, None], 1).sum(), outputs[endpoint]
 
     nothing = jnp.zeros(network.shapes[endpoint], place.aval.dtype)
     gradient, maps = jax.grad(score, has_aux=True)(nothing)
@@ -105,17 +107,19 @@ def backward_view(
     seeds: Mapping[str, Array],
     rule: str = "guided",
 ) -> Array:
-    """Carries a signal from outputs of the network back to the pixels.
+    """Propagates a signal from activations of the network back to the pixels.
 
-    Max pools pass it to where the maximum was, convolutions by the transposed kernels. At a ReLU
-    "deconvnet" passes what is positive of the signal (Zeiler & Fergus 2013), "gradient" what
-    belongs to positive activations, "guided" what is both (Springenberg et al. 2014).
+    Max pooling passes the signal to the position of the maximum, and a convolution applies its
+    transposed kernel. A ReLU passes the positive part of the signal ("deconvnet", Zeiler & Fergus
+    2013), the signal at positive activations ("gradient"), or the positive part at positive
+    activations ("guided", Springenberg et al. 2014).
 
     Args:
-      model, variables: the network.
+      model: the network.
+      variables: its variables.
       images: f32[N,H,W,C].
-      seeds: {endpoint or "logits": signal in its shape}: one at a unit and else zero asks what
-        that unit sees.
+      seeds: {endpoint or "logits": signal with the shape of the activation}. A signal that is 1 at
+        one unit and 0 elsewhere shows what that unit responds to.
       rule: "gradient", "deconvnet" or "guided".
 
     Returns:
@@ -126,19 +130,26 @@ def backward_view(
     """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; it must be one of {', '.join(RULES)}")
-    network = _open(model, variables, images)
+    network = _trace(model, variables, images)
     for name in seeds:
         network.check(name)
 
     def signal(images: Array) -> Array:
-        found = network.run(images, relu=RULES[rule])
-        return sum((jnp.vdot(found[name], seed) for name, seed in seeds.items()), jnp.zeros(()))
+        outputs = network.run(images, relu=RULES[rule])
+        return sum((jnp.vdot(outputs[name], seed) for name, seed in seeds.items()), jnp.zeros(()))
 
     return jax.grad(signal)(images)
 
 
 def peaks(maps: Array) -> tuple[Array, Array, Array]:
-    """The strongest place of each channel: f32[N,h,w,K] to (value, row, column), each [N,K]."""
+    """Finds the strongest activation of each channel.
+
+    Args:
+      maps: f32[N,h,w,K].
+
+    Returns:
+      (value, row, column), each [N,K].
+    """
     n, _, w, k = maps.shape
     flat = maps.reshape(n, -1, k)
     where = jnp.argmax(flat, 1)
@@ -146,11 +157,15 @@ def peaks(maps: Array) -> tuple[Array, Array, Array]:
 
 
 def strongest(values: np.ndarray, channels: int, images: int) -> list[tuple[int, list[int]]]:
-    """[(channel, [image, ...])]: the channels with the highest peak, and for each its best images.
+    """Selects the channels with the strongest activations, and the images that cause them.
 
     Args:
-      values: f32[N,K], the peak of each channel in each image.
-      channels, images: how many at most.
+      values: f32[N,K], the strongest activation of each channel in each image.
+      channels: maximum number of channels.
+      images: maximum number of images per channel.
+
+    Returns:
+      [(channel, [image, ...])], strongest first.
     """
     chosen = np.argsort(-values.max(0), kind="stable")[:channels]
     order = np.argsort(-values, 0, kind="stable")[:images]
@@ -160,15 +175,22 @@ def strongest(values: np.ndarray, channels: int, images: int) -> list[tuple[int,
 def patch_box(
     seen: ReceptiveField, row: int, column: int, size: Sequence[int]
 ) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of the pixels that a unit sees, within an image (height, width).
+    """Computes the pixels that a unit of a feature map sees.
 
-    Bottom and right are the first ones outside, as in a slice.
+    Args:
+      seen: receptive field of the feature map.
+      row: of the unit.
+      column: of the unit.
+      size: (height, width) of the image.
+
+    Returns:
+      (top, bottom, left, right) within the image; bottom and right are exclusive, as in a slice.
     """
     bounds: list[int] = []
     for axis, index in enumerate((row, column)):
         first, last = 0, size[axis] - 1
         if seen.size[axis] != INF:
-            middle = seen.centre[axis] + seen.stride[axis] * index
+            middle = seen.center[axis] + seen.stride[axis] * index
             half = (seen.size[axis] - 1) / 2
             first, last = max(first, round(middle - half)), min(last, round(middle + half))
         bounds += [first, last + 1]

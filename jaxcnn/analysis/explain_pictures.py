@@ -1,8 +1,8 @@
-"""The pictures of `jaxcnn predict --explain`: where a network looks, what its layers answer to."""
+"""Draws the figures of `jaxcnn predict --explain`: Grad-CAM, and the strongest activations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from PIL import Image
 from jaxcnn.analysis import explain
 from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
 from jaxcnn.data.preprocessing import Preprocessing
-from jaxcnn.evaluation.predict import Answer, preprocess, read_image
+from jaxcnn.evaluation.predict import Prediction, preprocess, read_image
 from jaxcnn.reporting.figures import make_figure
 
 _BATCH = 4
@@ -26,74 +26,82 @@ def explain_images(
     model: nn.Module,
     variables: Mapping[str, Any],
     paths: Sequence[str],
-    how: Preprocessing,
-    answers: Sequence[Answer],
+    preprocessing: Preprocessing,
+    predictions: Sequence[Prediction],
     folder: str | Path,
 ) -> Iterator[Path]:
-    """Writes the pictures and gives their paths as they are written.
+    """Writes figures that explain the predictions for image files.
 
-    For each image `NAME_gradcam.png`: Grad-CAM at the last feature maps and guided backpropagation,
-    both for its class. For each endpoint `patches_N_ENDPOINT.png`: the channels with the strongest
-    activations over all images, for each the patches that caused them, cut to the receptive field,
-    and beside them the deconvnet's view of the unit (Zeiler & Fergus 2013, figure 2).
+    `NAME_gradcam.png` shows for each image Grad-CAM at the last feature maps and guided
+    backpropagation, both for the predicted class. `patches_N_ENDPOINT.png` shows for each endpoint
+    the channels with the strongest activations over all images: the image patches that cause them,
+    cropped to the receptive field, and the deconvnet's view of each unit (Zeiler & Fergus 2013,
+    figure 2).
 
     Args:
-      model, variables: the network.
+      model: the network.
+      variables: its variables.
       paths: image files.
-      how: the preprocessing that the weights were made for.
-      answers: of each image: the class that is explained.
-      folder: is made if it is not there.
+      preprocessing: the preprocessing that the weights were trained for.
+      predictions: the prediction to explain for each image.
+      folder: of the figures; created if it does not exist.
+
+    Yields:
+      The path of each figure when it has been written.
     """
 
     def read(path: str) -> np.ndarray:
-        return preprocess(read_image(path, len(how.mean)), how)
+        return preprocess(read_image(path, len(preprocessing.mean)), preprocessing)
 
     def shown(image: np.ndarray) -> np.ndarray:
-        pixels = image * np.array(how.std) + np.array(how.mean)
+        pixels = image * np.array(preprocessing.std) + np.array(preprocessing.mean)
         return np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     fields = receptive_fields(model, read(paths[0]).shape)
-    look, project = _programs(model, tuple(fields))
+    look, project = _compile_programs(model, tuple(fields))
     names = _file_names(paths)
-    found: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in fields}
+    peaks: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in fields}
     for start in range(0, len(paths), _BATCH):
         chunk = list(range(start, min(start + _BATCH, len(paths))))
         images = _padded([read(paths[i]) for i in chunk], len(paths))
-        wanted = [*(answers[i].index for i in chunk), *[0] * (len(images) - len(chunk))]
+        wanted = [*(predictions[i].index for i in chunk), *[0] * (len(images) - len(chunk))]
         cams, views, places = jax.device_get(look(variables, images, np.array(wanted)))
         for name, peak in places.items():
-            found[name].append(tuple(part[: len(chunk)] for part in peak))
+            peaks[name].append(tuple(part[: len(chunk)] for part in peak))
         for j, i in enumerate(chunk):
             path = folder / f"{names[i]}_gradcam.png"
-            title = f"{Path(paths[i]).name}: {answers[i].name}, {answers[i].probability:.1%}"
+            best = predictions[i]
+            title = f"{Path(paths[i]).name}: {best.name}, {best.probability:.1%}"
             _draw_image(shown(images[j]), cams[j], views[j], title, path)
             yield path
     for number, (name, seen) in enumerate(fields.items(), 1):
-        values, rows, columns = (np.concatenate(part) for part in zip(*found[name]))
-        best = explain.strongest(values, _CHANNELS, _IMAGES)
-        units = [(i, rows[i, k], columns[i, k], k) for k, chosen in best for i in chosen]
+        values, rows, columns = (np.concatenate(part) for part in zip(*peaks[name]))
+        strongest = explain.strongest(values, _CHANNELS, _IMAGES)
+        units = [(i, rows[i, k], columns[i, k], k) for k, chosen in strongest for i in chosen]
         patches = list(_patches(variables, project, name, seen, units, paths, read, shown))
         path = folder / f"patches_{number}_{name}.png"
-        _draw_patches(name, seen, best, values, patches, path)
+        _draw_patches(name, seen, strongest, values, patches, path)
         yield path
 
 
-def _programs(model: nn.Module, endpoints: Sequence[str]) -> tuple[Any, Any]:
-    """One program that looks at a batch, and one that carries a unit of any endpoint back."""
+def _compile_programs(model: nn.Module, endpoints: Sequence[str]) -> tuple[Any, Any]:
+    """A function that analyzes a batch, and one that projects units of an endpoint to pixels."""
 
     @jax.jit
-    def look(variables, images, classes):
+    def look(variables: Any, images: Any, classes: Any) -> tuple[Any, Any, Any]:
         seed = jax.nn.one_hot(classes, model.num_classes)
         cam = explain.grad_cam(model, variables, images, endpoints[-1], classes)
         view = explain.backward_view(model, variables, images, {explain.LOGITS: seed})
         _, state = model.apply(variables, images, train=False, mutable=["endpoints"])
-        made = state["endpoints"]
-        return cam, view, {name: explain.peaks(made[name]) for name in endpoints}
+        activations = state["endpoints"]
+        return cam, view, {name: explain.peaks(activations[name]) for name in endpoints}
 
     @jax.jit
-    def project(variables, images, on, rows, columns, channels):
+    def project(
+        variables: Any, images: Any, on: Any, rows: Any, columns: Any, channels: Any
+    ) -> jax.Array:
         shapes = jax.eval_shape(
             lambda: model.apply(variables, images, train=False, mutable=["endpoints"])[1]
         )["endpoints"]
@@ -111,7 +119,16 @@ def _programs(model: nn.Module, endpoints: Sequence[str]) -> tuple[Any, Any]:
     )
 
 
-def _patches(variables, project, name, seen, units, paths, read, shown) -> Iterator[tuple]:
+def _patches(
+    variables: Mapping[str, Any],
+    project: Any,
+    name: str,
+    seen: ReceptiveField,
+    units: Sequence[tuple[int, int, int, int]],
+    paths: Sequence[str],
+    read: Callable[[str], np.ndarray],
+    shown: Callable[[np.ndarray], np.ndarray],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(patch u8[h,w,C], the deconvnet's view f32[h,w,C]) of units (image, row, column, channel)."""
     size = min(_BATCH, len(units))
     for start in range(0, len(units), size):
@@ -128,18 +145,20 @@ def _patches(variables, project, name, seen, units, paths, read, shown) -> Itera
 
 
 def _padded(images: Sequence[np.ndarray], total: int) -> np.ndarray:
-    """A batch of the one size that is compiled."""
+    """The images, padded to the batch size that is compiled."""
     size = min(_BATCH, total)
     return np.stack([*images, *[images[0]] * (size - len(images))])
 
 
 def _file_names(paths: Sequence[str]) -> list[str]:
-    """A name for each image: of its file, with a number where two are called the same."""
+    """The stem of each image's file name, with a number where it is not unique."""
     stems = [Path(path).stem for path in paths]
     return [s if stems.count(s) == 1 else f"{s}_{i}" for i, s in enumerate(stems)]
 
 
-def _draw_image(image, cam, view, title, path) -> None:
+def _draw_image(
+    image: np.ndarray, cam: np.ndarray, view: np.ndarray, title: str, path: Path
+) -> None:
     figure = make_figure(12, 4.4)
     figure.suptitle(title)
     high, wide = image.shape[:2]
@@ -151,9 +170,9 @@ def _draw_image(image, cam, view, title, path) -> None:
     for axes, text in zip(panels, ("image", "Grad-CAM", "guided", "guided Grad-CAM")):
         axes.set_axis_off()
         axes.set_title(text, fontsize=10)
-    grey = {"cmap": "gray", "vmin": 0, "vmax": 255}
-    panels[0].imshow(image.squeeze(), **grey)
-    panels[1].imshow(image.squeeze(), **grey)
+    gray: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255}
+    panels[0].imshow(image.squeeze(), **gray)
+    panels[1].imshow(image.squeeze(), **gray)
     panels[1].imshow(heat, cmap="jet", alpha=0.45, vmin=0, vmax=1)
     panels[2].imshow(_visible(view), cmap="gray", vmin=0, vmax=1)
     panels[3].imshow(_visible(view * heat[..., None]), cmap="gray", vmin=0, vmax=1)
@@ -171,8 +190,8 @@ def _draw_patches(
     per_channel = len(best[0][1])
     figure = make_figure(2.5 * per_channel + 1.2, 1.35 * len(best) + 0.9)
     figure.suptitle(
-        f"{name}: strongest activations, receptive field {seen}; left the pixels, right what the "
-        "deconvnet carries back",
+        f"{name}: strongest activations, receptive field {seen}; left: image patch, right: "
+        "deconvnet projection",
         fontsize=9, wrap=True,
     )  # fmt: skip
     grid = figure.subplots(len(best), 2 * per_channel, squeeze=False)
@@ -190,6 +209,6 @@ def _draw_patches(
 
 
 def _visible(view: np.ndarray) -> np.ndarray:
-    """A signed f32[h,w,C] in [0, 1], zero as grey."""
+    """A signed f32[h,w,C] scaled to [0, 1], with zero as gray."""
     reach = max(float(np.quantile(np.abs(view), 0.995)), 1e-12)
     return np.clip(view / reach / 2 + 0.5, 0, 1).squeeze()

@@ -1,8 +1,8 @@
-"""The published facts of the networks, read without JAX: for the commands that only print or draw.
+"""Published facts about the networks, read without JAX for commands that only print or draw.
 
-`jaxcnn.model_info` has the same facts from the networks themselves. What `published.json` lacks
-(families, years, aliases, normalization) is in `networks.json` beside this file, which
-`python -m jaxcnn.analysis.facts` brings up to date; a test compares the two.
+`jaxcnn.model_info` returns the same facts from the networks themselves. Those that
+`published.json` lacks (families, years, aliases, normalization) are in `networks.json` beside this
+file, which `python -m jaxcnn.analysis.facts` updates; a test compares the two.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from jaxcnn._checks import near
 
 _FILE = "networks.json"
-_OWN = ("family", "year", "min_size", "mean", "std", "aliases")
+_STORED_FIELDS = ("family", "year", "min_size", "mean", "std", "aliases")
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Facts of one network; the attributes are those of `jaxcnn.ModelInfo`."""
+    """Facts about a network; the attributes are those of `jaxcnn.ModelInfo`."""
 
     name: str
     family: str
@@ -49,7 +49,7 @@ class Facts:
 
 @functools.cache
 def published() -> dict[str, dict[str, Any]]:
-    """The figures of `published.json` by id, also those of entries that are no single network."""
+    """Returns the contents of `published.json` by id, including entries of ensembles."""
     path = importlib.resources.files("jaxcnn").joinpath("models/published.json")
     return json.loads(path.read_text("utf-8"))["variants"]
 
@@ -60,28 +60,37 @@ def _stored() -> dict[str, Any]:
 
 
 def families() -> list[str]:
-    """Names of the families, by age."""
+    """Returns the names of the families, by age."""
     return list(_stored()["papers"])
 
 
 @functools.cache
 def aliases() -> dict[str, str]:
-    """{alias: id}."""
+    """Returns the aliases of all networks as {alias: id}."""
     networks = _stored()["networks"]
-    return {alias: name for name, own in networks.items() for alias in own["aliases"]}
+    return {alias: name for name, stored in networks.items() for alias in stored["aliases"]}
 
 
 def names(pattern: str = "*") -> list[str]:
-    """Ids that match a shell pattern or have an alias that does; see `jaxcnn.list_models`."""
+    """Lists the ids that match, or have an alias that matches, a shell pattern.
+
+    See `jaxcnn.list_models`.
+    """
     by_alias = {name for alias, name in aliases().items() if fnmatch.fnmatchcase(alias, pattern)}
     return [n for n in _stored()["networks"] if n in by_alias or fnmatch.fnmatchcase(n, pattern)]
 
 
 def facts(name: str) -> Facts:
-    """Facts of a network by id or alias. Raises ValueError if the name is unknown.
+    """Looks up the facts about a network.
 
-    >>> facts("vgg16").top5_error
-    8.1
+    Args:
+      name: id or alias.
+
+    Raises:
+      ValueError: the name is unknown.
+
+      >>> facts("vgg16").top5_error
+      8.1
     """
     known = _stored()["networks"]
     name = aliases().get(name, name)
@@ -98,17 +107,17 @@ def facts(name: str) -> Facts:
 
 
 def from_networks() -> dict[str, Any]:
-    """What `networks.json` holds, from the networks themselves."""
+    """Builds the contents of `networks.json` from the networks themselves."""
     from jaxcnn.models import list_models, model_info
 
     infos = [model_info(name) for name in list_models()]
-    networks = {i.name: {field: getattr(i, field) for field in _OWN} for i in infos}
+    networks = {i.name: {field: getattr(i, field) for field in _STORED_FIELDS} for i in infos}
     return {"papers": {i.family: i.paper for i in infos}, "networks": networks}
 
 
 def to_json(stored: Mapping[str, Any]) -> str:
-    """A line for each network."""
-    lines = [f"  {json.dumps(n)}: {json.dumps(own)}" for n, own in stored["networks"].items()]
+    """Formats the contents of `networks.json`, one line per network."""
+    lines = [f"  {json.dumps(n)}: {json.dumps(facts)}" for n, facts in stored["networks"].items()]
     papers = json.dumps(stored["papers"], indent=2).replace("\n", "\n ")
     return f'{{\n "papers": {papers},\n "networks": {{\n' + ",\n".join(lines) + "\n }\n}\n"
 

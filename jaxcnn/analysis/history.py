@@ -1,6 +1,6 @@
 """Top-5 error and depth of the entries to ILSVRC's classification task, by year.
 
-Errors are on the test set, as published; most are of several networks together.
+The errors are on the test set, as published; most are those of ensembles.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from jaxcnn.reporting.tables import text_table
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One entry.
+    """An entry to the challenge.
 
     Attributes:
       year: of the challenge.
-      name: as the field calls it.
-      network: id of the network, None where it is none of this package's.
-      layers: depth of the network, or of the deepest one: convolutions and dense layers on the
-        longest path; None where it is not published.
+      name: common name of the entry.
+      network: id of the network; None if it is not part of this package.
+      layers: depth of the network, or of the deepest network of an ensemble: convolutions and dense
+        layers on the longest path; None if it was not published.
       top5_error: on the test set, in percent.
-      how, source: what was submitted, and who says so.
+      how: description of the submission.
+      source: where the error was published.
     """
 
     year: int
@@ -40,8 +41,8 @@ class Entry:
     source: str
 
 
-# Year, name, id, layers, and a word that finds the entry among the network's published results.
-_OWN = (
+# Year, name, id, layers, and text that identifies the entry among the network's published results.
+_NETWORKS = (
     (2012, "AlexNet", "alexnet_2gpu", 8, "7-net"),
     (2013, "ZFNet", "zfnet_384", 8, "6 nets"),
     (2014, "VGG", "vgg_e", 19, "ILSVRC-2014"),
@@ -49,7 +50,7 @@ _OWN = (
     (2015, "ResNet", "resnet152_v1", 152, "6-model"),
     (2016, "ResNeXt", "resnext101_64x4d", 101, "ILSVRC 2016"),
 )
-# Entries that are no variant: the registry knows their errors only.
+# Ensembles, of which the registry has only the errors: year, name, id, layers, key.
 _ENSEMBLES: tuple[tuple[int, str, str | None, int | None, str], ...] = (
     (2016, "Trimps-Soushen", None, None, "ensemble_trimps_soushen_2016"),
     (2017, "SENet", "senet154", 154, "ensemble_wmw_2017"),
@@ -61,13 +62,13 @@ _CLARIFAI = Entry(
 
 
 def history() -> list[Entry]:
-    """The entries by year, the better one of a year last.
+    """Returns the entries by year, the better one of a year last.
 
     >>> [(e.year, e.name, e.layers, e.top5_error) for e in history()][-1]
     (2017, 'SENet', 154, 2.251)
     """
     entries = [_CLARIFAI]
-    for year, name, network, layers, words in _OWN:
+    for year, name, network, layers, words in _NETWORKS:
         results = [r for r in facts(network).other_results if words in r["protocol"]]
         [result] = results
         stated = re.search(r"test top-5 ([\d.]+)", result["protocol"])
@@ -83,7 +84,7 @@ def history() -> list[Entry]:
 
 
 def to_text(entries: Sequence[Entry]) -> str:
-    """Aligned table."""
+    """Formats the entries as an aligned table."""
     header = ["year", "entry", "top-5 %", "layers"]
     rows = [[str(e.year), e.name, f"{e.top5_error:g}", str(e.layers or "")] for e in entries]
     lines = text_table(header, rows, left=2).splitlines()
@@ -93,7 +94,7 @@ def to_text(entries: Sequence[Entry]) -> str:
 
 
 def to_csv(entries: Sequence[Entry]) -> str:
-    """A row for each entry."""
+    """Formats the entries as CSV, one row each."""
     stream = io.StringIO()
     names = [field.name for field in dataclasses.fields(Entry)]
     table = csv.DictWriter(stream, names, lineterminator="\n")
@@ -103,7 +104,12 @@ def to_csv(entries: Sequence[Entry]) -> str:
 
 
 def draw(entries: Sequence[Entry], path: str | Path) -> None:
-    """Draws the depth above and the error below, a column for each entry."""
+    """Draws the depths and, below them, the errors of the entries.
+
+    Args:
+      entries: one column each.
+      path: of the figure, .png, .svg or .pdf.
+    """
     figure = make_figure(1.25 * len(entries) + 1, 6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
     places = range(len(entries))

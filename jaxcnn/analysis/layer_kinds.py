@@ -1,5 +1,7 @@
-"""The kinds of layers that `jaxcnn.analysis.selfcheck` goes through: each as the networks have it,
-and again from `jaxcnn.analysis.plain_layers`.
+"""The kinds of layers that `jaxcnn.analysis.selfcheck` checks.
+
+Each is defined twice: as the networks use it, and by the formulas of
+`jaxcnn.analysis.plain_layers`.
 """
 
 from __future__ import annotations
@@ -19,14 +21,19 @@ from jaxcnn.analysis import plain_layers as plain
 from jaxcnn.ops import BatchNorm, BatchNormAct
 
 CLASSES = 5
-# (on a CPU, elsewhere). Faults are of a tenth or more; float32 came to 2e-6 on a CPU.
+# Tolerances (on a CPU, elsewhere). Faults cause errors of a tenth or more; the errors of float32 on
+# a CPU were at most 2e-6.
 EXACT = 1e-4, 1e-4
-BFLOAT16 = 5e-2, 5e-2  # whose rounding came to 2.5e-2, in the gradient of a bias
-MATRIX_UNITS = EXACT[0], BFLOAT16[1]  # which round what they multiply, to TF32 or bfloat16
+BFLOAT16 = 5e-2, 5e-2  # rounding errors were at most 2.5e-2, in the gradient of a bias
+MATRIX_UNITS = EXACT[0], BFLOAT16[1]  # matrix units round their inputs to TF32 or bfloat16
 
 
 class Operation(nn.Module):
-    """A function of the images as a layer without parameters."""
+    """A layer without parameters.
+
+    Attributes:
+      fn: function of the images.
+    """
 
     fn: Callable[[jax.Array], jax.Array]
 
@@ -36,7 +43,7 @@ class Operation(nn.Module):
 
 
 class Joined(BatchNormAct):
-    """BatchNorm whose shortcut is the images, their channels in reverse; then ReLU."""
+    """BatchNorm, a shortcut and ReLU; the shortcut is the images with reversed channels."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
@@ -44,7 +51,12 @@ class Joined(BatchNormAct):
 
 
 class Stage(nn.Module):
-    """Convolution, BatchNorm, ReLU and max pooling, which a compiler fuses with one another."""
+    """Convolution, BatchNorm, ReLU and max pooling, which a compiler may fuse.
+
+    Attributes:
+      features: channels of the convolution.
+      window, stride, padding: of the pooling.
+    """
 
     features: int
     window: int
@@ -60,16 +72,17 @@ class Stage(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of layer, twice.
+    """A kind of layer and its reference.
 
     Attributes:
-      layer: as the networks have it, f32[N,...] to f[N,...].
-      plain: (parameters, images) to the same, of `plain_layers`.
+      name: of the kind.
+      layer: the layer as the networks use it, f32[N,...] to f[N,...].
+      plain: reference from `plain_layers`: (parameters, images) to the same output.
       shape: of the images.
-      plain_statistics: (parameters, images) to running statistics after the step; None if there
-        are none.
-      ties: the images are multiples of a quarter, so that windows have several maxima.
-      tolerance: of the errors, see `selfcheck.Row`; on a CPU, and elsewhere.
+      plain_statistics: reference of the running statistics after the step, as a function of
+        (parameters, images); None if there are none.
+      ties: use images of multiples of 1/4, so that windows have several maxima.
+      tolerance: of the errors, see `selfcheck.Row`: on a CPU, and on other devices.
     """
 
     name: str
@@ -94,7 +107,7 @@ def _conv(name: str, features: int, kernel: int, stride: int, padding: int, **ot
 
 
 def _max_pool(name: str, window: int, stride: int, padding: int, size: int, below: int = 0) -> Kind:
-    """`below`: what rounding up adds."""
+    """A max pooling; rounding up adds padding `below` at the bottom and on the right."""
     ours = functools.partial(
         layers.max_pool, window=window, stride=stride, padding=padding, ceil_mode=below > 0
     )
@@ -114,7 +127,7 @@ def _stage(name: str, window: int, stride: int, padding: int) -> Kind:
     pool: dict[str, Any] = {"window": window, "stride": stride}
     return Kind(
         name,
-        Stage(512, padding=padding, **pool),  # so many that the compiler splits them up
+        Stage(512, padding=padding, **pool),  # enough channels that the compiler splits the work
         functools.partial(plain.stage, epsilon=1e-5, sides=(padding, padding), **pool),
         (2, 14, 14, 8),
         plain_statistics=functools.partial(plain.statistics_of_stage, momentum=0.9),
@@ -132,9 +145,9 @@ KINDS: tuple[Kind, ...] = (
     _conv("convolution 3x3", 12, 3, 1, 1, bias=True),
     _conv("convolution 3x3, stride 2", 24, 3, 2, 1, shape=(4, 12, 12, 16)),
     _conv("convolution 1x1, stride 2", 12, 1, 2, 0),
-    _conv("convolution 7x7, stride 2, of colours", 8, 7, 2, 3, shape=(4, 20, 20, 3)),
+    _conv("convolution 7x7, stride 2, of color images", 8, 7, 2, 3, shape=(4, 20, 20, 3)),
     _conv("convolution 11x11, stride 4", 8, 11, 4, 2, bias=True, shape=(4, 23, 23, 3)),
-    _conv("convolution 5x5, of grey images", 6, 5, 1, 0, bias=True, shape=(4, 14, 14, 1)),
+    _conv("convolution 5x5, of gray images", 6, 5, 1, 0, bias=True, shape=(4, 14, 14, 1)),
     _conv("convolution 3x3 in 2 groups", 12, 3, 1, 1, groups=2, bias=True),
     _conv("convolution 3x3 in 8 groups, stride 2", 16, 3, 2, 1, groups=8, shape=(4, 9, 9, 16)),
     _conv("convolution 3x3, bfloat16", 12, 3, 1, 1, dtype=jnp.bfloat16),
@@ -149,7 +162,7 @@ KINDS: tuple[Kind, ...] = (
         functools.partial(plain.adaptive_avg_pool, size=4),
     ),
     Kind(
-        "local response normalisation",
+        "local response normalization",
         Operation(functools.partial(layers.local_response_norm, **_LRN)),
         functools.partial(plain.local_response_norm, **_LRN),
     ),

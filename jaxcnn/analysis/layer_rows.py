@@ -1,4 +1,4 @@
-"""The layers of a traced network: every equation carries the path of the module that made it."""
+"""Lists the layers of a traced network, whose equations carry the paths of their modules."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from jaxcnn.models.costs import equation_macs
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One layer, for one image.
+    """A layer and its costs for one image.
 
     Attributes:
-      name: path of the module, or of the module that pools or normalises.
+      name: path of the module, or of the module that pools or normalizes.
       kind: "conv 3x3/2", "dense", "max pool 2x2/2", "batch norm", ...
       shape: of the output, without the batch: (height, width, channels) or (features,).
-      activations: values that the layer adds to memory. Normalisation adds none: it can work in
-        place, as can the activation functions, which have no rows.
+      activations: number of values that the layer adds to memory. Normalization adds none, since
+        it can work in place, like the activation functions, which have no rows.
       activation_bytes: the same in bytes.
-      params: trainable parameters.
-      weights: those of them that are multiplied, without biases and normalisation.
+      params: number of trainable parameters.
+      weights: number of parameters in kernels, without biases and normalization.
       macs: multiply-adds.
-      field: receptive field of the output; None for one that no pixel reaches.
+      field: receptive field of the output; None if it depends on no pixel.
     """
 
     name: str
@@ -43,9 +43,16 @@ class Row:
 
 
 def layer_rows(jaxpr: Any, params: Any) -> list[Row]:
-    """The layers of a traced `model.apply(variables, images)`, given its tree of parameters.
+    """Lists the layers of a traced `model.apply(variables, images)`.
 
-    Values are those of one image: the first axis of every output is taken as the batch's.
+    The first axis of every output is taken to be the batch.
+
+    Args:
+      jaxpr: of the trace.
+      params: tree of the network's parameters, arrays or shapes.
+
+    Returns:
+      The layers in order of computation.
     """
     layers = _Layers(params)
     layers.read(jaxpr, None, [None] * (len(jaxpr.invars) - 1) + [image_spans()])
@@ -56,31 +63,34 @@ class _Layers:
     """Collects equations by layer while it walks a jaxpr."""
 
     def __init__(self, params: Any):
-        self.owners = dict(_owners(params))
+        self.owners = dict(_modules_with_params(params))
         self.found: dict[tuple[str, ...], dict[str, Any]] = {}
-        self.unnamed: dict[tuple[str, ...], int] = {}  # pools of a module, LRNs of a module
+        self.unnamed: dict[tuple[str, ...], int] = {}  # numbers of pools and of LRNs by module
 
     def read(
         self, jaxpr: Any, outer: tuple[str, ...] | None, given: Sequence[Spans]
     ) -> list[Spans]:
-        """What the outputs depend on, given what the inputs do.
+        """Collects the layers of a jaxpr; returns what its outputs depend on.
 
-        `outer` is the path of the equation that holds the jaxpr, None for the network's own.
+        Args:
+          jaxpr: of the network, or of an inner function.
+          outer: path of the equation that calls the inner function; None for the network.
+          given: what the inputs depend on.
         """
         known: dict[Any, Spans] = dict(zip(jaxpr.invars, given, strict=True))
         constants: set[Any] = set(jaxpr.constvars)
         for eqn in jaxpr.eqns:
             inputs = [v for v in eqn.invars if not isinstance(v, Literal)]
-            if all(v in constants for v in inputs):  # such as the counts that an average divides by
+            if all(v in constants for v in inputs):  # such as the divisors of an average pooling
                 constants.update(eqn.outvars)
                 continue
             path = _module_path(str(eqn.source_info.name_stack), outer)
             seen = [None if isinstance(v, Literal) else known.get(v) for v in eqn.invars]
             call = inner_call(eqn, seen)
-            made = self.read(call[0], path, call[1]) if call else equation_spans(eqn, seen)
-            known.update(zip(eqn.outvars, made))
+            spans = self.read(call[0], path, call[1]) if call else equation_spans(eqn, seen)
+            known.update(zip(eqn.outvars, spans))
             if not call or path in self.owners:
-                self._add(eqn, path, bool(call), made[0])
+                self._add(eqn, path, bool(call), spans[0])
         return [None if isinstance(v, Literal) else known.get(v) for v in jaxpr.outvars]
 
     def _add(self, eqn: Any, path: tuple[str, ...], is_call: bool, spans: Spans) -> None:
@@ -101,6 +111,7 @@ class _Layers:
             layer.update(out=out, macs=layer["macs"] + macs, spans=spans)
 
     def rows(self) -> Iterator[Row]:
+        """Yields the layers in order of computation."""
         for path, layer in self.found.items():
             name = "/".join(path)
             if path[:-1] in self.unnamed:  # "pool2", or "pool" where there is only one
@@ -122,18 +133,20 @@ class _Layers:
             )
 
 
-def _owners(params: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list]]:
-    """(path, [(name, leaf)]) of every module that has parameters of its own."""
-    own = [(name, leaf) for name, leaf in params.items() if hasattr(leaf, "shape")]
-    if own:
-        yield path, own
+def _modules_with_params(
+    params: Any, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], list[tuple[str, Any]]]]:
+    """(path, [(name, leaf)]) of every module with parameters."""
+    leaves = [(name, leaf) for name, leaf in params.items() if hasattr(leaf, "shape")]
+    if leaves:
+        yield path, leaves
     for name, child in params.items():
         if not hasattr(child, "shape"):
-            yield from _owners(child, (*path, name))
+            yield from _modules_with_params(child, (*path, name))
 
 
 def _module_path(name_stack: str, outer: tuple[str, ...] | None) -> tuple[str, ...]:
-    """'VGG/VGG.head/fc6' -> ('fc6',): without the network itself and the names of its methods."""
+    """'VGG/VGG.head/fc6' -> ('fc6',): drops the network itself and the names of its methods."""
     parts = tuple(part for part in name_stack.split("/") if part and "." not in part)
     return parts[1:] if outer is None else outer + parts
 
@@ -163,7 +176,7 @@ def _pool_kind(eqn: Any) -> str | None:
 
 
 def _window(size: Any, strides: Any) -> str:
-    """'3x3', or '3x3/2' with a stride."""
+    """Formats a window as '3x3', or as '3x3/2' with a stride."""
     if tuple(strides) == (1, 1):
         return _times(size)
     return f"{_times(size)}/{strides[0] if strides[0] == strides[1] else _times(strides)}"

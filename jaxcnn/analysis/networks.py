@@ -1,6 +1,6 @@
-"""The table of all networks: for `jaxcnn list` and for the README.
+"""The table of all networks, for `jaxcnn list` and the documentation.
 
-`python -m jaxcnn.analysis.networks README.md` brings a README's table up to date.
+`python -m jaxcnn.analysis.networks PAGE` updates the table between the markers of a Markdown page.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from jaxcnn._checks import near
 from jaxcnn.analysis import facts
 from jaxcnn.analysis.facts import Facts
 from jaxcnn.reporting.tables import markdown_table, text_table
 
-# Where the README's table begins and ends.
+# Begin and end of the table in a Markdown page.
 MARKERS = ("<!-- networks -->", "<!-- /networks -->")
 
 _DATASETS = ("imagenet", "cifar10", "mnist")
@@ -33,13 +34,17 @@ _SORT_FIELDS = {
 def select(
     pattern: str = "*", *, family: str | None = None, sort: str | None = None
 ) -> list[Facts]:
-    """Facts of the networks whose id or alias matches a shell pattern.
+    """Selects networks by name and family.
 
     Args:
-      pattern: such as "*resnet50*".
-      family: only those of one family, such as "vgg".
-      sort: "params", "macs", "year", "top1", "top5" or "name", ascending, unknown last; errors
-        within each data set. None keeps the order of the registry: families by age.
+      pattern: shell pattern of ids or aliases, such as "*resnet50*".
+      family: only networks of this family, such as "vgg".
+      sort: "params", "macs", "year", "top1", "top5" or "name", ascending, with unknown values last;
+        errors are sorted within each dataset. None keeps the order of the registry: families by
+        age.
+
+    Returns:
+      The facts about each network.
 
     Raises:
       ValueError: nothing matches, or the family or the order is unknown.
@@ -58,37 +63,44 @@ def select(
     if sort:
         field = _SORT_FIELDS[sort]
 
-        def key(info: Facts) -> tuple:
-            """Errors are comparable within a data set alone."""
-            apart = _DATASETS.index(info.dataset) if field.endswith("_error") else 0
-            return apart, getattr(info, field) is None, getattr(info, field)
+        def key(info: Facts) -> tuple[Any, ...]:
+            """Sorts errors by dataset first, since they are comparable only within one."""
+            group = _DATASETS.index(info.dataset) if field.endswith("_error") else 0
+            return group, getattr(info, field) is None, getattr(info, field)
 
         chosen.sort(key=key)
     return chosen
 
 
 def to_text(networks: Sequence[Facts]) -> str:
-    """Aligned table, with a line that counts the networks."""
+    """Formats the networks as an aligned table, followed by their number."""
     rows = [_cells(info) for info in networks]
     count = f"{len(networks)} network{'s' if len(networks) != 1 else ''}"
     return f"{text_table(_header(), rows, left=3)}\n\n{count}; errors in percent, as published"
 
 
 def to_markdown(networks: Sequence[Facts]) -> str:
-    """Markdown table."""
+    """Formats the networks as a Markdown table."""
     rows = [_cells(info) for info in networks]
     return markdown_table(_header(), [[f"`{name}`", *rest] for name, *rest in rows], left=3)
 
 
 def to_json(networks: Sequence[Facts]) -> str:
-    """List of all facts of each network."""
+    """Formats all facts about the networks as a JSON list."""
     return json.dumps([dataclasses.asdict(info) for info in networks], indent=1)
 
 
 def update_page(text: str) -> str:
-    """A page's text with the table of all networks between its markers.
+    """Replaces the table between the markers of a Markdown page.
 
-    Raises ValueError if the markers are missing.
+    Args:
+      text: of the page.
+
+    Returns:
+      The new text.
+
+    Raises:
+      ValueError: the markers are missing.
     """
     begin, end = MARKERS
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
@@ -108,8 +120,8 @@ def _cells(info: Facts) -> list[str]:
     return [*words, *counts, *errors]
 
 
-def _known(words) -> str:
-    return f"; known are {', '.join(words)}"
+def _known(words: Iterable[str]) -> str:
+    return f"; it must be one of {', '.join(words)}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Every kind of layer a second time: indices, sums and products, as the papers' formulas read.
+"""Plain implementations of every kind of layer: indices, sums and products, as in the papers.
 
-Nothing here is shared with what the networks use, and nothing is fast. In float64 it is what
-`jaxcnn.analysis.selfcheck` compares with. Each function takes a layer's parameters under the names
-that the layer gives them, and images f64[N,H,W,C].
+They share no code with the networks and are not fast. In float64 they are the reference of
+`jaxcnn.analysis.selfcheck`. Each function takes the parameters of a layer by name and images
+f64[N,H,W,C].
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array, lax
 
 Params = Mapping[str, Any]
-Sides = tuple[int, int]  # added before and after, of both axes
+Sides = tuple[int, int]  # padding before and after, of both axes
 
 
 def _windows(x: Array, window: int, stride: int, sides: Sides, fill: float) -> Array:
@@ -25,12 +25,12 @@ def _windows(x: Array, window: int, stride: int, sides: Sides, fill: float) -> A
         np.arange((n - window) // stride + 1)[:, None] * stride + np.arange(window)[None]
         for n in x.shape[1:3]
     )
-    found = x[:, rows[:, None, :, None], columns[None, :, None, :]]
-    return found.reshape(*found.shape[:3], window * window, x.shape[-1])
+    elements = x[:, rows[:, None, :, None], columns[None, :, None, :]]
+    return elements.reshape(*elements.shape[:3], window * window, x.shape[-1])
 
 
 def conv(params: Params, x: Array, *, stride: int, padding: int, groups: int = 1) -> Array:
-    """Convolution: the sum of products over a window's elements, group by group."""
+    """Computes a convolution: the sum of products over the elements of a window, per group."""
     kernel = params["kernel"]
     size, _, channels, features = kernel.shape
     windows = _windows(x, size, stride, (padding, padding), 0.0)
@@ -42,7 +42,7 @@ def conv(params: Params, x: Array, *, stride: int, padding: int, groups: int = 1
 
 
 def max_pool(params: Params, x: Array, *, window: int, stride: int, sides: Sides) -> Array:
-    """The first of a window's largest elements, by its number."""
+    """Computes max pooling: the first of a window's largest elements."""
     windows = _windows(x, window, stride, sides, -jnp.inf)
     first = jnp.argmax(windows, 3)[:, :, :, None]
     return jnp.take_along_axis(windows, first, 3)[:, :, :, 0]
@@ -51,7 +51,7 @@ def max_pool(params: Params, x: Array, *, window: int, stride: int, sides: Sides
 def avg_pool(
     params: Params, x: Array, *, window: int, stride: int, padding: int, count_padding: bool
 ) -> Array:
-    """The sum of a window's elements over their number."""
+    """Computes average pooling: the sum of a window's elements over their number."""
     sides = (padding, padding)
     total = _windows(x, window, stride, sides, 0.0).sum(3)
     if count_padding:
@@ -60,7 +60,10 @@ def avg_pool(
 
 
 def adaptive_avg_pool(params: Params, x: Array, *, size: int) -> Array:
-    """Cell i of n elements is the mean of floor(i n / size) up to ceil((i + 1) n / size)."""
+    """Computes adaptive average pooling to size x size cells.
+
+    Cell i is the mean of the elements floor(i n / size) to ceil((i + 1) n / size), exclusive, of n.
+    """
     height, width = x.shape[1:3]
 
     def cell(i: int, n: int) -> slice:
@@ -74,26 +77,26 @@ def adaptive_avg_pool(params: Params, x: Array, *, size: int) -> Array:
 
 
 def local_response_norm(params: Params, x: Array, *, n: int, k: float, alpha: float) -> Array:
-    """Krizhevsky et al. 2012, section 3.3, channel by channel, beta 0.75."""
+    """Computes local response normalization (Krizhevsky et al. 2012, section 3.3), beta 0.75."""
     channels = x.shape[-1]
-    made = []
+    normalized = []
     for c in range(channels):
         near = x[..., max(0, c - n // 2) : c + n // 2 + 1]
-        made.append(x[..., c] / (k + alpha * (near**2).sum(-1)) ** 0.75)
-    return jnp.stack(made, -1)
+        normalized.append(x[..., c] / (k + alpha * (near**2).sum(-1)) ** 0.75)
+    return jnp.stack(normalized, -1)
 
 
 def batch_norm(params: Params, x: Array, *, epsilon: float) -> Array:
-    """Of the batch's own mean and biased variance."""
-    centred, variance = _centred(x)
-    scaled = centred / jnp.sqrt(variance + epsilon)
+    """Computes BatchNorm with the batch's mean and biased variance."""
+    centered, variance = _centered(x)
+    scaled = centered / jnp.sqrt(variance + epsilon)
     return scaled * params["scale"][None, None, None] + params["bias"][None, None, None]
 
 
 def running_statistics(params: Params, x: Array, *, momentum: float) -> Params:
-    """After one step from mean 0 and variance 1."""
+    """Computes the running statistics after one step from mean 0 and variance 1."""
     kept = momentum * jnp.ones(x.shape[-1])
-    _, variance = _centred(x)
+    _, variance = _centered(x)
     mean = (1 - momentum) * x.mean((0, 1, 2))
     return {"mean": mean, "var": kept + (1 - momentum) * variance[0, 0, 0]}
 
@@ -101,37 +104,46 @@ def running_statistics(params: Params, x: Array, *, momentum: float) -> Params:
 def stage(
     params: Params, x: Array, *, epsilon: float, window: int, stride: int, sides: Sides
 ) -> Array:
-    """Convolution 3x3, BatchNorm, ReLU, max pooling."""
+    """Computes a 3x3 convolution, BatchNorm, ReLU and max pooling."""
     y = conv(params["conv"], x, stride=1, padding=1)
     y = jnp.maximum(batch_norm(params["bn"], y, epsilon=epsilon), 0)
     return max_pool({}, y, window=window, stride=stride, sides=sides)
 
 
 def statistics_of_stage(params: Params, x: Array, *, momentum: float) -> Params:
-    """The running statistics of its BatchNorm."""
+    """Computes the running statistics of the BatchNorm in `stage`."""
     y = conv(params["conv"], x, stride=1, padding=1)
     return {"bn": running_statistics({}, y, momentum=momentum)}
 
 
-def _centred(x: Array) -> tuple[Array, Array]:
-    centred = x - x.mean((0, 1, 2), keepdims=True)
-    return centred, (centred**2).mean((0, 1, 2), keepdims=True)
+def _centered(x: Array) -> tuple[Array, Array]:
+    centered = x - x.mean((0, 1, 2), keepdims=True)
+    return centered, (centered**2).mean((0, 1, 2), keepdims=True)
 
 
 def dense(params: Params, x: Array) -> Array:
-    """f64[N,C] to f64[N,F]."""
+    """Computes a dense layer, f64[N,C] to f64[N,F]."""
     return jnp.einsum("nc,cf->nf", x, params["kernel"]) + params["bias"][None]
 
 
 def squeeze_excite(params: Params, x: Array) -> Array:
-    """Hu et al. 2018, section 3."""
+    """Computes squeeze-and-excitation (Hu et al. 2018, section 3)."""
     hidden = dense(params["fc1"], x.sum((1, 2)) / (x.shape[1] * x.shape[2]))
     gate = 1 / (1 + jnp.exp(-dense(params["fc2"], jnp.where(hidden > 0, hidden, 0.0))))
     return jnp.einsum("nhwc,nc->nhwc", x, gate)
 
 
 def cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Array:
-    """The batch's mean; f64[N,K] and i32[N]. Written out: log of the sum minus the target's."""
+    """Computes the mean cross-entropy of a batch.
+
+    Args:
+      logits: f64[N,K].
+      labels: i32[N].
+      label_smoothing: fraction of the target that is uniform over the classes.
+
+    Returns:
+      f64[].
+    """
     top = lax.stop_gradient(logits.max(-1, keepdims=True))
     log_total = jnp.log(jnp.exp(logits - top).sum(-1)) + top[:, 0]
     classes = logits.shape[-1]

@@ -1,8 +1,8 @@
-"""Receptive fields, read off the traced network: which pixels an activation can depend on.
+"""Receptive fields of a traced network: the pixels that an activation depends on.
 
-Where branches of different depth join, the smallest interval around both is taken (Araujo et al.
-2019, "Computing receptive fields of convolutional neural networks", Distill). After a global pool
-or a squeeze-and-excitation gate it is the whole image.
+Where branches with different fields join, the field is the smallest interval that contains both
+(Araujo et al. 2019, "Computing receptive fields of convolutional neural networks", Distill). After
+global pooling or a squeeze-and-excitation gate it is the whole image.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from jaxcnn.analysis.trace import Size, trace
 
 @dataclasses.dataclass(frozen=True)
 class ReceptiveField:
-    """Of a feature map, each (along the height, along the width), in pixels of the image.
+    """Receptive field of a feature map; all attributes are (vertical, horizontal), in pixels.
 
     Attributes:
-      size: extent of what a unit sees, padding included; inf for the whole image.
-      stride: distance between the fields of neighbouring units.
-      centre: of the first unit's field; 0 is the middle of the image's first pixel.
+      size: extent of a unit's receptive field, including padding; inf for the whole image.
+      stride: distance between the fields of adjacent units.
+      center: of the first unit's field; 0 is the middle of the image's first pixel.
     """
 
     size: tuple[float, float]
     stride: tuple[int, int]
-    centre: tuple[float, float]
+    center: tuple[float, float]
 
     def __str__(self) -> str:
         if INF in self.size:
@@ -42,16 +42,19 @@ class ReceptiveField:
 def receptive_fields(
     model: nn.Module | str, input_size: Size = None, **options: Any
 ) -> dict[str, ReceptiveField]:
-    """The receptive field of every endpoint that is a feature map, in order of computation.
+    """Computes the receptive field of every endpoint that is a feature map.
 
     Args:
       model: id or alias, or a network of this package.
-      input_size: height and width of the image; by default the network's own. It matters where the
-        network pools over all of the image only.
-      **options: of `create_model`, where the model is a name.
+      input_size: height and width of the image in pixels; by default the network's own. It matters
+        only where the network pools over the whole image.
+      **options: for `create_model`, if the model is a name.
+
+    Returns:
+      {endpoint: receptive field}, in order of computation.
 
     Raises:
-      ValueError: as `jaxcnn.summarize`.
+      ValueError: see `jaxcnn.summarize`.
 
       >>> fields = receptive_fields("vgg16")
       >>> print(fields["stage5"])  # 7 x 7 units after the last pool
@@ -59,17 +62,24 @@ def receptive_fields(
     """
     traced = trace(model, input_size, options, endpoints=True)
     jaxpr = traced.jaxpr
-    made = {var: i for i, eqn in enumerate(jaxpr.eqns) for var in eqn.outvars}
+    position = {var: i for i, eqn in enumerate(jaxpr.eqns) for var in eqn.outvars}
     spans = propagate(jaxpr, [None] * (len(jaxpr.invars) - 1) + [image_spans()])
-    found = sorted(zip(traced.outputs, jaxpr.outvars, spans), key=lambda item: made[item[1]])
-    fields = {name: field(one) for name, var, one in found if len(var.aval.shape) == 4}
+    ordered = sorted(zip(traced.outputs, jaxpr.outvars, spans), key=lambda item: position[item[1]])
+    fields = {name: field(one) for name, var, one in ordered if len(var.aval.shape) == 4}
     return {name: seen for name, seen in fields.items() if seen is not None}
 
 
 def field(spans: Spans) -> ReceptiveField | None:
-    """The receptive field of an array, None for one that depends on no pixel."""
+    """Computes the receptive field of an array.
+
+    Args:
+      spans: what the array depends on, see `jaxcnn.analysis.spans`.
+
+    Returns:
+      The receptive field; None if the array depends on no pixel.
+    """
     if spans is None:
         return None
     size = tuple(span.last - span.first + 1 for span in spans)
-    centre = tuple(0.0 if INF in size else (span.first + span.last) / 2 for span in spans)
-    return ReceptiveField(size, tuple(span.stride for span in spans), centre)  # type: ignore[arg-type]
+    center = tuple(0.0 if INF in size else (span.first + span.last) / 2 for span in spans)
+    return ReceptiveField(size, tuple(span.stride for span in spans), center)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""A traced network computed anew: with other derivatives of its ReLUs, or something added.
+"""Evaluates a traced network with other derivatives of its ReLUs, or with values added to it.
 
-Both need no word from the network: every ReLU is found in the computation itself.
+The network needs no support for this: the ReLUs are found in its jaxpr.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ Array = jax.Array
 
 
 def _relu_with(backward: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
-    """max(x, 0) whose gradient is `backward(x, g)`."""
+    """A ReLU whose gradient is `backward(x, g)`."""
 
     @jax.custom_vjp
-    def relu(x):
+    def relu(x: Array) -> Array:
         return jnp.maximum(x, 0)
 
     relu.defvjp(lambda x: (jnp.maximum(x, 0), x), lambda x, g: (backward(x, g),))
     return relu
 
 
-# How a signal passes back through a ReLU. "deconvnet" is Zeiler & Fergus 2013, section 2.1: the
-# signal itself is rectified; "guided" is Springenberg et al. 2014, section 3.4: both conditions.
+# Backward passes of a ReLU. "deconvnet" rectifies the signal itself (Zeiler & Fergus 2013, section
+# 2.1); "guided" combines both conditions (Springenberg et al. 2014, section 3.4).
 RULES: Mapping[str, Callable[[Array], Array] | None] = {
     "gradient": None,
     "deconvnet": _relu_with(lambda x, g: jnp.maximum(g, 0)),
@@ -43,13 +43,18 @@ def evaluate(
     relu: Callable[[Array], Array] | None = None,
     added: Mapping[Any, Array] | None = None,
 ) -> list[Any]:
-    """The outputs of a jaxpr.
+    """Evaluates a jaxpr with replaced ReLUs or added values.
 
     Args:
-      jaxpr, consts: of a `ClosedJaxpr`.
+      jaxpr: of a `ClosedJaxpr`.
+      consts: of the `ClosedJaxpr`.
       args: its inputs.
-      relu: takes the place of every ReLU, inside of inner functions too; None for none.
-      added: {variable of the jaxpr: what is added to its value}.
+      relu: function to use in place of every ReLU, including those in inner functions; None to
+        replace none.
+      added: {variable of the jaxpr: array to add to its value}.
+
+    Returns:
+      The outputs.
     """
     values = {**dict(zip(jaxpr.constvars, consts)), **dict(zip(jaxpr.invars, args))}
 
@@ -65,7 +70,7 @@ def evaluate(
             outputs = evaluate(*inner, inputs, relu=relu)
         else:
             bound = eqn.primitive.get_bind_params(eqn.params)
-            functions, params = bound if isinstance(bound, tuple) else ((), bound)  # before 0.10
+            functions, params = bound if isinstance(bound, tuple) else ((), bound)  # JAX < 0.10
             outputs = eqn.primitive.bind(*functions, *inputs, **params)
             outputs = outputs if eqn.primitive.multiple_results else [outputs]
         values.update(zip(eqn.outvars, outputs))
@@ -76,7 +81,7 @@ def evaluate(
 
 
 def is_relu(eqn: Any) -> bool:
-    """Whether an equation is a call of `jax.nn.relu`: max(x, 0) with a derivative of its own."""
+    """Returns whether an equation calls `jax.nn.relu`: max(x, 0) with a custom derivative."""
     if eqn.primitive.name != "custom_jvp_call":
         return False
     jaxpr = eqn.params["call_jaxpr"].jaxpr
@@ -88,7 +93,7 @@ def is_relu(eqn: Any) -> bool:
 
 
 def _inner(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
-    """(jaxpr, constants) of an inner function or a rematerialised block; None for neither."""
+    """(jaxpr, constants) of an inner function or a rematerialized block; None for neither."""
     if eqn.primitive.name not in ("pjit", "jit", "closed_call", "checkpoint", "remat2", "remat"):
         return None
     held = eqn.params["jaxpr"]

@@ -1,4 +1,4 @@
-"""What a network sees in training: the first examples of a run, augmented, with their labels."""
+"""The first training examples of a run, augmented, with their labels."""
 
 from __future__ import annotations
 
@@ -21,18 +21,25 @@ _WORDNET = re.compile(r"n\d{8}")
 
 
 def first_samples(config: Mapping[str, Any]) -> tuple[np.ndarray, list[str]]:
-    """The first images of the first step, u8[N,H,W,C], and what they are labelled.
+    """Computes the first training images of a run, as the network sees them.
 
-    They are those that a run with this configuration trains on, to the pixel, but for the rounding
-    to whole grey levels and what the normalisation takes below 0 or above 255. Of mixed examples
-    the label names both classes with their shares.
+    The images are exactly those of the run's first step, except that they are rounded and clipped
+    to whole gray levels.
+
+    Args:
+      config: configuration of the run.
+
+    Returns:
+      Images u8[N,H,W,C], and the label of each. The label of a mixed example names both classes and
+      their weights.
 
     Raises:
-      ValueError, FileNotFoundError: see `jaxcnn.training.train`.
+      ValueError: the configuration is invalid, see `jaxcnn.training.train`.
+      FileNotFoundError: the data is missing.
     """
     validate(config)
     experiment = build_experiment(TrackedConfig(config))
-    count = min(SHOWN, experiment.calendar.batch_size // 2 * 2 or 1)  # pairs are mixed
+    count = min(SHOWN, experiment.calendar.batch_size // 2 * 2 or 1)  # even, to mix pairs
     batch = loaders.first_slots(experiment, count)
     _, key = run_keys(experiment.config.train.seed)
     keys = example_keys(jax.random.fold_in(key, 0), batch)
@@ -47,7 +54,11 @@ def first_samples(config: Mapping[str, Any]) -> tuple[np.ndarray, list[str]]:
 
 
 def readable(class_names: Sequence[str]) -> list[str]:
-    """The names, those of WordNet such as "n01440764" in words as far as ImageNet has them."""
+    """Replaces WordNet ids such as "n01440764" by the names of ImageNet's classes.
+
+    Args:
+      class_names: names or WordNet ids; other names are returned unchanged.
+    """
     if not any(_WORDNET.fullmatch(name) for name in class_names):
         return list(class_names)
     table = importlib.resources.files("jaxcnn.data").joinpath("imagenet_classes.txt")

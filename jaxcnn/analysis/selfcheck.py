@@ -1,12 +1,13 @@
-"""Whether this device, driver and compiler compute what they should: one small step of each layer.
+"""Checks that this device, driver and compiler compute correctly: one small step of each layer.
 
-A step is made as training makes it, on the default device, and a second time from
-`jaxcnn.analysis.plain_layers` in float64 on the CPU. The images are trained too, so that every
+A training step is computed on the default device, and again with the formulas of
+`jaxcnn.analysis.plain_layers` in float64 on the CPU. The images are trained as well, so that each
 layer's gradient with respect to its input is compared.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import zlib
@@ -33,11 +34,17 @@ _RATE, _MOMENTUM, _DECAY = 0.1, 0.9, 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What came out for a kind.
+    """Result of the check of a kind of layer.
 
-    The errors of the loss, of the gradients and of what is updated (parameters, images, running
-    statistics) are largest differences over the largest value, each the worst of its tensors.
-    `failed` is the first line of what XLA said where the device could not make the step.
+    An error is the largest difference of a tensor divided by its largest value.
+
+    Attributes:
+      kind: name of the kind.
+      loss: error of the loss.
+      gradients: largest error of the gradients.
+      updated: largest error of the updated parameters, images and running statistics.
+      tolerance: of the errors.
+      failed: first line of XLA's error message if the device could not compute the step.
     """
 
     kind: str
@@ -49,31 +56,39 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        # not finite is not below
+        """Whether the errors are within the tolerance."""
+        # NaN is not less than or equal to the tolerance
         errors = (self.loss, self.gradients, self.updated)
         return not self.failed and all(error <= self.tolerance for error in errors)
 
 
 def check(kinds: Sequence[Kind] | None = None) -> Iterator[Row]:
-    """A row of each kind (all of them by default), on the default device."""
+    """Checks kinds of layers on the default device.
+
+    Args:
+      kinds: to be checked; None for all.
+
+    Yields:
+      The result of each kind.
+    """
     for kind in KINDS if kinds is None else kinds:
-        given = _given(kind)
+        given = _inputs(kind)
         expected = _reference(kind, *given)
         tolerance = kind.tolerance[jax.default_backend() != "cpu"]
         try:
-            found = jax.device_get(compilation.jit(functools.partial(_step, kind))(*given))
+            computed = jax.device_get(compilation.jit(functools.partial(_step, kind))(*given))
         except jax.errors.JaxRuntimeError as error:
-            said = str(error).partition("\n")[0]
-            yield Row(kind.name, np.nan, np.nan, np.nan, tolerance, said)
+            message = str(error).partition("\n")[0]
+            yield Row(kind.name, np.nan, np.nan, np.nan, tolerance, message)
             continue
         loss, gradients, updated = (
-            _error(found[part], expected[part]) for part in ("loss", "gradients", "updated")
+            _error(computed[part], expected[part]) for part in ("loss", "gradients", "updated")
         )
         yield Row(kind.name, loss, gradients, updated, tolerance)
 
 
 def reference_device() -> jax.Device:
-    """The CPU, or the default device where JAX was started without one."""
+    """Returns the CPU, or the default device if JAX runs without a CPU backend."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:
@@ -81,7 +96,7 @@ def reference_device() -> jax.Device:
 
 
 def to_text(rows: Sequence[Row]) -> str:
-    """The table."""
+    """Formats the results as a table."""
     header = ("kind", "loss", "gradients", "updated", "tolerance", "verdict")
     cells = [
         (
@@ -97,7 +112,7 @@ def to_text(rows: Sequence[Row]) -> str:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """What it ran on, what came out, and what to do if something is wrong."""
+    """Summarizes the results: the device, the verdict, and what to do if something is wrong."""
     device, other = jax.local_devices()[0], reference_device()
     against = "float64 on the CPU" if other.platform == "cpu" else f"float64 on {other.device_kind}"
     kind = device.device_kind
@@ -107,17 +122,20 @@ def summary(rows: Sequence[Row]) -> str:
     if not wrong:
         return f"{where}: all {len(rows)} kinds agree with {against}"
     return (
-        f"{where}: {len(wrong)} of {len(rows)} kinds are WRONG against {against}. Train nothing on "
-        "it: unset XLA_FLAGS, empty the folder of compiled programs, then try another version of "
-        "jaxlib or of the driver; JAX_PLATFORMS=cpu tells whether it is the device"
+        f"{where}: {len(wrong)} of {len(rows)} kinds are WRONG compared with {against}. Do not "
+        "train on this device. Unset XLA_FLAGS and clear the compilation cache, then try another "
+        "version of jaxlib or of the driver; JAX_PLATFORMS=cpu shows whether the device is at fault"
     )
 
 
 # --- the two steps ------------------------------------------------------------------------------
 
 
-def _given(kind: Kind) -> tuple[Any, Any, np.ndarray, np.ndarray]:
-    """What is trained, running statistics, labels i32[N], and outputs to logits f32[K,outputs]."""
+def _inputs(kind: Kind) -> tuple[Any, Any, np.ndarray, np.ndarray]:
+    """Trained values, running statistics, labels i32[N], and a projection to logits f32[K,outputs].
+
+    The projection maps the flattened outputs of the layer to logits.
+    """
     rng = np.random.default_rng(zlib.crc32(kind.name.encode()))
 
     def normal(shape: Sequence[int], scale: float = 1.0) -> np.ndarray:
@@ -126,8 +144,10 @@ def _given(kind: Kind) -> tuple[Any, Any, np.ndarray, np.ndarray]:
     images = normal(kind.shape)
     if kind.ties:
         images = np.round(4 * images) / 4
-    taken = jax.ShapeDtypeStruct(kind.shape, jnp.float32)
-    out, shapes = jax.eval_shape(lambda x: kind.layer.init_with_output(jax.random.key(0), x), taken)
+    abstract = jax.ShapeDtypeStruct(kind.shape, jnp.float32)
+    out, shapes = jax.eval_shape(
+        lambda x: kind.layer.init_with_output(jax.random.key(0), x), abstract
+    )
     params = jax.tree.map(lambda leaf: normal(leaf.shape, 0.5), shapes.get("params", {}))
     statistics = jax.tree_util.tree_map_with_path(
         lambda path, leaf: np.full(leaf.shape, path[-1].key == "var", np.float32),
@@ -142,14 +162,16 @@ def _given(kind: Kind) -> tuple[Any, Any, np.ndarray, np.ndarray]:
 
 
 def _logits(y: jax.Array, to_logits: jax.Array) -> jax.Array:
-    """Not a matrix product, which matrix units would round."""
+    """Projects outputs to logits without a matrix product, which matrix units would round."""
     return (y.reshape(len(y), 1, -1) * to_logits[None]).sum(-1)
 
 
-def _step(kind: Kind, trained, statistics, labels, to_logits):
-    """Loss, gradients, and what is updated, with the project's own parts."""
+def _step(
+    kind: Kind, trained: Any, statistics: Any, labels: jax.Array, to_logits: jax.Array
+) -> dict[str, Any]:
+    """Loss, gradients, and updated values, computed as in training."""
 
-    def loss(trained):
+    def loss(trained: Any) -> tuple[jax.Array, Any]:
         variables = {"params": trained["layer"], "batch_stats": statistics}
         y, new = kind.layer.apply(variables, trained["images"], mutable=["batch_stats"])
         logits = _logits(layers.as_output(y), to_logits)
@@ -164,16 +186,18 @@ def _step(kind: Kind, trained, statistics, labels, to_logits):
     return {"loss": value, "gradients": gradients, "updated": updated}
 
 
-def _plain_step(kind: Kind, trained, labels, to_logits):
-    """The same, from formulas. The first step of Nesterov's momentum is the gradient's, twice."""
+def _plain_step(
+    kind: Kind, trained: Any, labels: jax.Array, to_logits: jax.Array
+) -> dict[str, Any]:
+    """The same, from formulas. The first step of Nesterov momentum is (1 + momentum) gradients."""
 
-    def loss(trained):
+    def loss(trained: Any) -> jax.Array:
         y = kind.plain(trained["layer"], trained["images"])
         return plain.cross_entropy(_logits(y, to_logits), labels, _SMOOTHING)
 
     value, gradients = jax.value_and_grad(loss)(trained)
 
-    def descend(value, gradient):
+    def descend(value: Any, gradient: Any) -> Any:
         return value - _RATE * (1 + _MOMENTUM) * (gradient + _DECAY * value)
 
     new: Any = {}
@@ -183,22 +207,24 @@ def _plain_step(kind: Kind, trained, labels, to_logits):
     return {"loss": value, "gradients": gradients, "updated": updated}
 
 
-def _reference(kind: Kind, trained, statistics, labels, to_logits) -> dict[str, Any]:
+def _reference(
+    kind: Kind, trained: Any, statistics: Any, labels: np.ndarray, to_logits: np.ndarray
+) -> dict[str, Any]:
     with _float64(), jax.default_device(reference_device()):
         trained, to_logits = jax.tree.map(np.float64, (trained, to_logits))
         step = compilation.compile_init(functools.partial(_plain_step, kind))
         return jax.device_get(step(trained, labels, to_logits))
 
 
-def _float64():
-    """`jax.enable_x64`, which jax 0.7 has elsewhere."""
+def _float64() -> contextlib.AbstractContextManager[Any]:
+    """`jax.enable_x64`, which JAX 0.7 has in `jax.experimental`."""
     here = jax if hasattr(jax, "enable_x64") else jax.experimental
     return here.enable_x64(True)
 
 
-def _error(found: Any, expected: Any) -> float:
-    """Largest difference over the largest value, the worst of all tensors; NaN stays."""
+def _error(computed: Any, expected: Any) -> float:
+    """Largest difference divided by the largest value, the maximum over all tensors."""
     pairs = jax.tree.map(
-        lambda a, b: float(np.abs(np.float64(a) - b).max() / np.abs(b).max()), found, expected
+        lambda a, b: float(np.abs(np.float64(a) - b).max() / np.abs(b).max()), computed, expected
     )
     return float(np.max(jax.tree.leaves(pairs)))

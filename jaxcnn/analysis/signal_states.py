@@ -1,4 +1,4 @@
-"""The states whose signals are compared: a network before training, and a run's checkpoints."""
+"""Measures the signals of a network before training, or at a run's checkpoints."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ from jaxcnn.training.step import run_keys
 def of_network(
     name: str, *, batch: int = 16, image_size: int | None = None, seed: int = 0
 ) -> Iterator[tuple[str, list[Signal]]]:
-    """(title, signals) of a network's first weights, on normally distributed images and any labels.
+    """Measures the signals of a network at initialization, on random images and labels.
 
     Args:
       name: id or alias.
       batch: number of images.
-      image_size: height and width; by default the network's own.
+      image_size: height and width in pixels; by default the network's own.
       seed: of weights, images and labels.
 
+    Yields:
+      (title, signals).
+
     Raises:
-      ValueError: the name is unknown, a number below 1, or the images are too small.
+      ValueError: the name is unknown, a number is less than 1, or the images are too small.
     """
     info = model_info(name)
     _check("batch", batch)
@@ -50,13 +53,18 @@ def of_network(
 
 
 def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[Signal]]]:
-    """(title, signals) of a run's first weights, every checkpoint that is kept, the best one too.
+    """Measures the signals of a run at initialization and at all of its checkpoints.
 
-    All on the first `batch` test images.
+    Args:
+      workdir: directory of the run.
+      batch: number of images, the first of the test set.
+
+    Yields:
+      (title, signals) of each state.
 
     Raises:
-      ValueError: the directory holds no run.
-      FileNotFoundError: the data are not where they were.
+      ValueError: the directory does not contain a run.
+      FileNotFoundError: the data is missing.
     """
     workdir = Path(workdir).absolute()
     if not (workdir / MANIFEST).is_file():
@@ -67,8 +75,8 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
     options = dict(config.model.options)
     model = create_model(config.model.name, num_classes=classes, **options)
     program = make_program(model)
-    key, _ = run_keys(config.train.seed, config.train.get("init_seed"))  # an older run has none
-    if not config.model.get("weights"):  # a run that began with given weights has none of its own
+    key, _ = run_keys(config.train.seed, config.train.get("init_seed"))  # older runs have none
+    if not config.model.get("weights"):  # the run did not start from other weights
         first = init_variables(model, key, (1, *images.shape[1:]))
         yield f"{workdir.name}, before training", program(first, images, labels)
     known: set[int] = set()
@@ -83,16 +91,16 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
 
 
 def _test_images(config: TrackedConfig, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The first test images as the network takes them, their labels, and the number of classes."""
+    """The first preprocessed test images, their labels, and the number of classes."""
     _, test, _ = sets.open_sets(config)
-    how, names = sets.preprocessing(config)
+    preprocessing, names = sets.preprocessing(config)
     if isinstance(test, Dataset):
         pixels = test.images[:batch] / np.float32(255)
-        images = (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
-        return images, test.labels[:batch], len(names)
+        mean, std = (np.array(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
+        return (pixels - mean) / std, test.labels[:batch], len(names)
     photos, labels = zip(*(test.read(i) for i in range(min(batch, len(test)))))
     opened = (Image.fromarray(decode(photo)) for photo in photos)
-    images = np.stack([preprocess(image, how) for image in opened])
+    images = np.stack([preprocess(image, preprocessing) for image in opened])
     return images, np.array(labels, np.int32), len(names)
 
 

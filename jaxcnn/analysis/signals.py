@@ -1,7 +1,7 @@
-"""How signals pass through a network: activations forward, gradients back, what a block changes.
+"""Measures how signals pass through a network: activations, gradients, and residual branches.
 
-The three curves of He et al. 2015 (arXiv 1502.01852, section 2.2), Glorot & Bengio 2010 and He et
-al. 2015 (arXiv 1512.03385, figure 7): a network that cannot be trained shows it here.
+The three curves are those of He et al. 2015 (arXiv 1502.01852, section 2.2), Glorot & Bengio 2010
+and He et al. 2015 (arXiv 1512.03385, figure 7). They reveal networks that cannot be trained.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _PANELS = (
 
 @dataclasses.dataclass(frozen=True)
 class Signal:
-    """Of one layer, or of one block.
+    """Statistics of a layer or of a block.
 
     Attributes:
       name: path of the module, such as "stage1_block1/conv1".
-      variance: of a layer's output, before normalisation and activation; None for a block.
+      variance: of a layer's output, before normalization and activation; None for a block.
       gradient_norm: L2 norm of the loss's gradient with respect to the layer's kernel; None for a
         block.
-      distance: of a block whose output y has the shape of its input x: ||y - x|| / ||x||, mean over
-        the images; None for a layer. Of a pre-activation block it is ||F(x)|| / ||x||.
+      distance: ||y - x|| / ||x|| of a block whose output y has the shape of its input x, averaged
+        over the images; None for a layer. For a pre-activation block it is ||F(x)|| / ||x||.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Signal:
     distance: float | None
 
 
-def signals(
+def measure_signals(
     model: nn.Module,
     variables: Mapping[str, Any],
     images: Any,
@@ -57,80 +57,90 @@ def signals(
     *,
     seed: int = 0,
 ) -> list[Signal]:
-    """Measures a batch in training mode: normalisation by its own statistics, dropout on.
+    """Measures the signals of a batch in training mode, with batch statistics and dropout.
 
     Args:
-      model, variables: the network.
+      model: the network.
+      variables: its variables.
       images: f32[N,H,W,C].
       labels: i32[N].
       seed: of dropout.
 
     Returns:
-      Layers and blocks in order of computation; a block stands after its layers.
+      Layers and blocks in order of computation; a block follows its layers.
     """
     return make_program(model)(variables, images, labels, seed)
 
 
 def make_program(model: nn.Module) -> Callable[..., list[Signal]]:
-    """`signals` as a function of (variables, images, labels, seed), compiled once."""
+    """Compiles `measure_signals` for a network.
+
+    Args:
+      model: the network.
+
+    Returns:
+      A function of (variables, images, labels, seed=0).
+    """
     if getattr(model, "remat", False):
-        model = model.clone(remat=False)  # what is recomputed cannot be looked at
+        model = model.clone(remat=False)  # rematerialized activations cannot be recorded
 
     def loss(params: Any, others: Any, images: Any, labels: Any, key: Any) -> tuple[Any, Any]:
-        found: collections.OrderedDict[str, dict] = collections.OrderedDict()
-        with nn.intercept_methods(_recorder(found)):
+        recorded: collections.OrderedDict[str, dict[str, Any]] = collections.OrderedDict()
+        with nn.intercept_methods(_recorder(recorded)):
             logits, _ = model.apply(
                 {"params": params, **others}, images, train=True,
                 mutable=["batch_stats"], rngs={"dropout": key},
             )  # fmt: skip
-        return cross_entropy(logits, labels).mean(), found
+        return cross_entropy(logits, labels).mean(), recorded
 
     @jax.jit
     def measure(params: Any, others: Any, images: Any, labels: Any, key: Any) -> Any:
-        gradients, found = jax.grad(loss, has_aux=True)(params, others, images, labels, key)
-        for name, values in found.items():
+        gradients, recorded = jax.grad(loss, has_aux=True)(params, others, images, labels, key)
+        for name, values in recorded.items():
             if "variance" in values:
                 kernel = _at(gradients, name)["kernel"].astype(jnp.float32)
                 values["gradient_norm"] = jnp.linalg.norm(kernel.ravel())
-        return found
+        return recorded
 
-    def program(variables, images, labels, seed=0) -> list[Signal]:
+    def program(
+        variables: Mapping[str, Any], images: Any, labels: Any, seed: int = 0
+    ) -> list[Signal]:
         others = {name: held for name, held in variables.items() if name != "params"}
         key = jax.random.key(seed)
-        found = jax.device_get(measure(variables["params"], others, images, labels, key))
+        recorded = jax.device_get(measure(variables["params"], others, images, labels, key))
         fields = ("variance", "gradient_norm", "distance")
         return [
             Signal(name, *(float(values[f]) if f in values else None for f in fields))
-            for name, values in found.items()
+            for name, values in recorded.items()
         ]
 
     return program
 
 
-def _recorder(found: dict[str, dict]) -> Callable:
-    """An interceptor that writes down every layer's and every block's figures."""
+def _recorder(recorded: dict[str, dict[str, Any]]) -> Callable[..., Any]:
+    """An interceptor that records the statistics of every layer and every block."""
 
-    def record(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+    def record(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         out = call(*args, **kwargs)
         module, name = context.module, "/".join(context.module.path)
         if context.method_name != "__call__" or not isinstance(out, jax.Array):
             return out
         if isinstance(module, _LAYERS):
-            found[name] = {"variance": jnp.var(out.astype(jnp.float32))}
-        elif _is_block(module, name, found) and args[0].shape == out.shape:
+            recorded[name] = {"variance": jnp.var(out.astype(jnp.float32))}
+        elif _is_block(module, name, recorded) and args[0].shape == out.shape:
             x, y = (v.astype(jnp.float32).reshape(len(v), -1) for v in (args[0], out))
             distances = jnp.linalg.norm(y - x, axis=1) / jnp.linalg.norm(x, axis=1)
-            found[name] = {"distance": distances.mean()}
+            recorded[name] = {"distance": distances.mean()}
         return out
 
     return record
 
 
-def _is_block(module: nn.Module, name: str, found: Mapping[str, dict]) -> bool:
-    """Two layers or more, and neither the network nor a gate."""
+def _is_block(module: nn.Module, name: str, recorded: Mapping[str, Any]) -> bool:
+    """Whether a module is a block: it has at least two layers and is not the network or a gate."""
     if not name or isinstance(module, layers.SqueezeExcite):
         return False
-    return sum(other.startswith(f"{name}/") for other in found) >= 2
+    return sum(other.startswith(f"{name}/") for other in recorded) >= 2
 
 
 def _at(tree: Any, name: str) -> Any:
@@ -139,37 +149,51 @@ def _at(tree: Any, name: str) -> Any:
     return tree
 
 
-def to_text(title: str, found: Iterable[Signal]) -> str:
-    """Aligned table."""
+def to_text(title: str, signals: Iterable[Signal]) -> str:
+    """Formats signals as an aligned table.
+
+    Args:
+      title: above the table.
+      signals: the signals.
+    """
     header = ["layer or block", "variance", "gradient norm", "distance from identity"]
     rows = [
-        [s.name, *(f"{v:.4g}" if v is not None else "" for v in _figures(s))] for s in found
+        [s.name, *(f"{v:.4g}" if v is not None else "" for v in _figures(s))] for s in signals
     ]  # fmt: skip
     return f"{title}\n\n{text_table(header, rows)}"
 
 
 def to_csv(states: Mapping[str, Sequence[Signal]]) -> str:
-    """A row for each layer or block of each state."""
+    """Formats signals as CSV, one row for each layer or block of each state.
+
+    Args:
+      states: {title: signals}.
+    """
     lines = ["state,name,variance,gradient_norm,distance"]
-    for title, found in states.items():
-        for s in found:
+    for title, signals in states.items():
+        for s in signals:
             figures = ("" if v is None else repr(v) for v in _figures(s))
             lines.append(",".join([title.replace(",", ";"), s.name, *figures]))
     return "\n".join(lines) + "\n"
 
 
 def draw(states: Mapping[str, Sequence[Signal]], path: str | Path) -> None:
-    """Draws the figures against depth, those that there are; a line for each state, by title."""
+    """Draws the statistics against depth, with one line for each state.
+
+    Args:
+      states: {title: signals}.
+      path: of the figure, .png, .svg or .pdf.
+    """
     shown_panels = [
         (word, field)
         for word, field in _PANELS
-        if any(getattr(s, field) is not None for found in states.values() for s in found)
+        if any(getattr(s, field) is not None for signals in states.values() for s in signals)
     ]
     figure = make_figure(5 * len(shown_panels), 4.6)
     panels = figure.subplots(1, len(shown_panels), squeeze=False)[0]
     for axes, (word, field) in zip(panels, shown_panels):
-        for title, found in states.items():
-            values = [v for s in found if (v := getattr(s, field)) is not None]
+        for title, signals in states.items():
+            values = [v for s in signals if (v := getattr(s, field)) is not None]
             shown = [v if np.isfinite(v) and v > 0 else np.nan for v in values]
             axes.plot(range(1, len(shown) + 1), shown, marker=".", linewidth=1, label=title)
         axes.set(title=word, xlabel="block" if field == "distance" else "layer", yscale="log")

@@ -1,8 +1,8 @@
-"""Which pixels each value of a traced computation depends on, along height and width.
+"""Tracks which pixels each value of a traced computation depends on, along height and width.
 
-Convolutions and pools widen what a unit sees, padding and cropping shift it, branches that join
-again take the smallest interval around both. What is pooled over a whole axis depends on all of it,
-and so does everything that a squeeze-and-excitation gate has scaled.
+Convolutions and pooling widen the interval of pixels, padding and cropping shift it, and branches
+that join have the smallest interval that contains both. A value that is pooled over a whole axis
+depends on all of it, and so does everything scaled by a squeeze-and-excitation gate.
 """
 
 from __future__ import annotations
@@ -19,8 +19,15 @@ INF = math.inf
 
 
 class Span(NamedTuple):
-    """Along one image axis: place o of dimension `dim` depends on the pixels stride * o + first to
-    stride * o + last. Without a dimension the whole array depends on the pixels first to last.
+    """The pixels along one image axis that an array depends on.
+
+    Index o of dimension `dim` depends on the pixels stride * o + first to stride * o + last. If
+    `dim` is None, the whole array depends on the pixels first to last.
+
+    Attributes:
+      dim: dimension of the array that corresponds to the image axis, or None.
+      stride: pixels per index.
+      first, last: of the pixels that index 0 depends on.
     """
 
     dim: int | None
@@ -29,17 +36,22 @@ class Span(NamedTuple):
     last: float
 
 
-# What an array depends on, along the image's height and width; None for no pixel at all.
+# The pixels that an array depends on, along the image's height and width; None for no pixel.
 Spans = tuple[Span, Span] | None
 
 
 def image_spans() -> Spans:
-    """Of images [N,H,W,C] themselves."""
+    """Returns the spans of images [N,H,W,C]."""
     return Span(1, 1, 0, 0), Span(2, 1, 0, 0)
 
 
 def propagate(jaxpr: Any, given: Sequence[Spans]) -> list[Spans]:
-    """What the outputs of a jaxpr depend on, given what its inputs do."""
+    """Computes the spans of the outputs of a jaxpr.
+
+    Args:
+      jaxpr: of a trace.
+      given: spans of its inputs.
+    """
     known: dict[Any, Spans] = dict(zip(jaxpr.invars, given, strict=True))
 
     def of(var: Any) -> Spans:
@@ -53,9 +65,16 @@ def propagate(jaxpr: Any, given: Sequence[Spans]) -> list[Spans]:
 
 
 def inner_call(eqn: Any, given: Sequence[Spans]) -> tuple[Any, list[Spans]] | None:
-    """The jaxpr that an equation calls and what that one's inputs depend on; None for no call.
+    """Finds the jaxpr that an equation calls.
 
-    Of implementations by platform it is the default.
+    Of platform-specific branches it is the default.
+
+    Args:
+      eqn: of a jaxpr.
+      given: spans of its inputs.
+
+    Returns:
+      The jaxpr and the spans of its inputs; None if the equation calls none.
     """
     inner, name = list(sub_jaxprs(eqn)), eqn.primitive.name
     if not inner or name in ("scan", "while"):
@@ -67,7 +86,12 @@ def inner_call(eqn: Any, given: Sequence[Spans]) -> tuple[Any, list[Spans]] | No
 
 
 def equation_spans(eqn: Any, given: Sequence[Spans]) -> list[Spans]:
-    """What the outputs of an equation depend on that calls nothing."""
+    """Computes the spans of the outputs of an equation that calls no jaxpr.
+
+    Args:
+      eqn: of a jaxpr.
+      given: spans of its inputs.
+    """
     if all(spans is None for spans in given):
         return [None] * len(eqn.outvars)
     rule = _RULES.get(eqn.primitive.name, _elementwise)
@@ -96,7 +120,7 @@ def _join(spans: Sequence[Span]) -> Span:
     if len({(span.dim, span.stride) for span in placed}) > 1:
         raise ValueError("branches with different strides are joined")
     like = placed[0] if placed else spans[0]
-    if 0 < len(placed) < len(spans):  # one place of the other branch reaches all places of this one
+    if 0 < len(placed) < len(spans):  # the other branch affects all indices of this one
         return _whole(like, like.dim)
     first, last = min(span.first for span in spans), max(span.last for span in spans)
     return Span(like.dim, like.stride, first, last)
@@ -121,7 +145,9 @@ def _window(
 def _conv(eqn: Any, given: Sequence[Spans]) -> Spans:
     spans, params = given[0], eqn.params
     if spans is None or given[1] is not None or any(d != 1 for d in params["lhs_dilation"]):
-        raise ValueError("a convolution by the image, or of a stretched one, has no such field")
+        raise ValueError(
+            "a convolution with a dilated input or a computed kernel has no receptive field"
+        )
     numbers = params["dimension_numbers"]
     kernel = eqn.invars[1].aval.shape
 
@@ -187,8 +213,8 @@ def _slice(eqn: Any, given: Sequence[Spans]) -> Spans:
     return _each(given[0], change)
 
 
-def _moved(spans: Spans, where: Callable[[int], int | None]) -> Spans:
-    """The dimensions in other places; one that is gone has been summed, merged or scrambled."""
+def _move_dims(spans: Spans, where: Callable[[int], int | None]) -> Spans:
+    """Moves the spans to new dimensions; None means that a dimension was reduced or mixed."""
 
     def change(span: Span) -> Span:
         if span.dim is None:
@@ -200,7 +226,7 @@ def _moved(spans: Spans, where: Callable[[int], int | None]) -> Spans:
 
 
 def _transpose(eqn: Any, given: Sequence[Spans]) -> Spans:
-    return _moved(given[0], eqn.params["permutation"].index)
+    return _move_dims(given[0], eqn.params["permutation"].index)
 
 
 def _broadcast(eqn: Any, given: Sequence[Spans]) -> Spans:
@@ -208,17 +234,17 @@ def _broadcast(eqn: Any, given: Sequence[Spans]) -> Spans:
         return None
     old, new = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     where = eqn.params["broadcast_dimensions"]
-    return _moved(given[0], lambda d: where[d] if old[d] == new[where[d]] else None)
+    return _move_dims(given[0], lambda d: where[d] if old[d] == new[where[d]] else None)
 
 
 def _reduce(eqn: Any, given: Sequence[Spans]) -> Spans:
     axes = eqn.params["axes"]
-    return _moved(given[0], lambda d: None if d in axes else d - sum(axis < d for axis in axes))
+    return _move_dims(given[0], lambda d: None if d in axes else d - sum(axis < d for axis in axes))
 
 
 def _squeeze(eqn: Any, given: Sequence[Spans]) -> Spans:
     gone = eqn.params["dimensions"]
-    return _moved(given[0], lambda d: None if d in gone else d - sum(axis < d for axis in gone))
+    return _move_dims(given[0], lambda d: None if d in gone else d - sum(axis < d for axis in gone))
 
 
 def _reshape(eqn: Any, given: Sequence[Spans]) -> Spans:
@@ -231,7 +257,7 @@ def _reshape(eqn: Any, given: Sequence[Spans]) -> Spans:
                 return i
         return None
 
-    return _moved(given[0], where)
+    return _move_dims(given[0], where)
 
 
 def _concatenate(eqn: Any, given: Sequence[Spans]) -> Spans:
@@ -254,7 +280,7 @@ def _dot(eqn: Any, given: Sequence[Spans]) -> Spans:
         order = {d: i for i, d in enumerate(batch[side])}
         start = len(batch[side]) + (len(free[0]) if side else 0)
         order |= {d: start + i for i, d in enumerate(free[side])}
-        results.append(_moved(spans, order.get))
+        results.append(_move_dims(spans, order.get))
     return _union(results)
 
 

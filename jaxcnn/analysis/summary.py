@@ -1,6 +1,6 @@
-"""What each layer of a network costs: output shape, activation memory, parameters, multiply-adds.
+"""Lists the costs of each layer of a network: output, activations, parameters, multiply-adds.
 
-Read off the traced computation: nothing is computed and no array is made.
+The costs are read from the traced computation; nothing is computed and no array is allocated.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from jaxcnn.reporting.tables import markdown_table, text_table
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The rows of a network and their totals. `print()` gives the table.
+    """The layers of a network and their totals; `print()` shows them as a table.
 
     Attributes:
       model: id, or name of the class.
       input_size: (height, width, channels).
       rows: the input and every layer, in order of computation.
-      aux_params: parameters of auxiliary heads, which only training computes; in no row.
+      aux_params: number of parameters of auxiliary heads, which are used only in training and not
+        listed in `rows`.
     """
 
     model: str
@@ -38,11 +39,11 @@ class Summary:
     aux_params: int
 
     def total(self, field: str) -> int:
-        """Sum of a field over the rows: `total("macs")`."""
+        """Sums a field over the rows, as in `total("macs")`."""
         return sum(getattr(row, field) for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: model, input_size, rows, totals, aux_params."""
+        """Converts the summary to plain data: model, input_size, rows, totals, aux_params."""
         fields = ("activations", "activation_bytes", "params", "weights", "macs")
         return {
             "model": self.model,
@@ -53,11 +54,11 @@ class Summary:
         }
 
     def to_json(self) -> str:
-        """`to_dict()` as JSON text."""
+        """Formats `to_dict()` as JSON."""
         return json.dumps(self.to_dict(), indent=1)
 
     def to_markdown(self) -> str:
-        """The table in Markdown, with a line of totals."""
+        """Formats the table as Markdown, with a row of totals."""
         return f"{self._title()}\n\n{markdown_table(*self._table(), left=2)}\n\n{self._footer()}"
 
     def __str__(self) -> str:
@@ -88,31 +89,31 @@ class Summary:
     def _footer(self) -> str:
         size = self.total("activation_bytes")
         text = (
-            f"activations {size / 1e6:.2f} MB per image: the input and the output of each "
-            "convolution, pool and dense layer, once\n"
-            "field: receptive field in pixels/stride of a unit; all: the whole image"
+            f"activations: {size / 1e6:.2f} MB per image, counting the input and the output of "
+            "each convolution, pool and dense layer once\n"
+            "field: receptive field in pixels / stride in pixels; all: the whole image"
         )
         if self.aux_params:
-            text += f"\nauxiliary heads, in training only: {self.aux_params:,} parameters more"
+            text += f"\nauxiliary heads (training only): {self.aux_params:,} more parameters"
         return text
 
 
 def summarize(
     model: str | nn.Module, input_size: int | tuple[int, ...] | None = None, **options: Any
 ) -> Summary:
-    """Lists what each layer of a network costs, for one image and in evaluation.
+    """Lists the costs of each layer of a network, for one image in evaluation mode.
 
     Args:
       model: id or alias, or a network of this package.
-      input_size: height and width in one number, (height, width) or (height, width, channels).
-        Left out: the size that the published counts are for; a network given as a module needs it.
-      **options: of `create_model`, where the model is a name.
+      input_size: one number for height and width, (height, width) or (height, width, channels). By
+        default the size for which the published counts hold; required for a module.
+      **options: for `create_model`, if the model is a name.
 
     Returns:
-      Summary: `print(summary)`, `summary.rows`, `summary.to_dict()`.
+      The summary: `print(summary)`, `summary.rows`, `summary.to_dict()`.
 
     Raises:
-      ValueError: the name or an option is unknown, the input too small, or the size missing.
+      ValueError: the name or an option is unknown, or the input size is missing or too small.
     """
     traced = trace(model, input_size, options)
     values = math.prod(traced.size)
@@ -128,12 +129,12 @@ def summarize(
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    """A row as JSON has it; a field of the whole image has size None."""
+    """A row as plain data; the size of a receptive field that is the whole image is None."""
     seen = row.field
     if seen is None:
         return dataclasses.asdict(row) | {"shape": list(row.shape)}
     size = None if math.inf in seen.size else [int(n) for n in seen.size]
-    plain = {"size": size, "stride": list(seen.stride), "centre": list(seen.centre)}
+    plain = {"size": size, "stride": list(seen.stride), "center": list(seen.center)}
     return dataclasses.asdict(row) | {"shape": list(row.shape), "field": plain}
 
 

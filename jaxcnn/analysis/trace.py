@@ -1,4 +1,4 @@
-"""A network as a traced computation: nothing is computed and no array is made."""
+"""Traces networks without computing anything or allocating arrays."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Size = int | tuple[int, ...] | None
 
 
 class Traced(NamedTuple):
-    """One image through a network, in evaluation.
+    """Trace of a network for one image in evaluation mode.
 
     Attributes:
       name: id, or name of the class.
-      size: (height, width, channels).
+      size: (height, width, channels) of the image.
       network: the module.
-      variables: shapes of its parameters and statistics, the jaxpr's first inputs.
-      jaxpr: from (variables, images f32[1,H,W,C]) to logits, or to endpoints.
-      outputs: names of the jaxpr's outputs: "logits", or those of the endpoints.
+      variables: shapes of its parameters and statistics, which are the jaxpr's first inputs.
+      jaxpr: computes the logits or the endpoints from (variables, images f32[1,H,W,C]).
+      outputs: names of the jaxpr's outputs: "logits", or the endpoints.
     """
 
     name: str
@@ -42,10 +42,17 @@ def trace(
     *,
     endpoints: bool = False,
 ) -> Traced:
-    """Traces a network, to its logits or to its endpoints.
+    """Traces a network.
+
+    Args:
+      model: id or alias, or a network of this package.
+      input_size: one number for height and width, (height, width) or (height, width, channels);
+        by default the network's own.
+      options: fields of the network to override.
+      endpoints: trace the endpoints instead of the logits.
 
     Raises:
-      ValueError: the name or an option is unknown, the input too small, or the size missing.
+      ValueError: the name or an option is unknown, or the input size is missing or too small.
     """
     channels = 3
     network: Any
@@ -67,18 +74,21 @@ def trace(
         _, state = network.apply(variables, images, train=False, mutable=["endpoints"])
         return dict(state.get("endpoints", {}))
 
-    with ops.use("reference"):  # plain operations only, which readers of a jaxpr know
-        closed, made = jax.make_jaxpr(run, return_shape=True)(variables, images)
-    return Traced(name, size, network, variables, closed.jaxpr, tuple(sorted(made)))
+    with ops.use("reference"):  # plain operations, which the readers of jaxprs support
+        closed, shapes = jax.make_jaxpr(run, return_shape=True)(variables, images)
+    return Traced(name, size, network, variables, closed.jaxpr, tuple(sorted(shapes)))
 
 
 def _full_size(size: Size, channels: int) -> tuple[int, int, int]:
     if size is None:
         raise ValueError(
-            "input_size is missing: a network given as a module has no size of its own"
+            "input_size is missing: a network given as a module has no default input size"
         )
     full = (size, size) if isinstance(size, int) else tuple(size)
     full = (*full, channels) if len(full) == 2 else full
     if len(full) != 3 or min(full) < 1:
-        raise ValueError(f"input_size {size!r} is neither a number, (height, width) nor (h, w, c)")
+        raise ValueError(
+            f"input_size is {size!r}; it must be a number, (height, width) or (height, width, "
+            "channels)"
+        )
     return full

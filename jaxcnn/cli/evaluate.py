@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     if args.crop is not None and not 0 < args.crop <= 1:
         raise ValueError(f"--crop is {args.crop:g}; it must be above 0 and at most 1")
     networks, ensemble = request.read(args.what, args.like, args.protocol, args.size)
-    if ensemble and ensemble.combination in tables.LEARNT and not args.fit:
+    if ensemble and ensemble.combination in tables.LEARNED and not args.fit:
         raise ValueError(
             f"{args.like} wants the networks {ensemble.combination}: say on which share of the "
             "examples that is learnt, such as --fit 0.2"
@@ -110,8 +110,8 @@ def run(args: argparse.Namespace) -> None:
     given = (args.data, args.data_dir, "test") if args.data else None
     source, folder, split = request.test_data(entries, given)
     split = args.split or split
-    test_set = request.open_for(entries, source, args.data_dir or folder, split)
-    answers, labels = request.answer(networks, entries, test_set, args.crop, args.batch_size)
+    test_set = request.open_requested(entries, source, args.data_dir or folder, split)
+    answers, labels = request.predict_all(networks, entries, test_set, args.crop, args.batch_size)
     kept, rows = np.arange(len(labels)), list(zip([n.label for n in networks], answers))
     if args.ensemble or args.fit or ensemble:
         together, kept = tables.combinations(np.stack(answers), labels, args.fit)
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> None:
         print(text)
     print()
     print(tables.text(table, best if len(rows) > len(entries) else None))
-    for label, errors in request.locate(
+    for label, errors in request.localization_errors(
         networks, entries, test_set, args.crop, args.batch_size
     ).items():
         top1, top5 = (100 * error for error in errors.values())

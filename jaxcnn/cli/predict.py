@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     common.quiet()
     what, images = _what(args)
     entry = evaluate.open_entry(what, args.checkpoint, model=args.id)
-    model, variables, how = entry.make(), entry.variables, entry.how
+    model, variables, how = entry.make(), entry.variables, entry.preprocessing
     names = entry.class_names or predict.default_names(entry.classes)
     top = min(5, len(names)) if args.top is None else args.top
     if not 1 <= top <= len(names):
@@ -73,13 +73,13 @@ def run(args: argparse.Namespace) -> int:
         bad.append(path)
         print(f"jaxcnn: error: {error}", file=sys.stderr)
 
-    answers = predict.predict(model, variables, paths, how, names, top=top, on_bad=on_bad)
+    answers = predict.predict_files(model, variables, paths, how, names, top=top, on_bad=on_bad)
     given = ((path, found) for path, found in zip(paths, answers) if found)
     if args.draw and not localization.has_box_head(model):
         raise ValueError("--draw is for networks with a box head; this one has none")
     answered: Iterable = given
     if localization.has_box_head(model):
-        answered = localization.with_boxes(model, variables, given, how, top, args.draw)
+        answered = localization.add_boxes(model, variables, given, how, top, args.draw)
     found = list(answered) if args.explain else answered
     if args.json:
         rows = [

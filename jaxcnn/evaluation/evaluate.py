@@ -1,4 +1,4 @@
-"""A network's answers to a whole test set by a protocol."""
+"""Evaluates a network on a whole test set under a test protocol."""
 
 from __future__ import annotations
 
@@ -28,17 +28,25 @@ TestSet = Dataset | sets.EncodedSet
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A network to test: how to make it with options, its variables, and how images reach it.
+    """A network to evaluate.
 
-    `data` is the test set that a run itself has: source, folder and split; None for weights.
-    `class_names` are known of runs and of the files that jaxcnn wrote. Of a run also `step` and
-    `checkpoint` ("best" or "newest"), and `train_size`, height and width of its training images.
+    Attributes:
+      name: what it was opened from: the path of a run or a file, or the name of published weights.
+      make: creates the network, `make(**options)`.
+      variables: {"params": ..., "batch_stats": ...}.
+      preprocessing: of its images.
+      classes: number of classes.
+      data: (source, folder, split) of a run's test set; None for weights.
+      class_names: of runs and of files written by jaxcnn; else None.
+      step: training step of a run's checkpoint; None for weights.
+      checkpoint: "best" or "newest", of a run; None for weights.
+      train_size: height and width in pixels of a run's training images, if known.
     """
 
     name: str
     make: Callable[..., nn.Module]
     variables: Variables
-    how: Preprocessing
+    preprocessing: Preprocessing
     classes: int
     data: tuple[str, str | None, str] | None = None
     class_names: tuple[str, ...] | None = None
@@ -46,11 +54,14 @@ class Entry:
     checkpoint: str | None = None
     train_size: int | None = None
 
-    def about(self, data: tuple[str, str | None, str]) -> str | None:
-        """Which checkpoint of a run this is, and how it was chosen, in words; None of weights.
+    def describe_checkpoint(self, data: tuple[str, str | None, str]) -> str | None:
+        """Describes a run's checkpoint and how it was chosen.
 
         Args:
-          data: source, folder and split that it is tested on.
+          data: (source, folder, split) of the set that the network is evaluated on.
+
+        Returns:
+          One line of text; None for weights.
         """
         if self.step is None:
             return None
@@ -61,55 +72,77 @@ class Entry:
             text += f", chosen by its error on {self.data[2]} of {self.data[0]}"
         return text
 
-    def check(self, test_set: TestSet, source: str) -> None:
-        """Raises ValueError if the network does not answer with the set's classes."""
+    def check_classes(self, test_set: TestSet, source: str) -> None:
+        """Checks that the network predicts the classes of a test set.
+
+        Args:
+          test_set: to be evaluated on.
+          source: its name, for the message.
+
+        Raises:
+          ValueError: the numbers, the names or the order of the classes differ.
+        """
         if self.classes != test_set.num_classes:
             raise ValueError(
-                f"{self.name} knows {self.classes} classes, {source} has {test_set.num_classes}"
+                f"{self.name} predicts {self.classes} classes, but {source} has "
+                f"{test_set.num_classes}"
             )
-        own, given = self.class_names, test_set.class_names
-        if own is None or own == given:
+        predicted, given = self.class_names, test_set.class_names
+        if predicted is None or predicted == given:
             return
-        if sorted(own) == sorted(given):
+        if sorted(predicted) == sorted(given):
             raise ValueError(f"{self.name} has the classes of {source} in another order")
-        if set(own) & set(given):  # else the two are named by different conventions
-            place = next(i for i, names in enumerate(zip(own, given)) if names[0] != names[1])
+        if set(predicted) & set(given):  # otherwise they follow different naming conventions
+            index = next(i for i, names in enumerate(zip(predicted, given)) if names[0] != names[1])
             raise ValueError(
-                f"{self.name} has other classes than {source}: class {place} is {own[place]!r} "
-                f"there and {given[place]!r} here"
+                f"{self.name} has other classes than {source}: class {index} is "
+                f"{predicted[index]!r} for the network and {given[index]!r} in the data"
             )
 
     def model_for(self, protocol: protocols.Protocol, size: int) -> nn.Module:
-        """The network; in its convolutional form where the protocol or the size asks for it."""
+        """Creates the network, in its fully convolutional form where that is necessary.
+
+        Args:
+          protocol: of the evaluation.
+          size: of the network's input in pixels.
+        """
         model = self.make()
-        if hasattr(model, "dense") and (protocol.dense or size > self.how.size):
+        if hasattr(model, "dense") and (protocol.dense or size > self.preprocessing.size):
             return self.make(dense=True)
         return model
 
 
-def members_of(what: str) -> list[str]:
-    """The directories of the runs of an ensemble's directory; else what was given, alone."""
-    if not (Path(what) / MANIFEST).is_file():
-        return [what]
-    count = read_manifest(Path(what)).get("members")
+def expand_ensemble(name: str) -> list[str]:
+    """Lists the run directories of an ensemble's members.
+
+    Args:
+      name: an ensemble's directory, or anything else that `open_entry` accepts.
+
+    Returns:
+      The directories of the members, or `[name]` if it is not an ensemble's directory.
+    """
+    if not (Path(name) / MANIFEST).is_file():
+        return [name]
+    count = read_manifest(Path(name)).get("members")
     if count is None:
-        return [what]
+        return [name]
     from jaxcnn.training.output.records import member_directory
 
-    return [str(member_directory(what, i)) for i in range(count)]
+    return [str(member_directory(name, i)) for i in range(count)]
 
 
 def open_entry(what: str, checkpoint: str = "best", model: str | None = None) -> Entry:
-    """A run's directory, a file of weights, or published weights by name.
+    """Opens a network to evaluate.
 
     Args:
-      what: which of these.
+      what: a run's directory, a weights file, or the name of published weights.
       checkpoint: "best" or "newest", of a run.
-      model: the network, or published weights whose preprocessing is taken too, of a file that
-        does not name its own.
+      model: for a weights file that does not name its network: the network, or published weights
+        whose preprocessing is used as well.
 
     Raises:
-      ValueError, FileNotFoundError: it is none of these, or cannot be read.
+      ValueError: it is none of these, or it cannot be read.
+      FileNotFoundError: there is no such file.
     """
     what = os.path.expanduser(what)
     if (Path(what) / MANIFEST).is_file():
@@ -120,21 +153,19 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
         manifest = read_manifest(Path(what))
         data = manifest["config"]["data"]
         classes = len(run.class_names)
-        own_options = layout.frozen(run.options)  # lists of a file are tuples of the network
+        run_options = layout.frozen(run.options)  # JSON lists become tuples
 
         def make(**options: Any) -> nn.Module:
-            return create_model(run.model, num_classes=classes, **{**own_options, **options})
+            return create_model(run.model, num_classes=classes, **{**run_options, **options})
 
-        own = (data["source"], data["dir"], data["test_split"])
-        names = tuple(run.class_names)
         return Entry(
             what,
             make,
             run.variables,
             run.preprocessing,
             classes,
-            own,
-            names,
+            data=(data["source"], data["dir"], data["test_split"]),
+            class_names=tuple(run.class_names),
             step=run.step,
             checkpoint=checkpoint,
             train_size=manifest.get("train_size"),
@@ -142,7 +173,7 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
     if Path(what).is_dir():
         raise ValueError(f"{what} is not a run directory (no {MANIFEST})")
     if os.sep in what and not Path(what).exists():
-        raise FileNotFoundError(f"there is no {what}")
+        raise FileNotFoundError(f"{what} does not exist")
     from jaxcnn.weights import loading, pretrained
 
     published = None if model is None else pretrained.WEIGHTS.get(model)
@@ -166,7 +197,17 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
 
 
 def open_test_set(source: str, split: str, data_dir: str | None) -> TestSet:
-    """A set in memory or one of image files. Raises as `catalog.load` and `open_encoded` do."""
+    """Opens a test set, in memory or as image files.
+
+    Args:
+      source: of the data, see `jaxcnn.data.catalog`.
+      split: such as "test".
+      data_dir: folder of the data; None for the default.
+
+    Raises:
+      ValueError: the source or the split is unknown, or the data cannot be read.
+      FileNotFoundError: the data is missing.
+    """
     if catalog.is_streamed(source, data_dir):
         return catalog.open_encoded(source, split, data_dir)
     return catalog.load(source, split, data_dir=data_dir)
@@ -176,75 +217,90 @@ def probabilities(
     model: nn.Module,
     variables: Variables,
     test_set: TestSet,
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     protocol: protocols.Protocol,
     *,
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mean probabilities over all views of every example: f32[N,K], and labels i32[N].
+    """Computes class probabilities for a test set, averaged over the views of each example.
 
     Args:
-      model, variables: the network; with a dense protocol it must take any size.
-      test_set: to be answered, in order.
-      how: size, crop, interpolation and normalisation.
+      model: the network; under a dense protocol it must accept images of any size.
+      variables: its variables.
+      test_set: to be evaluated, in order.
+      preprocessing: size, crop, interpolation and normalization.
       protocol: one of `protocols.PROTOCOLS`.
-      batch_size: views at once.
-      progress: is told how many examples are done.
+      batch_size: number of views per batch.
+      progress: called with the number of examples that are done.
+
+    Returns:
+      Probabilities f32[N,K] and labels i32[N].
 
     Raises:
-      ValueError: the images do not suit the network, or one cannot be read.
+      ValueError: the images do not fit the network, or one cannot be read.
     """
+    apply = _compiled(model, preprocessing.mean, preprocessing.std)
 
-    answer = _compiled(model, how.mean, how.std)
-
-    def answers(views: np.ndarray) -> np.ndarray:
-        """Of any number of views of one size, f32[V,K], in batches of one shape."""
+    def predict(views: np.ndarray) -> np.ndarray:
+        """Probabilities f32[V,K] of views of one size, computed in batches of one shape."""
         count = min(batch_size, len(views)) if protocol.dense else batch_size
         found = []
         for start in range(0, len(views), count):
             chunk = views[start : start + count]
             short = count - len(chunk)
             full = np.concatenate([chunk, np.zeros((short, *chunk.shape[1:]), chunk.dtype)])
-            found.append(np.asarray(answer(variables, full))[: len(chunk)])
+            found.append(np.asarray(apply(variables, full))[: len(chunk)])
         return np.concatenate(found)
 
     rows, labels, waiting = [], [], []
     for image, label in examples(test_set):
-        if image.shape[-1] != len(how.mean):
+        if image.shape[-1] != len(preprocessing.mean):
             raise ValueError(
-                f"the images have {image.shape[-1]} channels; the network takes {len(how.mean)}"
+                f"the images have {image.shape[-1]} channels; the network takes "
+                f"{len(preprocessing.mean)}"
             )
         labels.append(label)
-        scales = protocols.all_views(image, protocol, how.size, how.crop, how.interpolation)
+        scales = protocols.all_views(
+            image, protocol, preprocessing.size, preprocessing.crop, preprocessing.interpolation
+        )
         if protocol.dense:
-            rows.append(np.mean([answers(views).mean(0) for views in scales], 0))
+            rows.append(np.mean([predict(views).mean(0) for views in scales], 0))
         else:
             waiting.append(np.concatenate(scales))
             if len(waiting) * len(waiting[0]) >= batch_size or len(labels) == len(test_set):
-                together = answers(np.concatenate(waiting))
+                together = predict(np.concatenate(waiting))
                 rows += list(together.reshape(len(waiting), -1, together.shape[-1]).mean(1))
                 waiting = []
         progress(len(labels))
     if len(rows) != len(test_set):
-        raise ValueError(f"{len(rows)} answers to {len(test_set)} examples")
+        raise ValueError(f"{len(rows)} predictions for {len(test_set)} examples")
     return np.stack(rows).astype(np.float32), np.array(labels, np.int32)
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable:
-    """(variables, views u8[V,h,w,C]) to probabilities; the same for networks of one kind."""
+def _compiled(
+    model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Callable[..., Any]:
+    """A function of (variables, views u8[V,h,w,C]) to probabilities, compiled once per network."""
 
     @compilation.jit
-    def answer(variables, views):
+    def apply(variables: Variables, views: jax.Array) -> jax.Array:
         logits: Any = model.apply(variables, pipeline.normalise(views, mean, std), train=False)
         return jax.nn.softmax(logits, -1)
 
-    return answer
+    return apply
 
 
 def examples(test_set: TestSet) -> Iterator[tuple[np.ndarray, int]]:
-    """Images u8[H,W,C] and labels, in order. Raises ValueError if one cannot be read."""
+    """Yields the images u8[H,W,C] and labels of a test set, in order.
+
+    Args:
+      test_set: in memory or as image files.
+
+    Raises:
+      ValueError: an image cannot be read.
+    """
     if isinstance(test_set, Dataset):
         yield from zip(test_set.images, test_set.labels.tolist())
         return

@@ -1,4 +1,4 @@
-"""Where a network sees what: its boxes of whole images, the localisation error, and pictures."""
+"""Locates objects with a box head: boxes in whole images, the localization error, and drawings."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from jaxcnn.data.augment import pipeline
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation import evaluate, protocols
-from jaxcnn.evaluation.predict import Answer, read_image
+from jaxcnn.evaluation.predict import Prediction, read_image
 from jaxcnn.metrics import localization
 from jaxcnn.runtime import compilation
 
-_COLOUR = "#ff3030"
+_COLOR = "#ff3030"
 _CENTER = protocols.PROTOCOLS["center"]
 
 
 def has_box_head(model: nn.Module) -> bool:
-    """Whether the network says where an object is."""
+    """Returns whether a network has a box head."""
     return getattr(model, "box_head", None) is not None
 
 
@@ -36,31 +36,34 @@ def locate(
     model: nn.Module,
     variables: Mapping[str, Any],
     images: Sequence[np.ndarray],
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     count: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The most probable classes of whole images, each with its box, from the central crop.
+    """Predicts the most probable classes of images and a box for each, from the central crop.
 
     Args:
-      model, variables: a network with a box head.
+      model: a network with a box head.
+      variables: its variables.
       images: each u8[H,W,C], of any size.
-      how: size, crop, interpolation and normalisation.
-      count: guesses G, no more than there are classes.
+      preprocessing: size, crop, interpolation and normalization.
+      count: number of guesses G, at most the number of classes.
 
     Returns:
-      Logits f32[N,K]; classes i32[N,G]; their boxes f32[N,G,4] (top, left, bottom, right), shares
-      of the whole image.
+      Logits f32[N,K]; classes i32[N,G]; their boxes f32[N,G,4] as (top, left, bottom, right), in
+      fractions of the whole image's height and width.
     """
     views = [
-        protocols.all_views(image, _CENTER, how.size, how.crop, how.interpolation)[0][0]
+        protocols.all_views(
+            image, _CENTER, preprocessing.size, preprocessing.crop, preprocessing.interpolation
+        )[0][0]
         for image in images
     ]
-    answer = _compiled(model, how.mean, how.std, count)
-    logits, classes, found = map(np.asarray, answer(variables, np.stack(views)))
-    windows = [crops.centre(*image.shape[:2], **_sides(how)) for image in images]
+    apply = _compiled(model, preprocessing.mean, preprocessing.std, count)
+    logits, classes, guessed = map(np.asarray, apply(variables, np.stack(views)))
+    windows = [crops.centre(*image.shape[:2], **_sides(preprocessing)) for image in images]
     whole = [
-        boxes.out_of(own, window, *image.shape[:2])
-        for own, window, image in zip(found, windows, images)
+        boxes.out_of(cropped, window, *image.shape[:2])
+        for cropped, window, image in zip(guessed, windows, images)
     ]
     return logits, classes, np.stack(whole)
 
@@ -69,11 +72,21 @@ def errors(
     model: nn.Module,
     variables: Mapping[str, Any],
     test_set: evaluate.TestSet,
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     *,
     batch_size: int = 64,
 ) -> dict[str, float]:
-    """The localisation errors of a set that has boxes, in shares, every example counted once.
+    """Computes the localization errors on a test set with boxes, counting every example once.
+
+    Args:
+      model: a network with a box head.
+      variables: its variables.
+      test_set: with boxes.
+      preprocessing: size, crop, interpolation and normalization.
+      batch_size: number of images per batch.
+
+    Returns:
+      {name: error}, fractions for the names in `jaxcnn.metrics.localization.ERRORS`.
 
     Raises:
       ValueError: an example has no box, or its image cannot be read.
@@ -88,63 +101,78 @@ def errors(
         if len(bare):
             raise ValueError(f"example {start + bare[0]} of the test set has no box")
         short = [images[0]] * (batch_size - len(rows))  # one shape: one compilation
-        _, classes, found = locate(model, variables, [*images, *short], how, 5)
-        answered = (classes[: len(rows)], found[: len(rows)], np.array(labels), truth)
-        right = np.asarray(localization.right(*map(jnp.asarray, answered)))
+        _, classes, found = locate(model, variables, [*images, *short], preprocessing, 5)
+        guesses = (classes[: len(rows)], found[: len(rows)], np.array(labels), truth)
+        correct = np.asarray(localization.is_correct(*map(jnp.asarray, guesses)))
         for name, k in zip(localization.ERRORS, (1, 5)):
-            wrong[name].append(np.logical_not(right[:, :k].any(-1)))
+            wrong[name].append(np.logical_not(correct[:, :k].any(-1)))
     return {name: float(np.concatenate(found).mean()) for name, found in wrong.items()}
 
 
-def with_boxes(
+def add_boxes(
     model: nn.Module,
     variables: Mapping[str, Any],
-    answered: Iterable[tuple[str, list[Answer]]],
-    how: Preprocessing,
+    predictions: Iterable[tuple[str, list[Prediction]]],
+    preprocessing: Preprocessing,
     top: int,
     folder: str | None = None,
-) -> Iterator[tuple[str, list[Answer]]]:
-    """Adds the boxes to the `top` answers of each image file.
+) -> Iterator[tuple[str, list[Prediction]]]:
+    """Adds boxes to the predictions for image files.
 
-    With `folder` it writes there each image with the box of its first answer, under the image's
-    name, as PNG.
+    Args:
+      model: a network with a box head.
+      variables: its variables.
+      predictions: (path, predictions, most probable first) of each image file.
+      preprocessing: size, crop, interpolation and normalization.
+      top: number of predictions per image.
+      folder: where to write each image with the box of its first prediction, as a PNG file under
+        the image's name; None to write nothing.
+
+    Yields:
+      (path, predictions with boxes) of each image file.
     """
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-    for path, answers in answered:
-        image = read_image(path, len(how.mean))
+    for path, guesses in predictions:
+        image = read_image(path, len(preprocessing.mean))
         pixels = np.asarray(image).reshape(image.height, image.width, -1)
-        found = locate(model, variables, [pixels], how, top)[2][0]
-        answers = [
-            dataclasses.replace(answer, box=_in_pixels(box, image))
-            for answer, box in zip(answers, found)
+        located = locate(model, variables, [pixels], preprocessing, top)[2][0]
+        guesses = [
+            dataclasses.replace(prediction, box=_in_pixels(box, image))
+            for prediction, box in zip(guesses, located)
         ]
         if folder is not None:
-            draw(image, answers[0], Path(folder) / f"{Path(path).stem}.png")
-        yield path, answers
+            draw(image, guesses[0], Path(folder) / f"{Path(path).stem}.png")
+        yield path, guesses
 
 
-def draw(image: Image.Image, answer: Answer, path: str | Path) -> None:
-    """Writes the image with the answer's box and name."""
+def draw(image: Image.Image, prediction: Prediction, path: str | Path) -> None:
+    """Writes an image with the box and the class name of a prediction.
+
+    Args:
+      image: the whole image.
+      prediction: with a box.
+      path: of the image file to write.
+    """
     picture = image.convert("RGB")
-    left, top, right, bottom = answer.box or (0, 0, 0, 0)
+    left, top, right, bottom = prediction.box or (0, 0, 0, 0)
     corners = (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
     pen, line = ImageDraw.Draw(picture), max(1, min(picture.size) // 100)
-    pen.rectangle(corners, outline=_COLOUR, width=line)
-    pen.text((corners[0] + line + 1, corners[1] + line), answer.name, fill=_COLOUR)
+    pen.rectangle(corners, outline=_COLOR, width=line)
+    pen.text((corners[0] + line + 1, corners[1] + line), prediction.name, fill=_COLOR)
     picture.save(path)
 
 
 def _in_pixels(box: np.ndarray, image: Image.Image) -> tuple[float, ...]:
-    """A box in shares as (left, top, right, bottom) in pixels, as far as it is in the image."""
+    """A box in fractions, clipped to the image, as (left, top, right, bottom) in pixels."""
     top, left, bottom, right = boxes.visible(box).tolist()
     width, height = image.size
     sides = (left * width, top * height, right * width, bottom * height)
     return tuple(round(side, 1) for side in sides)
 
 
-def _sides(how: Preprocessing) -> dict[str, int]:
-    return {"size": how.size, "side": math.floor(how.size / how.crop)}
+def _sides(preprocessing: Preprocessing) -> dict[str, int]:
+    return {"size": preprocessing.size, "side": math.floor(preprocessing.size / preprocessing.crop)}
 
 
 def _boxes(test_set: evaluate.TestSet, index: int) -> np.ndarray:
@@ -157,14 +185,14 @@ def _boxes(test_set: evaluate.TestSet, index: int) -> np.ndarray:
 @functools.lru_cache(maxsize=4)
 def _compiled(
     model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], count: int
-) -> Callable:
-    """(variables, views u8[N,h,w,C]) to logits, classes and boxes."""
+) -> Callable[..., tuple[Any, ...]]:
+    """A function of (variables, views u8[N,h,w,C]) to logits, classes and boxes."""
 
     @compilation.jit
-    def answer(variables, views):
+    def apply(variables: Mapping[str, Any], views: Any) -> tuple[Any, ...]:
         images = pipeline.normalise(views, mean, std)
         logits: Any
         logits, changed = model.apply(variables, images, train=False, mutable=["endpoints"])
         return logits, *localization.guesses(logits, changed["endpoints"]["box"], count)
 
-    return answer
+    return apply

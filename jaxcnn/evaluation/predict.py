@@ -1,4 +1,4 @@
-"""What a network sees in image files: preprocessing on the host, answers by name."""
+"""Classifies image files: preprocessing on the host, and predictions with class names."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """One of the most probable classes of an image.
+class Prediction:
+    """A class that a network predicts for an image.
 
-    `box` is where it is, (left, top, right, bottom) in pixels, of a network with a box head.
+    Attributes:
+      index: of the class.
+      name: of the class.
+      probability: of the class, between 0 and 1.
+      box: (left, top, right, bottom) of the object in pixels, from a network with a box head.
     """
 
     index: int
@@ -34,13 +38,17 @@ class Answer:
     box: tuple[float, ...] | None = None
 
 
-def as_row(answer: Answer) -> dict[str, Any]:
-    """The answer as JSON has it; without a box where there is none."""
-    return {k: v for k, v in dataclasses.asdict(answer).items() if k != "box" or v is not None}
+def as_row(prediction: Prediction) -> dict[str, Any]:
+    """Converts a prediction to a dictionary for JSON, without the box if there is none."""
+    return {k: v for k, v in dataclasses.asdict(prediction).items() if k != "box" or v is not None}
 
 
 def read_image(path: str | Path, channels: int = 3) -> Image.Image:
-    """An image file as RGB, or as grey for one channel, decoded as in training (see `data.images`).
+    """Reads an image file, decoded as in training (see `jaxcnn.data.decode`).
+
+    Args:
+      path: of the file.
+      channels: 3 for RGB, 1 for grayscale.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -56,73 +64,91 @@ def read_image(path: str | Path, channels: int = 3) -> Image.Image:
 
 
 def image_paths(given: Sequence[str], stream: Iterable[str]) -> list[str]:
-    """The files that are meant: a folder's images, in order, and for "-" the stream's lines.
+    """Expands folders, and "-" for paths on standard input, to a list of image files.
+
+    Args:
+      given: paths of image files and folders, or "-".
+      stream: standard input, one path per line.
 
     Raises:
-      ValueError: a folder has no image in it, or nothing is named.
+      ValueError: a folder contains no image, or there is no path at all.
     """
-    found: list[str] = []
+    paths: list[str] = []
     for name in given:
         if name == "-":
-            found += [line.strip() for line in stream if line.strip()]
+            paths += [line.strip() for line in stream if line.strip()]
         elif Path(name).is_dir():
             inside = list_images(name)
             if not inside:
-                raise ValueError(f"{name} has no image in it ({', '.join(EXTENSIONS)})")
-            found += [str(Path(name, image)) for image in inside]
+                raise ValueError(f"{name} contains no image ({', '.join(EXTENSIONS)})")
+            paths += [str(Path(name, image)) for image in inside]
         else:
-            found.append(name)
-    if not found:
-        raise ValueError("no image is named")
-    return found
+            paths.append(name)
+    if not paths:
+        raise ValueError("no image is given")
+    return paths
 
 
-def preprocess(image: Image.Image, how: Preprocessing) -> np.ndarray:
-    """An image of mode RGB or L as a network's input, f32[size, size, C].
+def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """Preprocesses an image as torchvision does for evaluation.
 
-    Torchvision's evaluation: the shorter side is resized to floor(size / crop), antialiased, the
-    longer one in proportion and rounded down; then the central square, rounding half to even.
+    The shorter side is resized to floor(size / crop) with antialiasing, the longer side in
+    proportion and rounded down. Then the central square is cropped, rounding half to even, and the
+    channels are normalized.
+
+    Args:
+      image: of mode "RGB" or "L".
+      preprocessing: size, crop, interpolation and normalization.
+
+    Returns:
+      f32[size,size,C].
     """
+    size = preprocessing.size
     width, height = image.size
-    short = math.floor(how.size / how.crop)
+    short = math.floor(size / preprocessing.crop)
     scale = (
         (short, short * height // width) if width <= height else (short * width // height, short)
     )
     resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-    image = image.resize(scale, resampling[how.interpolation])
-    left, top = (round((n - how.size) / 2) for n in scale)
-    image = image.crop((left, top, left + how.size, top + how.size))
-    pixels = np.asarray(image, np.float32).reshape(how.size, how.size, -1) / np.float32(255)
-    return (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
+    image = image.resize(scale, resampling[preprocessing.interpolation])
+    left, top = (round((n - size) / 2) for n in scale)
+    image = image.crop((left, top, left + size, top + size))
+    pixels = np.asarray(image, np.float32).reshape(size, size, -1) / np.float32(255)
+    mean, std = (np.array(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
+    return (pixels - mean) / std
 
 
-def predict(
+def predict_files(
     model: nn.Module,
     variables: Mapping[str, Any],
     paths: Sequence[str | Path],
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     names: Sequence[str],
     *,
     top: int = 5,
     batch_size: int = 16,
     on_bad: Callable[[str | Path, Exception], None] | None = None,
-) -> Iterator[list[Answer]]:
-    """The `top` most probable classes of each image file, most probable first.
+) -> Iterator[list[Prediction]]:
+    """Predicts the most probable classes of image files.
 
     Args:
-      model, variables: the network.
+      model: the network.
+      variables: its variables.
       paths: image files.
-      how: the preprocessing that the weights were made for.
+      preprocessing: the preprocessing that the weights were trained for.
       names: of all classes, by index.
-      top: number of classes, no more than there are.
-      batch_size: images at once.
-      on_bad: is told of a file that is not there or is no image, which then has no answers, `[]`;
-        None raises the error.
+      top: number of predictions per image, at most the number of classes.
+      batch_size: number of images per batch.
+      on_bad: called with the path and the error of a file that cannot be read, for which `[]` is
+        yielded; None raises the error.
+
+    Yields:
+      The `top` predictions for each file, most probable first.
 
     Raises:
-      FileNotFoundError, ValueError: a file is not there, or is no image; raised when it is reached.
-      ValueError: its pixels are not finite once they are normalised. A network may give finite
-        logits for such an image: XLA may drop a NaN where max(x, 0) is fused with what follows.
+      FileNotFoundError: a file does not exist; raised when it is reached.
+      ValueError: a file is not an image, or its pixels are not finite after normalization. (The
+        logits of such an image may be finite, since XLA may drop a NaN when it fuses max(x, 0).)
     """
 
     @jax.jit
@@ -131,13 +157,14 @@ def predict(
         return jax.nn.softmax(logits)  # type: ignore[arg-type]
 
     batch_size = min(batch_size, len(paths))  # one shape: one compilation
+    shape = (batch_size, preprocessing.size, preprocessing.size, len(preprocessing.mean))
     for start in range(0, len(paths), batch_size):
         chunk = paths[start : start + batch_size]
-        batch = np.zeros((batch_size, how.size, how.size, len(how.mean)), np.float32)
+        batch = np.zeros(shape, np.float32)
         bad = set()
         for i, path in enumerate(chunk):
             try:
-                batch[i] = preprocess(read_image(path, len(how.mean)), how)
+                batch[i] = preprocess(read_image(path, len(preprocessing.mean)), preprocessing)
             except (OSError, ValueError) as error:
                 if on_bad is None:
                     raise
@@ -145,19 +172,19 @@ def predict(
                 bad.add(i)
         if not np.isfinite(batch).all():
             raise ValueError(
-                f"images are not finite once they are normalised with mean {how.mean} and standard "
-                f"deviation {how.std}"
+                f"images are not finite after normalization with mean {preprocessing.mean} and "
+                f"standard deviation {preprocessing.std}"
             )
         for i, row in enumerate(np.asarray(probabilities(batch))[: len(chunk)]):
             if i in bad:
                 yield []
                 continue
             order = np.argsort(-row, kind="stable")[:top]
-            yield [Answer(int(i), names[i], float(row[i])) for i in order]
+            yield [Prediction(int(i), names[i], float(row[i])) for i in order]
 
 
 def imagenet_names() -> tuple[str, ...]:
-    """Names of ImageNet's 1000 classes: WordNet id and words, as "n01440764 tench"."""
+    """Returns the names of ImageNet's 1000 classes: WordNet id and words, as "n01440764 tench"."""
     text = (
         importlib.resources.files("jaxcnn.data").joinpath("imagenet_classes.txt").read_text("utf-8")
     )
@@ -165,7 +192,11 @@ def imagenet_names() -> tuple[str, ...]:
 
 
 def default_names(num_classes: int) -> tuple[str, ...]:
-    """ImageNet's for 1000 classes, else "class 0", "class 1", ..."""
+    """Returns ImageNet's class names for 1000 classes, else "class 0", "class 1", ...
+
+    Args:
+      num_classes: number of classes.
+    """
     if num_classes == 1000:
         return imagenet_names()
     return tuple(f"class {i}" for i in range(num_classes))

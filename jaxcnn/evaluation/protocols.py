@@ -1,9 +1,9 @@
-"""Test protocols: which views of an image a network sees; its answers to all of them are averaged.
+"""Test protocols: the views of an image over which a network's predictions are averaged.
 
 Sources: Krizhevsky et al. 2012, section 4.1 (ten crops); Szegedy et al. 2014, section 7 (144
-crops); Simonyan, Zisserman 2014, section 3.2 (dense at one scale and at three, 150 crops); He et
-al. 2015, section 3.4 (ten crops; dense at five scales). Scales are the papers' for images of 224
-pixels, and in proportion for others.
+crops); Simonyan, Zisserman 2014, section 3.2 (dense at one and at three scales, 150 crops); He et
+al. 2015, section 3.4 (ten crops; dense at five scales). Scales are the papers' for inputs of 224
+pixels, and in proportion for other inputs.
 """
 
 from __future__ import annotations
@@ -22,30 +22,37 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 
 
 def center(image: np.ndarray, size: int) -> np.ndarray:
-    """The central square, rounding half to even: u8[H,W,C] to u8[1,size,size,C]."""
+    """Crops the central square, u8[H,W,C] to u8[1,size,size,C]; the corner rounds half to even."""
     down, across = _room(image, size)
     return _crops(image, [(round(down / 2), round(across / 2))], size)
 
 
 def corners(image: np.ndarray, size: int) -> np.ndarray:
-    """Four corners and the centre: u8[H,W,C] to u8[5,size,size,C]."""
+    """Crops the four corners and the center, u8[H,W,C] to u8[5,size,size,C]."""
     down, across = _room(image, size)
     places = [(0, 0), (0, across), (down, 0), (down, across), (round(down / 2), round(across / 2))]
     return _crops(image, places, size)
 
 
 def grid(image: np.ndarray, size: int) -> np.ndarray:
-    """A regular grid of five by five: u8[H,W,C] to u8[25,size,size,C]."""
+    """Crops a regular grid of five by five squares, u8[H,W,C] to u8[25,size,size,C]."""
     down, across = _room(image, size)
     places = [(round(i * down / 4), round(j * across / 4)) for i in range(5) for j in range(5)]
     return _crops(image, places, size)
 
 
 def squares(image: np.ndarray, size: int) -> np.ndarray:
-    """GoogLeNet's views of one scale, unmirrored: u8[H,W,C] to u8[18,size,size,C].
+    """Crops GoogLeNet's views of one scale, without mirror images.
 
-    The left, central and right square (top, central, bottom of an upright image); of each its
-    corners and centre, and the whole of it resized.
+    The views are the corners and the center of the left, central and right square (top, central and
+    bottom square of a portrait image), and each square resized.
+
+    Args:
+      image: u8[H,W,C].
+      size: of the network's input.
+
+    Returns:
+      u8[18,size,size,C].
     """
     height, width = image.shape[:2]
     side, spare = min(height, width), abs(height - width)
@@ -58,28 +65,28 @@ def squares(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def whole(image: np.ndarray, size: int) -> np.ndarray:
-    """The image as it is, for networks that take any size: u8[H,W,C] to u8[1,H,W,C]."""
+    """Returns the whole image as a view, u8[H,W,C] to u8[1,H,W,C]; `size` is ignored."""
     del size
     return image[None]
 
 
 def mirrored(views: np.ndarray) -> np.ndarray:
-    """The views and their mirror images: u8[V,h,w,C] to u8[2V,h,w,C]."""
+    """Appends the mirror images of the views, u8[V,h,w,C] to u8[2V,h,w,C]."""
     return np.concatenate([views, views[:, :, ::-1]])
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """A way to test.
+    """A test protocol.
 
-    Fields:
-      views: of an image of one scale.
+    Attributes:
+      views: function of (image, input size) that extracts the views of one scale.
       mirror: add the mirror image of each view.
-      scales: shorter sides that the image is resized to, for networks of 224 pixels; () for the
-        one side that the weights' crop share gives.
-      dense: the views are as large as the image; the network must take any size.
-      source: whose it is.
-      sides: shorter sides in pixels, whatever the network's size, in place of `scales`.
+      scales: shorter sides in pixels to resize the image to, for inputs of 224 pixels; () for the
+        single side that follows from the preprocessing's crop.
+      dense: the views are as large as the image, and the network must accept any size.
+      source: paper that used the protocol.
+      sides: shorter sides in pixels, independent of the input size, in place of `scales`.
     """
 
     views: Views
@@ -103,13 +110,26 @@ PROTOCOLS = {
 
 
 def find(name: str) -> Protocol:
-    """A protocol by name. Raises ValueError with near matches if there is none."""
+    """Looks up a protocol by name.
+
+    Args:
+      name: a key of `PROTOCOLS`.
+
+    Raises:
+      ValueError: there is no such protocol; the message suggests similar names.
+    """
     return PROTOCOLS[one_of("protocol", name, PROTOCOLS)]
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A protocol at a size, as written after "@": see `parse_view`."""
+    """A protocol at an input size, written "PROTOCOL:SIZE:SIDES"; see `parse_view`.
+
+    Attributes:
+      name: of the protocol.
+      protocol: with its sides, if they were given.
+      size: of the network's input in pixels; None for the weights' own.
+    """
 
     name: str
     protocol: Protocol
@@ -122,71 +142,94 @@ class View:
 
 
 def parse_view(text: str) -> View:
-    """Reads "PROTOCOL", "PROTOCOL:SIZE" or "PROTOCOL:SIZE:SIDE,SIDE,...".
+    """Parses a protocol with an optional input size and optional scales.
 
-    SIZE is that of the network's input, by default the weights' own; SIDEs are the shorter sides
-    that the image is resized to, in pixels, in place of the protocol's. SIZE may be empty.
+    Args:
+      text: "PROTOCOL", "PROTOCOL:SIZE" or "PROTOCOL:SIZE:SIDE,SIDE,...". SIZE is that of the
+        network's input, by default the weights' own, and may be empty. The SIDEs are the shorter
+        sides to resize the image to, in place of the protocol's. All are in pixels.
+
+    Raises:
+      ValueError: there is no such protocol, or a size is not a positive number.
 
       >>> str(parse_view("10crop:320:352,384"))
       '10crop:320:352,384'
-
-    Raises:
-      ValueError: there is no such protocol, or a number is not one of pixels.
     """
     name, *rest = text.split(":")
     protocol, size = find(name), None
     if len(rest) > 2:
-        raise ValueError(f"{text!r} is no view; write PROTOCOL:SIZE:SIDE,SIDE")
+        raise ValueError(f"{text!r} is not a valid view; write PROTOCOL:SIZE:SIDE,SIDE")
     if rest and rest[0]:
         size = _pixels(rest[0], text)
     if len(rest) == 2:
         sides = tuple(_pixels(side, text) for side in rest[1].split(","))
         protocol = dataclasses.replace(protocol, sides=sides)
         if size is not None and not protocol.dense and min(sides) < size:
-            raise ValueError(f"{text!r} crops {size} pixels from a side of {min(sides)}")
+            raise ValueError(f"{text!r} cannot crop {size} pixels from a side of {min(sides)}")
     return View(name, protocol, size)
 
 
 def _pixels(text: str, whole: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise ValueError(f"{text!r} in {whole!r} is no number of pixels")
+        raise ValueError(f"{text!r} in {whole!r} is not a number of pixels")
     return int(text)
 
 
 def all_views(
     image: np.ndarray, protocol: Protocol, size: int, crop: float, interpolation: str = "bilinear"
 ) -> list[np.ndarray]:
-    """What the network sees of an image: for each scale u8[V,h,w,C].
+    """Extracts the views of an image at all scales of a protocol.
 
     Args:
       image: u8[H,W,C].
       protocol: one of `PROTOCOLS`.
-      size: of the network's input.
-      crop: share of the shorter side that the central crop shows.
+      size: of the network's input in pixels.
+      crop: fraction of the shorter side that the central crop covers.
       interpolation: "bilinear" or "bicubic".
+
+    Returns:
+      For each scale u8[V,h,w,C].
     """
     scaled = [round(s * size / 224) for s in protocol.scales] or [math.floor(size / crop)]
     sides = protocol.sides or scaled
-    found = []
+    scales = []
     for side in sides:
         views = protocol.views(shorter_side(image, side, interpolation), size)
-        found.append(mirrored(views) if protocol.mirror else views)
-    return found
+        scales.append(mirrored(views) if protocol.mirror else views)
+    return scales
 
 
 def shorter_side(image: np.ndarray, side: int, interpolation: str = "bilinear") -> np.ndarray:
-    """The image resized, antialiased, to this shorter side; the longer is rounded down."""
+    """Resizes the shorter side of an image, and the longer side in proportion, rounded down.
+
+    Args:
+      image: u8[H,W,C].
+      side: shorter side of the result in pixels.
+      interpolation: "bilinear" or "bicubic".
+
+    Returns:
+      u8[h,w,C].
+    """
     height, width = image.shape[:2]
     short = min(height, width)
     return resize(image, (side * height // short, side * width // short), interpolation)
 
 
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: str = "bilinear") -> np.ndarray:
-    """An image u8[H,W,C] of another height and width, antialiased as by Pillow and torchvision."""
+    """Resizes an image with antialiasing, as Pillow and torchvision do.
+
+    Args:
+      image: u8[H,W,C].
+      size: (height, width) of the result.
+      interpolation: "bilinear" or "bicubic".
+
+    Returns:
+      u8[height,width,C].
+    """
     if image.shape[:2] == size:
         return image
-    grey = image.shape[2] == 1
-    picture = Image.fromarray(image[..., 0] if grey else np.ascontiguousarray(image))
+    gray = image.shape[2] == 1
+    picture = Image.fromarray(image[..., 0] if gray else np.ascontiguousarray(image))
     resized = np.asarray(picture.resize(size[::-1], _RESAMPLING[interpolation]))
     return resized.reshape(*size, image.shape[2])
 

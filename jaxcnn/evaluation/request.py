@@ -1,4 +1,4 @@
-"""What `jaxcnn evaluate` is asked: which networks, each tested in which way, on which data."""
+"""The request of `jaxcnn evaluate`: networks, the protocol of each, and the test set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from jaxcnn.evaluation import evaluate, localization, protocols
 
@@ -22,7 +22,13 @@ Data = tuple[str, str | None, str]
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """What to open, how to test it, and what to call it."""
+    """A requested network.
+
+    Attributes:
+      what: a run's directory, a weights file or published weights, see `evaluate.open_entry`.
+      view: the protocol to evaluate it with.
+      label: its name in the table.
+    """
 
     what: str
     view: protocols.View
@@ -32,134 +38,197 @@ class Network:
 def read(
     what: Sequence[str], like: str | None = None, protocol: str = "center", size: int | None = None
 ) -> tuple[list[Network], Ensemble | None]:
-    """The networks that were asked for, and the ensemble of the file `like`.
+    """Parses the networks of a command line.
 
     Args:
-      what: each WHAT or WHAT@VIEW; the directory of an ensemble stands for all of its members.
-      like: file that says how each of them is tested, in order, unless it has a view of its own.
-      protocol: view of the others.
-      size: of the input, for views that do not say it.
+      what: "WHAT" or "WHAT@VIEW" for each; an ensemble's directory stands for all its members.
+      like: file that describes an ensemble. Its members define, in order, the views of the networks
+        that have none.
+      protocol: view of all other networks without one.
+      size: input size in pixels for views without one.
+
+    Returns:
+      The networks, and the ensemble described by `like`, or None.
 
     Raises:
-      ValueError: a view cannot be read, or the file has another number of members.
+      ValueError: a view cannot be parsed, or the file has a different number of members.
     """
-    usual = protocols.parse_view(protocol)
-    asked: list[tuple[str, protocols.View | None]] = []
+    default = protocols.parse_view(protocol)
+    requested: list[tuple[str, protocols.View | None]] = []
     for text in what:
         name, at, view = text.rpartition("@")
         if not at or Path(text).exists():
             name, view = text, ""
         elif not view:
-            raise ValueError(f"{text!r} names no view after @; write {name}@center, for example")
-        own = protocols.parse_view(view) if view else None
-        asked += [(one, own) for one in evaluate.members_of(name)]
+            raise ValueError(f"{text!r} has no view after @; write {name}@center, for example")
+        parsed = protocols.parse_view(view) if view else None
+        requested += [(member, parsed) for member in evaluate.expand_ensemble(name)]
     ensemble = None
-    labels = [f"{name}@{view}" if view else name for name, view in asked]
-    views = [view or usual for _, view in asked]
+    labels = [f"{name}@{view}" if view else name for name, view in requested]
+    views = [view or default for _, view in requested]
     if like is not None:
         from jaxcnn.training.ensemble.described import read_ensemble
 
         ensemble = read_ensemble(like)
-        if len(ensemble.members) != len(asked):
+        if len(ensemble.members) != len(requested):
+            count = len(requested)
             raise ValueError(
-                f"{like} has {len(ensemble.members)} members, {len(asked)} networks are given"
+                f"{like} has {len(ensemble.members)} members, but got {count} "
+                f"network{'s' * (count != 1)}"
             )
         for i, member in enumerate(ensemble.members):
-            views[i] = asked[i][1] or protocols.parse_view(member.view)
+            views[i] = requested[i][1] or protocols.parse_view(member.view)
             labels[i] = f"{member.name}@{views[i]}"
     if size is not None:
         views = [v if v.size else dataclasses.replace(v, size=size) for v in views]
-    return [Network(name, v, text) for (name, _), v, text in zip(asked, views, labels)], ensemble
+    return [
+        Network(name, view, label) for (name, _), view, label in zip(requested, views, labels)
+    ], ensemble
 
 
 def open_all(networks: Sequence[Network], checkpoint: str = "best") -> list[evaluate.Entry]:
-    """Opens them; one that is tested in several ways is opened once."""
+    """Opens the requested networks, each only once even if it is evaluated in several ways.
+
+    Args:
+      networks: to be opened.
+      checkpoint: "best" or "newest", of runs.
+    """
     once = functools.cache(functools.partial(evaluate.open_entry, checkpoint=checkpoint))
     return [once(network.what) for network in networks]
 
 
 def test_data(entries: Sequence[evaluate.Entry], given: Data | None = None) -> Data:
-    """What is given, or else the first run's own test set: source, folder, split."""
-    own = given or next((entry.data for entry in entries if entry.data), None)
-    if own is None:
-        raise ValueError("say on what to test: --data SOURCE, such as --data folder:photos")
-    return own
+    """Determines the data to evaluate on.
+
+    Args:
+      entries: the networks.
+      given: (source, folder, split) of the command line; None for the test set of the first run.
+
+    Returns:
+      (source, folder, split).
+
+    Raises:
+      ValueError: none is given, and none of the networks is a run.
+    """
+    data = given or next((entry.data for entry in entries if entry.data), None)
+    if data is None:
+        raise ValueError("no test data: specify --data SOURCE, such as --data folder:photos")
+    return data
 
 
 def notes(
     networks: Sequence[Network], entries: Sequence[evaluate.Entry], data: Data
 ) -> Iterator[str]:
-    """Lines on what was tested: the checkpoint of each run, and sizes that differ from training."""
+    """Yields remarks on an evaluation: each run's checkpoint, and sizes that differ from training.
+
+    Args:
+      networks: the requested networks.
+      entries: the same networks, opened.
+      data: (source, folder, split) of the test set.
+
+    Yields:
+      Lines of text.
+    """
     for network, entry in zip(networks, entries):
-        if text := entry.about(data):
+        if text := entry.describe_checkpoint(data):
             yield text
-        size = network.view.size or entry.how.size
+        size = network.view.size or entry.preprocessing.size
         if entry.train_size not in (None, size):
             yield f"{entry.name}: trained on {entry.train_size} pixels, tested on {size}"
 
 
-def open_for(
+def open_requested(
     entries: Sequence[evaluate.Entry], source: str, folder: str | None, split: str
 ) -> evaluate.TestSet:
-    """The test set. Raises ValueError if a network does not answer with its classes."""
+    """Opens the test set and checks that all networks predict its classes.
+
+    Args:
+      entries: the networks.
+      source: of the data, see `jaxcnn.data.catalog`.
+      folder: of the data; None for the default.
+      split: such as "test".
+
+    Raises:
+      ValueError: a network has other classes, or the data cannot be opened.
+    """
     test_set = evaluate.open_test_set(source, split, folder)
     for entry in entries:
-        entry.check(test_set, source)
+        entry.check_classes(test_set, source)
     return test_set
 
 
-def answer(
+def predict_all(
     networks: Sequence[Network],
     entries: Sequence[evaluate.Entry],
     test_set: evaluate.TestSet,
     crop: float | None = None,
     batch_size: int = 64,
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Each network's probabilities f32[N,K], and labels i32[N]; shows progress in a terminal.
+    """Computes the class probabilities of all networks, with progress bars in a terminal.
 
-    `crop` is the share of the shorter side that is shown; None for the weights' own.
+    Args:
+      networks: the requested networks.
+      entries: the same networks, opened.
+      test_set: to be evaluated.
+      crop: fraction of the shorter side that the central crop covers; None for the weights' own.
+      batch_size: number of views per batch.
+
+    Returns:
+      Probabilities f32[N,K] of each network, and labels i32[N].
     """
     console = Console(stderr=True)
-    answers, labels = [], np.zeros(0, np.int32)
+    predictions, labels = [], np.zeros(0, np.int32)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         for network, entry in zip(networks, entries):
-            size = network.view.size or entry.how.size
+            size = network.view.size or entry.preprocessing.size
             task = bar.add_task(network.label, total=len(test_set))
-            found, labels = evaluate.probabilities(
+            probabilities, labels = evaluate.probabilities(
                 entry.model_for(network.view.protocol, size),
                 entry.variables,
                 test_set,
-                dataclasses.replace(entry.how, size=size, crop=crop or entry.how.crop),
+                dataclasses.replace(
+                    entry.preprocessing, size=size, crop=crop or entry.preprocessing.crop
+                ),
                 network.view.protocol,
                 batch_size=batch_size,
                 progress=functools.partial(_show, bar, task),
             )
-            answers.append(found)
-    return answers, labels
+            predictions.append(probabilities)
+    return predictions, labels
 
 
-def locate(
+def localization_errors(
     networks: Sequence[Network],
     entries: Sequence[evaluate.Entry],
     test_set: evaluate.TestSet,
     crop: float | None = None,
     batch_size: int = 64,
 ) -> dict[str, dict[str, float]]:
-    """{label: localisation errors} by the central crop, of the networks that have a box head.
+    """Computes the localization errors of the networks with a box head, from the central crop.
 
-    Empty where the set has no boxes.
+    Args:
+      networks: the requested networks.
+      entries: the same networks, opened.
+      test_set: to be evaluated.
+      crop: fraction of the shorter side that the central crop covers; None for the weights' own.
+      batch_size: number of images per batch.
+
+    Returns:
+      {label: errors, see `localization.errors`}; empty if the test set has no boxes.
     """
-    found = {}
+    errors = {}
     for network, entry in zip(networks, entries):
         model = entry.make()
         if test_set.has_boxes and localization.has_box_head(model):
-            size = network.view.size or entry.how.size
-            how = dataclasses.replace(entry.how, size=size, crop=crop or entry.how.crop)
-            found[network.label] = localization.errors(
-                model, entry.variables, test_set, how, batch_size=batch_size
+            size = network.view.size or entry.preprocessing.size
+            preprocessing = dataclasses.replace(
+                entry.preprocessing, size=size, crop=crop or entry.preprocessing.crop
             )
-    return found
+            errors[network.label] = localization.errors(
+                model, entry.variables, test_set, preprocessing, batch_size=batch_size
+            )
+    return errors
 
 
-def _show(bar, task, done: int) -> None:
+def _show(bar: Progress, task: TaskID, done: int) -> None:
     bar.update(task, completed=done)

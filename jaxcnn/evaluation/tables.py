@@ -1,4 +1,4 @@
-"""Tables and the picture of an evaluation."""
+"""Tables of evaluation results, and the confusion matrix as a figure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from jaxcnn.metrics import classification
 from jaxcnn.reporting.tables import text_table
 
 
-def row(name: str, probabilities: np.ndarray, labels: np.ndarray, *, bootstrap: int = 0) -> dict:
-    """Errors as shares with exact counts, calibration, and on request the top-1 error's interval.
+def row(
+    name: str, probabilities: np.ndarray, labels: np.ndarray, *, bootstrap: int = 0
+) -> dict[str, Any]:
+    """Computes the errors and the calibration of a network for the table.
 
     Args:
       name: of the row.
       probabilities: f32[N,K].
       labels: i32[N].
-      bootstrap: samples of the interval; 0 for none.
+      bootstrap: number of samples for the confidence interval of the top-1 error; 0 for none.
+
+    Returns:
+      {column: value}. Errors are fractions; `wrong` and `examples` are counts.
     """
-    top1, top5 = (classification.wrong(probabilities, labels, k) for k in (1, 5))
-    found: dict[str, Any] = {
+    top1, top5 = (classification.is_wrong(probabilities, labels, k) for k in (1, 5))
+    values: dict[str, Any] = {
         "name": name,
         "wrong": int(top1.sum()),
         "examples": len(labels),
@@ -32,36 +37,42 @@ def row(name: str, probabilities: np.ndarray, labels: np.ndarray, *, bootstrap: 
         "calibration_error": classification.calibration_error(probabilities, labels),
         "class_errors": [
             None if np.isnan(e) else float(e)
-            for e in classification.class_errors(classification.confusion(probabilities, labels))
+            for e in classification.class_errors(
+                classification.confusion_matrix(probabilities, labels)
+            )
         ],
     }
     if bootstrap:
-        found["top1_interval"] = classification.bootstrap(top1, bootstrap)
-    return found
+        values["top1_interval"] = classification.bootstrap_interval(top1, bootstrap)
+    return values
 
 
 COMBINATIONS = ("mean of probabilities", "mean of logits", "normalised by image")
-LEARNT = ("weighted by class", "weighted by accuracy", "weighted", "greedy selection")
+LEARNED = ("weighted by class", "weighted by accuracy", "weighted", "greedy selection")
 
 
 def combinations(
-    answers: np.ndarray, labels: np.ndarray, fit: float = 0.0
+    predictions: np.ndarray, labels: np.ndarray, fit: float = 0.0
 ) -> tuple[list[tuple[str, np.ndarray]], np.ndarray]:
-    """The members together, and the examples that errors may be reported for.
+    """Combines the predictions of several networks in all available ways.
 
     Args:
-      answers: f32[M,N,K].
+      predictions: probabilities f32[M,N,K].
       labels: i32[N].
-      fit: share of the examples that weights are learnt on, drawn once and for all; 0 for none.
+      fit: fraction of the examples on which weights are learned, always the same ones; 0 for none.
 
     Returns:
-      Names and f32[N,K] of each combination, and the indices of the other examples.
+      (name, probabilities f32[N,K]) of each combination, and the indices of the other examples, for
+      which errors may be reported.
+
+    Raises:
+      ValueError: the fraction leaves no example on one side.
     """
-    members = jnp.asarray(answers)
-    found = [
+    members = jnp.asarray(predictions)
+    combined_by_name = [
         ("mean of probabilities", ensembles.mean(members)),
         ("mean of logits", ensembles.geometric(members)),
-        ("normalised by image", ensembles.normalised(members)),
+        ("normalised by image", ensembles.normalized(members)),
     ]
     order = np.random.RandomState(0).permutation(len(labels))
     cut = round(fit * len(labels))
@@ -71,38 +82,50 @@ def combinations(
     if len(learn):
         given, truth = members[:, learn], jnp.asarray(labels[learn])
         by_class = jnp.asarray(ensembles.learn_class_weights(given, truth), members.dtype)
-        found.append(("weighted by class", ensembles.class_weighted(members, by_class)))
-        for name, learnt in (
+        combined_by_name.append(("weighted by class", ensembles.class_weighted(members, by_class)))
+        for name, weights in (
             ("weighted by accuracy", ensembles.learn_accuracies(given, truth)),
             ("weighted", ensembles.learn_weights(given, truth)),
             ("greedy selection", ensembles.select_greedily(given, truth)),
         ):
-            found.append((name, ensembles.weighted(members, jnp.asarray(learnt))))
-    return [(name, np.asarray(combined)) for name, combined in found], kept
+            combined_by_name.append((name, ensembles.weighted(members, jnp.asarray(weights))))
+    return [(name, np.asarray(combined)) for name, combined in combined_by_name], kept
 
 
 def text(rows: Sequence[Mapping[str, Any]], best: float | None = None) -> str:
-    """The rows as aligned text; with `best`, the best member's error, the gain over it."""
+    """Formats rows as aligned text.
+
+    Args:
+      rows: see `row`.
+      best: top-1 error of the best single network, to add a column with the gain over it; None for
+        no such column.
+    """
     top5 = any(len(row["class_errors"]) > 5 for row in rows)  # else it is 0
     lines = [["network", "wrong", "top-1 %", *["top-5 %"] * top5, "ECE %"]]
     intervals = any("top1_interval" in row for row in rows)
     lines[0] += ["95 % interval"] * intervals + ["gain"] * (best is not None)
-    for found in rows:
+    for row in rows:
         keys = ("top1_error", *["top5_error"] * top5, "calibration_error")
-        shares = (found[key] for key in keys)
-        line = [found["name"], f"{found['wrong']:,}", *(f"{100 * share:.2f}" for share in shares)]
+        shares = (row[key] for key in keys)
+        line = [row["name"], f"{row['wrong']:,}", *(f"{100 * share:.2f}" for share in shares)]
         if intervals:
-            line.append(" to ".join(f"{100 * end:.2f}" for end in found["top1_interval"]))
+            line.append(" to ".join(f"{100 * end:.2f}" for end in row["top1_interval"]))
         if best is not None:
-            line.append(f"{100 * (best - found['top1_error']):+.2f}")
+            line.append(f"{100 * (best - row['top1_error']):+.2f}")
         lines.append(line)
     return text_table(lines[0], lines[1:])
 
 
 def class_text(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> str:
-    """Each class's examples, errors and the class that it is most often taken for."""
-    table = classification.confusion(probabilities, labels)
-    lines = [["class", "examples", "wrong", "error %", "taken for"]]
+    """Formats a table of each class's errors and the class that it is most often confused with.
+
+    Args:
+      probabilities: f32[N,K].
+      labels: i32[N].
+      names: of the classes.
+    """
+    table = classification.confusion_matrix(probabilities, labels)
+    lines = [["class", "examples", "wrong", "error %", "mistaken for"]]
     for index, counts in enumerate(table):
         total, right = int(counts.sum()), int(counts[index])
         others = counts.copy()
@@ -117,17 +140,24 @@ def class_text(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[st
 def draw_confusion(
     probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], path: str
 ) -> None:
-    """Draws `classification.confusion`, each row as shares of its class."""
+    """Draws the confusion matrix, each row as fractions of its class.
+
+    Args:
+      probabilities: f32[N,K].
+      labels: i32[N].
+      names: of the classes.
+      path: of the figure, .png, .svg or .pdf.
+    """
     from jaxcnn.reporting.figures import make_figure
 
-    table = classification.confusion(probabilities, labels)
+    table = classification.confusion_matrix(probabilities, labels)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     side = min(12.0, 3 + 0.4 * len(names))
     figure = make_figure(side + 1, side)
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(picture, label="share of the class")
-    axes.set(xlabel="taken for", ylabel="class")
+    figure.colorbar(picture, label="fraction of the class")
+    axes.set(xlabel="predicted class", ylabel="class")
     if len(names) <= 40:
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)

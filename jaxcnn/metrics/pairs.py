@@ -1,4 +1,4 @@
-"""Metrics as (sum, count) pairs, so that shares of a data set combine exactly."""
+"""Metrics as (sum, count) pairs, so that batches and shards of a dataset combine exactly."""
 
 from __future__ import annotations
 
@@ -14,18 +14,31 @@ Pairs = Mapping[str, tuple[Any, Any]]
 
 
 def pair(values: Array, mask: Array | None = None) -> tuple[Array, Array]:
-    """(sum, count) of f32[N] over the examples where f32[N] `mask` is 1, by default all."""
+    """Sums and counts the values of a batch.
+
+    Args:
+      values: [N].
+      mask: f32[N], 1 for an example and 0 for padding; None to count all.
+
+    Returns:
+      (sum, count), each f32[].
+    """
     values = values.astype(jnp.float32)
     if mask is None:
         return values.sum(), jnp.float32(values.size)
-    # where, not a product: a padding example's NaN must not reach the sum
+    # `where` instead of a product: NaN in a padding example must not reach the sum.
     return jnp.where(mask > 0, values, 0).sum(), (mask > 0).sum(dtype=jnp.float32)
 
 
 def combine(batches: Sequence[Pairs]) -> dict[str, tuple[float, float]]:
-    """Sums the pairs of several batches on the host, in float64.
+    """Adds up the pairs of several batches on the host, in float64.
 
-    Fetches all of them at once. A batch may hold several steps (arrays instead of scalars).
+    Args:
+      batches: pairs by name, fetched from the device together. The pairs of several steps may be
+        stacked in arrays.
+
+    Returns:
+      {name: (sum, count)}.
     """
     totals: dict[str, tuple[float, float]] = {}
     for pairs in jax.device_get(list(batches)):
@@ -38,20 +51,23 @@ def combine(batches: Sequence[Pairs]) -> dict[str, tuple[float, float]]:
     return totals
 
 
-def finalise(totals: Pairs, *, expected: int | None = None) -> dict[str, float]:
-    """Means of combined pairs.
+def finalize(totals: Pairs, *, expected: int | None = None) -> dict[str, float]:
+    """Computes the means of combined pairs.
 
     Args:
-      totals: what `combine` returned.
-      expected: number of examples that every metric must have counted; None to accept any.
+      totals: pairs by name, see `combine`.
+      expected: number of examples that every metric must have counted; None to accept any number.
+
+    Returns:
+      {name: mean}.
 
     Raises:
-      ValueError: a metric counted nothing, or another number of examples than expected.
+      ValueError: a metric counted no example, or a different number than expected.
     """
     means = {}
     for name, (value, count) in totals.items():
         if expected is not None and count != expected:
-            raise ValueError(f"{name} counted {count:g} examples of {expected}")
+            raise ValueError(f"{name} counted {count:g} of {expected} examples")
         if not count:
             raise ValueError(f"{name} counted no example")
         means[name] = float(value) / float(count)

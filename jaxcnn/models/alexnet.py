@@ -1,15 +1,19 @@
-"""AlexNet. Krizhevsky, Sutskever, Hinton 2012, "ImageNet classification with deep convolutional
-neural networks", NeurIPS 25, section 3 and figure 2; and Krizhevsky 2014, "One weird trick for
+"""AlexNet.
+
+Krizhevsky, Sutskever, Hinton 2012, "ImageNet classification with deep convolutional neural
+networks", NeurIPS 25, section 3 and figure 2; and Krizhevsky 2014, "One weird trick for
 parallelizing convolutional neural networks" (arXiv 1404.5997), the one-tower form.
 
-Two GPUs are two groups: conv2, conv4 and conv5 see the maps of their own tower only. Deviations:
-response normalization spans both towers unless `lrn_per_tower` (on two GPUs it ran within each;
-Caffe's spans), and initial values are Caffe's unless `initialiser="paper"`, whose biases of 1 did
-not train in Caffe. `alexnet_caffenet` pools before it normalizes, with Caffe's constants, and is
-otherwise the same. With them (`lrn="caffe"`) `alexnet_2gpu` is Caffe's AlexNet. `alexnet_owt` is
-torchvision's: widths of the released configuration, no normalization, dropout before fc6 and fc7;
-its biases start at 0, where torchvision draws them. `alexnet_owt_paper` has the widths that the
-footnote prints.
+The paper's two GPUs are two groups of channels: conv2, conv4 and conv5 see only the maps of their
+own tower. Deviations from the paper: response normalization spans both towers, as in Caffe, unless
+`lrn_per_tower` is set (on two GPUs it ran within each tower), and initial values are Caffe's unless
+`initialiser="paper"`, whose biases of 1 did not train in Caffe.
+
+`alexnet_caffenet` differs only in that it pools before it normalizes and uses Caffe's constants for
+the normalization; `alexnet_2gpu` with these constants (`lrn="caffe"`) is Caffe's AlexNet.
+`alexnet_owt` is torchvision's: the widths of the released configuration, no normalization, and
+dropout before fc6 and fc7. Its biases start at 0, whereas torchvision draws them at random.
+`alexnet_owt_paper` has the widths given in the paper's footnote.
 """
 
 from __future__ import annotations
@@ -35,20 +39,22 @@ YEARS = {"alexnet_owt": 2014, "alexnet_owt_paper": 2014}
 
 
 class Init(NamedTuple):
-    """Initial kernels of the convolutions, of fc6 and fc7, of fc8, and the one-biases' value.
+    """Initializers of AlexNet.
 
-    The biases of conv2, conv4, conv5, fc6 and fc7 start at `one`, so that their ReLUs are active;
-    the others at 0.
+    Attributes:
+      conv, fc, fc8: of the kernels of the convolutions, of fc6 and fc7, and of fc8.
+      bias: initial value of the biases of conv2, conv4, conv5, fc6 and fc7, so that their ReLUs
+        are active; the other biases start at 0.
     """
 
     conv: nn.initializers.Initializer
     fc: nn.initializers.Initializer
     fc8: nn.initializers.Initializer
-    one: float
+    bias: float
 
 
 _normal = nn.initializers.normal
-# Torch's layers draw from U(-b, b) with b = fan_in ** -0.5.
+# The default of Torch's layers: U(-b, b) with b = fan_in ** -0.5.
 _torch = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 INITS = {
@@ -61,21 +67,22 @@ INITS = {
 class AlexNet(FullyConnectedNetwork):
     """Five convolutions and three fully connected layers.
 
-    Takes f32[N,227,227,3], or f32[N,224,224,3], to which conv1 then adds three rows and columns of
-    zeros below and to the right, as cuda-convnet's windows hang over the border. With
-    `conv1_padding=2` (torchvision) it takes 224x224 only. Larger images need `dense=True`.
+    The images are f32[N,227,227,3] or f32[N,224,224,3]. conv1 pads the latter with three rows and
+    columns of zeros at the bottom and on the right, since cuda-convnet's windows reach over the
+    border. With `conv1_padding=2` (torchvision) the images must be 224x224. Larger images need
+    `dense=True`.
 
     Inherits the fields of `FullyConnectedNetwork`.
 
     Attributes:
-      widths, groups: of the five convolutions.
-      conv1_padding: zeros on each side of the image.
+      widths, groups: output channels and groups of the five convolutions.
+      conv1_padding: width in pixels of the zeros around the image.
       lrn: constants of the response normalization after conv1 and conv2: "paper", "caffe",
         "cuda_convnet", or None for no normalization.
-      lrn_per_tower: normalize each half of the channels by itself.
+      lrn_per_tower: normalize each half of the channels separately.
       pool_first: pool before normalizing (CaffeNet).
-      dropout_first: dropout before fc6 and fc7 instead of after them.
-      initialiser: initial values: "caffe", "paper" or "torch".
+      dropout_first: apply dropout before fc6 and fc7 instead of after them.
+      initialiser: a key of `INITS`: "caffe", "paper" or "torch".
     """
 
     min_size: int = 224
@@ -91,12 +98,12 @@ class AlexNet(FullyConnectedNetwork):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
-        self.check_native(x, *((224,) if self.conv1_padding else (227, 224)))
+        self.check_size(x, *((224,) if self.conv1_padding else (227, 224)))
         padding = layers.padding_pairs(self.conv1_padding)
         if not self.conv1_padding and x.shape[1:3] == (224, 224):
             padding = ((0, 3), (0, 3))
         init = INITS[one_of("initialiser", self.initialiser, INITS)]
-        one = nn.initializers.constant(init.one)
+        bias = nn.initializers.constant(init.bias)
         conv = self.conv(bias=True, kernel_init=init.conv)
         stage = functools.partial(self.rematerialize(ConvRelu), conv=conv)
         w1, w2, w3, w4, w5 = self.widths
@@ -116,20 +123,20 @@ class AlexNet(FullyConnectedNetwork):
 
         x = stage(w1, 11, 4, padding, g1, then=norm_pool, name="conv1")(x)  # 27x27x96
         x = self.endpoint("stage1", x)
-        x = stage(w2, 5, 1, 2, g2, one, then=norm_pool, name="conv2")(x)  # 13x13x256
+        x = stage(w2, 5, 1, 2, g2, bias, then=norm_pool, name="conv2")(x)  # 13x13x256
         x = self.endpoint("stage2", x)
         x = stage(w3, 3, 1, 1, g3, name="conv3")(x)  # 13x13x384
         x = self.endpoint("stage3", x)
-        x = stage(w4, 3, 1, 1, g4, one, name="conv4")(x)  # 13x13x384
+        x = stage(w4, 3, 1, 1, g4, bias, name="conv4")(x)  # 13x13x384
         x = self.endpoint("stage4", x)
-        x = stage(w5, 3, 1, 1, g5, one, then=pool, name="conv5")(x)  # 6x6x256
+        x = stage(w5, 3, 1, 1, g5, bias, then=pool, name="conv5")(x)  # 6x6x256
         x = self.endpoint("stage5", x)
         return self.classify(
             x,
             6,
             train=train,
             fc_init=init.fc,
-            fc_bias=one,
+            fc_bias=bias,
             fc8_init=init.fc8,
             dropout_first=self.dropout_first,
         )

@@ -1,9 +1,10 @@
-"""Building blocks of several families: residual blocks before and after activation with their
-shortcuts and drop path, the base of the residual networks, and AlexNet's convolution with ReLU and
-response normalization.
+"""Building blocks that several families share.
 
-A residual block is written for one position of a network. Comments give the shape behind each
-line, for the first block of stage 2 of ResNet-18 (basic) or ResNet-50 (bottleneck) at 224x224.
+Residual blocks (original and pre-activation) with their shortcuts and stochastic depth, the base
+class of the residual networks, and AlexNet's convolution with ReLU and response normalization.
+
+The comments in a residual block give the shape after each line, for the first block of stage 2 of
+ResNet-18 (basic) or ResNet-50 (bottleneck) on a 224x224 image.
 """
 
 from __future__ import annotations
@@ -20,33 +21,51 @@ from jaxcnn._checks import one_of, require
 
 # --- shortcuts ----------------------------------------------------------------------------------
 
-# How a shortcut changes the shape (C: also where the shape stays).
+# How a shortcut matches the shape of its block's output (He et al. 2015, section 4.1; D: He et al.
+# 2019, figure 2c).
 SHORTCUTS = {
-    "A": "every second pixel, zeros for the new channels, which follow the old ones",
-    "A_symmetric": "the same with half of the zeros before the old channels",
-    "B": "1x1 convolution with the stride",
-    "C": "as B, and a convolution also where the shape stays",
-    "D": "average pooling with the stride, then 1x1 convolution",
-    "none": "no shortcut: a plain net",
+    "A": "every second pixel, and zeros for the new channels, after the old ones",
+    "A_symmetric": "as A, with half of the zeros before the old channels",
+    "B": "1x1 convolution with the stride where the shape changes",
+    "C": "1x1 convolution in every block",
+    "D": "as B, with average pooling in place of the convolution's stride",
+    "none": "no shortcut: a plain network",
 }
 
 
-def keeps_shape(x: Array, features: int, stride: int, kind: str) -> bool:
-    """Whether a shortcut of this kind is the identity."""
+def is_identity(x: Array, features: int, stride: int, kind: str) -> bool:
+    """Returns whether the shortcut of a block is the identity.
+
+    Args:
+      x: input of the block, f[N,H,W,C].
+      features: channels of the block's output.
+      stride: of the block.
+      kind: a key of `SHORTCUTS`.
+    """
     return stride == 1 and features == x.shape[-1] and kind != "C"
 
 
 def subsample(x: Array, features: int, stride: int, *, symmetric: bool = False) -> Array:
-    """Option A: every `stride`-th pixel, and zeros for the channels that x does not have.
+    """Subsamples the pixels and pads the channels with zeros: shortcut option A.
 
-    f[N,H,W,C] to f[N,ceil(H/stride),ceil(W/stride),features]. The zeros follow the channels of x,
-    or with `symmetric` half of them come first.
+    Args:
+      x: f[N,H,W,C].
+      features: number of output channels, at least C.
+      stride: keep every `stride`-th row and column.
+      symmetric: put half of the zeros before the channels of x instead of all after them.
+
+    Returns:
+      f[N,ceil(H/stride),ceil(W/stride),features].
+
+    Raises:
+      ValueError: `features` is less than C.
     """
     new = features - x.shape[-1]
     if new < 0:
         kind = "A_symmetric" if symmetric else "A"
         raise ValueError(
-            f"shortcut {kind!r} adds channels, but a block takes {x.shape[-1]} to {features}"
+            f"shortcut {kind!r} can only add channels, but a block has {x.shape[-1]} input "
+            f"channels and {features} output channels"
         )
     before = new // 2 if symmetric else 0
     x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, stride, stride, 1))  # x[:, ::s, ::s] may gather
@@ -63,9 +82,21 @@ def project(
     norm: Callable[..., nn.Module] | None = None,
     kernel: int = 1,
 ) -> Array:
-    """A shortcut that changes the shape: f[N,H,W,C] to f[N,ceil(H/stride),ceil(W/stride),features].
+    """Applies a shortcut that changes the shape.
 
-    Called in the scope of a block: its parameters are the block's `proj_conv` and `proj_bn`.
+    It must be called within a block, whose submodules `proj_conv` and `proj_bn` it creates.
+
+    Args:
+      x: input of the block, f[N,H,W,C].
+      features: channels of the block's output.
+      stride: of the block.
+      kind: a key of `SHORTCUTS`.
+      conv: creates the convolution, see `jaxcnn.layers.Network.conv`.
+      norm: creates the BatchNorm after the convolution; None for no BatchNorm.
+      kernel: size of the convolution.
+
+    Returns:
+      f[N,ceil(H/stride),ceil(W/stride),features].
     """
     if kind in ("A", "A_symmetric"):
         return subsample(x, features, stride, symmetric=kind == "A_symmetric")
@@ -79,20 +110,21 @@ def project(
 
 
 class ResidualBlock(nn.Module):
-    """What `BasicBlock` and `Bottleneck` share: the shortcut and the end of a block.
+    """Base class of `BasicBlock` and `Bottleneck`: the shortcut and the addition.
 
     Attributes:
-      width: channels of the block's stage; a bottleneck returns four times as many.
+      width: width of the block's stage in channels; a bottleneck returns four times as many.
       stride: of the block.
-      conv, norm, norm_act: the network's, see `jaxcnn.layers.Network`.
+      conv, norm, norm_act: constructors of the layers, see `jaxcnn.layers.Network`.
       shortcut: a key of `SHORTCUTS`.
-      proj_kernel: kernel size of a projecting shortcut.
+      proj_kernel: kernel size of a projection shortcut.
       groups, base_width, stride_on, halve_first: of a bottleneck, see `ResNet`.
-      se_reduction, se_bias: squeeze-and-excitation on the branch; 0 for none.
-      branch_relu: ReLU also after the last convolution's BatchNorm.
-      zero_gamma: the scale of the last BatchNorm starts at zero.
-      drop_path: probability that an example's branch is dropped while training.
-      train: whether the network trains.
+      se_reduction, se_bias: reduction and biases of squeeze-and-excitation on the residual branch;
+        a reduction of 0 leaves it out.
+      branch_relu: apply ReLU after the last BatchNorm of the branch as well.
+      zero_gamma: initialize the scale of the last BatchNorm to zero.
+      drop_path: probability of dropping the branch for an example during training.
+      train: whether the network is training.
       dtype: type of the computation.
     """
 
@@ -116,10 +148,18 @@ class ResidualBlock(nn.Module):
     dtype: Any = jnp.float32
 
     def identity(self, x: Array, features: int) -> Array | None:
-        """The shortcut: f[N,H,W,C] to f[N,H/stride,W/stride,features]; None for a plain net."""
+        """Applies the shortcut.
+
+        Args:
+          x: input of the block, f[N,H,W,C].
+          features: channels of the block's output.
+
+        Returns:
+          f[N,H/stride,W/stride,features]; None in a plain network.
+        """
         if self.shortcut == "none":
             return None
-        if keeps_shape(x, features, self.stride, self.shortcut):
+        if is_identity(x, features, self.stride, self.shortcut):
             return x
         return project(
             x,
@@ -132,7 +172,18 @@ class ResidualBlock(nn.Module):
         )
 
     def add(self, y: Array, shortcut: Array | None, *, name: str) -> Array:
-        """BatchNorm of the branch, what the options put behind it, plus the shortcut, then ReLU."""
+        """Normalizes the residual branch, adds the shortcut and applies ReLU.
+
+        Squeeze-and-excitation and stochastic depth, where enabled, come before the addition.
+
+        Args:
+          y: output of the branch's last convolution, f[N,h,w,C].
+          shortcut: f[N,h,w,C], or None.
+          name: of the BatchNorm.
+
+        Returns:
+          f[N,h,w,C].
+        """
         scale_init = nn.initializers.zeros if self.zero_gamma else nn.initializers.ones
         if not (self.se_reduction or self.branch_relu or self.drop_path):
             return self.norm_act(scale_init=scale_init, name=name)(y, shortcut)
@@ -146,7 +197,10 @@ class ResidualBlock(nn.Module):
 
 
 class BasicBlock(ResidualBlock):
-    """3x3, 3x3 (He et al. 2015, figure 5, left). f[N,H,W,C] to f[N,H/stride,W/stride,width]."""
+    """Two 3x3 convolutions (He et al. 2015, figure 5, left).
+
+    Maps f[N,H,W,C] to f[N,H/stride,W/stride,width].
+    """
 
     @nn.compact
     def __call__(self, x: Array) -> Array:  # 56x56x64
@@ -158,9 +212,9 @@ class BasicBlock(ResidualBlock):
 
 
 class Bottleneck(ResidualBlock):
-    """1x1, 3x3, 1x1 (He et al. 2015, figure 5, right), the 3x3 in groups for ResNeXt.
+    """1x1, 3x3 and 1x1 convolutions (He et al. 2015, figure 5, right).
 
-    f[N,H,W,C] to f[N,H/stride,W/stride,4*width].
+    Maps f[N,H,W,C] to f[N,H/stride,W/stride,4*width]. In ResNeXt the 3x3 convolution is grouped.
     """
 
     @nn.compact
@@ -178,26 +232,35 @@ class Bottleneck(ResidualBlock):
 
 
 def drop_path(y: Array, rate: float, train: bool) -> Array:
-    """Stochastic depth (Huang et al. 2016): zero for some examples, scaled up for the others.
+    """Applies stochastic depth (Huang et al. 2016) to a residual branch.
 
-    f[N,H,W,C] to the same; needs the random stream "dropout" while training.
+    During training the branch is set to zero for random examples and divided by 1 - `rate` for the
+    others, which needs the random stream "dropout".
+
+    Args:
+      y: output of the branch, f[N,H,W,C].
+      rate: probability of dropping the branch.
+      train: whether the network is training.
+
+    Returns:
+      f[N,H,W,C].
     """
     drop = nn.Dropout(rate, broadcast_dims=(1, 2, 3), deterministic=not train, name="drop_path")
     return drop(y)
 
 
 class PreActBlock(nn.Module):
-    """What `PreActBasicBlock` and `PreActBottleneck` share: the shortcut.
+    """Base class of `PreActBasicBlock` and `PreActBottleneck`: the shortcut and the addition.
 
     Attributes:
-      width: channels of the block's stage; a bottleneck returns four times as many.
+      width: width of the block's stage in channels; a bottleneck returns four times as many.
       stride: of the block.
-      conv, norm_act: the network's, see `jaxcnn.layers.Network`.
+      conv, norm_act: constructors of the layers, see `jaxcnn.layers.Network`.
       shortcut: a key of `SHORTCUTS`.
       groups, base_width, stride_on: of a bottleneck, see `ResNet`.
-      first_norm: BatchNorm and ReLU before the first convolution, too.
-      dropout: share of the values that is dropped before the last convolution while training.
-      train: whether the network trains.
+      first_norm: apply BatchNorm and ReLU before the first convolution.
+      dropout: dropout rate before the last convolution.
+      train: whether the network is training.
     """
 
     width: int
@@ -213,31 +276,39 @@ class PreActBlock(nn.Module):
     train: bool = False
 
     def activate(self, x: Array) -> Array:
-        """The first BatchNorm and ReLU, unless the stem has them."""
+        """Applies the first BatchNorm and ReLU, unless the stem ends in them."""
         return self.norm_act(name="bn1")(x) if self.first_norm else x
 
     def drop(self, y: Array) -> Array:
-        """Dropout."""
+        """Applies dropout before the last convolution."""
         return nn.Dropout(self.dropout, deterministic=not self.train, name="dropout")(y)
 
     def add(self, y: Array, x: Array, activated: Array) -> Array:
-        """The branch y plus the shortcut, which is x where x has the shape of y.
+        """Adds the shortcut to the residual branch.
 
-        Where it has not, the shortcut begins behind the first BatchNorm and ReLU, at `activated`,
-        and projects without BatchNorm.
+        The shortcut is the identity where the shape stays. Where it changes, the shortcut starts
+        after the first BatchNorm and ReLU and projects without BatchNorm.
+
+        Args:
+          y: output of the branch, f[N,h,w,features].
+          x: input of the block, f[N,H,W,C].
+          activated: x after the first BatchNorm and ReLU, f[N,H,W,C].
+
+        Returns:
+          f[N,h,w,features].
         """
         features = y.shape[-1]
         if self.shortcut == "none":
             return y
-        if keeps_shape(x, features, self.stride, self.shortcut):
+        if is_identity(x, features, self.stride, self.shortcut):
             return y + x
         return y + project(activated, features, self.stride, kind=self.shortcut, conv=self.conv)
 
 
 class PreActBasicBlock(PreActBlock):
-    """BatchNorm, ReLU, 3x3, twice (He et al. 2016, figure 1b).
+    """BatchNorm, ReLU and 3x3 convolution, twice (He et al. 2016, figure 1b).
 
-    f[N,H,W,C] to f[N,H/stride,W/stride,width].
+    Maps f[N,H,W,C] to f[N,H/stride,W/stride,width].
     """
 
     @nn.compact
@@ -250,9 +321,9 @@ class PreActBasicBlock(PreActBlock):
 
 
 class PreActBottleneck(PreActBlock):
-    """BatchNorm and ReLU before each of 1x1, 3x3, 1x1 (He et al. 2016, appendix).
+    """1x1, 3x3 and 1x1 convolutions, each after BatchNorm and ReLU (He et al. 2016, appendix).
 
-    f[N,H,W,C] to f[N,H/stride,W/stride,4*width].
+    Maps f[N,H,W,C] to f[N,H/stride,W/stride,4*width].
     """
 
     @nn.compact
@@ -268,24 +339,35 @@ class PreActBottleneck(PreActBlock):
         return self.add(y, x, activated)  # 28x28x512
 
 
-# By name, as a configuration has them.
+# The names under which a configuration selects them.
 BLOCKS = {b.__name__: b for b in (BasicBlock, Bottleneck, PreActBasicBlock, PreActBottleneck)}
 
 
 def bottleneck_width(block: ResidualBlock | PreActBlock) -> int:
-    """Channels of a bottleneck's 3x3 convolution: `groups` groups of width * base_width / 64."""
+    """Returns the channels of a bottleneck's 3x3 convolution: groups * (width * base_width / 64).
+
+    Args:
+      block: with the fields `width`, `base_width` and `groups`.
+    """
     return block.width * block.base_width // 64 * block.groups
 
 
 def bottleneck_strides(block: ResidualBlock | PreActBlock) -> tuple[int, int]:
-    """Strides of a bottleneck's first 1x1 and of its 3x3 convolution."""
+    """Returns the strides of a bottleneck's first 1x1 convolution and of its 3x3 convolution.
+
+    Args:
+      block: with the fields `stride` and `stride_on`.
+
+    Raises:
+      ValueError: `stride_on` is neither "1x1" nor "3x3".
+    """
     strides = {"1x1": (block.stride, 1), "3x3": (1, block.stride)}
     return strides[one_of("stride_on", block.stride_on, strides)]
 
 
 # --- residual networks --------------------------------------------------------------------------
 
-# Blocks per stage by depth. Bottlenecks from 50 layers on.
+# Blocks per stage by depth (He et al. 2015, table 1). The blocks are bottlenecks from 50 layers on.
 DEPTHS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -300,20 +382,20 @@ fc_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class ResidualNetwork(layers.Network):
-    """Base of `ResNet` and `ResNetV2`: stages of residual blocks behind a stem.
+    """Base class of `ResNet` and `ResNetV2`: a stem and stages of residual blocks.
 
-    Stages double the channels; all but the first halve height and width. ImageNet nets have four,
-    CIFAR nets three.
+    Each stage has twice the channels of the stage before; all but the first halve height and width.
+    Networks for ImageNet have four stages, those for CIFAR three.
 
-    Inherits the fields of `Network`. Defaults are ResNet-50.
+    Inherits the fields of `Network`. The defaults are those of ResNet-50.
 
     Attributes:
       blocks: number of blocks in each stage.
       width: channels of stage 1; bottlenecks return four times as many.
-      groups, base_width: a bottleneck's 3x3 convolution has `groups` groups, and in a stage of
-        width w groups * floor(w * base_width / 64) channels.
-      stride_on: the convolution of a bottleneck that has the stride, "1x1" or "3x3".
-      small_images: for CIFAR: the stem is one 3x3 convolution with stride 1, without pooling.
+      groups, base_width: a bottleneck's 3x3 convolution has `groups` groups and, in a stage of
+        width w, groups * floor(w * base_width / 64) channels.
+      stride_on: which convolution of a bottleneck has the stride, "1x1" or "3x3".
+      small_images: use a stem for CIFAR: one 3x3 convolution with stride 1 and no pooling.
       shortcut: a key of `SHORTCUTS`.
     """
 
@@ -326,7 +408,14 @@ class ResidualNetwork(layers.Network):
     shortcut: str = "B"
 
     def block_options(self, train: bool) -> dict[str, Any]:
-        """The fields that are the same for every block of the network."""
+        """Returns the fields that all blocks of the network have in common.
+
+        Args:
+          train: whether the network is training.
+
+        Raises:
+          ValueError: `shortcut` is unknown.
+        """
         one_of("shortcut", self.shortcut, SHORTCUTS)
         return {
             "norm_act": self.norm_act(train),
@@ -338,9 +427,21 @@ class ResidualNetwork(layers.Network):
         }
 
     def stem_convs(self, x: Array, channels: tuple[int, ...], conv: Any, norm_act: Any) -> Array:
-        """The convolutions before the pooling, each with BatchNorm and ReLU unless that is None.
+        """Applies the convolutions of the stem, each followed by BatchNorm and ReLU.
 
-        Parameters are `stem_conv` and `stem_bn`, numbered from 1 where there are three.
+        The submodules are `stem_conv` and `stem_bn`, numbered from 1 where there are three.
+
+        Args:
+          x: images f[N,H,W,C].
+          channels: output channels of one or of three convolutions.
+          conv: constructor of the convolutions.
+          norm_act: constructor of BatchNorm with ReLU; None for neither.
+
+        Returns:
+          f[N,h,w,channels[-1]].
+
+        Raises:
+          ValueError: there are neither one nor three convolutions.
         """
         require(len(channels) in (1, 3), "stem", channels, "the channels of 1 convolution or of 3")
         kernel = 7 if len(channels) == 1 and not self.small_images else 3
@@ -355,8 +456,8 @@ class ResidualNetwork(layers.Network):
 
 # --- AlexNet, ZFNet, VGG, GoogLeNet -------------------------------------------------------------
 
-# The formula as printed (k 2, alpha 1e-4), Caffe's (k 1, alpha / n) and that of the authors' own
-# cuda-convnet (k 2, alpha / n).
+# Constants of local response normalization: as printed in the paper (k = 2, alpha = 1e-4), Caffe's
+# (k = 1, alpha / n), and those of the authors' cuda-convnet (k = 2, alpha / n).
 LRN: dict[str, dict[str, Any]] = {
     "paper": {},
     "caffe": {"k": 1.0, "alpha_div_n": True},
@@ -365,19 +466,32 @@ LRN: dict[str, dict[str, Any]] = {
 
 
 def response_norm(x: Array, preset: str | None) -> Array:
-    """Local response normalization by a preset of `LRN`; None leaves x as it is."""
+    """Applies local response normalization with a preset's constants.
+
+    Args:
+      x: f[N,H,W,C].
+      preset: a key of `LRN`; None returns x unchanged.
+
+    Returns:
+      f[N,H,W,C].
+
+    Raises:
+      ValueError: the preset is unknown.
+    """
     if preset is None:
         return x
     return layers.local_response_norm(x, **LRN[one_of("lrn", preset, LRN)])
 
 
 class ConvRelu(nn.Module):
-    """Convolution, ReLU and what follows: parameters are in `conv`. f[N,H,W,C] to f[N,h,w,c].
+    """Convolution and ReLU, optionally followed by another function; f[N,H,W,C] to f[N,h,w,c].
+
+    The submodule is `conv`.
 
     Attributes:
       features, kernel, stride, padding, groups, bias_init: of the convolution, see `layers.conv`.
-      conv: the network's, see `jaxcnn.layers.Network`.
-      then: applied to the ReLU's result, such as a pooling; None for nothing.
+      conv: constructor of the convolution, see `jaxcnn.layers.Network`.
+      then: function applied after the ReLU, such as pooling; None for nothing.
     """
 
     features: int

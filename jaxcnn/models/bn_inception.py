@@ -1,12 +1,14 @@
-"""BN-Inception, also called Inception-v2. Ioffe, Szegedy 2015, "Batch normalization: accelerating
-deep network training by reducing internal covariate shift" (arXiv 1502.03167), figure 5; and
-SE-BN-Inception, Hu, Shen, Sun 2018, "Squeeze-and-excitation networks" (arXiv 1709.01507).
+"""BN-Inception, also called Inception-v2.
 
-The figure prints 4c and 4d with a projection of 128 channels and an output of 576, which exclude
-each other. `bn_inception` has the output, hence a projection of 96 (as TF-Slim); `bn_inception_608`
-has the projection, hence 608 and 1056 channels (as the authors of SENet). Strided 3x3 convolutions
-pad evenly, as Caffe's do and TensorFlow's do not. BatchNorm's epsilon is Caffe's 1e-5; TF-Slim's
-is 1e-3.
+Ioffe, Szegedy 2015, "Batch normalization: accelerating deep network training by reducing internal
+covariate shift" (arXiv 1502.03167), figure 5; and SE-BN-Inception, Hu, Shen, Sun 2018,
+"Squeeze-and-excitation networks" (arXiv 1709.01507).
+
+The figure gives modules 4c and 4d a projection of 128 channels and an output of 576 channels, which
+contradict each other. `bn_inception` keeps the output and so has a projection of 96, like TF-Slim;
+`bn_inception_608` keeps the projection and so has 608 and 1056 channels, like the network of
+SENet's authors. Strided 3x3 convolutions pad evenly, as in Caffe but not in TensorFlow. BatchNorm's
+epsilon is Caffe's 1e-5; TF-Slim uses 1e-3.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import flax.linen as nn
 from jax import Array
 
 from jaxcnn import layers
-from jaxcnn.models.inception import Conv, InceptionNetwork, Pool, SeparableStem
+from jaxcnn.models.inception import Chains, Conv, InceptionNetwork, Pool, SeparableStem
 
 PAPER = (
     "Ioffe, Szegedy 2015, Batch normalization: accelerating deep network training by reducing "
@@ -29,7 +31,15 @@ YEARS = {"se_bn_inception": 2017}
 
 
 class Row(NamedTuple):
-    """A row of the table: 1x1, 3x3 reduce, 3x3, double 3x3 reduce, double 3x3, pool, projection."""
+    """Widths of a module in channels: a row of the paper's figure 5.
+
+    Attributes:
+      one: of the 1x1 convolution; 0 in a module that halves height and width.
+      reduce3, three: of the 3x3 branch and the 1x1 convolution before it.
+      reduce_double, double: of the branch of two 3x3 convolutions and the 1x1 before it.
+      pool: "avg" or "max".
+      projection: of the 1x1 convolution after the pool; 0 for none.
+    """
 
     one: int
     reduce3: int
@@ -39,8 +49,8 @@ class Row(NamedTuple):
     pool: str
     projection: int
 
-    def branches(self):
-        """Without 1x1 and projection the module halves the size."""
+    def branches(self) -> Chains:
+        """Returns the branches of the module, see `jaxcnn.models.inception`."""
         stride = 1 if self.one else 2
         one = ((Conv(self.one),),) if self.one else ()
         projection = (Conv(self.projection),) if self.projection else ()
@@ -69,14 +79,16 @@ STAGES = {"3b": "stage1", "4d": "stage2", "5b": "stage3"}
 
 
 class BNInception(InceptionNetwork):
-    """Stem, ten modules, global average, classifier. f32[N,H,W,3], from 32x32.
+    """Stem, ten modules, global average pooling and a classifier.
 
-    Inherits the fields of `InceptionNetwork`. There are no auxiliary heads here.
+    The images are f32[N,H,W,3], at least 32x32. Inherits the fields of `InceptionNetwork`. There
+    are no auxiliary heads.
 
     Attributes:
-      separable_stem: the first convolution is separable, with depth multiplier 8.
-      wide_projection: 128 instead of 96 channels of projection in 4c and 4d.
-      squeeze_excite: gate the output of each module (`inception3a_se`), reduction 16.
+      separable_stem: make the first convolution separable, with depth multiplier 8.
+      wide_projection: use a projection of 128 instead of 96 channels in 4c and 4d.
+      squeeze_excite: apply squeeze-and-excitation with reduction 16 to the output of each module
+        (`inception3a_se`).
     """
 
     min_size: int = 32
@@ -112,7 +124,7 @@ class BNInception(InceptionNetwork):
         return self.classify(x, train)
 
 
-# The networks of the Caffe files, whose average pools count the padding.
+# The networks of the Caffe files. Their average pooling counts the padding.
 _WIDE = functools.partial(
     BNInception, wide_projection=True, separable_stem=False, count_include_pad=True
 )

@@ -1,4 +1,4 @@
-"""Counts of a traced computation: parameters and multiply-adds, without computing anything."""
+"""Parameter counts and multiply-adds of a computation, from its trace alone."""
 
 from __future__ import annotations
 
@@ -10,21 +10,29 @@ import jax
 
 
 def count_params(tree: Any) -> int:
-    """Number of scalars in a tree of arrays or shapes."""
+    """Counts the scalars in a tree.
+
+    Args:
+      tree: of arrays or of `jax.ShapeDtypeStruct`s.
+    """
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def count_macs(function: Callable, *args: Any) -> int:
-    """Multiply-adds of the convolutions and matrix products in `function(*args)`.
+def count_macs(function: Callable[..., Any], *args: Any) -> int:
+    """Counts the multiply-adds of the convolutions and matrix products in `function(*args)`.
 
-    Traced, not run: arguments may be `jax.ShapeDtypeStruct`s. A choice by platform
-    (`lax.platform_dependent`) counts as its default.
+    The function is traced, not run. Of the branches of `lax.platform_dependent` only the default is
+    counted.
+
+    Args:
+      function: to be traced.
+      *args: its arguments: arrays or `jax.ShapeDtypeStruct`s.
     """
     return jaxpr_macs(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def jaxpr_macs(jaxpr) -> int:
-    """Multiply-adds of a jaxpr and of the jaxprs in it."""
+def jaxpr_macs(jaxpr: Any) -> int:
+    """Counts the multiply-adds of a jaxpr, including those of inner jaxprs."""
     total = 0
     for eqn in jaxpr.eqns:
         inner = [jaxpr_macs(sub) for sub in sub_jaxprs(eqn)]
@@ -37,8 +45,11 @@ def jaxpr_macs(jaxpr) -> int:
     return total
 
 
-def equation_macs(eqn) -> int:
-    """Multiply-adds of one equation of a jaxpr; 0 unless it is a convolution or a product."""
+def equation_macs(eqn: Any) -> int:
+    """Counts the multiply-adds of an equation of a jaxpr: a convolution or a matrix product.
+
+    Returns 0 for other operations.
+    """
     if eqn.primitive.name in ("conv", "conv_images_gradient", "conv_kernel_gradient"):
         return _conv_macs(eqn)
     if eqn.primitive.name == "conv_general_dilated":
@@ -52,7 +63,7 @@ def equation_macs(eqn) -> int:
     return 0
 
 
-def _conv_macs(eqn) -> int:
+def _conv_macs(eqn: Any) -> int:
     """Multiply-adds of `jaxcnn.ops.conv` or one of its gradients."""
     first, second = (var.aval.shape for var in eqn.invars)
     out = eqn.outvars[0].aval.shape
@@ -62,8 +73,8 @@ def _conv_macs(eqn) -> int:
     return math.prod(pixels) * math.prod(second[:3])
 
 
-def sub_jaxprs(eqn) -> Iterator[Any]:
-    """The jaxprs inside an equation: of a jit, a custom derivative, a rematerialised block, ..."""
+def sub_jaxprs(eqn: Any) -> Iterator[Any]:
+    """Yields the jaxprs in an equation's parameters, such as those of jit or `jax.checkpoint`."""
     for value in eqn.params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if hasattr(item, "eqns"):

@@ -1,10 +1,12 @@
-"""DPN. Chen, Li, Xiao, Jin, Yan, Feng 2017, "Dual path networks" (arXiv 1707.01629), table 1, with
-the authors' release for DPN-68, 107 and 131.
+"""Dual path networks (DPN).
 
-Each block reads one tensor made of two paths: a residual path of fixed width, to which it adds,
-and a dense path, to which it appends. `dpn68b` is the release's form of DPN-68 whose last
-convolution is two, one per path. BatchNorm's epsilon is 1e-3 throughout. The release's mean-max
-pooling over larger test images is an evaluation protocol and not part of the network.
+Chen, Li, Xiao, Jin, Yan, Feng 2017, "Dual path networks" (arXiv 1707.01629), table 1; DPN-68, 107
+and 131 follow the authors' release.
+
+Each block reads the concatenation of two paths: a residual path of fixed width, to which it adds,
+and a dense path, to which it appends. `dpn68b` is the release's variant of DPN-68 in which each
+block ends in two convolutions, one per path. BatchNorm's epsilon is 1e-3 throughout. The release's
+mean-max pooling over larger test images is an evaluation protocol and not part of the network.
 """
 
 from __future__ import annotations
@@ -23,11 +25,20 @@ YEAR = 2017
 
 
 class DualPathBlock(nn.Module):
-    """One block on (residual [N,H,W,width], dense [N,H,W,D]), pre-activated.
+    """Pre-activation block on a residual path f[N,H,W,width] and a dense path f[N,H,W,D].
 
-    `project` starts a stage: a 1x1 convolution makes both paths anew, `width` and 2 * `growth`
-    wide, at `stride`. The branch 1x1 - 3x3 in groups - 1x1 then adds `width` channels to the
-    residual path and appends `growth` to the dense one. `split` makes its last convolution two.
+    The branch of 1x1, grouped 3x3 and 1x1 convolutions adds `width` channels to the residual path
+    and appends `growth` channels to the dense path.
+
+    Attributes:
+      width: channels of the residual path.
+      mid: channels of the 3x3 convolution.
+      growth: channels that the block appends to the dense path.
+      groups, stride: of the 3x3 convolution.
+      project: start a stage: a 1x1 convolution with the stride creates both paths anew, with
+        `width` and 2 * `growth` channels.
+      split: end in two convolutions, one per path, instead of one.
+      conv, norm_act: constructors of the layers, see `jaxcnn.layers.Network`.
     """
 
     width: int
@@ -62,19 +73,19 @@ class DualPathBlock(nn.Module):
 
 
 class DPN(layers.Network):
-    """Stem, four stages of dual path blocks, global average, classifier. f32[N,H,W,3].
+    """Stem, four stages of dual path blocks, global average pooling and a classifier.
 
-    Inherits the fields of `Network`. Defaults are DPN-92.
+    The images are f32[N,H,W,3]. Inherits the fields of `Network`. The defaults are those of DPN-92.
 
     Attributes:
-      stem: (channels, kernel) of the first convolution.
-      blocks: per stage.
-      width: of the residual path in stage 1; doubles with each stage.
-      mid: channels of the 3x3 convolution in stage 1; doubles with each stage.
+      stem: (channels, kernel size) of the first convolution.
+      blocks: number of blocks in each stage.
+      width: channels of the residual path in stage 1; doubles with each stage.
+      mid: channels of the 3x3 convolutions in stage 1; doubles with each stage.
       groups: of the 3x3 convolutions.
-      growth: channels that a block appends to the dense path, per stage.
-      split: two last convolutions per block.
-      mean, std: normalization of the release's weights, RGB in [0, 1].
+      growth: channels that a block appends to the dense path, for each stage.
+      split: end each block in two convolutions, one per path.
+      mean, std: channel mean and standard deviation of RGB in [0, 1] for the released weights.
     """
 
     bn_epsilon: float = 1e-3

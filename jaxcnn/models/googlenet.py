@@ -1,17 +1,21 @@
-"""GoogLeNet. Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2014, "Going
-deeper with convolutions" (arXiv 1409.4842), table 1.
+"""GoogLeNet.
 
-`googlenet` is the paper's: 5x5 convolutions, local response normalization, no BatchNorm, two
-auxiliary classifiers. Initial values, which the paper does not give, are those of Caffe's
-replication: Glorot uniform, biases 0.2 and 0 in the classifiers. The table's first row counts a
-separable 7x7 convolution, which `googlenet_separable_stem` has (inferred from its figures).
-`googlenet_naive` leaves out the 1x1 reductions (figure 2a of the paper) at the same widths.
+Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2014, "Going deeper with
+convolutions" (arXiv 1409.4842), table 1.
 
-`googlenet_bn` is torchvision's, which descends from TF-Slim: BatchNorm after every convolution,
-3x3 in place of 5x5, last max pool 2x2, auxiliary pooling to 4x4 by adaptive windows, dropout 0.2.
-`googlenet_bn_5x5` is the same with 5x5. On images other than 224x224 the auxiliary classifiers of
-all variants pool adaptively, since their first dense layer takes a 4x4 map. The paper tests with
-144 crops of an image: `jaxcnn evaluate RUN --protocol 144crop`.
+`googlenet` is the paper's network: 5x5 convolutions, local response normalization, no BatchNorm,
+two auxiliary classifiers. The paper does not give the initial values; they are those of Caffe's
+replication: Glorot uniform kernels, biases of 0.2 and, in the classifiers, 0. The counts in the
+first row of table 1 are those of a separable 7x7 convolution, which `googlenet_separable_stem` has
+(inferred from the counts). `googlenet_naive` leaves out the 1x1 reductions (figure 2a of the paper)
+and keeps the other widths.
+
+`googlenet_bn` is torchvision's network, which descends from TF-Slim: BatchNorm after every
+convolution, 3x3 instead of 5x5 convolutions, a last max pooling of 2x2, adaptive pooling to 4x4 in
+the auxiliary classifiers, and dropout 0.2. `googlenet_bn_5x5` is the same with 5x5 convolutions. On
+images other than 224x224 the auxiliary classifiers of all variants pool adaptively, since their
+first dense layer takes a 4x4 map. The paper tests with 144 crops of each image: `jaxcnn evaluate
+RUN --protocol 144crop`.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from jax import Array
 
 from jaxcnn import layers
 from jaxcnn.models.blocks import response_norm
-from jaxcnn.models.inception import Conv, Mixed, Pool, SeparableStem
+from jaxcnn.models.inception import Chains, Conv, Mixed, Pool, SeparableStem
 
 PAPER = (
     "Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2014, Going deeper "
@@ -37,7 +41,14 @@ caffe_glorot = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class Row(NamedTuple):
-    """Widths of a module: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, projection after the pool."""
+    """Widths of a module in channels: a row of the paper's table 1.
+
+    Attributes:
+      one: of the 1x1 convolution.
+      reduce3, three: of the 3x3 convolution and the 1x1 reduction before it.
+      reduce5, five: of the 5x5 convolution and the 1x1 reduction before it.
+      projection: of the 1x1 convolution after the pool.
+    """
 
     one: int
     reduce3: int
@@ -46,8 +57,14 @@ class Row(NamedTuple):
     five: int
     projection: int
 
-    def branches(self, kernel5: int = 5):
-        """With reductions: one + three + five + projection channels."""
+    def branches(self, kernel5: int = 5) -> Chains:
+        """Returns the branches of a module with 1x1 reductions (figure 2b).
+
+        The module has one + three + five + projection output channels.
+
+        Args:
+          kernel5: size of the 5x5 convolution.
+        """
         return (
             (Conv(self.one),),
             (Conv(self.reduce3), Conv(self.three, 3)),
@@ -56,11 +73,17 @@ class Row(NamedTuple):
         )
 
     def times(self, width: float) -> Row:
-        """All widths times a number, rounded."""
+        """Returns the row with all widths multiplied by a factor and rounded."""
         return Row(*(round(width * features) for features in self))
 
-    def naive_branches(self, kernel5: int = 5):
-        """Without: one + three + five + input channels."""
+    def naive_branches(self, kernel5: int = 5) -> Chains:
+        """Returns the branches of a module without 1x1 reductions (figure 2a).
+
+        The module has one + three + five + C output channels for C input channels.
+
+        Args:
+          kernel5: size of the 5x5 convolution.
+        """
         return (
             (Conv(self.one),),
             (Conv(self.three, 3),),
@@ -83,16 +106,34 @@ ROWS = {
 
 
 def aux_pool(x: Array, adaptive: bool) -> Array:
-    """[N,H,W,C] to [N,4,4,C]: 5x5/3 averages of a 14x14 map, adaptive ones of any other."""
+    """Pools the input of an auxiliary classifier to 4x4.
+
+    Args:
+      x: f[N,H,W,C].
+      adaptive: use adaptive average pooling for 14x14 maps as well, instead of 5x5 windows with
+        stride 3.
+
+    Returns:
+      f[N,4,4,C].
+    """
     if adaptive or x.shape[1:3] != (14, 14):
         return layers.adaptive_avg_pool(x, 4)
     return layers.avg_pool(x, 5, 3)
 
 
 class AuxHead(nn.Module):
-    """Auxiliary classifier: [N,H,W,C] to f32[N,num_classes].
+    """Auxiliary classifier, f[N,H,W,C] to f32[N,num_classes].
 
-    Average pool to 4x4, 1x1 128, dense 1024, ReLU, dropout 0.7, dense.
+    Average pooling to 4x4, 1x1 convolution of 128 channels, dense layer of 1024 units, ReLU,
+    dropout 0.7, dense layer (section 5 of the paper).
+
+    Attributes:
+      num_classes: width of the last layer.
+      adaptive: see `aux_pool`.
+      unit: constructor of the convolution, see `GoogLeNet.unit`.
+      dense: constructor of the dense layers.
+      bias_init: initializer of the first dense layer's bias.
+      train: whether the network is training.
     """
 
     num_classes: int
@@ -112,24 +153,24 @@ class AuxHead(nn.Module):
 
 
 class GoogLeNet(layers.Network):
-    """Stem, nine Inception modules, global average, classifier. f32[N,H,W,3], from 32x32.
+    """Stem, nine Inception modules, global average pooling and a classifier.
 
-    Inherits the fields of `Network`.
+    The images are f32[N,H,W,3], at least 32x32. Inherits the fields of `Network`.
 
     Attributes:
-      aux_heads: have the auxiliary classifiers after 4a and 4d (endpoints `aux1`, `aux2`), which
-        are computed at initialization and where endpoints are requested.
-      batch_norm: BatchNorm after every convolution, which then has no bias.
-      gamma: learn BatchNorm's scale.
+      aux_heads: add the auxiliary classifiers after 4a and 4d (endpoints `aux1` and `aux2`). They
+        are computed at initialization and when endpoints are requested.
+      batch_norm: apply BatchNorm after every convolution, which then has no bias.
+      gamma: whether BatchNorm learns a scale.
       kernel5: size of the "5x5" convolutions.
-      separable_stem: the first convolution is separable, with depth multiplier 8.
-      naive: modules without 1x1 reductions and projection.
+      separable_stem: make the first convolution separable, with depth multiplier 8.
+      naive: use modules without 1x1 reductions and projections.
       lrn: constants of the response normalization ("paper", "caffe", "cuda_convnet"), or None.
-      last_pool: window of the last max pool.
-      adaptive_aux: auxiliary classifiers pool adaptively on 14x14 maps too.
-      dropout: before the classifier while training.
-      width: all widths of the modules are multiplied by it.
-      mean, std: normalization of RGB in [0, 1].
+      last_pool: window of the last max pooling.
+      adaptive_aux: let the auxiliary classifiers pool adaptively on 14x14 maps as well.
+      dropout: dropout rate before the classifier.
+      width: factor of all widths of the modules.
+      mean, std: channel mean and standard deviation of RGB in [0, 1].
     """
 
     aux_heads: bool = True
@@ -190,13 +231,19 @@ class GoogLeNet(layers.Network):
         return self.logits(x, kernel_init=kernel_init)
 
     def initializers(self) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
-        """Of kernels, and of the biases outside the classifiers."""
+        """Returns the initializers of the kernels and of the biases outside the classifiers."""
         if self.batch_norm:
             return nn.initializers.truncated_normal(0.01), nn.initializers.zeros
         return caffe_glorot, nn.initializers.constant(0.2)
 
     def unit(self, train: bool) -> Callable[..., nn.Module]:
-        """Convolution (- BatchNorm) - ReLU: `unit(features, kernel, stride, padding, name=...)`."""
+        """Returns a constructor of convolutions with ReLU and, if enabled, BatchNorm.
+
+        Use it as `unit(features, kernel, stride, padding, name=...)(x)`.
+
+        Args:
+          train: whether the network is training.
+        """
         kernel_init, bias_init = self.initializers()
         conv = self.conv(kernel_init=kernel_init, bias=not self.batch_norm, bias_init=bias_init)
         norm_act = None

@@ -1,5 +1,7 @@
-"""Heads: the fully connected layers of AlexNet, ZFNet and VGG with their convolutional form, and
-box heads, which locate the object that a network classifies.
+"""Heads that several families share.
+
+Box heads, which locate the object that a network classifies, and the fully connected layers of
+AlexNet, ZFNet and VGG with their convolutional form.
 """
 
 from __future__ import annotations
@@ -17,19 +19,25 @@ from jaxcnn._checks import require
 
 # --- boxes --------------------------------------------------------------------------------------
 
-# Numbers that a box head returns for K classes: one box for all of them, or one for each
+# Number of outputs of a box head for K classes: one box for all classes, or one box per class
 # ("single-class" and "per-class regression", Simonyan and Zisserman 2015, appendix A.1).
 BOX_HEADS = {"scr": lambda classes: 4, "pcr": lambda classes: 4 * classes}
 
 
 @functools.cache
 def with_box_head(network: type[layers.Network]) -> type[layers.Network]:
-    """The network's class with a box head, a dense layer `box_fc` on the classifier's features.
+    """Adds a box head to a network's class: a dense layer `box_fc` on the classifier's input.
 
-    The new class has one field more, `box_head`: "scr" or "pcr", a key of `BOX_HEADS`. The boxes
-    are the endpoint `box`, f32[N,4] or f32[N,4K], see `jaxcnn.training.optim.losses`. They are
-    computed at initialization and where endpoints are requested. Logits and all other variables
-    are the network's own. Networks whose classifier takes no features have no box head.
+    The new class has the additional field `box_head`: "scr" or "pcr", a key of `BOX_HEADS`. The
+    boxes are the endpoint `box`, f32[N,4] or f32[N,4K], see `jaxcnn.training.optim.losses`. They
+    are computed at initialization and when endpoints are requested. Logits and all other variables
+    stay the same. Networks without a dense classifier have no box head.
+
+    Args:
+      network: class of the network.
+
+    Returns:
+      A subclass of `network` with the same name.
     """
 
     class WithBoxHead(network):  # type: ignore[misc, valid-type]
@@ -51,10 +59,16 @@ def with_box_head(network: type[layers.Network]) -> type[layers.Network]:
 
 
 class WindowDense(nn.Module):
-    """A dense layer over every window of a map: [N,H,W,C] to [N, H-window+1, W-window+1, features].
+    """Applies a dense layer to every window of a feature map.
 
-    The kernel, f32[window*window*C, features], is that of a dense layer on the map flattened in
-    (height, width, channel) order; where the map is one window, this is that layer.
+    Maps f[N,H,W,C] to f[N,H-window+1,W-window+1,features]. The kernel is that of a dense layer on a
+    window flattened in (height, width, channel) order, f32[window*window*C,features].
+
+    Attributes:
+      features: number of outputs.
+      window: height and width of the windows.
+      dtype: type of the computation.
+      kernel_init, bias_init: initializers of the parameters.
     """
 
     features: int
@@ -81,27 +95,33 @@ class WindowDense(nn.Module):
 
 
 class FullyConnectedNetwork(layers.Network):
-    """Base of the networks that end in fc6 - fc7 - fc8 and so take images of one size.
+    """Base class of the networks that end in three fully connected layers, fc6, fc7 and fc8.
 
-    Inherits the fields of `Network`.
+    These networks take images of one size, unless `dense` is set. Inherits the fields of `Network`.
 
     Attributes:
-      dropout: share of the units that is dropped at fc6 and fc7 while training.
+      dropout: dropout rate at fc6 and fc7.
       dense: apply the fully connected layers at every position of a larger image and average the
-        class scores (Sermanet et al. 2014; Simonyan and Zisserman 2015, section 3.2). Parameters
-        stay the same. Endpoint `score_map` is f32[N,h,w,num_classes], `pre_logits` the average of
-        fc7 over positions.
-      fc_width: units of fc6 and of fc7.
+        class scores (Sermanet et al. 2014; Simonyan and Zisserman 2015, section 3.2). The
+        parameters stay the same. The endpoint `score_map` is f32[N,h,w,num_classes], and
+        `pre_logits` is the average of fc7 over positions.
+      fc_width: number of units of fc6 and of fc7.
     """
 
     dropout: float = 0.5
     dense: bool = False
     fc_width: int = 4096
 
-    def check_native(self, images: Array, *sizes: int) -> None:
-        """Raises ValueError unless images have one of these sizes, largest first.
+    def check_size(self, images: Array, *sizes: int) -> None:
+        """Checks the height and width of the images.
 
-        With `dense` an image may have any size from sizes[0] on.
+        Args:
+          images: f[N,H,W,C].
+          *sizes: the sizes that the fully connected layers fit, largest first. With `dense`, images
+            of at least sizes[0] are accepted as well.
+
+        Raises:
+          ValueError: the images have another size.
         """
         height, width = images.shape[1:3]
         if (height, width) in [(n, n) for n in sizes]:
@@ -130,9 +150,20 @@ class FullyConnectedNetwork(layers.Network):
         fc8_init: nn.initializers.Initializer | None = None,
         dropout_first: bool = False,
     ) -> Array:
-        """[N,H,W,C] to logits [N,num_classes]; fc6 spans `window` x `window` positions.
+        """Applies the fully connected layers.
 
-        Dropout follows fc6 and fc7, or with `dropout_first` precedes them (torchvision's AlexNet).
+        Args:
+          x: feature map f[N,H,W,C].
+          window: height and width of the map that fc6 spans.
+          train: whether the network is training.
+          fc_init: initializer of the kernels.
+          fc_bias: initializer of the biases of fc6 and fc7.
+          fc8_init: initializer of fc8's kernel; None for `fc_init`.
+          dropout_first: apply dropout before fc6 and fc7, as torchvision's AlexNet does, instead of
+            after them.
+
+        Returns:
+          Logits f32[N,num_classes], or features f32[N,fc_width] if `num_classes` is 0.
         """
         drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
         for name, span in (("fc6", window), ("fc7", 1)):

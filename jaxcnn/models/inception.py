@@ -1,8 +1,8 @@
-"""What the Inception families share: modules written down as data, and the form of their networks.
+"""Building blocks of the Inception families: modules described as data, and their base network.
 
-A chain is a tuple of steps: `Conv` (the network's unit, convolution - BatchNorm - ReLU unless it
-says otherwise), `Pool`, or a tuple of chains, which run side by side and are concatenated. So a
-module reads as its row in the paper's table:
+A chain is a tuple of layers: `Conv` (a convolution with BatchNorm and ReLU, unless the network
+defines another unit), `Pool`, or a tuple of chains, which run in parallel and are concatenated
+along channels. A module thus reads like its row in the paper's table:
 
     ((Conv(64),), (Conv(48), Conv(64, 5)), (Pool("avg"), Conv(32)))
 """
@@ -19,30 +19,47 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcnn import layers
+from jaxcnn.ops.windows import Pair
 
 # TF-Slim's initial values: truncated N(0, 2 / fan_in).
 slim_init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
+Chains = tuple[tuple[Any, ...], ...]  # parallel chains of `Conv`, `Pool` and `Chains`
+
 
 @dataclasses.dataclass(frozen=True)
 class Conv:
-    """A unit that pads (kernel - 1) / 2 on every side, or nothing if `valid`."""
+    """A convolution of a chain.
+
+    Attributes:
+      features: number of output channels.
+      kernel: size, one number or (height, width).
+      stride: of the convolution.
+      valid: do not pad; otherwise (kernel - 1) / 2 zeros are added on every side.
+    """
 
     features: int
-    kernel: layers.Pair = 1
+    kernel: Pair = 1
     stride: int = 1
     valid: bool = False
 
     def padding(self) -> tuple[int, int]:
+        """Returns the (vertical, horizontal) padding of each side in pixels."""
         height, width = layers.pair(self.kernel)
         return (0, 0) if self.valid else ((height - 1) // 2, (width - 1) // 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """A 3x3 pool ("max" or "avg"); the size is divided by `stride` and rounded up unless `valid`.
+    """A 3x3 pooling of a chain, f[N,H,W,C] to f[N,ceil(H/stride),ceil(W/stride),C].
 
-    On an even size a stride of 2 pads below and to the right only, as Caffe's ceil mode does.
+    With stride 2 an even size is padded at the bottom and on the right only, as in Caffe's ceil
+    mode.
+
+    Attributes:
+      kind: "max" or "avg".
+      stride: of the windows.
+      valid: do not pad.
     """
 
     kind: str
@@ -50,6 +67,7 @@ class Pool:
     valid: bool = False
 
     def __call__(self, x: Array, count_include_pad: bool = False) -> Array:
+        """Pools f[N,H,W,C]; average pooling counts the padding if `count_include_pad`."""
         low = [1 if self.stride == 1 else n % 2 for n in x.shape[1:3]]
         padding = 0 if self.valid else ((low[0], 1), (low[1], 1))
         if self.kind == "max":
@@ -58,9 +76,14 @@ class Pool:
 
 
 class Chain(nn.Module):
-    """Steps one after the other: units `conv1`, `conv2`, ..., side by side `mixed1`, ...
+    """Applies the layers of a chain in turn, f[N,H,W,C] to f[N,h,w,c].
 
-    [N,H,W,C] to [N,h,w,c].
+    The submodules are `conv1`, `conv2`, ... for convolutions and `mixed1`, ... for parallel chains.
+
+    Attributes:
+      steps: the layers.
+      unit: constructor of a convolution with BatchNorm and ReLU, see `InceptionNetwork.unit`.
+      count_include_pad: whether average pooling counts the padding.
     """
 
     steps: tuple[Any, ...]
@@ -73,9 +96,14 @@ class Chain(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Chains side by side, concatenated along channels: units `branch1_conv1`, ...
+    """Applies chains in parallel and concatenates their outputs, f[N,H,W,C] to f[N,h,w,c].
 
-    [N,H,W,C] to [N,h,w,c].
+    The submodules are `branch1_conv1`, ...
+
+    Attributes:
+      branches: the chains.
+      unit: constructor of a convolution with BatchNorm and ReLU, see `InceptionNetwork.unit`.
+      count_include_pad: whether average pooling counts the padding.
     """
 
     branches: tuple[Any, ...]
@@ -92,7 +120,9 @@ def _run_branches(module: Mixed | ResidualMixed, x: Array) -> Iterator[Array]:
         yield _run(module, x, steps, f"branch{i}_")
 
 
-def _run(module, x: Array, steps: tuple[Any, ...], prefix: str) -> Array:
+def _run(
+    module: Chain | Mixed | ResidualMixed, x: Array, steps: tuple[Any, ...], prefix: str
+) -> Array:
     convs = mixed = 0
     for step in steps:
         if isinstance(step, Pool):
@@ -115,9 +145,18 @@ def _run(module, x: Array, steps: tuple[Any, ...], prefix: str) -> Array:
 
 
 class ResidualMixed(nn.Module):
-    """x + scale * expansion(branches(x)), then ReLU if `act`. [N,H,W,C] to the same.
+    """Adds `scale` times a projection of parallel chains to x, f[N,H,W,C] to f[N,H,W,C].
 
-    The expansion is a 1x1 convolution with bias, without BatchNorm and activation: `expand`.
+    The projection is a 1x1 convolution with bias, without BatchNorm and activation: the submodule
+    `expand` (Szegedy et al. 2016, section 3.3).
+
+    Attributes:
+      branches: the chains.
+      scale: factor of the residual.
+      unit: constructor of a convolution with BatchNorm and ReLU, see `InceptionNetwork.unit`.
+      conv: constructor of the projection.
+      act: apply ReLU to the sum.
+      count_include_pad: whether average pooling counts the padding.
     """
 
     branches: tuple[Any, ...]
@@ -136,10 +175,14 @@ class ResidualMixed(nn.Module):
 
 
 class SeparableStem(nn.Module):
-    """7x7/2 with depth multiplier 8, then a 1x1 unit: [N,H,W,3] to [N,H/2,W/2,64].
+    """Separable 7x7 convolution with stride 2, f[N,H,W,3] to f[N,H/2,W/2,64].
 
-    As the first layer of BN-Inception (Ioffe and Szegedy 2015, section 4.2): each input channel
-    has its own filters, and no activation stands between the two.
+    The first layer of BN-Inception (Ioffe and Szegedy 2015, section 4.2): a depthwise convolution
+    with depth multiplier 8, followed without an activation by a 1x1 convolution.
+
+    Attributes:
+      unit: constructor of the 1x1 convolution with BatchNorm and ReLU.
+      conv: constructor of the depthwise convolution.
     """
 
     unit: Callable[..., nn.Module]
@@ -152,10 +195,16 @@ class SeparableStem(nn.Module):
 
 
 class AuxHead(nn.Module):
-    """Auxiliary classifier of Inception-v3 and later: [N,17,17,C] to f32[N,num_classes].
+    """Auxiliary classifier of Inception-v3 and later networks, f[N,17,17,C] to f32[N,num_classes].
 
-    5x5/3 average, 1x1 128, 5x5 768, linear. On a map below 17x17 the average is over a 5x5 grid of
-    windows instead; on a larger one the 5x5 convolution's outputs are averaged.
+    5x5 average pooling with stride 3, 1x1 convolution of 128 channels, 5x5 convolution of 768
+    channels, dense layer. A map smaller than 17x17 is pooled adaptively to 5x5; on a larger one the
+    outputs of the 5x5 convolution are averaged.
+
+    Attributes:
+      num_classes: width of the dense layer.
+      unit, wide_unit: constructors of the 1x1 and of the 5x5 convolution.
+      dtype: type of the computation.
     """
 
     num_classes: int
@@ -179,18 +228,18 @@ class AuxHead(nn.Module):
 
 
 class InceptionNetwork(layers.Network):
-    """Base of the batch-normalized Inception networks. TF-Slim's keep 0.9997 of the statistics.
+    """Base class of the batch-normalized Inception networks.
 
-    Inherits the fields of `Network`.
+    TF-Slim's networks train with `bn_momentum=0.9997`. Inherits the fields of `Network`.
 
     Attributes:
-      gamma: learn BatchNorm's scale. TF-Slim's networks have none, since a ReLU follows.
-      aux_heads: have the auxiliary classifier (endpoint `aux1`), which is computed at
-        initialization and where endpoints are requested.
-      dropout: share of the features that are dropped before the classifier while training.
-      count_include_pad: whether average pools inside blocks divide by 9 at the border too
-        (Caffe, torchvision) or by the number of pixels there (TensorFlow).
-      mean, std: normalization of RGB in [0, 1].
+      gamma: whether BatchNorm learns a scale. TF-Slim's networks do not, since a ReLU follows.
+      aux_heads: add the auxiliary classifier (endpoint `aux1`). It is computed at initialization
+        and when endpoints are requested.
+      dropout: dropout rate before the classifier.
+      count_include_pad: whether average pooling inside modules divides by 9 at the border as well
+        (Caffe, torchvision) or by the number of pixels in the window (TensorFlow).
+      mean, std: channel mean and standard deviation of RGB in [0, 1].
     """
 
     min_size: int = 75
@@ -202,8 +251,17 @@ class InceptionNetwork(layers.Network):
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
-    def unit(self, train: bool, kernel_init=slim_init) -> Callable[..., nn.Module]:
-        """Convolution - BatchNorm - ReLU: `unit(features, kernel, stride, padding, name=...)`."""
+    def unit(
+        self, train: bool, kernel_init: nn.initializers.Initializer = slim_init
+    ) -> Callable[..., nn.Module]:
+        """Returns a constructor of convolutions with BatchNorm and ReLU.
+
+        Use it as `unit(features, kernel, stride, padding, name=...)(x)`.
+
+        Args:
+          train: whether the network is training.
+          kernel_init: initializer of the kernels.
+        """
         return functools.partial(
             layers.ConvBNAct,
             conv=self.conv(kernel_init=kernel_init),
@@ -211,7 +269,11 @@ class InceptionNetwork(layers.Network):
         )
 
     def mixed(self, train: bool) -> Callable[..., nn.Module]:
-        """A module of branches: `mixed(branches, name=...)`."""
+        """Returns a constructor of Inception modules: `mixed(branches, name=...)(x)`.
+
+        Args:
+          train: whether the network is training.
+        """
         return functools.partial(
             self.rematerialize(Mixed),
             unit=self.unit(train),
@@ -219,14 +281,27 @@ class InceptionNetwork(layers.Network):
         )
 
     def auxiliary(self, x: Array, train: bool) -> None:
-        """Names the auxiliary logits `aux1` where they are wanted."""
+        """Computes the auxiliary logits and records them as the endpoint `aux1`, if requested.
+
+        Args:
+          x: feature map f[N,H,W,C].
+          train: whether the network is training.
+        """
         if self.aux_heads and self.num_classes and self.wants_endpoints():
             wide = self.unit(train, nn.initializers.truncated_normal(0.01))
             head = AuxHead(self.num_classes, self.unit(train), wide, self.dtype, name="aux1_head")
             self.endpoint("aux1", head(x))
 
     def classify(self, x: Array, train: bool) -> Array:
-        """Global average, dropout, classifier: [N,H,W,C] to f32[N,num_classes]."""
+        """Applies global average pooling, dropout and the classifier.
+
+        Args:
+          x: feature map f[N,H,W,C].
+          train: whether the network is training.
+
+        Returns:
+          Logits f32[N,num_classes].
+        """
         x = layers.global_avg_pool(x)
         if self.dropout:
             x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)

@@ -1,13 +1,15 @@
-"""Inception-ResNet. Szegedy, Ioffe, Vanhoucke, Alemi 2016, "Inception-v4, Inception-ResNet and the
-impact of residual connections on learning" (arXiv 1602.07261).
+"""Inception-ResNet.
 
-`inception_resnet_v1` is the paper's network (5 A, 10 B, 5 C). `inception_resnet_v2` is the one that
-was released in TF-Slim: stem of Inception-v3 and one mixed block, 10 A, 20 B, 9 + 1 C of which the
-last has scale 1 and no ReLU, and a 1x1 convolution before the classifier. The figures of the paper
-draw another v2: `inception_resnet_v2_paper`, with expansions of 1152 and 2144 channels where they
-print 1154 and 2048, which could not be added.
+Szegedy, Ioffe, Vanhoucke, Alemi 2016, "Inception-v4, Inception-ResNet and the impact of residual
+connections on learning" (arXiv 1602.07261).
 
-The paper scales residuals by "0.1 to 0.3"; all variants take the release's 0.17, 0.10 and 0.20.
+`inception_resnet_v1` is the paper's network (5 blocks A, 10 B, 5 C). `inception_resnet_v2` is the
+network released in TF-Slim: the stem of Inception-v3 and one mixed module, 10 blocks A, 20 B, and
+10 C, the last with scale 1 and without ReLU, and a 1x1 convolution before the classifier. The
+figures of the paper show another v2, `inception_resnet_v2_paper`. Its projections have 1152 and
+2144 channels where the figures print 1154 and 2048, which do not match what they are added to.
+
+The paper scales residuals by "0.1 to 0.3"; all variants use the release's 0.17, 0.10 and 0.20.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from jax import Array
 
 from jaxcnn import layers
 from jaxcnn.models import inception_v3, inception_v4
-from jaxcnn.models.inception import Chain, Conv, InceptionNetwork, Pool, ResidualMixed
+from jaxcnn.models.inception import Chain, Chains, Conv, InceptionNetwork, Pool, ResidualMixed
 
 PAPER = inception_v4.PAPER
 YEAR = 2016
@@ -28,8 +30,13 @@ YEAR = 2016
 _MAX = Pool("max", 2, valid=True)
 
 
-def block_a(width: int, last: int):
-    """Figures 10 and 16."""
+def block_a(width: int, last: int) -> Chains:
+    """Returns the branches of block A (figures 10 and 16).
+
+    Args:
+      width: channels of the first 3x3 convolution of the third branch.
+      last: channels of the second one.
+    """
     return (
         (Conv(32),),
         (Conv(32), Conv(32, 3)),
@@ -37,18 +44,37 @@ def block_a(width: int, last: int):
     )
 
 
-def block_b(first: int, width: int, last: int):
-    """Figures 11 and 17."""
+def block_b(first: int, width: int, last: int) -> Chains:
+    """Returns the branches of block B (figures 11 and 17).
+
+    Args:
+      first: channels of the 1x1 branch.
+      width: channels of the 1x7 convolution.
+      last: channels of the 7x1 convolution.
+    """
     return ((Conv(first),), (Conv(128), Conv(width, (1, 7)), Conv(last, (7, 1))))
 
 
-def block_c(width: int, last: int):
-    """Figures 13 and 19."""
+def block_c(width: int, last: int) -> Chains:
+    """Returns the branches of block C (figures 13 and 19).
+
+    Args:
+      width: channels of the 1x3 convolution.
+      last: channels of the 3x1 convolution.
+    """
     return ((Conv(192),), (Conv(192), Conv(width, (1, 3)), Conv(last, (3, 1))))
 
 
-def reduction_b(second: int, middle: int, last: int):
-    """Figures 12 and 18: 17x17 to 8x8, adding 384 + second + last channels."""
+def reduction_b(second: int, middle: int, last: int) -> Chains:
+    """Returns the branches of reduction B, 17x17 to 8x8 (figures 12 and 18).
+
+    The reduction appends 384 + second + last channels to its input.
+
+    Args:
+      second: channels of the last convolution of the second branch.
+      middle: channels of the second convolution of the third branch.
+      last: channels of its last convolution.
+    """
     return (
         (Conv(256), Conv(384, 3, 2, valid=True)),
         (Conv(256), Conv(second, 3, 2, valid=True)),
@@ -79,18 +105,19 @@ V2_STEM = (
 
 
 class InceptionResNet(InceptionNetwork):
-    """Stem, three stages of residual blocks, global average, classifier. f32[N,H,W,3], from 75x75.
+    """Stem, three stages of residual Inception blocks, global average pooling and a classifier.
 
-    Inherits the fields of `InceptionNetwork`. Defaults are the released v2.
+    The images are f32[N,H,W,3], at least 75x75. Inherits the fields of `InceptionNetwork`. The
+    defaults are those of the released v2.
 
     Attributes:
-      stem: its chain.
-      block_a, block_b, block_c: branches of the blocks, before the expansion.
+      stem: chain of the stem.
+      block_a, block_b, block_c: branches of the blocks.
       reduction_a, reduction_b: branches of the reductions.
-      blocks: how many of A, B and C.
-      scales: factors of the residuals of A, B and C.
-      linear_end: one more block C, with scale 1 and without ReLU.
-      last_features: width of the 1x1 convolution before the classifier; 0 for none.
+      blocks: numbers of blocks A, B and C.
+      scales: factors of the residuals of blocks A, B and C.
+      linear_end: add one more block C, with scale 1 and without ReLU.
+      last_features: channels of the 1x1 convolution before the classifier; 0 for none.
     """
 
     stem: tuple[Any, ...] = V2_STEM

@@ -1,10 +1,13 @@
-"""Inception-v3. Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, "Rethinking the Inception
-architecture for computer vision" (arXiv 1512.00567), in the form of the released code.
+"""Inception-v3.
 
-The release differs from table 1 of the paper: its stem has 1x1 80 and 3x3 192 between the pools
-where the table has three 3x3, and the auxiliary head is batch-normalized. Average pools inside
-blocks count the padding at the border, as torchvision's form of the released weights does;
-TensorFlow's own did not: `count_include_pad=False`.
+Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, "Rethinking the Inception architecture for computer
+vision" (arXiv 1512.00567), as in the released code.
+
+The release differs from table 1 of the paper: its stem has a 1x1 convolution of 80 channels and a
+3x3 convolution of 192 channels between the pools, where the table has three 3x3 convolutions, and
+the auxiliary classifier has BatchNorm. Average pooling inside modules counts the padding at the
+border, as in torchvision's port of the released weights; TensorFlow's did not, which is
+`count_include_pad=False`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import flax.linen as nn
 from jax import Array
 
-from jaxcnn.models.inception import Chain, Conv, InceptionNetwork, Pool
+from jaxcnn.models.inception import Chain, Chains, Conv, InceptionNetwork, Pool
 
 PAPER = (
     "Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, Rethinking the Inception architecture for "
@@ -20,7 +23,7 @@ PAPER = (
 )
 YEAR = 2015
 
-# Up to the second pool; Inception-ResNet-v2 begins in the same way.
+# Up to the second pool. Inception-ResNet-v2 has the same stem.
 STEM = (
     Conv(32, 3, 2, valid=True),  # 149x149x32
     Conv(32, 3, valid=True),  # 147x147x32
@@ -32,8 +35,12 @@ STEM = (
 )
 
 
-def block_a(projection: int):
-    """Figure 5: 5x5 and its factorization into two 3x3. 224 + projection channels."""
+def block_a(projection: int) -> Chains:
+    """Returns the branches of the 35x35 modules (figure 5), with 224 + projection channels.
+
+    Args:
+      projection: channels of the 1x1 convolution after the pool.
+    """
     return (
         (Conv(64),),
         (Conv(48), Conv(64, 5)),
@@ -49,8 +56,14 @@ REDUCTION_A = (
 )
 
 
-def block_b(width: int):
-    """Figure 6: 7x7 as 1x7 (one row high) and 7x1, once and twice. 768 channels."""
+def block_b(width: int) -> Chains:
+    """Returns the branches of the 17x17 modules (figure 6), with 768 channels.
+
+    7x7 convolutions are factorized into 1x7 (one row high) and 7x1 convolutions.
+
+    Args:
+      width: channels of the inner convolutions.
+    """
     return (
         (Conv(192),),
         (Conv(width), Conv(width, (1, 7)), Conv(192, (7, 1))),
@@ -73,7 +86,7 @@ REDUCTION_B = (
 
 _SPREAD = ((Conv(384, (1, 3)),), (Conv(384, (3, 1)),))
 
-# Figure 7: 1x3 and 3x1 side by side. 2048 channels.
+# Figure 7: parallel 1x3 and 3x1 convolutions. 2048 channels.
 BLOCK_C = (
     (Conv(320),),
     (Conv(384), _SPREAD),
@@ -83,7 +96,10 @@ BLOCK_C = (
 
 
 class InceptionV3(InceptionNetwork):
-    """Stem, three grids of modules, global average, classifier. f32[N,H,W,3], from 75x75."""
+    """Stem, modules on grids of 35x35, 17x17 and 8x8, global average pooling and a classifier.
+
+    The images are f32[N,H,W,3], at least 75x75. Inherits the fields of `InceptionNetwork`.
+    """
 
     aux_heads: bool = True
     count_include_pad: bool = True

@@ -1,8 +1,11 @@
-"""Inception-v4. Szegedy, Ioffe, Vanhoucke, Alemi 2016, "Inception-v4, Inception-ResNet and the
-impact of residual connections on learning" (arXiv 1602.07261), in the form of TF-Slim's release.
+"""Inception-v4.
 
-The order of the factors in the long branches of blocks B (7x1 first) and C (3x1 first) is the
-release's. Its auxiliary head, which the paper does not have, is an option: `aux_heads=True`.
+Szegedy, Ioffe, Vanhoucke, Alemi 2016, "Inception-v4, Inception-ResNet and the impact of residual
+connections on learning" (arXiv 1602.07261), as released in TF-Slim.
+
+The order of the factorized convolutions in the long branches of blocks B (7x1 first) and C (3x1
+first) is the release's. Its auxiliary classifier, which the paper does not have, is an option:
+`aux_heads=True`.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import flax.linen as nn
 from jax import Array
 
-from jaxcnn.models.inception import Chain, Conv, InceptionNetwork, Pool
+from jaxcnn.models.inception import Chain, Chains, Conv, InceptionNetwork, Pool
 
 PAPER = (
     "Szegedy, Ioffe, Vanhoucke, Alemi 2016, Inception-v4, Inception-ResNet and the impact of "
@@ -40,8 +43,17 @@ BLOCK_A = (
 )
 
 
-def reduction_a(k: int, l: int, m: int, n: int):  # noqa: E741 (the paper's letters)
-    """Figure 7 and table 1: 35x35 to 17x17, adding m + n channels."""
+def reduction_a(k: int, l: int, m: int, n: int) -> Chains:  # noqa: E741 (the paper's letters)
+    """Returns the branches of reduction A, 35x35 to 17x17 (figure 7 and table 1).
+
+    The reduction appends m + n channels to its input.
+
+    Args:
+      k: channels of the second branch's 1x1 convolution.
+      l: channels of its first 3x3 convolution.
+      m: channels of its second 3x3 convolution.
+      n: channels of the first branch's 3x3 convolution.
+    """
     return (
         (Conv(n, 3, 2, valid=True),),
         (Conv(k), Conv(l, 3), Conv(m, 3, 2, valid=True)),
@@ -73,7 +85,10 @@ BLOCK_C = (
 
 
 class InceptionV4(InceptionNetwork):
-    """Stem, 4 A, 7 B, 3 C, global average, classifier. f32[N,H,W,3], from 75x75."""
+    """Stem, blocks A (4), B (7) and C (3), global average pooling and a classifier.
+
+    The images are f32[N,H,W,3], at least 75x75. Inherits the fields of `InceptionNetwork`.
+    """
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:

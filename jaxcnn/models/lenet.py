@@ -1,17 +1,21 @@
-"""LeNet-5. LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document
-recognition", Proceedings of the IEEE 86(11), section II-B, figure 2 and table I.
+"""LeNet-5.
 
-`lenet5_1998` is the paper's network, `lenet5_modern` what is usually drawn under its name, and
-`lenet_caffe` the 20-50-500 network of Caffe's example, which shares the name only.
+LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition",
+Proceedings of the IEEE 86(11), section II-B, figure 2 and table I.
 
-The paper shows the 7x12 bitmaps of its output units in a figure and prints no table of them.
-`DIGITS` is our own drawing of the ten digits on that grid. The logits of `lenet5_1998` are the
-negated outputs of the paper's radial units, so that the largest wins, as in every other network.
+`lenet5_1998` is the paper's network, `lenet5_modern` the network that is usually drawn under its
+name, and `lenet_caffe` the 20-50-500 network of Caffe's example, which shares only the name.
+
+The paper shows the 7x12 bitmaps of its output units in a figure but does not print their values.
+`DIGITS` is our drawing of the ten digits on that grid. The logits of `lenet5_1998` are the negated
+outputs of the paper's radial basis function units, so that the largest logit wins, as in every
+other network.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -65,22 +69,25 @@ DIGITS = """
 
 
 def digit_bitmaps() -> np.ndarray:
-    """The fixed weights of the radial units: f32[10, 84], +1 where `DIGITS` has ink, else -1."""
+    """Returns the fixed weights of the radial units, f32[10,84].
+
+    A weight is 1 where `DIGITS` has ink, and -1 elsewhere.
+    """
     bands = [[line.split() for line in band.splitlines()] for band in DIGITS.strip().split("\n\n")]
     digits = ["".join(rows) for band in bands for rows in zip(*band)]
     return np.array([[1.0 if dot == "#" else -1.0 for dot in d] for d in digits], np.float32)
 
 
 def squash(x: Array) -> Array:
-    """1.7159 tanh(2x/3): f(1) = 1 and f(-1) = -1 (the paper's appendix A)."""
+    """Computes 1.7159 tanh(2x/3), for which f(1) = 1 and f(-1) = -1 (the paper's appendix A)."""
     return 1.7159 * jnp.tanh(2 / 3 * x)
 
 
 def _uniform(fan_in: int | np.ndarray) -> nn.initializers.Initializer:
-    """U(-2.4/fan_in, 2.4/fan_in), for kernels and biases; an array gives the last axis's own."""
+    """U(-2.4/fan_in, 2.4/fan_in), for kernels and biases; an array has one fan-in per output."""
     bound = 2.4 / np.asarray(fan_in, np.float32)
 
-    def init(key, shape, dtype=jnp.float32):
+    def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
         bounds = jnp.broadcast_to(bound, shape).astype(dtype)
         return jax.random.uniform(key, shape, dtype, -1, 1) * bounds
 
@@ -88,9 +95,12 @@ def _uniform(fan_in: int | np.ndarray) -> nn.initializers.Initializer:
 
 
 class Subsample(nn.Module):
-    """Sum over 2x2 windows, times a coefficient and plus a bias per map: [N,H,W,C] to half size.
+    """Sums 2x2 windows and applies a scale and a bias per map, f[N,H,W,C] to f[N,H/2,W/2,C].
 
-    Parameters `scale` and `bias`, f32[C]. Not squashed yet.
+    The parameters are `scale` f32[C] and `bias` f32[C]. The squashing function is not included.
+
+    Attributes:
+      dtype: type of the computation.
     """
 
     dtype: jnp.dtype = jnp.float32
@@ -104,17 +114,21 @@ class Subsample(nn.Module):
         return total * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
 
 
-# The 60 connections of the table by their S2 map, ten to each.
-# int32, as JAX keeps the indices of the first trace, also when x64 is switched on after it.
+# The 60 connections of table I, ordered by S2 map: ten for each.
+# They are int32, since JAX keeps the indices of the first trace even if x64 is enabled later.
 _PAIRS = sorted((s2, c3) for c3, seen in enumerate(C3_TABLE) for s2 in seen)
 _S2, _C3 = np.array(_PAIRS, np.int32).T
 _BY_C3 = np.argsort(_C3, kind="stable").astype(np.int32)
 
 
 class TableConv(nn.Module):
-    """C3: 5x5 kernels for the connections of table I only. [N,H,W,6] to [N,H-4,W-4,16].
+    """Layer C3: a 5x5 convolution with only the connections of table I, f[N,H,W,6] to f[N,h,w,16].
 
-    Parameters `kernel` f32[5,5,60], by S2 map and then C3 map, and `bias` f32[16].
+    The output is four rows and columns smaller. The parameters are `kernel` f32[5,5,60], ordered by
+    S2 map and then by C3 map, and `bias` f32[16].
+
+    Attributes:
+      dtype: type of the computation.
     """
 
     dtype: jnp.dtype = jnp.float32
@@ -128,9 +142,9 @@ class TableConv(nn.Module):
 
 
 def _table_conv(x: Array, kernel: Array) -> Array:
-    """One convolution per connection, summed by C3 map.
+    """One convolution per connection, summed for each C3 map.
 
-    On a CPU a dense convolution whose kernel is zero where the table has no connection.
+    On a CPU: a dense convolution whose kernel is zero where the table has no connection.
     """
     return ops.by_platform(_by_connection, x, kernel, cpu=_dense)
 
@@ -149,17 +163,18 @@ def _by_connection(x: Array, kernel: Array) -> Array:
 
 
 class LeNet5(layers.Network):
-    """The paper's network: C1 - S2 - C3 - S4 - C5 - F6 - radial units, all squashed up to F6.
+    """The paper's network: C1 - S2 - C3 - S4 - C5 - F6 - radial units.
 
-    Takes f32[N,32,32,1], or f32[N,28,28,1], which C1 then pads by 2. The paper's images have
-    background -0.1 and ink 1.175.
+    All layers up to F6 end in the squashing function. The images are f32[N,32,32,1], or
+    f32[N,28,28,1], which C1 pads by 2. The paper's images have a background of -0.1 and ink of
+    1.175.
 
     Inherits the fields of `Network`.
 
     Attributes:
-      head: "rbf", the paper's radial units with fixed digits as centers: logits are minus the
-        squared distances, and `num_classes` is 10; or "softmax", a trained dense layer.
-      dense_c3: every map of C3 sees every map of S2 (60,900 parameters instead of 60,000).
+      head: "rbf" for the paper's radial units, whose centers are fixed digits: logits are the
+        negative squared distances, and `num_classes` is 10; "softmax" for a trained dense layer.
+      dense_c3: connect every map of C3 to every map of S2 (60,900 parameters instead of 60,000).
     """
 
     num_classes: int = 10
@@ -179,7 +194,7 @@ class LeNet5(layers.Network):
                 "head='softmax' takes any number"
             )
 
-        def init(fan_in):
+        def init(fan_in: int) -> dict[str, Any]:
             return {"kernel_init": _uniform(fan_in), "bias_init": _uniform(fan_in)}
 
         conv = self.conv(bias=True)
@@ -203,18 +218,36 @@ class LeNet5(layers.Network):
 
 
 def mse_loss(logits: Array, labels: Array) -> Array:
-    """The paper's maximum likelihood loss (section II-C): the true class's radial output.
+    """Computes the paper's maximum likelihood loss (section II-C): the true class's radial output.
 
-    f32[N,10] logits and i32[N] labels to f32[N]; the mean over N is what is minimized.
+    Training minimizes its mean over the examples.
+
+    Args:
+      logits: f32[N,10].
+      labels: i32[N].
+
+    Returns:
+      f32[N].
     """
     return -jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
 
 
 def map_loss(logits: Array, labels: Array, *, j: float = 0.1) -> Array:
-    """The paper's MAP loss (section II-C): `mse_loss` + log(exp(-j) + sum_i exp(-y_i)), f32[N].
+    """Computes the paper's MAP loss (section II-C): `mse_loss` + log(exp(-j) + sum_i exp(-y_i)).
 
-    It pushes the wrong classes' centers away; exp(-j) is a class for rubbish, which keeps that push
-    bounded. The paper asks for j > 0 only; 0.1 is ours. Raises ValueError for j <= 0.
+    The second term pushes the outputs away from the centers of the wrong classes; exp(-j) is a
+    rubbish class that keeps this push bounded.
+
+    Args:
+      logits: f32[N,10].
+      labels: i32[N].
+      j: positive constant. The paper gives no value; 0.1 is our choice.
+
+    Returns:
+      f32[N].
+
+    Raises:
+      ValueError: j is not positive.
     """
     if j <= 0:
         raise ValueError(f"j is {j}; it has to be positive")
@@ -228,15 +261,15 @@ _POOLS = {"max": layers.max_pool, "avg": layers.avg_pool}
 
 
 class LeNet5Modern(layers.Network):
-    """Conv - pool - conv - pool - fc - fc - fc.
+    """Two convolutions, each followed by pooling, and three dense layers.
 
-    Takes f32[N,32,32,1], or f32[N,28,28,1], which the first convolution then pads by 2.
+    The images are f32[N,32,32,1], or f32[N,28,28,1], which the first convolution pads by 2.
 
     Inherits the fields of `Network`.
 
     Attributes:
-      act: "relu" or "tanh".
-      pool: "max" or "avg".
+      act: activation function, "relu" or "tanh".
+      pool: pooling, "max" or "avg".
     """
 
     num_classes: int = 10
@@ -264,7 +297,11 @@ class LeNet5Modern(layers.Network):
 
 
 class LeNetCaffe(layers.Network):
-    """Conv 20 - pool - conv 50 - pool - fc 500 - fc, with one ReLU, after fc1. f32[N,28,28,1]."""
+    """Caffe's LeNet: convolutions of 20 and 50 channels with pooling, dense layers of 500 and K.
+
+    The only ReLU follows the first dense layer. The images are f32[N,28,28,1]. Inherits the fields
+    of `Network`.
+    """
 
     num_classes: int = 10
     channels: int = 1
@@ -288,7 +325,7 @@ class LeNetCaffe(layers.Network):
 
 
 def _lenet5_padding(images: Array) -> int:
-    """Zeros around the image on its way into the first convolution: digits of 28x28 get 2."""
+    """Padding of the first convolution: 2 for images of 28x28, 0 for 32x32."""
     height, width = images.shape[1:3]
     sizes = {(32, 32): 0, (28, 28): 2}
     if (height, width) not in sizes:

@@ -1,13 +1,11 @@
-"""Networks by name: the `VARIANTS` table of each family file, published facts, and networks of
-one's own.
+"""Registry of networks: building them by name, and their published facts.
 
-A family file has `PAPER` (citation), `YEAR`, `VARIANTS` (id -> functools.partial of its module)
-and, where the field has short names, `ALIASES` (alias -> id). `published.json` holds parameter
+A family file defines `PAPER` (citation), `YEAR`, `VARIANTS` (id -> functools.partial of its module)
+and, for networks with common short names, `ALIASES` (alias -> id). `published.json` holds parameter
 counts, multiply-adds and errors with their sources.
 
-A network of one's own is any Linen module with `__call__(images, train=...)`. It has a name once
-it is registered; without that, its address is its name: "my_nets.py:MyNet" or
-"package.module:MyNet".
+Custom networks are Linen modules with `__call__(images, train=...)`. `register` gives one a name;
+an unregistered one is named by its address, "my_nets.py:MyNet" or "package.module:MyNet".
 """
 
 from __future__ import annotations
@@ -53,8 +51,8 @@ FAMILIES = (
     "dpn",
 )
 
-# Channel mean and standard deviation of RGB in [0, 1] by which a network's images are normalized
-# unless its weights say otherwise.
+# Channel mean and standard deviation of RGB in [0, 1] with which a network's images are normalized,
+# unless the network or its weights define others.
 _NORMALIZATION = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -64,24 +62,24 @@ _NORMALIZATION = {
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """Facts of one network. Of a network of one's own, those that are not known are None.
+    """Facts about a network. For a custom network, unknown facts are None.
 
     Attributes:
-      name: id, a key of `published.json` unless noted there.
-      family: name of the file in `jaxcnn.models`, or "custom".
+      name: id of the network.
+      family: name of its file in `jaxcnn.models`, or "custom".
       paper, year: citation of the family, and year of the variant.
-      dataset, num_classes: what the counts and errors are for.
-      input_size: (height, width, channels) that counts are for.
-      min_size: smallest height and width that the network takes.
-      params: trainable parameters, auxiliary heads excluded.
-      params_with_aux: the same with auxiliary heads; None where there are none.
-      macs: multiply-adds of convolutions and dense layers, one image, auxiliary heads excluded.
+      dataset, num_classes: the dataset and its number of classes.
+      input_size: (height, width, channels) of the images for which the counts hold.
+      min_size: smallest image height and width that the network accepts.
+      params: number of trainable parameters, without auxiliary heads.
+      params_with_aux: number of parameters with auxiliary heads; None if there are none.
+      macs: multiply-adds of convolutions and dense layers for one image, without auxiliary heads.
       top1_error, top5_error: published errors in percent, or None.
-      protocol, source: how the errors were measured, and by whom.
+      protocol, source: how the errors were measured, and where they were published.
       other_results: further published errors, each with protocol and source.
-      mean, std: normalization of RGB in [0, 1].
-      aliases: short names that resolve to this id.
-      notes: what else is worth knowing.
+      mean, std: channel mean and standard deviation of RGB in [0, 1].
+      aliases: short names of the network.
+      notes: further remarks.
     """
 
     name: str
@@ -106,11 +104,15 @@ class ModelInfo:
     notes: str | None = None
 
     def known_input_size(self) -> tuple[int, int, int]:
-        """(height, width, channels). Raises ValueError if it is not known."""
+        """Returns `input_size`.
+
+        Raises:
+          ValueError: it is not known.
+        """
         if self.input_size is None:
             raise ValueError(
-                f"the input size of {self.name!r} is not known; give one, or register the network "
-                "with input_size=(height, width, channels)"
+                f"the input size of {self.name!r} is not known; specify one, or register the "
+                "network with input_size=(height, width, channels)"
             )
         return self.input_size
 
@@ -121,7 +123,7 @@ class _Registered(NamedTuple):
 
 
 _registered: dict[str, _Registered] = {}
-CUSTOM = "custom"  # the family of networks of one's own
+CUSTOM = "custom"  # the family of custom networks
 
 
 @functools.cache
@@ -140,7 +142,7 @@ def _variants() -> dict[str, tuple[str, Callable[..., nn.Module]]]:
 
 @functools.cache
 def list_aliases() -> dict[str, str]:
-    """{alias: id}, for example {'vgg16': 'vgg_d'}."""
+    """Returns the aliases of all networks as {alias: id}, such as {"vgg16": "vgg_d"}."""
     return {
         alias: name
         for module in _families().values()
@@ -150,24 +152,25 @@ def list_aliases() -> dict[str, str]:
 
 @functools.cache
 def published() -> dict[str, dict[str, Any]]:
-    """The figures of `published.json` by id."""
+    """Returns the contents of `published.json` by id."""
     text = importlib.resources.files("jaxcnn.models").joinpath("published.json").read_text("utf-8")
     return json.loads(text)["variants"]
 
 
 def register(name: str, module_class: Callable[..., nn.Module], **facts: Any) -> None:
-    """Gives a network of your own a name, for `create_model` and everything that takes a name.
+    """Registers a custom network under a name, for `create_model` and all other uses of names.
 
     Args:
-      name: not the id or alias of another network.
-      module_class: a Linen module class with `__call__(images, train=...)`, f32[N,H,W,C] to logits
-        f32[N,num_classes], or a `functools.partial` of one. If it has a field `dtype`, `axis_name`
-        or `bn_group`, training sets it; the field `num_classes` is needed.
-      **facts: fields of `ModelInfo` that are known, such as `input_size=(224, 224, 3)` or `paper`.
+      name: new name; it must not be the id or alias of another network.
+      module_class: a Linen module class, or a `functools.partial` of one. Its
+        `__call__(images, train=...)` maps f32[N,H,W,C] to logits f32[N,num_classes], and it must
+        have the field `num_classes`. Training sets the fields `dtype`, `axis_name` and `bn_group`
+        if it has them.
+      **facts: known fields of `ModelInfo`, such as `input_size=(224, 224, 3)` or `paper`.
 
     Raises:
-      ValueError: the name is taken, a fact is no field of `ModelInfo`, or this is no class of
-        `flax.linen.Module`.
+      ValueError: the name is taken, a fact is not a field of `ModelInfo`, or `module_class` is not
+        a Linen module class.
 
       >>> class MyNet(nn.Module):
       ...     num_classes: int = 10
@@ -180,11 +183,13 @@ def register(name: str, module_class: Callable[..., nn.Module], **facts: Any) ->
       >>> unregister("mynet")
     """
     if name in _registered:
-        raise ValueError(f"{name!r} is registered; jaxcnn.models.unregister({name!r}) frees it")
+        raise ValueError(
+            f"{name!r} is already registered; jaxcnn.models.unregister({name!r}) removes it"
+        )
     if name in _variants() or name in list_aliases():
-        raise ValueError(f"{name!r} is a network of jaxcnn; give yours another name")
+        raise ValueError(f"{name!r} is a network of jaxcnn; choose another name")
     if is_address(name):
-        raise ValueError(f"{name!r} is no name for a network: it contains a colon")
+        raise ValueError(f"the name of a network must not contain a colon, but is {name!r}")
     known = {f.name for f in dataclasses.fields(ModelInfo)} - {"name", "family", "aliases"}
     for fact in facts:
         if fact not in known:
@@ -194,16 +199,30 @@ def register(name: str, module_class: Callable[..., nn.Module], **facts: Any) ->
 
 
 def unregister(name: str) -> None:
-    """Frees a name that `register` gave. Raises ValueError if there is none."""
+    """Removes a registered network.
+
+    Args:
+      name: given to `register`.
+
+    Raises:
+      ValueError: no network is registered under this name.
+    """
     if name not in _registered:
         raise ValueError(f"{name!r} is not registered{near(name, _registered)}")
     del _registered[name]
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Ids that match a shell pattern, by family and then in the order of its table.
+    """Lists the ids of networks, in the order of families and then of their tables.
 
-    A pattern that matches an alias lists the id behind it. Registered networks come last.
+    Registered networks come last.
+
+    Args:
+      pattern: shell pattern, such as "*resnet*". A pattern that matches an alias lists the id that
+        it stands for.
+
+    Returns:
+      The ids that match.
 
       >>> list_models("vgg1?")
       ['vgg_a', 'vgg_b', 'vgg_d', 'vgg_e']
@@ -215,19 +234,23 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def resolve(name: str) -> str:
-    """The id behind a name or alias; the address of a network of one's own stays as it is.
+    """Returns the id of a network.
+
+    Args:
+      name: id or alias, which is resolved, or the address of a custom network, which is returned
+        unchanged.
 
     Raises:
-      ValueError: there is no such network; near matches are named.
+      ValueError: there is no such network; the message suggests similar names.
 
-    >>> resolve("lenet5")
-    'lenet5_modern'
-    >>> resolve("resnet51")
-    Traceback (most recent call last):
-    ValueError: unknown model 'resnet51'; did you mean 'resnet50'...
-    >>> resolve("zzz")
-    Traceback (most recent call last):
-    ValueError: unknown model 'zzz'; `jaxcnn list` shows all of them
+      >>> resolve("lenet5")
+      'lenet5_modern'
+      >>> resolve("resnet51")
+      Traceback (most recent call last):
+      ValueError: unknown model 'resnet51'; did you mean 'resnet50'...
+      >>> resolve("zzz")
+      Traceback (most recent call last):
+      ValueError: unknown model 'zzz'; `jaxcnn list` shows all of them
     """
     name = list_aliases().get(name, name)
     if is_address(name):
@@ -241,18 +264,17 @@ def resolve(name: str) -> str:
 
 
 def create_model(name: str, **options: Any) -> Any:
-    """Builds a network: `create_model("resnet50", num_classes=10, dtype=jnp.bfloat16)`.
+    """Creates a network: `create_model("resnet50", num_classes=10, dtype=jnp.bfloat16)`.
 
     Args:
-      name: id or alias; `list_models()` names them. Or the address of a Linen module class of your
-        own, "my_nets.py:MyNet" or "package.module:MyNet".
-      **options: fields of the network's module that differ from the variant's; also `box_head`,
-        "scr" or "pcr", for a head that locates the object, see `jaxcnn.models.heads`. A network of
-        your own may do without the fields `dtype`, `axis_name` and `bn_group`, which are then left
-        out.
+      name: id or alias, see `list_models`; or the address of a custom Linen module class,
+        "my_nets.py:MyNet" or "package.module:MyNet".
+      **options: fields of the network's module, to override those of the variant; also `box_head`,
+        "scr" or "pcr", for a head that locates the object, see `jaxcnn.models.heads`. The options
+        `dtype`, `axis_name` and `bn_group=None` are ignored if a custom network has no such field.
 
     Returns:
-      A flax.linen Module: `model.init(key, images)`, `model.apply(variables, images)`.
+      A Linen module: `model.init(key, images)`, `model.apply(variables, images)`.
 
     Raises:
       ValueError: the name or an option is unknown.
@@ -269,27 +291,27 @@ def create_model(name: str, **options: Any) -> Any:
 
 
 def _with_block(cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the class of the blocks where they have its name, as configurations do."""
+    """The options, with names of block classes (used in configurations) replaced by the classes."""
     options = dict(options)
     if "block_type" in options:
         suffixes = {"basic": "BasicBlock", "bottleneck": "Bottleneck"}
         suffix = suffixes[one_of("block_type", options.pop("block_type"), suffixes)]
         options["block"] = f"PreAct{suffix}" if issubclass(cls.block, PreActBlock) else suffix
-        _say_once(f"the option block_type is now block: write block={options['block']!r}")
+        _warn_once(f"the option block_type is now block: write block={options['block']!r}")
     if isinstance(options.get("block"), str):
         options["block"] = BLOCKS[one_of("block", options["block"], BLOCKS)]
     return options
 
 
 @functools.cache
-def _say_once(notice: str) -> None:
+def _warn_once(notice: str) -> None:
     _log.warning(notice)
 
 
 def _accepted(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that the class has fields for. Raises ValueError for one that is needed."""
+    """The options that the class has fields for. Raises ValueError for unknown ones."""
     fields = {f.name for f in dataclasses.fields(cls) if f.name not in ("parent", "name")}
-    # None is the same as no box head and no groups; training sets the others where it can.
+    # Training passes these to every network.
     optional = {name for name in ("box_head", "bn_group") if options.get(name) is None}
     optional |= {"dtype", "axis_name"}
     unknown = [option for option in options if option not in fields | optional]
@@ -313,26 +335,32 @@ def _builder(name: str) -> Callable[..., nn.Module]:
 
 
 def _parts(build: Any) -> tuple[Any, dict[str, Any]]:
-    """The module class of a variant, and the fields that the variant sets."""
+    """The module class of a variant, and the fields that it sets."""
     return (build.func, build.keywords) if isinstance(build, functools.partial) else (build, {})
 
 
 def _check_module(name: str, build: Any) -> None:
-    """Raises ValueError for anything but a module class, with or without options."""
+    """Raises ValueError unless `build` is a Linen module class or a partial of one."""
     cls, _ = _parts(build)
     if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
         what = f"the class {cls.__name__}" if inspect.isclass(cls) else f"a {type(cls).__name__}"
         raise ValueError(f"{name!r} is {what}; a network is a subclass of flax.linen.Module")
     if isinstance(build, functools.partial) and build.args:
-        raise ValueError(f"{name!r} is a partial with positional arguments; give them by name")
+        raise ValueError(f"{name!r} is a partial with positional arguments; use keywords instead")
 
 
 def model_info(name: str) -> ModelInfo:
-    """Facts of a network by id or alias. Raises ValueError if the name is unknown.
+    """Looks up the published facts about a network.
 
-    >>> info = model_info("vgg16")
-    >>> info.name, info.params, info.top5_error
-    ('vgg_d', 138357544, 8.1)
+    Args:
+      name: id or alias, or the address of a custom network.
+
+    Raises:
+      ValueError: the name is unknown.
+
+      >>> info = model_info("vgg16")
+      >>> info.name, info.params, info.top5_error
+      ('vgg_d', 138357544, 8.1)
     """
     name = resolve(name)
     if name not in _variants():
@@ -366,26 +394,32 @@ def model_info(name: str) -> ModelInfo:
 
 
 def _custom_info(name: str) -> ModelInfo:
-    """What the fields of a network of one's own and `register` tell."""
+    """Facts about a custom network: from its fields and from `register`."""
     cls, fixed = _parts(_builder(name))
-    own: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(cls)} | fixed
+    values: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(cls)} | fixed
     facts: dict[str, Any] = {
-        field: own[field]
+        field: values[field]
         for field in ("num_classes", "min_size", "mean", "std")
-        if own.get(field, dataclasses.MISSING) is not dataclasses.MISSING
+        if values.get(field, dataclasses.MISSING) is not dataclasses.MISSING
     }
     if name in _registered:
         facts |= _registered[name].facts
     return ModelInfo(name=name, family=CUSTOM, **facts)
 
 
-def endpoints(model: nn.Module, variables: Mapping, images: jax.Array) -> dict[str, jax.Array]:
-    """Named activations in evaluation mode: stem, stage1.., pre_logits, aux1, aux2, ...
+def endpoints(
+    model: nn.Module, variables: Mapping[str, Any], images: jax.Array
+) -> dict[str, jax.Array]:
+    """Computes the named intermediate activations of a network in evaluation mode.
 
     Args:
       model: a network of this package.
       variables: its variables.
       images: f32[N,H,W,C].
+
+    Returns:
+      {name: activation}, such as "stem", "stage1", "pre_logits" f32[N,C] and, for networks with
+      auxiliary classifiers, "aux1" f32[N,num_classes].
     """
     _, state = model.apply(variables, images, train=False, mutable=["endpoints"])
     return dict(state.get("endpoints", {}))

@@ -1,18 +1,20 @@
-"""ResNet. He, Zhang, Ren, Sun 2015, "Deep residual learning for image recognition" (arXiv
-1512.03385), table 1 for ImageNet and section 4.2 for CIFAR-10.
+"""ResNet.
 
-`resnet50`, `101`, `152` and `200` put a bottleneck's stride on its 3x3 convolution and pad the
-stem's pooling by one pixel, as nearly everybody who uses the names does ("v1.5", Facebook's
-fb.resnet.torch). `resnet50_v1` ... are the paper's: stride on the first 1x1, pooling that rounds
-up. `_a` and `_c` are the paper's shortcut options A and C, `plain*` the nets without shortcuts;
-they keep the stem of `resnet18`, so that a pair differs in its shortcuts only. The CIFAR nets use
-option A, whose new channels, all zero, follow the old ones; the paper does not say where they go.
+He, Zhang, Ren, Sun 2015, "Deep residual learning for image recognition" (arXiv 1512.03385), table 1
+for ImageNet and section 4.2 for CIFAR-10.
 
-`resnet50c`, `d` and `s` have three 3x3 convolutions for a stem (He, Zhang, Zhang, Zhang, Xie, Li
+`resnet50`, `101`, `152` and `200` put the stride of a bottleneck on its 3x3 convolution and pad the
+stem's pooling by one pixel, as is common under these names ("v1.5", Facebook's fb.resnet.torch).
+`resnet50_v1` ... are the paper's networks: stride on the first 1x1 convolution, pooling that rounds
+up. `_a` and `_c` use the paper's shortcut options A and C, and `plain*` have no shortcuts; they
+keep the stem of `resnet18`, so that a pair differs only in its shortcuts. The CIFAR networks use
+option A. Its zero channels follow the others; the paper does not specify their position.
+
+`resnet50c`, `d` and `s` have a stem of three 3x3 convolutions (He, Zhang, Zhang, Zhang, Xie, Li
 2019, "Bag of tricks for image classification with convolutional neural networks", arXiv
-1812.01187); `d` also pools before it projects a strided shortcut, `s` has a wider stem.
+1812.01187); `d` also pools before the projection of a strided shortcut, and `s` has a wider stem.
 
-ResNeXt, the wide ResNet on ImageNet and SENet are settings of `ResNet` in files of their own.
+ResNeXt, Wide ResNet for ImageNet and SENet are settings of `ResNet` in files of their own.
 """
 
 from __future__ import annotations
@@ -39,24 +41,27 @@ YEARS = {f"resnet{n}{form}": 2018 for n in (18, 34, 50, 101, 152) for form in "c
 
 
 class ResNet(ResidualNetwork):
-    """Stem, stages of residual blocks, global average, classifier. f32[N,H,W,3].
+    """Stem, stages of residual blocks, global average pooling and a classifier.
 
-    Inherits the fields of `ResidualNetwork`. Defaults are ResNet-50.
+    The images are f32[N,H,W,3]. Inherits the fields of `ResidualNetwork`. The defaults are those of
+    ResNet-50.
 
     Attributes:
-      block: class of the blocks, `BasicBlock`, `Bottleneck` or one of your own with their fields.
-      stem: channels of its convolutions: one 7x7 or three 3x3, the first with stride 2.
-      ceil_pool: the stem's pooling rounds up without padding, where Torch pads by 1.
-      proj_kernel: kernel size of projecting shortcuts from stage 2 on.
-      halve_first: a bottleneck's first convolution has half the channels of its second.
-      se_reduction, se_bias: squeeze-and-excitation on each branch; 0 for none.
-      branch_relu: each branch ends in a ReLU, before squeeze-and-excitation.
-      dropout: share of the features that is dropped before the classifier while training.
-      zero_gamma: the scale of each block's last BatchNorm starts at zero, so that blocks start as
-        identities (Goyal et al. 2017). Not with option A, whose new channels would stay zero
-        forever: there the gradient of ReLU is zero, too.
-      drop_path: probability that the last block's branch is dropped for an example while training;
-        it grows linearly from 0 before the first block (Huang et al. 2016).
+      block: class of the blocks: `BasicBlock`, `Bottleneck` or your own class with their fields.
+      stem: output channels of the stem's convolutions: one 7x7 or three 3x3, the first with
+        stride 2.
+      ceil_pool: let the stem's pooling round up without padding, where Torch pads by 1.
+      proj_kernel: kernel size of projection shortcuts from stage 2 on.
+      halve_first: give a bottleneck's first convolution half the channels of its second.
+      se_reduction, se_bias: reduction and biases of squeeze-and-excitation on each residual branch;
+        a reduction of 0 leaves it out.
+      branch_relu: end each branch in a ReLU, before squeeze-and-excitation.
+      dropout: dropout rate before the classifier.
+      zero_gamma: initialize the scale of each block's last BatchNorm to zero, so that blocks start
+        as identities (Goyal et al. 2017). Not available with option A, whose new channels would
+        stay zero forever, since the gradient of ReLU is zero there as well.
+      drop_path: probability of dropping the last block's branch for an example during training;
+        it grows linearly with depth from 0 before the first block (Huang et al. 2016).
     """
 
     block: type[ResidualBlock] = Bottleneck
@@ -119,14 +124,24 @@ class ResNet(ResidualNetwork):
             raise ValueError(f"drop_path is {self.drop_path}; a plain net has no branch to drop")
 
 
-def imagenet(depth: int, **options: Any) -> functools.partial:
-    """The ResNet of a depth of `DEPTHS`, with options of `ResNet`."""
+def imagenet(depth: int, **options: Any) -> functools.partial[ResNet]:
+    """Returns the ImageNet variant of a depth.
+
+    Args:
+      depth: a key of `jaxcnn.models.blocks.DEPTHS`.
+      **options: fields of `ResNet`.
+    """
     block = BasicBlock if depth < 50 else Bottleneck
     return functools.partial(ResNet, block=block, blocks=DEPTHS[depth], **options)
 
 
-def cifar(depth: int, **options: Any) -> functools.partial:
-    """The CIFAR net of depth 6n+2: three stages of n basic blocks, widths 16, 32, 64."""
+def cifar(depth: int, **options: Any) -> functools.partial[ResNet]:
+    """Returns the CIFAR variant of a depth: three stages of basic blocks of 16, 32, 64 channels.
+
+    Args:
+      depth: 6n+2 for n blocks per stage.
+      **options: fields of `ResNet`.
+    """
     return functools.partial(
         ResNet,
         num_classes=10,

@@ -1,19 +1,22 @@
-"""Pre-activation ResNet. He, Zhang, Ren, Sun 2016, "Identity mappings in deep residual networks"
-(arXiv 1603.05027), figure 1b and the appendix.
+"""Pre-activation ResNet.
 
-BatchNorm and ReLU come before each convolution and nothing after the addition. A block that changes
-the shape takes its shortcut from behind its first BatchNorm and ReLU, and projects without
+He, Zhang, Ren, Sun 2016, "Identity mappings in deep residual networks" (arXiv 1603.05027), figure
+1b and the appendix.
+
+BatchNorm and ReLU come before each convolution, and nothing follows the addition. In a block that
+changes the shape, the shortcut starts after the first BatchNorm and ReLU and projects without
 BatchNorm.
 
-Where the first BatchNorm and ReLU are is a choice (`stem_norm`). In the paper they follow the first
-convolution, so that the first shortcut starts behind them, as it does in the CIFAR nets here. The
-ImageNet nets leave the stem bare and give the first block a BatchNorm and ReLU of its own, as the
-published weights in timm's layout (`resnetv2_50`, ...) do; `create_model("resnet18_v2",
-stem_norm=True)` is the paper's form, with as many parameters. From 50 layers on the two compute the
-same function in evaluation unless a scale of that BatchNorm is negative; in `resnet18_v2` and
-`resnet34_v2` the first shortcut differs.
+The position of the network's first BatchNorm and ReLU is an option (`stem_norm`). In the paper they
+follow the first convolution, so that the first shortcut starts after them, as in the CIFAR networks
+here. The ImageNet networks end the stem in the convolution and start the first block with BatchNorm
+and ReLU, as the published weights in timm's layout (`resnetv2_50`, ...) do.
+`create_model("resnet18_v2", stem_norm=True)` is the paper's network and has as many parameters.
+From 50 layers on the two compute the same function in evaluation unless a scale of that BatchNorm
+is negative; in `resnet18_v2` and `resnet34_v2` the first shortcut differs.
 
-The stride is on the 3x3 convolution, in the CIFAR bottlenecks on the first 1x1 (the authors' code).
+The stride is on the 3x3 convolution; in the CIFAR bottlenecks it is on the first 1x1 convolution,
+as in the authors' code.
 """
 
 from __future__ import annotations
@@ -38,25 +41,23 @@ from jaxcnn.models.blocks import (
 PAPER = "He, Zhang, Ren, Sun 2016, Identity mappings in deep residual networks"
 YEAR = 2016
 
-# He et al. 2015 allow either; Wide ResNet's code takes the fan-in.
+# He et al. 2015 allow either; Wide ResNet's code uses the fan-in.
 FANS = {"out": layers.he_fan_out, "in": layers.he_fan_in}
 
 
 class ResNetV2(ResidualNetwork):
-    """Stem, stages of pre-activation blocks, BatchNorm, ReLU, global average, classifier.
+    """Stem, stages of pre-activation blocks, BatchNorm, ReLU, global average pooling, classifier.
 
-    f32[N,H,W,3].
-
-    Inherits the fields of `ResidualNetwork`. Defaults are ResNet-50.
+    The images are f32[N,H,W,3]. Inherits the fields of `ResidualNetwork`. The defaults are those of
+    ResNet-50.
 
     Attributes:
-      block: class of the blocks, `PreActBasicBlock`, `PreActBottleneck` or one of your own with
+      block: class of the blocks: `PreActBasicBlock`, `PreActBottleneck` or your own class with
         their fields.
-      stem: channels of its convolution, 7x7 with stride 2.
-      stem_norm: BatchNorm and ReLU in the stem instead of the first block.
-      dropout: share of the values that is dropped before each block's last convolution while
-        training.
-      fan: "out" or "in": which fan scales the initial kernels.
+      stem: output channels of the stem's convolution, 7x7 with stride 2.
+      stem_norm: apply the first BatchNorm and ReLU in the stem instead of in the first block.
+      dropout: dropout rate before each block's last convolution.
+      fan: scale the initial kernels by the fan-"out" or the fan-"in".
     """
 
     block: type[PreActBlock] = PreActBottleneck
@@ -94,14 +95,23 @@ class ResNetV2(ResidualNetwork):
         return self.logits(layers.global_avg_pool(x), name="fc", kernel_init=fc_init)
 
 
-def imagenet(depth: int) -> functools.partial:
-    """The net of a depth of `DEPTHS`."""
+def imagenet(depth: int) -> functools.partial[ResNetV2]:
+    """Returns the ImageNet variant of a depth.
+
+    Args:
+      depth: a key of `jaxcnn.models.blocks.DEPTHS`.
+    """
     block = PreActBasicBlock if depth < 50 else PreActBottleneck
     return functools.partial(ResNetV2, block=block, blocks=DEPTHS[depth])
 
 
-def cifar(blocks: int, **options: Any) -> functools.partial:
-    """A CIFAR net: three stages of `blocks` blocks behind a 3x3 convolution of 16 channels."""
+def cifar(blocks: int, **options: Any) -> functools.partial[ResNetV2]:
+    """Returns a CIFAR variant: a 3x3 convolution of 16 channels and three stages of blocks.
+
+    Args:
+      blocks: number of blocks in each stage.
+      **options: fields of `ResNetV2`.
+    """
     defaults = {"width": 16, "stem": 16, "small_images": True, "num_classes": 10, "min_size": 8}
     return functools.partial(ResNetV2, blocks=(blocks,) * 3, **{**defaults, **options})
 

@@ -1,10 +1,12 @@
-"""ResNeXt. Xie, Girshick, Dollar, Tu, He 2016, "Aggregated residual transformations for deep neural
-networks" (arXiv 1611.05431), table 1 and section 5.3.
+"""ResNeXt.
 
-A bottleneck's 3x3 convolution has C groups ("cardinality"; the paper's form C of figure 3): ResNeXt
-C x d has C groups of d channels in stage 1. `resnext101_32x8d` is torchvision's. ResNeXt-29 for
-CIFAR is the form that the authors released, activated after the addition; `_v2` is activated before
-the convolutions, as, by the release's notes, the nets of the paper were.
+Xie, Girshick, Dollar, Tu, He 2016, "Aggregated residual transformations for deep neural networks"
+(arXiv 1611.05431), table 1 and section 5.3.
+
+The 3x3 convolution of a bottleneck has C groups (the "cardinality"; figure 3c of the paper):
+ResNeXt C x d has C groups of d channels in stage 1. `resnext101_32x8d` is torchvision's. ResNeXt-29
+for CIFAR is the authors' release, with ReLU after the addition; `_v2` is its pre-activation
+variant, which the paper used according to the notes of the release.
 """
 
 import functools
@@ -18,8 +20,13 @@ PAPER = (
 YEAR = 2016
 
 
-def cifar(groups: int, base_width: int) -> functools.partial:
-    """ResNeXt-29, groups x base_width: three stages of three blocks."""
+def cifar(groups: int, base_width: int) -> functools.partial[resnet.ResNet]:
+    """Returns a ResNeXt-29 for CIFAR: three stages of three blocks.
+
+    Args:
+      groups: cardinality C.
+      base_width: channels d of a group in stage 1.
+    """
     return functools.partial(
         resnet.ResNet,
         num_classes=10,

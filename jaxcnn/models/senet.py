@@ -1,13 +1,15 @@
-"""SENet. Hu, Shen, Albanie, Sun, Wu 2017, "Squeeze-and-excitation networks" (arXiv 1709.01507),
-table 1 and the appendix on SENet-154.
+"""SENet.
 
-Each residual branch ends in a gate per channel, made from the channels' global averages by two
-dense layers: reduction 16, with biases as in the released nets (`se_bias=False` leaves them out, as
-the paper's ablations do). The stem's pooling rounds up. SE-ResNets have a bottleneck's stride on
-its first 1x1 convolution, SE-ResNeXts and SENet-154 on the 3x3. `se_resnet50_v1_5`, `101` and `152`
-are the widespread form on top of `resnet50` ...: stride on the 3x3, pooling padded by 1.
-`se_resnet18` and `34` are not in the paper but timm's; their branches end in a ReLU before the
-gate.
+Hu, Shen, Albanie, Sun, Wu 2017, "Squeeze-and-excitation networks" (arXiv 1709.01507), table 1 and
+the appendix on SENet-154.
+
+Each residual branch ends in a gate per channel, computed from the channels' global averages by two
+dense layers with reduction 16 and biases, as in the released networks (`se_bias=False` leaves the
+biases out, as in the paper's ablations). The stem's pooling rounds up. The stride of a bottleneck
+is on its first 1x1 convolution in SE-ResNets, and on the 3x3 convolution in SE-ResNeXts and
+SENet-154. `se_resnet50_v1_5`, `101` and `152` are the common variant based on `resnet50` ...:
+stride on the 3x3 convolution, pooling padded by 1. `se_resnet18` and `34` are timm's and not in the
+paper; their branches end in a ReLU before the gate.
 
 SE-BN-Inception and SE-VGG are in the files of their base networks.
 """
@@ -21,8 +23,13 @@ PAPER = "Hu, Shen, Albanie, Sun, Wu 2017, Squeeze-and-excitation networks"
 YEAR = 2017
 
 
-def senet(depth: int, **options: Any) -> functools.partial:
-    """A ResNet with gates and a pooling that rounds up."""
+def senet(depth: int, **options: Any) -> functools.partial[resnet.ResNet]:
+    """Returns a ResNet with squeeze-and-excitation and a stem pooling that rounds up.
+
+    Args:
+      depth: a key of `jaxcnn.models.blocks.DEPTHS`.
+      **options: fields of `ResNet`.
+    """
     return resnet.imagenet(depth, **{"se_reduction": 16, "ceil_pool": True, **options})
 
 

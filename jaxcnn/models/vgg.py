@@ -1,12 +1,14 @@
-"""VGG. Simonyan, Zisserman 2015, "Very deep convolutional networks for large-scale image
-recognition" (arXiv 1409.1556), table 1.
+"""VGG.
 
-Deviations: kernels start as He's (fan-out; dense layers N(0, 0.01^2)) instead of N(0, 0.1^2) with
-deeper nets grown from net A; `initialiser="glorot"` is what the authors later found to do without
-that. The `_bn` variants are not in the paper: BatchNorm after each convolution, whose bias stays,
-as in torchvision. `se_vgg_d_bn` is the SE-VGG-16 of Hu et al. 2018 (arXiv 1709.01507), table 2:
-squeeze-and-excitation after the non-linearity that follows each convolution (their section 3.3),
-reduction 16, biases in the gates.
+Simonyan, Zisserman 2015, "Very deep convolutional networks for large-scale image recognition"
+(arXiv 1409.1556), table 1.
+
+Deviations from the paper: the kernels are initialized as by He et al. (fan-out; dense layers N(0,
+0.01^2)), where the paper draws from N(0, 0.1^2) and initializes the deeper networks with the layers
+of net A. With `initialiser="glorot"`, the authors report, that is not necessary. The `_bn` variants
+are not in the paper: as in torchvision, BatchNorm follows each convolution, which keeps its bias.
+`se_vgg_d_bn` is the SE-VGG-16 of Hu et al. 2018 (arXiv 1709.01507), table 2: squeeze-and-
+excitation with reduction 16 and biases after the ReLU of each convolution (their section 3.3).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ YEAR = 2014
 YEARS = {"se_vgg_d_bn": 2017}
 
 _glorot = nn.initializers.glorot_uniform()
-# Initial kernels of (convolutions, dense layers).
+# Initializers of the kernels of (convolutions, dense layers).
 INITS = {
     "he": (layers.he_fan_out, nn.initializers.normal(0.01)),
     "glorot": (_glorot, _glorot),
@@ -38,16 +40,16 @@ INITS = {
 
 
 class Stage(nn.Module):
-    """Convolutions with ReLU, then 2x2 max pooling: `conv1`, `bn1`, `se1`, `conv2`, ...
+    """Convolutions with ReLU, then 2x2 max pooling, f[N,H,W,C] to f[N,H/2,W/2,width].
 
-    [N,H,W,C] to [N,H/2,W/2,width].
+    The submodules are `conv1`, `bn1`, `se1`, `conv2`, ...
 
     Attributes:
-      width: channels of the convolutions.
-      kernels: size of each.
-      conv: the network's, see `jaxcnn.layers.Network`.
-      norm_act: BatchNorm with ReLU behind each convolution; None for ReLU alone.
-      se: squeeze-and-excitation behind each ReLU, or None.
+      width: output channels of the convolutions.
+      kernels: kernel size of each convolution.
+      conv: constructor of the convolutions, see `jaxcnn.layers.Network`.
+      norm_act: constructor of BatchNorm with ReLU; None for ReLU without BatchNorm.
+      se: constructor of squeeze-and-excitation after each ReLU, or None.
       lrn: preset of the response normalization after the first convolution, or None.
     """
 
@@ -72,22 +74,22 @@ class Stage(nn.Module):
 class VGG(FullyConnectedNetwork):
     """Five stages of 3x3 convolutions and three fully connected layers.
 
-    Takes f32[N,224,224,3], with `dense=True` larger images too.
-
-    Inherits the fields of `FullyConnectedNetwork`.
+    The images are f32[N,224,224,3], or larger with `dense=True`. Inherits the fields of
+    `FullyConnectedNetwork`.
 
     Attributes:
-      min_size: size of the images that the fully connected layers are made for, a multiple of 32:
-        `create_model("vgg16", min_size=32, num_classes=10)` is a net for CIFAR.
-      convs: convolutions per stage.
-      widths: channels per stage.
-      kernel: of the convolutions; 5 with half as many is what section 4 compares net B with.
-      last_kernel: 1 makes the third convolution of the last three stages 1x1 (net C).
-      batch_norm: BatchNorm after each convolution.
-      se: squeeze-and-excitation after each ReLU of a convolution.
-      lrn: constants of a response normalization after the first convolution (A-LRN): "paper",
+      min_size: image size that the fully connected layers fit, a multiple of 32:
+        `create_model("vgg16", min_size=32, num_classes=10)` is a network for CIFAR.
+      convs: number of convolutions in each stage.
+      widths: channels of each stage.
+      kernel: size of the convolutions. Section 4 of the paper compares net B with one that has 5x5
+        convolutions and half as many layers.
+      last_kernel: 1 to make the third convolution of the last three stages 1x1 (net C).
+      batch_norm: apply BatchNorm after each convolution.
+      se: apply squeeze-and-excitation after the ReLU of each convolution.
+      lrn: constants of the response normalization after the first convolution (A-LRN): "paper",
         "caffe", "cuda_convnet" or None.
-      initialiser: initial values: "he" or "glorot".
+      initialiser: a key of `INITS`: "he" or "glorot".
     """
 
     min_size: int = 224
@@ -105,7 +107,7 @@ class VGG(FullyConnectedNetwork):
         if self.min_size % 32:
             raise ValueError(f"min_size is {self.min_size}; VGG needs a multiple of 32")
         x = self.check_images(images)
-        self.check_native(x, self.min_size)
+        self.check_size(x, self.min_size)
         conv_init, fc_init = INITS[one_of("initialiser", self.initialiser, INITS)]
         stage = functools.partial(
             self.rematerialize(Stage),

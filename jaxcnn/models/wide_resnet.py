@@ -1,7 +1,9 @@
-"""Wide ResNet. Zagoruyko, Komodakis 2016, "Wide residual networks" (arXiv 1605.07146), table 1.
+"""Wide ResNet.
 
-WRN-d-k for CIFAR has d = 6n+4: three stages of n pre-activated basic blocks, k times as wide as
-those of the ResNets; the paper's dropout (0.3) is the option `dropout`, off by default.
+Zagoruyko, Komodakis 2016, "Wide residual networks" (arXiv 1605.07146), table 1.
+
+WRN-d-k for CIFAR has depth d = 6n+4: three stages of n pre-activation basic blocks, k times as wide
+as those of a ResNet. The paper's dropout (0.3) is the option `dropout`, which is off by default.
 WRN-50-2-bottleneck for ImageNet is ResNet-50 with twice the channels inside the bottlenecks;
 `wide_resnet101_2` is torchvision's.
 """
@@ -15,8 +17,13 @@ PAPER = "Zagoruyko, Komodakis 2016, Wide residual networks"
 YEAR = 2016
 
 
-def cifar(depth: int, widening: int) -> functools.partial:
-    """WRN-depth-widening."""
+def cifar(depth: int, widening: int) -> functools.partial[resnet_v2.ResNetV2]:
+    """Returns a WRN-d-k for CIFAR.
+
+    Args:
+      depth: d = 6n+4 for n blocks per stage.
+      widening: k.
+    """
     blocks = (depth - 4) // 6
     return resnet_v2.cifar(blocks, block=PreActBasicBlock, width=16 * widening, fan="in")
 

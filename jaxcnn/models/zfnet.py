@@ -1,11 +1,14 @@
-"""ZFNet. Zeiler, Fergus 2013, "Visualizing and understanding convolutional networks"
-(arXiv 1311.2901), figure 3.
+"""ZFNet.
 
-AlexNet with a finer first layer (7x7, stride 2) and dense connections throughout. `zfnet_384` is
-figure 3; `zfnet_512`, wider in layers 3 to 5, is the better net of the paper's table 2. The figure
-prints neither padding nor the constants of the contrast normalization: padding is the one simple
-choice that yields the printed sizes 110, 55, 26, 13, 6; the constants are AlexNet's. The paper's
-bound on the filters' root mean square (0.1) belongs to its recipe, not to the network.
+Zeiler, Fergus 2013, "Visualizing and understanding convolutional networks" (arXiv 1311.2901),
+figure 3.
+
+AlexNet with a finer first layer (7x7, stride 2) and without groups. `zfnet_384` is figure 3;
+`zfnet_512`, with more channels in layers 3 to 5, is the better network of the paper's table 2. The
+figure gives neither the padding nor the constants of the contrast normalization: the padding is the
+simplest that yields the sizes in the figure (110, 55, 26, 13, 6), and the constants are AlexNet's.
+The paper's bound on the root mean square of the filters (0.1) is part of its recipe, not of the
+network.
 """
 
 from __future__ import annotations
@@ -26,12 +29,13 @@ _init = nn.initializers.normal(0.01)
 
 
 class ZFNet(FullyConnectedNetwork):
-    """Takes f32[N,224,224,3], with `dense=True` larger images too.
+    """Five convolutions and three fully connected layers.
 
-    Inherits the fields of `FullyConnectedNetwork`.
+    The images are f32[N,224,224,3], or larger with `dense=True`. Inherits the fields of
+    `FullyConnectedNetwork`.
 
     Attributes:
-      widths: of the five convolutions.
+      widths: output channels of the five convolutions.
       lrn: constants of the normalization: "paper" (AlexNet's), "caffe", "cuda_convnet" or None.
     """
 
@@ -42,7 +46,7 @@ class ZFNet(FullyConnectedNetwork):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
-        self.check_native(x, 224)
+        self.check_size(x, 224)
         conv = self.conv(bias=True, kernel_init=_init)
         stage = functools.partial(self.rematerialize(ConvRelu), conv=conv)
         w1, w2, w3, w4, w5 = self.widths

@@ -1,4 +1,4 @@
-"""Several runs side by side: curves in one figure, last and best errors in one table."""
+"""Compares several runs: their curves in one figure, last and best errors in one table."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import numpy as np
 from jaxcnn.reporting.figures import make_figure
 from jaxcnn.reporting.tables import text_table
 
-_WIDTH = 120  # of a table that stands on its side
+_WIDTH = 120  # characters; a wider table is transposed
 
 
 class Run(NamedTuple):
-    """What a run has written so far.
+    """The files of a run.
 
     Attributes:
       name: of its directory.
-      manifest, rows: what `config.json` and `metrics.jsonl` hold.
-      fields: its configuration, every value by its path.
-      best: the least error by which checkpoints are chosen; None before the first evaluation.
+      manifest: contents of `config.json`.
+      rows: contents of `metrics.jsonl`.
+      fields: configuration, as {path: value}.
+      best: lowest value of the error that selects checkpoints, between 0 and 1; None before the
+        first evaluation.
     """
 
     name: str
@@ -31,12 +33,12 @@ class Run(NamedTuple):
     best: float | None
 
     def evaluations(self) -> list[Mapping[str, Any]]:
-        """The rows of the test split, by step."""
+        """Returns the rows of the evaluations, by step."""
         return [row for row in self.rows if row["kind"] == "eval"]
 
 
 def table(runs: Sequence[Run]) -> str:
-    """A line of each run, then the fields in which their configurations differ."""
+    """Formats a table of runs, followed by the fields in which their configurations differ."""
     header = ["run", "network", "step", "epoch", "train %", "test %", "best %", "images/s"]
     lines = [_line(run) for run in runs]
     return f"{text_table(header, lines, left=2)}\n{_differences(runs)}".rstrip()
@@ -44,15 +46,19 @@ def table(runs: Sequence[Run]) -> str:
 
 def _line(run: Run) -> list[str]:
     facts = run.manifest
-    found = run.evaluations()
+    evaluations = run.evaluations()
     rates = [row["images_per_second"] for row in run.rows if "images_per_second" in row]
     last = run.rows[-1] if run.rows else {"step": 0, "epoch": 0.0}
     step = f"{last['step']:,}"
     if last["step"] < facts.get("total_steps", 0):
         step += f" of {facts['total_steps']:,}"
     errors = ["", "", ""]
-    if found and run.best is not None:
-        shares = (found[-1].get("train_top1_error", np.nan), found[-1]["top1_error"], run.best)
+    if evaluations and run.best is not None:
+        shares = (
+            evaluations[-1].get("train_top1_error", np.nan),
+            evaluations[-1]["top1_error"],
+            run.best,
+        )
         errors = [f"{100 * share:.2f}" for share in shares]
     speed = f"{float(np.median(rates)):,.0f}" if rates else ""
     return [
@@ -81,18 +87,23 @@ def _differences(runs: Sequence[Run]) -> str:
 
 
 def draw(runs: Sequence[Run], path: str | Path) -> None:
-    """Errors in percent against epochs, dashed in training, and the losses beside them."""
+    """Draws the errors and the losses of runs against epochs; dashed lines are training.
+
+    Args:
+      runs: to be compared.
+      path: of the figure, .png, .svg or .pdf.
+    """
     figure = make_figure(12, 4.8)
     errors, losses = figure.subplots(1, 2)
     for i, run in enumerate(runs):
-        found = run.evaluations()
-        epochs = [row["epoch"] for row in found]
+        evaluations = run.evaluations()
+        epochs = [row["epoch"] for row in evaluations]
         style = {"color": f"C{i % 10}"}
         for axes, name, scale in ((errors, "top1_error", 100), (losses, "loss", 1)):
-            axes.plot(epochs, [scale * row[name] for row in found], label=run.name, **style)
-            train = [scale * row.get(f"train_{name}", np.nan) for row in found]
+            axes.plot(epochs, [scale * row[name] for row in evaluations], label=run.name, **style)
+            train = [scale * row.get(f"train_{name}", np.nan) for row in evaluations]
             axes.plot(epochs, train, "--", alpha=0.6, **style)
-    errors.set(xlabel="epoch", ylabel="error (%)", title="error: test, and dashed in training")
+    errors.set(xlabel="epoch", ylabel="error (%)", title="error: test (solid), training (dashed)")
     losses.set(xlabel="epoch", ylabel="loss", title="loss", yscale="log")
     for axes in (errors, losses):
         axes.grid(alpha=0.3, which="both")

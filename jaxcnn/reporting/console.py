@@ -1,4 +1,4 @@
-"""Shows a run in a terminal: the one renderer of its reports, for `train.py` and `jaxcnn train`."""
+"""Displays the reports of a run in a terminal, for `train.py` and `jaxcnn train`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,22 @@ from jaxcnn.reporting.report import Report
 
 _SPEED, _FIRST = "images_per_second", "first_step_seconds"
 _REFRESH_SECONDS = 0.1
-_WIDE = 100  # columns; a narrower terminal shows neither bar nor speed, for loss, error and time
+_WIDE = 100  # columns; narrower terminals show neither bar nor speed, only loss, error and time
 
 
 def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = None) -> int:
-    """Renders reports, live in a terminal and as lines elsewhere; returns the exit code.
+    """Displays reports, live in a terminal and as lines elsewhere.
 
-    Where nothing can be shown, as when the reader of a pipe is gone or the output's disk is full,
-    the reports are taken all the same: the run goes on, and one line on stderr says so.
+    If the output fails, for example because a pipe is closed or the disk is full, one line is
+    written to stderr and the run continues.
+
+    Args:
+      reports: of a run or an ensemble.
+      workdir: where its files are.
+      out: stream to write to; None for standard output.
+
+    Returns:
+      The exit code: 0, or 128 + the signal's number if the run was stopped by a signal.
     """
     with _Display(workdir, out) as display:
         for report in reports:
@@ -36,14 +44,14 @@ def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = No
 
 
 class _Console(Console):
-    """One that leaves it to the caller what happens when the reader of a pipe is gone."""
+    """A console that raises an exception when its pipe is closed."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 class _Display:
-    """What is shown of a run so far."""
+    """The display of a run."""
 
     def __init__(self, workdir: str | Path, out: TextIO | None):
         self._workdir = workdir
@@ -68,7 +76,7 @@ class _Display:
             self._try(self._progress.stop)
 
     def take(self, report: Report) -> None:
-        """Shows a report, if anything can be shown."""
+        """Displays a report, unless the output has failed."""
         if report.kind == "stopped":
             self.code = 128 + signal.Signals[report.values["signal"]]
         self._try(lambda: self._show(report))
@@ -82,13 +90,13 @@ class _Display:
             self._failed = True
             _mute(self._console.file)
             with contextlib.suppress(Exception):
-                text = f"note: nothing can be shown any more ({error}); the run goes on"
+                text = f"note: the output failed ({error}); the run continues without it"
                 print(text, file=sys.stderr, flush=True)
 
     def _update(self, **fields: Any) -> None:
         self._progress.update(self._task, **fields)
         now = time.monotonic()
-        if now - self._refreshed > _REFRESH_SECONDS:  # no thread does, whose errors nobody sees
+        if now - self._refreshed > _REFRESH_SECONDS:  # not in a thread, where errors would be lost
             self._refreshed = now
             self._progress.refresh()
 
@@ -105,11 +113,11 @@ class _Display:
         elif report.kind == "notice":
             self._print(f"{whose}note: {values['text']}")
         elif report.kind == "compiled":
-            if not whose or values["seconds"] > 0.1:  # else a member before did it
+            if not whose or values["seconds"] > 0.1:  # otherwise another member has compiled it
                 self._print(whose + _compiled_text(values))
             self._progress.start_task(self._task)
         elif report.kind == "first_step":
-            if not report.member:  # the others follow at once, or come much later
+            if not report.member:  # once for all members
                 self._print(f"first step done after {values[_FIRST]:.1f} s")
         elif report.kind == "step":
             epoch = f"epoch {report.epoch:.1f}/{start['total_epochs']:.4g}"
@@ -131,7 +139,7 @@ class _Display:
 
 
 def _mute(file: IO[str]) -> None:
-    """Lets what is still buffered for a file vanish; at the end Python would fail to write it."""
+    """Discards what is still buffered for a file, which Python would fail to write at exit."""
     with contextlib.suppress(Exception):
         if file is sys.stdout:
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
@@ -190,7 +198,7 @@ def _eval_text(report: Report, start: Mapping[str, Any], shown: Mapping[str, Any
 
 def _stopped_text(report: Report, workdir: str | Path) -> str:
     return (
-        f"stopped by {report.values['signal']} at step {report.step}; the checkpoint is written: "
+        f"stopped by {report.values['signal']} at step {report.step}; a checkpoint was saved: "
         f"continue with --resume --workdir={workdir}"
     )
 

@@ -1,4 +1,4 @@
-"""The error curves of a run: `curves.png`."""
+"""Draws the error curves of a run: `curves.png`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ CURVES = "curves.png"
 
 
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str = "") -> None:
-    """Draws train and test error in percent against epochs, from the rows of `metrics.jsonl`."""
+    """Draws the training and test error of a run against epochs.
+
+    Args:
+      rows: of `metrics.jsonl`.
+      path: of the figure, .png, .svg or .pdf.
+      title: of the figure.
+    """
     evaluations = [row for row in rows if row["kind"] == "eval"]
     epochs = [row["epoch"] for row in evaluations]
     figure = make_figure(7, 4.5)
     axes = figure.subplots()
     train = [100 * row.get("train_top1_error", np.nan) for row in evaluations]
     test = [100 * row["top1_error"] for row in evaluations]
-    axes.plot(epochs, train, "--", marker=".", color="tab:blue", label="train (as augmented)")
+    axes.plot(epochs, train, "--", marker=".", color="tab:blue", label="train (augmented)")
     label = f"test (last {test[-1]:.2f} %)" if test else "test"
     axes.plot(epochs, test, marker=".", color="tab:orange", label=label)
     axes.set(xlabel="epoch", ylabel="error (%)", title=title)

@@ -1,4 +1,4 @@
-"""`Report`: what `jaxcnn.training.train` yields, and all who show a run read."""
+"""`Report`: the events of a run, which `jaxcnn.training.train` yields."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """One thing that happened in a run.
+    """An event of a run.
 
-    Fields:
+    Attributes:
       kind: "start", "notice", "compiled", "first_step", "step", "train", "eval", "checkpoint",
-        "stopped", "end".
-      step: updates made so far.
-      epoch: passes over the training set so far.
-      member: whose it is, of runs that are trained as one; see `members`.
-      values: by kind.
+        "stopped" or "end".
+      step: number of updates so far.
+      epoch: number of passes over the training set so far.
+      member: index of the run in an ensemble that is trained as one, see `members`; else None.
+      values: depends on `kind`.
         start: model, params, source, train_examples, test_examples, batch_size, total_steps,
           total_epochs, devices, platform, parallel.
         notice: text.
-        compiled: seconds, memory_bytes where the backend tells it, and those of `engine.step_cost`.
-        first_step: first_step_seconds, from the beginning of the run until its first step was done.
-        step: loss, learning_rate, images_per_second of the newest step that was fetched.
-        train: means over the steps since the last such row; see `COLUMNS`. `step_ms` is the time
-          of a step, `data_wait_ms`, of photos that are streamed, how long of it a step waited for
-          its batch, `device_memory_mib` the most memory a device has held, where it tells.
-        eval: means over the test split, and with `train_` before them those over the training
-          steps since the last evaluation, with `ema_` those of the averaged weights.
-          Errors are shares between 0 and 1. `eval_seconds` it took; `checkpoint_seconds` were
-          spent on checkpoints since the last evaluation.
-        checkpoint: best (True where it is the best so far too).
+        compiled: seconds, memory_bytes if the backend reports it, and the values of
+          `engine.step_cost`.
+        first_step: first_step_seconds, from the start of the run to the end of its first step.
+        step: loss, learning_rate and images_per_second of the latest step that was fetched.
+        train: means over the steps since the last row of this kind; see `COLUMNS`. `step_ms` is the
+          time per step, `data_wait_ms` the part of it spent waiting for streamed images,
+          `device_memory_mib` the peak memory of a device, if it reports it.
+        eval: means over the test split; means over the training steps since the last evaluation,
+          prefixed with `train_`; and means with the averaged weights, prefixed with `ema_`. Errors
+          are fractions between 0 and 1. `eval_seconds` is the duration of the evaluation,
+          `checkpoint_seconds` the time spent on checkpoints since the last one.
+        checkpoint: best (True if it is the best so far).
         stopped: signal.
-        end: the last evaluation's values, seconds, and time_shares: fractions of them spent on
-          training, evaluation, checkpoints, compiling, setup, figures, and other things.
+        end: the values of the last evaluation, seconds, and time_shares: the fractions of the time
+          spent on training, evaluation, checkpoints, compiling, setup, figures, and other things.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Pictures of examples: predictions of held-out images, and training samples."""
+"""Draws examples: test images with their predictions, and training samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxcnn.reporting.figures import make_figure
 PREDICTIONS = "predictions.png"
 
 _COLUMNS, _ROWS = 10, 6
-_LETTERS = 15  # of a title, so that those of neighbors do not touch
+_LETTERS = 15  # of a title, so that adjacent titles do not touch
 _SAMPLE_COLUMNS = 8
 
 
@@ -23,14 +23,16 @@ def plot_predictions(
     class_names: Sequence[str],
     path: str | Path,
 ) -> None:
-    """Draws held-out images with what was predicted; a mistake is red and names the truth.
+    """Draws test images with their predictions; mistakes are red and show the label as well.
 
-    All mistakes come first, as far as half the room; then the others, of all classes in turn.
+    Mistakes come first and take up to half the space, followed by correct predictions of all
+    classes in turn.
 
     Args:
       images: u8[N,H,W,C], C 1 or 3.
-      labels, predicted: i32[N].
-      class_names: a name for each class.
+      labels: i32[N].
+      predicted: i32[N], the predicted classes.
+      class_names: name of each class.
       path: of the PNG file.
     """
     order = prediction_order(labels, predicted, _COLUMNS * _ROWS)
@@ -59,7 +61,14 @@ def plot_predictions(
 def plot_samples(
     images: np.ndarray, titles: Sequence[str], path: str | Path, title: str = ""
 ) -> None:
-    """Draws images u8[N,H,W,C], C 1 or 3, each under its title."""
+    """Draws images in a grid, each under its title.
+
+    Args:
+      images: u8[N,H,W,C], C 1 or 3.
+      titles: of the images.
+      path: of the figure, .png, .svg or .pdf.
+      title: of the figure.
+    """
     columns = min(_SAMPLE_COLUMNS, len(images))
     rows = -(-len(images) // columns)
     figure = make_figure(1.6 * columns, 1.85 * rows + 0.4)
@@ -74,17 +83,26 @@ def plot_samples(
 
 
 def _shortened(text: str, room: int = 23) -> str:
-    """The text as a title: what is too long or cannot be drawn is replaced."""
+    """The text as a title: shortened, and without characters that cannot be drawn."""
     text = text.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
     return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def prediction_order(labels: np.ndarray, predicted: np.ndarray, room: int) -> np.ndarray:
-    """Which examples are drawn: mistakes up to half the room, then correct ones of all classes."""
+    """Selects the examples to draw: mistakes, then correct predictions of all classes in turn.
+
+    Args:
+      labels: i32[N].
+      predicted: i32[N], the predicted classes.
+      room: maximum number of examples; mistakes take at most half of it.
+
+    Returns:
+      Indices of the examples.
+    """
     mistakes = np.flatnonzero(labels != predicted)[: room // 2]
     correct = np.flatnonzero(labels == predicted)
-    if len(correct):  # folders come class by class: the first of each, the second of each, ...
-        own = labels[correct]
-        rank = np.array([np.sum(own[:i] == label) for i, label in enumerate(own)])
+    if len(correct):  # the first example of each class, then the second of each, ...
+        classes = labels[correct]
+        rank = np.array([np.sum(classes[:i] == label) for i, label in enumerate(classes)])
         correct = correct[np.lexsort((correct, rank))]
     return np.concatenate([mistakes, correct[: room - len(mistakes)]])

@@ -1,4 +1,4 @@
-"""Tables as aligned text and as Markdown."""
+"""Formats tables as aligned text and as Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Aligned columns under a rule: the first `left` flush left, the others right."""
+    """Formats a table as aligned text, with a rule below the header.
+
+    Args:
+      header: of the columns.
+      rows: cells of each row.
+      left: number of columns, from the first, that are aligned to the left; the others are aligned
+        to the right.
+    """
     table = [list(header), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*table)]
 
@@ -21,6 +28,13 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int =
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """The same as a Markdown table."""
+    """Formats a table as Markdown.
+
+    Args:
+      header: of the columns.
+      rows: cells of each row.
+      left: number of columns, from the first, that are aligned to the left; the others are aligned
+        to the right.
+    """
     rule = ["---" if i < left else "---:" for i in range(len(header))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))

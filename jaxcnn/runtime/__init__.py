@@ -1,1 +1,1 @@
-"""Services of the process: compilation, its cache, several processes, stop signals."""
+"""Services of the process: compilation, its cache, memory, other processes, stop signals."""

@@ -1,6 +1,6 @@
-"""The one place that compiles, and the compiler options that a CPU needs.
+"""Compilation, with the compiler options for each platform.
 
-Options are given per program, never through the environment, where an option that the installed
+The options are passed to each program, never through XLA_FLAGS, where an option that the installed
 version does not know would end the process. Here such an option is left out.
 """
 
@@ -23,25 +23,29 @@ CPU_STEP = {
     ),
     "xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE",
 }
-# Without them a GPU adds up some sums, such as a scatter's, in whichever order they come.
+# Without them a GPU may add up some sums, such as those of a scatter, in a varying order.
 GPU_DETERMINISTIC = {
     "xla_gpu_deterministic_ops": True,
     "xla_gpu_exclude_nondeterministic_ops": True,
 }
-# An initialization runs once: its compilation is all that it costs.
+# An initialization runs once, so that its cost is that of its compilation.
 CPU_INIT = {"xla_backend_optimization_level": 0}
 
 
 def jit(
-    fn: Callable,
+    fn: Callable[..., Any],
     *,
     donate_argnums: Sequence[int] = (),
     deterministic: bool = False,
     **options: Any,
 ) -> Any:
-    """`jax.jit` for a step that runs many times, with the CPU's compiler options on a CPU.
+    """Applies `jax.jit` to a function that runs many times, with the platform's compiler options.
 
-    `deterministic` asks a GPU for the same bits every time; CPUs and TPUs give them anyway.
+    Args:
+      fn: to be compiled.
+      donate_argnums: see `jax.jit`.
+      deterministic: on a GPU, use only deterministic operations; CPUs and TPUs always do.
+      **options: for `jax.jit`.
     """
     compiler_options = _on_cpu(CPU_STEP)
     if deterministic and jax.default_backend() == "gpu":
@@ -49,17 +53,26 @@ def jit(
     return jax.jit(fn, donate_argnums=donate_argnums, compiler_options=compiler_options, **options)
 
 
-def compile_init(fn: Callable) -> Any:
-    """`jax.jit` for a function that runs once, such as `model.init`: quick to compile.
+def compile_init(fn: Callable[..., Any]) -> Any:
+    """Applies `jax.jit` to a function that runs once, such as `model.init`, for fast compilation.
 
-    Its values may differ from an ordinary `jit`'s in the last bit; so initialize in this way
-    everywhere.
+    The results may differ from those of `jit` in the last bit; so use it for all initializations.
+
+    Args:
+      fn: to be compiled.
     """
     return jax.jit(fn, compiler_options=_on_cpu(CPU_INIT))
 
 
 def memory_bytes(compiled: Any) -> int | None:
-    """Bytes that a compiled program takes: arguments, results, temporaries; None if not known."""
+    """Returns the memory of a compiled program in bytes: arguments, results and temporaries.
+
+    Args:
+      compiled: result of `jax.jit(...).lower(...).compile()`.
+
+    Returns:
+      Number of bytes; None if the backend does not report it.
+    """
     memory = compiled.memory_analysis()
     if memory is None:
         return None
@@ -68,7 +81,11 @@ def memory_bytes(compiled: Any) -> int | None:
 
 
 def accepted(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the compiler options that the present backend takes and XLA_FLAGS does not set."""
+    """Selects the compiler options that the backend accepts and that XLA_FLAGS does not set.
+
+    Args:
+      options: {name: value}.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
     return {k: v for k, v in options.items() if f"--{k}=" not in flags and _accepts(k, v)}
 
@@ -79,7 +96,7 @@ def _on_cpu(options: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _accepts(name: str, value: Any) -> bool:
-    """Tries the option on an empty program, which has no other reason to fail."""
+    """Tries an option on an empty program, which cannot fail for another reason."""
     try:
         jax.jit(lambda: jnp.zeros(()), compiler_options={name: value}).lower().compile()
     except jax.errors.JaxRuntimeError:

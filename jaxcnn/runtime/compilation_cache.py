@@ -1,8 +1,9 @@
-"""Where compiled programs are kept between runs, for the commands; a library's caller decides.
+"""Persistent compilation cache for the commands.
 
-A program that was compiled before is read from a folder of the user's in place of being compiled
-again, and computes the same bits. `JAXCNN_CACHE=0` turns that off; `JAX_COMPILATION_CACHE_DIR`
-names another folder, and JAX's other variables are heeded as well.
+Compiled programs are stored in a cache folder of the user and read back in later runs, which
+compute the same bits. `JAXCNN_CACHE=0` disables the cache; `JAX_COMPILATION_CACHE_DIR` sets another
+folder, and JAX's other variables work as well. A program that uses jaxcnn as a library decides for
+itself.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ _MOST_BYTES = 2 * 2**30
 
 
 def use() -> Path | None:
-    """Sets JAX's variables for a command that has not imported JAX yet; returns its folder.
+    """Sets JAX's environment variables for the cache; call it before JAX is imported.
 
-    None, and nothing is set, where the user turned it off or chose a folder, where JAX is imported
-    already (its importer has set it up), and where the folder cannot be written.
+    Returns:
+      The cache folder. None, with nothing set, if the user has disabled the cache or chosen a
+      folder, if JAX has been imported already, or if the folder is not writable.
     """
     if "jax" in sys.modules:
         return None
-    # XLA writes lines of thousands of characters about each program that it reads from the cache,
-    # as errors; what fails is raised. JAX leaves a 1 to the processes that a program of it starts.
+    # XLA logs lines of thousands of characters as errors for each program that it reads from the
+    # cache; real failures raise exceptions. JAX sets the variable to 1 for its child processes.
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if os.environ.get("JAXCNN_CACHE") == "0" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
@@ -46,17 +48,17 @@ def use() -> Path | None:
     if not os.access(folder, os.W_OK):
         return None
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    # A start compiles dozens of small programs, too; together they take longer than the step.
+    # A run compiles dozens of small programs at its start; together they take longer than the step.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     return folder
 
 
 def _shrink(programs: Path) -> None:
-    """Deletes what was not used for longest down to half, if the machines' folders hold too much.
+    """Deletes the least recently used programs down to half the limit if the cache exceeds it.
 
-    JAX's own limit (`jax_compilation_cache_max_size`) looks at all programs whenever it adds one,
-    for 0.1 s where there are 2,000. Before JAX 0.12 it adds none to a folder that was filled
-    without it, or after a process was killed at the wrong moment.
+    JAX's own limit (`jax_compilation_cache_max_size`) lists all files for every program that it
+    adds, which takes 0.1 s for 2,000 programs. Before JAX 0.12 it adds none to a directory that
+    was filled without the limit, or after a process was killed at the wrong moment.
     """
     found = [(path.stat(), path) for path in programs.glob("*/*")]
     held = sum(stat.st_size for stat, _ in found)
@@ -70,7 +72,7 @@ def _shrink(programs: Path) -> None:
 
 
 def _machine() -> str:
-    """A name for the processor and what it can do: its programs may not run on another one."""
+    """A name for the type of processor, since compiled programs may not run on other types."""
     facts = f"{platform.system()} {platform.machine()} {platform.processor()}"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -1,8 +1,8 @@
-"""Several processes that train as one: how they find each other, and what they agree on.
+"""Training with several processes: how they connect, and how they agree.
 
-Each process has devices of its own, and all of them run the same program on the same steps. What
-one of them does alone, such as writing, the first one does. With a single process nothing here
-talks to anyone.
+Each process has its own devices, and all processes run the same program on the same steps. The
+first process does what only one should do, such as writing files. In a single process nothing here
+communicates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxcnn.runtime import watch
 
-_TEXT = 2000  # bytes of an error that the others are told
+_TEXT = 2000  # bytes of an error message that the other processes receive
 _LAST_WAIT = 10.0  # seconds
 _HEARTBEAT = 45  # seconds without one after which JAX ends all processes
 
@@ -28,19 +28,19 @@ _HEARTBEAT = 45  # seconds without one after which JAX ends all processes
 def begin(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-    """Connects this process with the others; call it before anything asks for a device.
+    """Connects this process with the others; call it before any device is used.
 
-    Without arguments they are found where SLURM, Open MPI, Cloud TPU or Kubernetes has started the
-    processes.
+    SLURM, Open MPI, Cloud TPU and Kubernetes provide the arguments themselves; otherwise all three
+    are required.
 
     Args:
       coordinator: "host:port" of the first process.
-      processes: how many there are.
-      process: the number of this one, from 0.
+      processes: number of processes.
+      process: index of this process, from 0.
 
     Raises:
-      ValueError: some arguments are given and some not, a number cannot be, or none is given and
-        nothing tells them.
+      ValueError: only some arguments are given, one is invalid, none is given and no launcher
+        provides them, or the processes cannot be connected.
     """
     given = {"coordinator": coordinator, "processes": processes, "process": process}
     missing = [name for name, value in given.items() if value is None]
@@ -66,22 +66,26 @@ def begin(
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Returns the number of processes."""
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def number() -> int:
-    """Which of them this one is, from 0."""
+    """Returns the index of this process, from 0."""
     return jax.process_index() if count() > 1 else 0
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes."""
+    """Returns whether this is the first process, which writes files."""
     return number() == 0
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process where others may be waiting for it, who then end too."""
+    """Ends this process and lets the other processes, which may be waiting for it, end as well.
+
+    Args:
+      code: exit code.
+    """
     if not watch.stop():
         time.sleep(_LAST_WAIT)
     thread = threading.Thread(target=jax.distributed.shutdown, daemon=True)
@@ -93,10 +97,13 @@ def leave(code: int) -> NoReturn:
 
 
 def on_first_process(action: Callable[[], object]) -> None:
-    """Has the first process do something, while the others wait.
+    """Runs an action on the first process, while the others wait.
+
+    Args:
+      action: to be run.
 
     Raises:
-      Exception: what the action raised; in the other processes as a ValueError of the same text.
+      Exception: the action's exception; in the other processes a ValueError with the same message.
     """
     error: Exception | None = None
     if is_first():
@@ -112,22 +119,36 @@ def on_first_process(action: Callable[[], object]) -> None:
 
 
 def distributed_options(distributed: bool, **place: Any) -> Mapping[str, Any] | None:
-    """The arguments of `begin` by what was given on a command line; None for a single process."""
+    """Returns the arguments for `begin` from those of a command line.
+
+    Args:
+      distributed: whether `--distributed` was given.
+      **place: `coordinator`, `processes` and `process`.
+
+    Returns:
+      The arguments; None for a single process.
+    """
     return place if distributed or any(value is not None for value in place.values()) else None
 
 
 class AgreedStop:
-    """Whether to stop: with one process as soon as it is asked to, with several all at one step.
+    """Decides when to stop, so that all processes stop before the same step.
 
-    Where any process was asked by SIGTERM, which is how clusters announce that they take a machine
-    back, JAX lets all of them know, and all stop before the same step.
+    A single process stops when it has received a signal. When one of several processes receives
+    SIGTERM, with which clusters announce a preemption, JAX informs all of them.
+
+    Args:
+      received: returns the name of the signal that this process has received, or None.
     """
 
     def __init__(self, received: Callable[[], str | None]):
         self._received, self._calls = received, 0
 
     def reached(self) -> str | None:
-        """The signal's name if it is time to stop; every process calls it equally often."""
+        """Returns the name of the signal if it is time to stop, else None.
+
+        All processes must call it equally often.
+        """
         if count() == 1:
             return self._received()
         from jax.experimental import multihost_utils

@@ -1,10 +1,11 @@
-"""Memory that a process keeps between the steps of a run on a CPU, for the commands.
+"""Settings of glibc's allocator for training on a CPU, used by the commands.
 
-XLA asks the C library for a step's memory at its start and gives it back at its end. glibc returns
-blocks of more than 32 MiB to the system at once, so that each step takes its pages anew, each one
-cleared and mapped: a sixth of the processor time of a ResNet-20 step. What is kept is not always
-found to fit: after some hundred steps of ResNet-20 the heap held the step's memory four times. So
-only blocks up to a sixteenth of the machine's memory are kept. `benchmarks/NOTES.md`, "CPU".
+XLA allocates the memory of a step when it starts and frees it when it ends. By default glibc
+returns blocks of more than 32 MiB to the system at once, so that the pages must be mapped and
+cleared again in every step, which is a sixth of the processor time of a ResNet-20 step. Freed
+blocks that are kept do not always fit the next allocation: after some hundred steps of ResNet-20
+the heap was four times the memory of a step. Therefore only blocks of up to a sixteenth of the
+machine's memory are kept. See `benchmarks/NOTES.md`, "CPU".
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ import sys
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _MOST = 2**31 - 1  # mallopt takes an int
-_NEVER = -1  # for two steps' memory at once, which is seen, may be more than an int
+_NEVER = -1  # a limit could be exceeded: the memory of two steps may not fit in an int
 
 
 def keep() -> bool:
-    """Tells glibc to keep what is freed, for the threads together; returns whether it did.
+    """Makes glibc keep freed memory in one heap for all threads.
 
-    Call it before JAX's first array: a thread that has an arena of its own stays with it. False,
-    and nothing is set, with another C library and where MALLOC_ variables say how it is to be.
+    Call it before the first JAX array is created, since a thread keeps the arena that it has.
+
+    Returns:
+      True on success. False, with nothing changed, if the C library is not glibc or if MALLOC_
+      environment variables configure it.
     """
     if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
         return False
@@ -35,5 +39,9 @@ def keep() -> bool:
 
 
 def keep_before_jax() -> bool:
-    """`keep()`, unless the process has imported JAX: who did decides about its memory."""
+    """Calls `keep()` unless JAX has been imported, in which case its importer decides.
+
+    Returns:
+      The result of `keep()`, or False.
+    """
     return "jax" not in sys.modules and keep()

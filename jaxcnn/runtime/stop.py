@@ -1,4 +1,4 @@
-"""Being asked to stop: by SIGTERM, as schedulers do, or by Ctrl-C."""
+"""Stop signals: SIGTERM, which schedulers send, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from jaxcnn.runtime import distributed
 
 
 class StopSignals:
-    """While entered, SIGTERM and Ctrl-C are noted in `received` instead of ending the process.
+    """A context manager that records SIGTERM and Ctrl-C instead of letting them end the process.
 
-    It may be entered again while it is. A second Ctrl-C interrupts as usual. Outside the main
-    thread nothing is changed. Of several processes JAX listens for SIGTERM itself, to tell the
-    others (see `distributed.AgreedStop`): it stays with JAX, and Ctrl-C is handed on as one.
+    It can be nested. A second Ctrl-C interrupts as usual. Outside the main thread it has no effect.
+    With several processes, JAX handles SIGTERM itself in order to inform the other processes (see
+    `distributed.AgreedStop`), and Ctrl-C is forwarded as SIGTERM.
+
+    Attributes:
+      received: name of the signal received, or None.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""The studies that are built in; `jaxcnn ablate NAME` carries one out.
+"""The built-in studies, which `jaxcnn ablate NAME` runs.
 
-Each full form is a recipe on CIFAR-10; each small form is trained on the 1,797 handwritten digits,
-which need no download. In Python `STUDIES[name]()` gives the `Study`.
+The full version of a study is a recipe on CIFAR-10; the small version trains on the 1,797
+handwritten digits, which need no download. In Python `STUDIES[name]()` returns the `Study`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxcnn.training.config.files import load_function
 
 # He et al. 2015, section 4.2.
 _RATE = {"name": "step", "learning_rate": 0.1, "boundaries_percent": (50, 75)}
-_WARMUP = {  # of 110 layers
+_WARMUP = {  # for 110 layers
     "schedule.warmup": "constant",
     "schedule.warmup_from": 0.01,
     "schedule.warmup_steps": 400,
@@ -43,18 +43,18 @@ _SMALL_RATE = {**_RATE, "learning_rate": 0.01}
 
 
 def _options(**options: Any) -> dict[str, Any]:
-    """Fields of the network."""
+    """Overrides of the network's fields."""
     return {f"model.options.{name}": value for name, value in options.items()}
 
 
 def _vgg(width: int, **options: Any) -> dict[str, Any]:
-    """A VGG net for 32x32 images, of a first stage of this width."""
+    """A VGG network for 32x32 images whose first stage has this width."""
     widths = (width, 2 * width, 4 * width, 8 * width, 8 * width)
     return _options(min_size=32, widths=widths, fc_width=8 * width, **options)
 
 
 def residual_vs_plain() -> Study:
-    """He et al. 2015, Fig. 6: deeper plain nets are worse in training error too."""
+    """He et al. 2015, Fig. 6: in plain networks, more depth increases even the training error."""
     published = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}
     ranks = {20: 0, 56: 1, 32: 2, 44: 3, 110: 4}
     runs = []
@@ -72,12 +72,12 @@ def residual_vs_plain() -> Study:
         small=_DIGITS | {"train.length_steps": 800, "schedule": {**_RATE, "learning_rate": 0.02}},
         runs=runs,
         seeds=5,
-        source="He, Zhang, Ren, Sun 2015 (arXiv 1512.03385), table 6; plain nets as curves only",
+        source="He, Zhang, Ren, Sun 2015 (arXiv 1512.03385), table 6; plain networks: curves only",
     )
 
 
 def shortcuts() -> Study:
-    """He et al. 2015, table 3: identity with zeros (A), projection where shapes change (B), all."""
+    """He et al. 2015, table 3: zeros (A), projections where shapes change (B) or always (C)."""
     runs = [
         Run(
             f"ResNet-{depth} {kind}",
@@ -92,7 +92,7 @@ def shortcuts() -> Study:
 
 
 def batch_norm() -> Study:
-    """Ioffe and Szegedy 2015: faster, and at higher rates."""
+    """Ioffe and Szegedy 2015: batch normalization speeds up training and allows higher rates."""
     runs = [
         Run(
             f"{label}, rate {rate}",
@@ -103,12 +103,12 @@ def batch_norm() -> Study:
     ]
     base = _CIFAR | {"model.name": "vgg_a"}
     source = "Ioffe, Szegedy 2015 (arXiv 1502.03167), Fig. 2"
-    return Study("VGG-A with and without batch normalisation", base, runs, _DIGITS, source=source)
+    return Study("VGG-A with and without batch normalization", base, runs, _DIGITS, source=source)
 
 
 def depth_vs_width() -> Study:
-    """Zagoruyko and Komodakis 2016: at equal cost width is as good as depth."""
-    nets = ((1, 2), (4, 1)), ((1, 4), (4, 2))  # blocks a stage, and width: n k^2 is the cost
+    """Zagoruyko and Komodakis 2016: at equal cost, width is as good as depth."""
+    nets = ((1, 2), (4, 1)), ((1, 4), (4, 2))  # (blocks per stage n, width k); the cost is n k^2
     runs = [
         Run(
             f"WRN-{6 * n + 4}-{k}",
@@ -127,7 +127,7 @@ def depth_vs_width() -> Study:
 
 
 def vgg_depth() -> Study:
-    """Simonyan and Zisserman 2014, table 3: nets A to E."""
+    """Simonyan and Zisserman 2014, table 3: networks A to E."""
     depths = {"a": 11, "b": 13, "c": 16, "d": 16, "e": 19}
     runs = [
         Run(f"VGG-{net.upper()}", {"model.name": f"vgg_{net}_bn"}, x=depth, rank=rank)
@@ -139,9 +139,10 @@ def vgg_depth() -> Study:
 
 
 def kernels() -> Study:
-    """Simonyan and Zisserman 2014, section 4: two 3x3 convolutions against one 5x5 of their field.
+    """Simonyan and Zisserman 2014, section 4: two 3x3 convolutions against one 5x5 convolution.
 
-    Of C channels in and out the two take 18 C^2 weights, the one 25 C^2; both see 5x5 pixels.
+    Both see 5x5 pixels. With C input and output channels, the two have 18 C^2 weights, the one has
+    25 C^2.
     """
     runs = [
         Run("two 3x3 (net B)", _vgg(16, batch_norm=True, convs=(2,) * 5)),
@@ -154,18 +155,19 @@ def kernels() -> Study:
 
 
 def inception_modules() -> Study:
-    """Szegedy et al. 2014, Fig. 2: modules without and with 1x1 reductions."""
+    """Szegedy et al. 2014, Fig. 2: Inception modules with and without 1x1 reductions."""
     runs = [
         Run("with 1x1 reductions", {"model.name": "googlenet"}),
         Run("naive", {"model.name": "googlenet_naive"}),
     ]
     base = _CIFAR | _options(aux_heads=False, dropout=0.0) | {"schedule": _SMALL_RATE}
     source = "Szegedy et al. 2014 (arXiv 1409.4842), Fig. 2: an argument of cost, not of error"
-    return Study("Naive and reducing Inception modules", base, runs, _DIGITS, source=source)
+    title = "Inception modules with and without 1x1 reductions"
+    return Study(title, base, runs, _DIGITS, source=source)
 
 
 def squeeze_excitation() -> Study:
-    """Hu et al. 2017, table 10: the reduction ratio, and none."""
+    """Hu et al. 2017, table 10: squeeze-and-excitation with several reduction ratios, or none."""
     runs = [Run("without", _options(se_reduction=0))]
     runs += [Run(f"r = {r}", _options(se_reduction=r), x=r) for r in (2, 4, 8, 16)]
     base = _CIFAR | {"model.name": "resnet20_cifar"}
@@ -175,7 +177,7 @@ def squeeze_excitation() -> Study:
 
 
 def cardinality() -> Study:
-    """Xie et al. 2016, table 3: more groups at equal cost."""
+    """Xie et al. 2016, table 3: cardinality (number of groups) at equal cost."""
     runs = [
         Run(f"{groups}x{width}d", _resnext(groups, width), x=groups, rank=rank)
         for rank, (groups, width) in enumerate(((1, 32), (8, 9), (4, 14), (2, 20)))
@@ -191,26 +193,26 @@ def _resnext(groups: int, width: int) -> dict[str, Any]:
 
 
 def relu_vs_tanh() -> Study:
-    """Krizhevsky et al. 2012, Fig. 1: ReLU reaches 25 % training error six times sooner."""
+    """Krizhevsky et al. 2012, Fig. 1: ReLU reaches 25 % training error six times faster."""
     runs = [Run(act, _options(act=act)) for act in ("relu", "tanh")]
     base = _CIFAR | {"model.name": "lenet5", "schedule": _SMALL_RATE}
-    source = "Krizhevsky, Sutskever, Hinton 2012, Fig. 1 (there a four-layer net)"
+    source = "Krizhevsky, Sutskever, Hinton 2012, Fig. 1 (there a four-layer network)"
     return Study("ReLU against tanh", base, runs, _DIGITS, source=source)
 
 
 def response_norm() -> Study:
-    """Simonyan and Zisserman 2014, table 3: A against A-LRN."""
+    """Simonyan and Zisserman 2014, table 3: networks A and A-LRN."""
     runs = [
         Run(label, _vgg(16, lrn=lrn), published=error)
         for label, lrn, error in (("without LRN (A)", None, 29.6), ("with LRN", "paper", 29.7))
     ]
     base = _CIFAR | {"model.name": "vgg_a", "schedule": _SMALL_RATE}
     source = "Simonyan, Zisserman 2014, table 3: the published errors are ImageNet's"
-    return Study("Local response normalisation", base, runs, _DIGITS, source=source)
+    return Study("Local response normalization", base, runs, _DIGITS, source=source)
 
 
 def dropout() -> Study:
-    """Krizhevsky et al. 2012, section 4.2: without dropout the net overfits."""
+    """Krizhevsky et al. 2012, section 4.2: without dropout the network overfits."""
     runs = [Run(f"dropout {p}", _vgg(16, dropout=p), x=p) for p in (0.0, 0.25, 0.5)]
     base = _CIFAR | {"model.name": "vgg_a", "schedule": _SMALL_RATE}
     source = "Krizhevsky, Sutskever, Hinton 2012, section 4.2"
@@ -218,7 +220,7 @@ def dropout() -> Study:
 
 
 def aux_heads() -> Study:
-    """Szegedy et al. 2014, section 5: auxiliary classifiers, weighted by 0.3."""
+    """Szegedy et al. 2014, section 5: auxiliary classifiers with weight 0.3."""
     runs = [
         Run(label, {"loss": {"name": "cross_entropy", "aux_weight": weight}})
         for label, weight in (("without", 0.0), ("with auxiliary heads", 0.3))
@@ -229,10 +231,10 @@ def aux_heads() -> Study:
 
 
 def residual_scaling() -> Study:
-    """Szegedy et al. 2016, section 3.3: wide residual Inception nets need their branches scaled.
+    """Szegedy et al. 2016, section 3.3: wide residual Inception networks need scaled residuals.
 
-    No set of images here is as large as the net's least input of 75 pixels: the small form uses
-    drawn images, and shows only whether training stays stable.
+    No built-in dataset has images of at least 75 pixels, the smallest input of the network. The
+    small version therefore uses synthetic images, and shows only whether training is stable.
     """
     runs = [
         Run(f"scale {scale}", _options(scales=(scale,) * 3, blocks=(2, 2, 2)))
@@ -268,17 +270,20 @@ STUDIES: dict[str, Callable[[], Study]] = {
 
 
 def load_study(name: str) -> Study:
-    """A built-in study by name, or that of a file "path/to/file.py" with `get_study()`.
+    """Loads a study.
+
+    Args:
+      name: of a built-in study, or the path of a file "path/to/file.py" that defines `get_study()`.
 
     Raises:
-      ValueError: no such study or file, or two runs have the same label.
+      ValueError: there is no such study or file, it has no runs, or two runs have the same label.
     """
     if name in STUDIES:
         study = STUDIES[name]()
     elif name.endswith(".py"):
         study = _from_file(Path(name))
     else:
-        hint = near(name, STUDIES) or f"; there are {', '.join(STUDIES)}"
+        hint = near(name, STUDIES) or f"; it must be one of {', '.join(STUDIES)}"
         raise ValueError(f"unknown study {name!r}{hint}")
     labels = [run.label for run in study.runs]
     twice = {label for label in labels if labels.count(label) > 1}
@@ -294,5 +299,5 @@ def _from_file(path: Path) -> Study:
         raise ValueError(f"no study file {str(path)!r}")
     study = load_function(path, "get_study")()
     if not isinstance(study, Study):
-        raise ValueError(f"get_study() of {path} returns no jaxcnn.studies.study.Study")
+        raise ValueError(f"get_study() of {path} does not return a jaxcnn.studies.Study")
     return study

@@ -1,4 +1,4 @@
-"""Carries out a study in a terminal: progress, table, figure."""
+"""Runs a study in a terminal, with a progress bar, a table and a figure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -35,13 +36,25 @@ def run(
     executor: str = "local",
     gpus: float = 0,
 ) -> int:
-    """Carries out what is not finished, and writes table and figure; the exit code.
+    """Trains the unfinished runs of a study and writes its table and figure.
 
-    0: done. 3: a run failed; the others are done. 130: stopped. The arguments are those of
-    `jaxcnn ablate`.
+    Args:
+      study: to be run.
+      workdir: directory of the study.
+      full: train the full version instead of the small one.
+      minutes: time budget of the small version.
+      seeds: number of seeds; None for the study's own.
+      overrides: fields of the configuration to override in all runs.
+      jobs_at_once: number of processes to train in.
+      executor: "local" or "ray".
+      gpus: GPUs per run on a Ray cluster.
+
+    Returns:
+      The exit code: 0 on success, 3 if a run failed (the others are done), 130 if stopped.
 
     Raises:
-      ValueError: a setting cannot be, or workdir holds another study; no run was started.
+      ValueError: a setting is invalid, or workdir contains another study; no run was started.
+      KeyboardInterrupt: a run was stopped by a signal.
     """
     logging.set_verbosity(logging.FATAL)  # Orbax's
     console = Console(highlight=False, soft_wrap=True)
@@ -49,10 +62,10 @@ def run(
     if executor == "ray":
         execute.check_ray()
     together = gpus > 0 or jax.default_backend() != "cpu"
-    jobs, scaled = _planned(study, workdir, full, minutes, seeds, overrides, together, console)
+    jobs, scaled = _plan_runs(study, workdir, full, minutes, seeds, overrides, together, console)
     waiting = [job for job in jobs if not execute.is_finished(job, workdir)]
     done = len(jobs) - len(waiting)
-    console.print(f"{len(jobs)} runs" + (f", {done} of them finished before" if done else ""))
+    console.print(f"{len(jobs)} runs" + (f", {done} of them already finished" if done else ""))
     failures: dict[str, str] = {}
     with _Display(console, len(jobs), done) as display:
         if executor == "ray":
@@ -69,8 +82,15 @@ def run(
     return exit_codes.FAILED if failures else exit_codes.DONE
 
 
-def _write(study, jobs, workdir, scaled, failures, console) -> None:
-    """Table, rows and figure of what there is; the failed runs are named in each but the figure."""
+def _write(
+    study: Study,
+    jobs: Sequence[Job],
+    workdir: Path,
+    scaled: Sequence[str],
+    failures: Mapping[str, str],
+    console: Console,
+) -> None:
+    """Writes table, rows and figure; the table and the rows name the failed runs."""
     curves = results.read_curves(study, jobs, workdir)
     rows = results.table(curves)
     text = results.text_table(rows)
@@ -84,13 +104,20 @@ def _write(study, jobs, workdir, scaled, failures, console) -> None:
     console.print(f"\n{text}\n", markup=False)
     if study.source:
         console.print(study.source, markup=False)
-    console.print(f"{', '.join(written)} are in {workdir}", markup=False)
+    console.print(f"wrote {', '.join(written)} to {workdir}", markup=False)
 
 
-def _planned(
-    study, workdir, full, minutes, seeds, overrides, together, console
-) -> tuple[list[Job], list]:
-    """The runs; those of an earlier call with the same wishes, so that it can go on."""
+def _plan_runs(
+    study: Study,
+    workdir: Path,
+    full: bool,
+    minutes: float,
+    seeds: int | None,
+    overrides: Overrides,
+    together: bool,
+    console: Console,
+) -> tuple[list[Job], list[str]]:
+    """The runs, as planned now or by an earlier call with the same arguments."""
     wishes = {
         "title": study.title,
         **{"full": full, "minutes": minutes, "seeds": seeds, "overrides": dict(overrides)},
@@ -103,11 +130,15 @@ def _planned(
             before, together = found["wishes"], bool(found["together"])
             scale = plan.read_scale(found, seeds)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is no plan of a study; delete it to plan anew") from error
+            raise ValueError(
+                f"{path} is not the plan of a study; delete it to plan anew"
+            ) from error
         if before != json.loads(json.dumps(wishes)):
-            raise ValueError(f"{workdir} holds a study with other settings; choose another workdir")
+            raise ValueError(
+                f"{workdir} contains a study with other settings; choose another workdir"
+            )
     elif not full:
-        console.print("measuring this machine ...")
+        console.print("measuring the speed of this machine ...")
         began = time.perf_counter()
         costs = plan.measure(study, overrides=overrides)
         spent = time.perf_counter() - began
@@ -134,7 +165,7 @@ def _planned(
 
 
 class _Display:
-    """A bar over the runs with the present one's step and errors; lines where no terminal is."""
+    """A progress bar over the runs with the current step and error; lines without a terminal."""
 
     def __init__(self, console: Console, total: int, done: int):
         self._console = console
@@ -150,6 +181,7 @@ class _Display:
         self._model = ""
 
     def follow(self, report: Report) -> None:
+        """Displays a report of the current run."""
         if report.kind == "start":
             self._total_steps, self._error = report.values["total_steps"], ""
             self._model = report.values["model"]
@@ -159,6 +191,7 @@ class _Display:
         self._progress.update(self._task, now=now)
 
     def finish(self, job: Job, failure: str) -> None:
+        """Displays the end of a run; `failure` is an error message or empty."""
         self._progress.update(self._task, advance=1)
         text = f"failed: {failure}" if failure else "done"
         self._console.print(f"{job.name}: {text}{self._error}", markup=False)

@@ -1,7 +1,7 @@
-"""Carries out the runs of a study: one after another, in several processes, or on a Ray cluster.
+"""Trains the runs of a study: one after another, in several processes, or on a Ray cluster.
 
-A run is a directory. One that is finished is not run again, one that was cut off goes on from its
-checkpoint: whoever carries it out, and however often, the study comes out the same.
+Each run has a directory. Finished runs are skipped, and interrupted runs resume from their
+checkpoint, so that the results depend neither on interruptions nor on the executor.
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ from jaxcnn.training.output.metrics_files import read_rows
 from jaxcnn.training.output.records import MANIFEST, read_manifest
 
 EXECUTORS = ("local", "ray")
-Outcome = tuple[Job, str]  # what went wrong, "" for nothing
+Outcome = tuple[Job, str]  # a job and its error message, "" on success
 
 
 def is_finished(job: Job, folder: Path) -> bool:
-    """Whether the directories of all its runs hold their last evaluations."""
+    """Returns whether all runs of a job are finished.
+
+    Args:
+      job: to be checked.
+      folder: directory of the study.
+    """
 
     def finished(workdir: Path) -> bool:
         if not (workdir / MANIFEST).exists():
@@ -34,13 +39,25 @@ def is_finished(job: Job, folder: Path) -> bool:
     return all(finished(workdir) for workdir in job.directories(folder))
 
 
-def carry_out(job: Job, folder: Path, show: Callable[[Report], None] | None = None) -> str:
-    """Trains a job to its end, from where it stands; returns what went wrong, "" for nothing."""
+def run_job(job: Job, folder: Path, show: Callable[[Report], None] | None = None) -> str:
+    """Trains a job to its end, resuming from its checkpoint if there is one.
+
+    Args:
+      job: to be trained.
+      folder: directory of the study.
+      show: called with each report of the run.
+
+    Returns:
+      The error message if training failed, else "".
+
+    Raises:
+      KeyboardInterrupt: the run was stopped by a signal.
+    """
     with train(job.config, folder / job.name, resume=True) as reports:
         while True:
             try:
                 report = next(reports, None)
-            except Exception as error:  # the other runs of the study are carried out all the same
+            except Exception as error:  # continue with the other runs of the study
                 return describe(error)
             if report is None:
                 return ""
@@ -51,7 +68,7 @@ def carry_out(job: Job, folder: Path, show: Callable[[Report], None] | None = No
 
 
 def describe(error: Exception) -> str:
-    """An error in one line, with its type where the text alone does not tell."""
+    """Formats an exception in one line, with its type where the message needs it."""
     lines = str(error).strip().splitlines() or [""]
     if isinstance(error, (FloatingPointError, ValueError)) and lines[0]:
         return lines[0]
@@ -61,23 +78,41 @@ def describe(error: Exception) -> str:
 def in_turn(
     jobs: Sequence[Job], folder: Path, show: Callable[[Report], None] | None = None
 ) -> Iterator[Outcome]:
-    """One after another, in this process."""
+    """Trains jobs one after another in this process.
+
+    Args:
+      jobs: to be trained.
+      folder: directory of the study.
+      show: called with each report.
+
+    Yields:
+      Each job when it is done, and its error message.
+    """
     for job in jobs:
-        yield job, carry_out(job, folder, show)
+        yield job, run_job(job, folder, show)
 
 
 def in_processes(jobs: Sequence[Job], folder: Path, count: int) -> Iterator[Outcome]:
-    """So many at a time, each in a process of its own."""
+    """Trains jobs in several processes.
+
+    Args:
+      jobs: to be trained.
+      folder: directory of the study.
+      count: number of processes.
+
+    Yields:
+      Each job when it is done, and its error message.
+    """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
         count, mp_context=context, max_tasks_per_child=1
     ) as pool:
-        waiting = {pool.submit(carry_out, job, folder): job for job in jobs}
+        waiting = {pool.submit(run_job, job, folder): job for job in jobs}
         for future in concurrent.futures.as_completed(waiting):
             try:
                 failure = future.result()
             except concurrent.futures.process.BrokenProcessPool:
-                failure = "a process was killed; the same command goes on"
+                failure = "a process was killed; repeat the command to continue"
             except Exception as error:
                 failure = describe(error)
             yield waiting[future], failure
@@ -90,10 +125,19 @@ def check_ray() -> None:
 
 
 def on_ray(jobs: Sequence[Job], folder: Path, *, cpus: float, gpus: float) -> Iterator[Outcome]:
-    """On the Ray cluster of RAY_ADDRESS, or on one that is started here.
+    """Trains jobs on the Ray cluster at RAY_ADDRESS, or on a local one that is started.
 
-    Every machine must see `folder` under its path. A run whose worker dies is taken up again, by
-    another one, from its checkpoint.
+    All machines must be able to access `folder` under the same path. A run whose worker dies is
+    resumed from its checkpoint by another worker.
+
+    Args:
+      jobs: to be trained.
+      folder: directory of the study.
+      cpus: CPUs per job.
+      gpus: GPUs per job.
+
+    Yields:
+      Each job when it is done, and its error message.
 
     Raises:
       ValueError: Ray is not installed.
@@ -103,7 +147,7 @@ def on_ray(jobs: Sequence[Job], folder: Path, *, cpus: float, gpus: float) -> It
 
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=-1, max_calls=1)(carry_out)
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=-1, max_calls=1)(run_job)
     waiting = {remote.remote(job, folder): job for job in jobs}
     while waiting:
         ready, _ = ray.wait(list(waiting))

@@ -1,4 +1,4 @@
-"""From a study to the list of training runs, as far as a budget of minutes allows."""
+"""Plans the training runs of a study within a time budget."""
 
 from __future__ import annotations
 
@@ -27,15 +27,21 @@ from jaxcnn.training.output.records import MANIFEST, member_directory, read_mani
 from jaxcnn.training.state import abstract_variables
 
 _POINTS = 20  # evaluations of a run: the points of its curve
-_FEWEST_STEPS = 200  # a budget cuts steps down to this before it leaves runs out
-_LEAST_STEPS = 20  # of a run, however short the budget is
-_TIMED_POINTS = 4  # evaluations of the run that is timed
-_TIMED_SCHEDULE = {"name": "constant", "learning_rate": 1e-8}  # a study's own may diverge
+_FEWEST_STEPS = 200  # a short budget reduces the steps to this before it leaves out runs
+_LEAST_STEPS = 20  # of a run, even if the budget is shorter
+_TIMED_POINTS = 4  # evaluations of the timed run
+_TIMED_SCHEDULE = {"name": "constant", "learning_rate": 1e-8}  # the study's schedule may diverge
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One training of a setting, with one seed or with several at once."""
+    """A training run of a setting, with one seed or with several at once.
+
+    Attributes:
+      run: the setting.
+      seeds: of the run.
+      config: its configuration.
+    """
 
     run: Run
     seeds: tuple[int, ...]
@@ -43,12 +49,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of its directory: "plain-20_seed0", or "plain-20" where it has all seeds."""
+        """Name of its directory: "plain-20_seed0", or "plain-20" if it has several seeds."""
         setting = re.sub(r"[^A-Za-z0-9.]+", "-", self.run.label).strip("-")
         return f"{setting}_seed{self.seeds[0]}" if len(self.seeds) == 1 else setting
 
     def directories(self, folder: Path) -> list[Path]:
-        """Of each seed's run."""
+        """Returns the directory of each seed's run within the directory of the study."""
         if len(self.seeds) == 1:
             return [folder / self.name]
         return [member_directory(folder / self.name, i) for i in range(len(self.seeds))]
@@ -56,9 +62,12 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a run takes on this machine: seconds whatever its length is, and seconds a step.
+    """Training time of a run on this machine.
 
-    The former are compilation, start and end, and the evaluations with their checkpoints.
+    Attributes:
+      fixed: seconds that do not depend on the number of steps: compilation, startup, shutdown, and
+        evaluations with their checkpoints.
+      step: seconds per step.
     """
 
     fixed: float
@@ -67,15 +76,15 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """What is left of the small form of a study within a budget.
+    """The small version of a study, scaled to a time budget.
 
-    Fields:
-      steps: of every run; None for the study's own.
-      most_rank: runs of a higher rank are left out; None for none.
-      seeds: of every setting; None for the study's own number.
-      examples: of an epoch, for durations in epochs.
-      said: what was scaled, in words.
-      warning: that even this takes longer than the budget; "" where it does not.
+    Attributes:
+      steps: of every run; None for the study's own number.
+      most_rank: runs of a higher rank are left out; None to keep all.
+      seeds: number of seeds per setting; None for the study's own.
+      examples: number of examples per epoch, to convert durations.
+      said: descriptions of what was scaled.
+      warning: a warning if even the scaled study exceeds the budget, else "".
     """
 
     steps: int | None = None
@@ -87,7 +96,12 @@ class Scale:
 
 
 def read_scale(plan: Mapping[str, Any], seeds: int | None) -> Scale:
-    """Of a `plan.json`; `seeds` are those asked for, which older ones hold elsewhere."""
+    """Reads the scale from the contents of a `plan.json`.
+
+    Args:
+      plan: the contents.
+      seeds: number of seeds that was requested, which older plans do not contain.
+    """
     if "scale" in plan:
         return Scale(**plan["scale"])
     steps = plan["cut"].get("train.length_steps")
@@ -105,21 +119,24 @@ def make_jobs(
     steps: int | None = None,
     examples: int | None = None,
 ) -> list[Job]:
-    """All runs of a study, one seed after another, or all seeds of a setting in one.
+    """Lists the training runs of a study.
 
-    The durations of a schedule scale with the length of the run: what is 400 of 64,000 steps in
-    the full form is the same share of the small form, and of one that is cut further.
+    The durations of a schedule scale with the length of the run: 400 of 64,000 steps in the full
+    version are the same fraction of a shorter run.
 
     Args:
-      study: to be carried out.
-      full: as published, or in the small form.
-      seeds: 0 to seeds - 1; None for the study's own number, in the small form one.
-      overrides: fields to set over the study's own.
-      most_rank: leave out runs of a higher rank; None for none.
-      together: train the seeds of a setting at once, which is worth while on an accelerator; see
+      study: to be planned.
+      full: plan the full version instead of the small one.
+      seeds: number of seeds, from 0; None for the study's own number, or 1 in the small version.
+      overrides: fields of the configuration to override in all runs.
+      most_rank: leave out runs of a higher rank; None to keep all.
+      together: train all seeds of a setting at once, which is worthwhile on an accelerator; see
         `jaxcnn.training.ensemble.members`.
-      steps: cut every run to this length; None for the study's own.
-      examples: of an epoch, for a length and durations of which only one is in epochs.
+      steps: shorten every run to this many steps; None for the study's own number.
+      examples: number of examples per epoch, to compare durations in epochs with other units.
+
+    Returns:
+      The runs, one seed after another.
     """
     every = tuple(range(seeds or (study.seeds if full else 1)))
     jobs = []
@@ -137,23 +154,23 @@ def make_jobs(
                 if steps is not None:
                     shares = _shares(make_config(*layers), layers, examples)
                     layers += [shares, {"train.length_steps": steps}]
-                jobs.append(Job(run, group, _with_points(make_config(*layers))))
+                jobs.append(Job(run, group, _with_evaluations(make_config(*layers))))
     return jobs
 
 
 def _shares(
     whole: ConfigDict, layers: Sequence[Overrides], examples: int | None = None
 ) -> dict[str, Any]:
-    """The schedule's durations as percent of the whole run, as fields to set.
+    """The durations of the schedule in percent of the whole run, as overrides.
 
-    Of those that the layers leave as they are in `whole`, and whose unit can be compared with that
-    of its length.
+    Only durations that the layers do not change, and whose unit can be converted to that of the
+    run's length.
     """
     schedule = make_config(*layers).schedule
     per_unit = {"steps": whole.train.batch_size, "examples": 1, "epochs": examples}
     length_unit = next(u for u in units("length") if whole.train[f"length_{u}"] is not None)
     length = whole.train[f"length_{length_unit}"]
-    found: dict[str, Any] = {}
+    shares: dict[str, Any] = {}
     for name in SCHEDULE_DURATIONS:
         for unit in units("length"):
             value = whole.schedule.get(f"{name}_{unit}")
@@ -167,15 +184,19 @@ def _shares(
                 factor = of / to
             many = isinstance(value, (tuple, list))
             percent = [100 * v * factor / length for v in (value if many else (value,))]
-            found[f"schedule.{name}_percent"] = tuple(percent) if many else percent[0]
-    return found
+            shares[f"schedule.{name}_percent"] = tuple(percent) if many else percent[0]
+    return shares
 
 
 def check(jobs: Sequence[Job], folder: Path) -> None:
-    """Builds every run and looks at its first batch and directory, without computing a step.
+    """Checks every run, its first batch and its directory, without computing a step.
+
+    Args:
+      jobs: to be checked.
+      folder: directory of the study.
 
     Raises:
-      ValueError: a run cannot be carried out; it is named.
+      ValueError: a run is invalid; the message names it.
       OSError: its data cannot be read.
     """
     for job in jobs:
@@ -185,9 +206,9 @@ def check(jobs: Sequence[Job], folder: Path) -> None:
                 if (directory / MANIFEST).exists():
                     before = read_manifest(directory)["config"]
                     if different := differences(before, config):
-                        text = f"{directory} holds another run: {'; '.join(different)}"
+                        text = f"{directory} contains another run: {'; '.join(different)}"
                         raise ValueError(text)
-            if job.seeds[0] == 0:  # seeds of a setting differ in nothing that is checked
+            if job.seeds[0] == 0:  # the checks do not depend on the seed
                 preflight.check(_build(job.config))
         except ValueError as error:
             raise ValueError(f"{job.name}: {error}") from error
@@ -206,22 +227,24 @@ def fit(
     *,
     spent: float = 0.0,
 ) -> Scale:
-    """Scales the small form of a study to so many minutes for all runs together.
+    """Scales the small version of a study to a time budget.
 
-    Steps are cut first, the same for all runs; then runs are left out, the highest rank first; then
-    seeds; then steps further, down to 20.
+    First the number of steps is reduced for all runs, then runs are left out, those of the highest
+    rank first, then seeds; finally the number of steps is reduced further, down to 20.
 
     Args:
       study: to be scaled.
-      minutes: for all runs together.
-      costs: of each of the study's runs.
-      seeds, overrides: as in `make_jobs`.
-      spent: seconds of the budget that are gone.
+      minutes: budget for all runs together.
+      costs: training time of each of the study's runs.
+      seeds: see `make_jobs`.
+      overrides: see `make_jobs`.
+      spent: seconds of the budget that are already used.
     """
     experiment = _build(make_jobs(study, overrides=overrides)[0].config)
-    wanted, asked = experiment.calendar.total_steps, seeds or 1
+    wanted, requested = experiment.calendar.total_steps, seeds or 1
     ranks = sorted({run.rank for run in study.runs}, reverse=True)
-    forms = [(asked, rank) for rank in ranks] + [(n, ranks[-1]) for n in range(asked - 1, 0, -1)]
+    forms = [(requested, rank) for rank in ranks]
+    forms += [(n, ranks[-1]) for n in range(requested - 1, 0, -1)]
     for count, most_rank in forms:
         kept = [cost for run, cost in zip(study.runs, costs) if run.rank <= most_rank]
         fixed, step = sum(cost.fixed for cost in kept), sum(cost.step for cost in kept)
@@ -231,36 +254,43 @@ def fit(
     steps = max(steps, min(wanted, _LEAST_STEPS))
     said = []
     if steps < wanted:
-        said.append(f"{steps:,} steps a run instead of {wanted:,}")
+        said.append(f"{steps:,} steps per run instead of {wanted:,}")
     left_out = [run.label for run in study.runs if run.rank > most_rank]
     if left_out:
         said.append(f"without {', '.join(left_out)}")
-    if count < max(study.seeds, asked):
-        said.append(f"{count} seed{'s' * (count > 1)} instead of {max(study.seeds, asked)}")
+    if count < max(study.seeds, requested):
+        said.append(f"{count} seed{'s' * (count > 1)} instead of {max(study.seeds, requested)}")
     small = {field for field in study.small if study.small[field] != study.base.get(field)}
     said += [f"{field} {study.small[field]!r}" for field in ("data.source",) if field in small]
     takes = (spent + count * (fixed + steps * step)) / 60
     warning = ""
     if takes > 1.1 * minutes:
         warning = (
-            f"the least form, {count * len(kept)} runs of {steps} steps, takes about {takes:.2g} "
-            f"minutes on this machine, longer than the budget of {minutes:g}"
+            f"the smallest version, {count * len(kept)} runs of {steps} steps, takes about "
+            f"{takes:.2g} minutes on this machine, longer than the budget of {minutes:g}"
         )
     return Scale(steps, most_rank, count, len(experiment.train_set), said, warning)
 
 
 def measure(study: Study, *, overrides: Overrides | None = None) -> list[Cost]:
-    """What each run would take: the lightest is carried out for 20 steps, the others are estimated.
+    """Estimates the training time of each run of a study by timing the cheapest one for 20 steps.
 
-    A step is taken to grow with the multiply-adds; what does not depend on the length, which is
-    compilation above all, with the number of layers.
+    The time of a step is assumed to be proportional to the multiply-adds, and the fixed time, which
+    is mostly compilation, to the number of layers.
+
+    Args:
+      study: to be measured.
+      overrides: see `make_jobs`.
+
+    Returns:
+      The training time of each run.
     """
     jobs = make_jobs(study, overrides=overrides)
     work, building = [], []
     for job in jobs:
         began = time.perf_counter()
         work.append(_work(job.config))
-        building.append(time.perf_counter() - began)  # as long as `check` will take
+        building.append(time.perf_counter() - began)  # also the time of `check`
     lightest = min(range(len(jobs)), key=lambda i: work[i])
     timed = {**(overrides or {}), "schedule": _TIMED_SCHEDULE}
     cost = _time(make_jobs(study, overrides=timed, steps=_LEAST_STEPS)[lightest].config)
@@ -281,7 +311,7 @@ def _work(config: ConfigDict) -> tuple[float, int]:
 
 
 def _time(config: ConfigDict) -> Cost:
-    """Carries out a short run in a folder that is deleted, with nothing compiled before."""
+    """Times a short run in a temporary folder, without the compilation cache."""
     calls = _build(config).calendar.steps_per_call
     steps = max(_LEAST_STEPS, calls * _TIMED_POINTS)
     set_duration(config.train, "length", steps=steps)
@@ -290,7 +320,7 @@ def _time(config: ConfigDict) -> Cost:
     began = time.perf_counter()
     stepping: list[float] = []  # seconds from one point to the last step before the next
     points: list[float] = []  # seconds of an evaluation and its checkpoints
-    with tempfile.TemporaryDirectory() as folder, _nothing_compiled():
+    with tempfile.TemporaryDirectory() as folder, _without_compilation_cache():
         stepped, pointed = began, 0.0
         for report in train(config, Path(folder) / "run"):
             now = time.perf_counter()
@@ -309,8 +339,8 @@ def _time(config: ConfigDict) -> Cost:
 
 
 @contextlib.contextmanager
-def _nothing_compiled() -> Iterator[None]:
-    """Compiles anew what earlier processes have compiled: most of a plan's runs are new."""
+def _without_compilation_cache() -> Iterator[None]:
+    """Disables the compilation cache, since most programs of a study are not in it."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
@@ -325,8 +355,8 @@ def _build(config: ConfigDict) -> Experiment:
     return build_experiment(TrackedConfig(config))
 
 
-def _with_points(config: ConfigDict) -> ConfigDict:
-    """The configuration with as many evaluations, and rows, as the curve has points or more."""
+def _with_evaluations(config: ConfigDict) -> ConfigDict:
+    """The configuration with at least as many evaluations and rows as the curve has points."""
     for section in (config.eval, config.checkpoint):
         set_duration(section, "every", percent=100 / _POINTS)
     if config.train.length_steps is not None:

@@ -1,4 +1,4 @@
-"""What a study came to: rows from its runs' metrics, a table, and a figure."""
+"""Results of a study: rows from the metrics of its runs, a table, and a figure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from jaxcnn.training.output.metrics_files import read_rows
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A setting's errors in percent: `steps` i64[T], `train` and `test` f64[seeds,T]."""
+    """The error curves of a setting.
+
+    Attributes:
+      run: the setting.
+      steps: i64[T], steps of the evaluations.
+      train, test: f64[seeds,T], errors in percent.
+    """
 
     run: Run
     steps: np.ndarray
@@ -28,7 +34,17 @@ class Curve:
 
 
 def read_curves(study: Study, jobs: Sequence[Job], folder: Path) -> list[Curve]:
-    """Of each setting, the evaluations that all of its seeds that have any have reached."""
+    """Reads the error curves of the settings that have been evaluated.
+
+    Args:
+      study: of the runs.
+      jobs: its runs.
+      folder: directory of the study.
+
+    Returns:
+      The curve of each setting, at the steps that all of its seeds have reached. Seeds and settings
+      without an evaluation are left out.
+    """
     curves = []
     for run in study.runs:
         of_run = [job for job in jobs if job.run.label == run.label]
@@ -51,7 +67,14 @@ def _evaluations(workdir: Path) -> dict[int, Mapping[str, Any]]:
 
 
 def table(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """A row of each setting: last errors in percent, mean and spread over seeds."""
+    """Computes the last errors of each setting in percent, as mean and deviation over seeds.
+
+    Args:
+      curves: see `read_curves`.
+
+    Returns:
+      A row for each setting, {column: value}.
+    """
     rows = []
     for curve in curves:
         test, train = curve.test[:, -1], curve.train[:, -1]
@@ -70,7 +93,7 @@ def table(curves: Sequence[Curve]) -> list[dict[str, Any]]:
 
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table as aligned text."""
+    """Formats the rows of `table` as aligned text."""
     header = ("run", "seeds", "steps", "train error", "test error", "published")
     lines = []
     for row in rows:
@@ -95,7 +118,15 @@ def write_json(
     path: Path,
     failed: Mapping[str, str],
 ) -> None:
-    """Writes title, rows, what was scaled, and which runs failed."""
+    """Writes the results of a study as JSON.
+
+    Args:
+      study: of the results.
+      rows: see `table`.
+      scaled: descriptions of what was scaled.
+      path: of the file.
+      failed: {run: error message}.
+    """
     content = {
         **{"title": study.title, "source": study.source, "scaled": scaled, "rows": rows},
         "failed": dict(failed),
@@ -104,10 +135,16 @@ def write_json(
 
 
 def draw(study: Study, curves: Sequence[Curve], path: Path, *, note: str = "") -> None:
-    """Draws train (dashed) and test error against steps, and against x where the study has one.
+    """Draws training (dashed) and test errors against steps, and against x if the study has one.
 
-    Panels stand side by side on one scale; of several seeds the mean and a band from the lowest to
-    the highest.
+    The panels have the same scale. With several seeds, the curve is the mean, and a band shows the
+    minimum and the maximum.
+
+    Args:
+      study: of the results.
+      curves: see `read_curves`.
+      path: of the figure.
+      note: line below the title.
     """
     panels = list(dict.fromkeys(curve.run.panel for curve in curves))
     with_x = study.x is not None

@@ -1,8 +1,8 @@
-"""What a study is: settings to compare, what they share, and how it is shown.
+"""The definition of a study: settings to compare, what they share, and how they are shown.
 
-One's own study is a file with `get_study()`, of ten lines:
+Your own study is a file of about ten lines that defines `get_study()`:
 
-    from jaxcnn.studies.study import Run, Study
+    from jaxcnn.studies import Run, Study
 
     def get_study():
         return Study(
@@ -12,7 +12,7 @@ One's own study is a file with `get_study()`, of ten lines:
             x="dropout",
         )
 
-Fields are those of `jaxcnn.training.config.default_config`, with dots.
+The fields are those of `jaxcnn.training.default_config`, written with dots.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ SCHEDULE_DURATIONS = ("warmup", "boundaries", "every", "rise")
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One setting of a study; it is trained once for each seed.
+    """A setting of a study, which is trained once for each seed.
 
-    Fields:
-      label: its name in table and figure.
-      overrides: what sets it apart, {"model.name": "plain20_cifar"}.
-      panel: the part of the figure that its curves are drawn in; panels stand side by side.
-      x: its place on the study's x-axis; None where the study has none but steps.
-      published: the error of the full study in percent, as published.
-      rank: runs of the highest rank are left out first where a budget is short; 0 never is.
+    Attributes:
+      label: its name in the table and the figure.
+      overrides: fields of the configuration that distinguish it, {"model.name": "plain20_cifar"}.
+      panel: title of the panel of the figure in which its curves are drawn.
+      x: its value on the study's x-axis; None if the study has none.
+      published: published error of the full version in percent.
+      rank: runs of the highest rank are left out first if the budget is short; those of rank 0 are
+        always kept.
     """
 
     label: str
@@ -62,18 +63,18 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Settings to compare.
+    """A study: settings to compare.
 
-    Fields:
-      title: of table and figure.
-      base: fields that all runs share, in the full study.
+    Attributes:
+      title: of the table and the figure.
+      base: fields of the configuration that all runs share.
       runs: the settings.
-      small: fields that differ in the small form, which a budget scales down further; the full
-        study leaves them out.
-      seeds: how many, in the full study; the small form has one.
-      x: name of the x-axis on which the last errors are drawn; None draws curves over steps alone.
-      metric: of the evaluations' rows, such as "top1_error".
-      source: where the published errors are from, and whose question it is.
+      small: fields to override in the small version, which is scaled to a time budget.
+      seeds: number of seeds in the full version; the small version has one.
+      x: label of the x-axis against which the last errors are drawn; None to draw only curves over
+        steps.
+      metric: metric to compare, such as "top1_error".
+      source: paper that published the comparison and its errors.
     """
 
     title: str
@@ -87,9 +88,12 @@ class Study:
 
 
 def make_config(*overrides: Overrides) -> ConfigDict:
-    """The default configuration with fields set, later ones over earlier ones.
+    """Creates the default configuration with overrides.
 
-    A duration that is set in one unit is cleared in the other.
+    A duration that is set in one unit is cleared in the other units.
+
+    Args:
+      *overrides: {field: value}; later ones take precedence.
 
     Raises:
       ValueError: a field is unknown.
@@ -102,17 +106,23 @@ def make_config(*overrides: Overrides) -> ConfigDict:
 
 
 def read_overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """{"train.batch_size": 64} of "train.batch_size=64" strings, read as the field's type.
+    """Parses overrides such as "train.batch_size=64", with values of the fields' types.
+
+    Args:
+      texts: "field=value" for each.
+
+    Returns:
+      {field: value}.
 
     Raises:
-      ValueError: no "=", an unknown field, or a value of another type.
+      ValueError: a text has no "=", a field is unknown, or a value has the wrong type.
     """
     fields = default_config()
-    found: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for field, value in split_overrides(texts).items():
         override(fields, field, value)
-        found |= {name: v for name, v in leaves(fields).items() if within(name, (field,))}
-    return found
+        overrides |= {name: v for name, v in leaves(fields).items() if within(name, (field,))}
+    return overrides
 
 
 def _set(config: ConfigDict, field: str, value: Any) -> None:

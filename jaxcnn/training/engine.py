@@ -151,7 +151,7 @@ def evaluate(
             jax.block_until_ready(pairs[""][-_AHEAD])
     row: dict[str, float] = {}
     for prefix, listed in pairs.items():
-        means = metrics.finalise(metrics.combine(listed), expected=expected)
+        means = metrics.finalize(metrics.combine(listed), expected=expected)
         row |= {prefix + name: value for name, value in means.items()}
     return row
 

@@ -375,13 +375,13 @@ class Run:
             yield from self._stop_nonfinite(*nonfinite.describe(fetched, first))
         for name, so_far in self._sums.items():
             self._sums[name] = metrics.combine([so_far, fetched])
-        values = metrics.finalise(metrics.combine([fetched]))
+        values = metrics.finalize(metrics.combine([fetched]))
         yield self._report("step", _without_finite(values), last)
         if self.calendar.logs(first, last):
             # First the speed: what is computed for the row waits for the next step's end.
             row = self.clock.take_steps(self.calendar.batch_size)
             row |= self._loader.data_wait() | timing.device_memory()
-            row |= _without_finite(metrics.finalise(self._sums["log"]))
+            row |= _without_finite(metrics.finalize(self._sums["log"]))
             if (rate := self.experiment.learning_rate) is not None:
                 now = schedules.learning_rate(rate, self.state.opt_state, last - 1)
                 row["learning_rate"] = float(now)
@@ -393,7 +393,7 @@ class Run:
         """Evaluates, writes a row, tells a plateau schedule, and keeps the best checkpoint."""
         with self.clock.on(timing.EVALUATION):
             row = self._test_means(self.state)
-        means, self._sums["eval"] = metrics.finalise(self._sums["eval"]), {}
+        means, self._sums["eval"] = metrics.finalize(self._sums["eval"]), {}
         row |= {f"train_{name}": means[name] for name in ("loss", "top1_error", "top5_error")}
         if not np.isfinite(row["loss"]):
             raise FloatingPointError(f"the test loss is not finite after step {self.step}")

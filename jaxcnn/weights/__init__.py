@@ -1,4 +1,4 @@
-"""Weights in and out: torch's layouts, files, and what others have published."""
+"""Weights: published weights, weights files, and conversion to and from PyTorch's layouts."""
 
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.weights.layout import from_torch, to_torch

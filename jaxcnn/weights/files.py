@@ -1,9 +1,9 @@
-"""Mappings of arrays in files: safetensors, npz, and PyTorch's checkpoints.
+"""Reads and writes weights files: safetensors, npz, and PyTorch checkpoints.
 
-The latter are read without PyTorch, see `torch_files`, and written where it is installed. Numbers
-of types that NumPy does not have, bfloat16 and fp8, are kept in all of them. Bits that storage has
-changed are found when a file is read: npz and pth have checksums of their own, and safetensors get
-them as metadata.
+PyTorch checkpoints are read without PyTorch, see `torch_files`, but it is required to write them.
+All formats preserve types that NumPy lacks (bfloat16 and fp8).
+Changed bits are found when a file is read: npz and pth files have checksums of their own, and
+safetensors files get them as metadata.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from jaxcnn._files import atomic_write, local_path
 from jaxcnn.weights import torch_files
 
 SUFFIXES = (".safetensors", ".npz", ".pth")
-_TORCH = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")  # of PyTorch's checkpoints
+_TORCH = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")  # of PyTorch checkpoints
 
-_OTHER_TYPES = {  # by NumPy's names for them, and by safetensors'
+_OTHER_TYPES = {  # by the name of ml_dtypes, with the name of safetensors
     "bfloat16": (ml_dtypes.bfloat16, "BF16"),
     "float8_e4m3fn": (ml_dtypes.float8_e4m3fn, "F8_E4M3"),
     "float8_e5m2": (ml_dtypes.float8_e5m2, "F8_E5M2"),
 }
-_DTYPES = "__dtypes__"  # the entry of an npz file that tells these types, {key: name} as JSON
-_METADATA = "__metadata__"  # the entry of an npz file that holds what safetensors has a place for
+_DTYPES = "__dtypes__"  # the entry of an npz file with these types, {key: name} as JSON
+_METADATA = "__metadata__"  # the entry of an npz file with the metadata, as JSON
 _DIGESTS = "crc32"  # metadata of a safetensors file, {key: type, shape and checksum} as JSON
 
 
@@ -45,13 +45,20 @@ _BY_NAME = {name: np.dtype(dtype) for dtype, name in _OTHER_TYPES.values()}
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a file and its metadata, which is empty where it has none.
+    """Reads the arrays and the metadata of a weights file.
 
-    Nothing in the file is executed: pickled objects are refused.
+    No code in the file is executed: pickled objects are rejected.
+
+    Args:
+      path: of the file; the suffix determines the format.
+
+    Returns:
+      {key: array}, and the metadata, which is empty if the file has none.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the suffix is unknown, the file cannot be read, or torch is needed and missing.
+      ValueError: the suffix is unknown, the file cannot be read, or PyTorch is required but not
+        installed.
     """
     path = local_path(path)
     suffix = _suffix(path)
@@ -75,20 +82,23 @@ def stated(path: str | Path, metadata: Mapping[str, str], name: str, kind: type)
 
 
 def is_weights(name: str) -> bool:
-    """Whether a name ends as files of weights do."""
+    """Returns whether a name has the suffix of a weights file."""
     return name.lower().endswith((*SUFFIXES, *_TORCH))
 
 
 def write(
     path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes arrays to a file, in the format of its suffix; the file appears when it is complete.
+    """Writes a weights file atomically.
 
-    A pth file holds no metadata.
+    Args:
+      path: of the file; the suffix determines the format.
+      arrays: {key: array}.
+      metadata: to be stored with the arrays; a .pth file stores none.
 
     Raises:
       FileNotFoundError: the directory does not exist.
-      ValueError: the suffix is unknown, or torch is needed and missing.
+      ValueError: the suffix is unknown, or PyTorch is required but not installed.
     """
     path = local_path(path)
     suffix = _suffix(path)
@@ -143,7 +153,7 @@ def _compare(path: Path, saved: str, found: Mapping[str, str]) -> None:
 
 
 def _read_other_types(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
-    """Arrays of types that the library does not hand to NumPy, of a file that it has checked."""
+    """Arrays of types that safetensors cannot convert to NumPy, from a file that it has checked."""
     if not keys:
         return {}
     with open(path, "rb") as file:
@@ -196,9 +206,9 @@ def _texts(value: Any) -> dict[str, str]:
 
 
 def _typed(key: str, array: np.ndarray, name: str | None) -> np.ndarray:
-    """The array with its type, by name.
+    """The array with the type of this name.
 
-    What NumPy has written of a type that it does not have it reads as bytes without a type.
+    NumPy reads arrays of types that it lacks as untyped bytes.
     """
     if name is None and (array.dtype.kind != "V" or array.dtype.names):
         return array
@@ -221,11 +231,11 @@ def _read_pth(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def _read_old_pth(path: Path) -> Any:
-    """A checkpoint of PyTorch before 1.6, with arrays in the place of tensors."""
+    """A checkpoint of PyTorch before 1.6, with arrays in place of tensors."""
     torch = _torch(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its parts raise
+    except Exception as error:  # torch raises exceptions of many types
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as weights only: {reason}") from error
 
@@ -251,17 +261,19 @@ def _torch(path: Path) -> Any:
     return torch
 
 
-def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]):
+def _write_safetensors(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
+) -> None:
     import safetensors.numpy
 
-    # The writer takes the buffer as it lies in memory: a transposed view would be written wrongly.
+    # The writer copies the buffer as it is in memory, so that a transposed view would be wrong.
     # (ascontiguousarray would turn a scalar into a vector.)
     ordered = {key: np.require(array, requirements="C") for key, array in arrays.items()}
     metadata[_DIGESTS] = json.dumps(_digests(ordered, metadata))
     safetensors.numpy.save_file(ordered, path, metadata=metadata)
 
 
-def _write_npz(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]):
+def _write_npz(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
     extra = {_METADATA: np.array(json.dumps(metadata))} if metadata else {}
     types = {k: a.dtype.name for k, a in arrays.items() if a.dtype.name in _OTHER_TYPES}
     if types:
@@ -274,7 +286,7 @@ def _write_npz(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str,
     np.savez(path, **everything)
 
 
-def _write_pth(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]):
+def _write_pth(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
     torch = _torch(path)
 
     def tensor(array: np.ndarray) -> Any:

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub, through its own client and its cache."""
+"""Downloads weights from the Hugging Face Hub, through its client and its cache."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from jaxcnn.weights.pretrained import Weights
 
 
 def fetch(weights: Weights) -> Path:
-    """Path of published weights in the hub's cache, downloaded if they are not there yet.
+    """Returns the path of published weights in the Hub's cache; downloads them if necessary.
 
-    What is in the cache is taken without asking the hub. The client's variables hold: HF_HOME and
-    HF_HUB_CACHE (where the cache is), HF_HUB_OFFLINE (no network).
+    Cached files are used without contacting the Hub. The client's environment variables apply:
+    HF_HOME and HF_HUB_CACHE set the cache, HF_HUB_OFFLINE disables the network.
+
+    Args:
+      weights: to be fetched.
 
     Raises:
-      ValueError: they are not in the cache and cannot be had; says what to download.
+      ValueError: the weights are not in the cache and cannot be downloaded; the message contains
+        the URL.
     """
     import huggingface_hub
     from huggingface_hub import constants

@@ -1,9 +1,9 @@
-"""Variables of a network to and from torch's names and layouts.
+"""Converts the variables of a network to and from PyTorch's names and layouts.
 
-What a module is called in torch comes from the family's file in `jaxcnn.weights.rules`; a family
-without one has no peer and keeps its own names, joined by dots. What becomes of a leaf is the same
-everywhere: kernel and scale are `weight`, mean and var `running_mean` and `running_var`, and a
-kernel is transposed.
+The PyTorch names of modules come from the family's file in `jaxcnn.weights.rules`; a family without
+one has no PyTorch counterpart and keeps its own names, joined by dots. Leaves are converted in the
+same way for all families: kernel and scale become `weight`, mean and var become `running_mean` and
+`running_var`, and kernels are transposed.
 """
 
 from __future__ import annotations
@@ -37,22 +37,23 @@ _LEAVES = {
     "var": "running_var",
 }
 
-# Stands for the number of classes while a network is traced. No layer is as wide: shapes with it
-# are those of the classifiers.
+# Placeholder for the number of classes while a network is traced. No layer is as wide, so that it
+# identifies the shapes of the classifiers.
 _CLASSES = 1_000_003
 
 _AUXILIARY = re.compile(r"aux\d_head/")
 
 
 class Leaf(NamedTuple):
-    """One array of the variables.
+    """An array of the variables, and how a mapping stores it.
 
     Attributes:
-      collection, path: where it is: "params", "stage1_block1/conv1/kernel".
-      key: its name in a mapping.
-      shape: its shape here, with a number of its own for that of the classes.
-      store: how a mapping stores it: "as is", "transposed" and what the rules say of dense layers.
-      dtype: its type here.
+      collection, path: position in the variables: "params", "stage1_block1/conv1/kernel".
+      key: name in the mapping.
+      shape: shape in the variables, with a placeholder for the number of classes.
+      store: layout in the mapping: "as is", "transposed", or a layout of dense layers defined by
+        the rules.
+      dtype: type in the variables.
     """
 
     collection: str
@@ -64,27 +65,31 @@ class Leaf(NamedTuple):
 
     @property
     def is_head(self) -> bool:
+        """Whether the shape depends on the number of classes."""
         return _CLASSES in self.shape
 
     @property
     def is_auxiliary(self) -> bool:
+        """Whether it belongs to an auxiliary head."""
         return _AUXILIARY.match(self.path) is not None
 
     def shape_here(self, num_classes: int) -> Shape:
+        """Returns the shape in the variables."""
         return tuple(num_classes if n == _CLASSES else n for n in self.shape)
 
     def stored_shape(self, num_classes: int) -> Shape:
-        # Of a view without memory: no more than the arithmetic of shapes.
+        """Returns the shape in the mapping."""
+        # A broadcast view allocates no memory.
         return store(self, np.broadcast_to(np.float32(0), self.shape_here(num_classes))).shape
 
 
 class Layout(NamedTuple):
-    """How a mapping holds a network's variables.
+    """How a mapping stores the variables of a network.
 
     Attributes:
       name: id of the network.
-      leaves: of all its variables, those of auxiliary heads included.
-      auxiliary: whether auxiliary heads are wanted where a mapping has them.
+      leaves: of all its variables, including those of auxiliary heads.
+      auxiliary: whether to read auxiliary heads if the mapping has them.
     """
 
     name: str
@@ -95,43 +100,54 @@ class Layout(NamedTuple):
 def from_torch(
     name: str, state_dict: Mapping[str, Any], *, num_classes: int | None = None, **options: Any
 ) -> Variables:
-    """The variables of a network from a torch mapping.
+    """Converts a PyTorch state dict to the variables of a network.
 
     Args:
       name: id or alias of the network.
-      state_dict: {torch key: array in torch layout}, as of torchvision or timm. Counters of
-        batches are ignored. Auxiliary heads may be left out, and are then missing in the result.
-      num_classes: width of the classifier; by default the mapping's. 0 leaves the classifiers out.
+      state_dict: {PyTorch key: array in PyTorch's layout}, as of torchvision or timm. Counters of
+        batches are ignored. If it lacks the auxiliary heads, so does the result.
+      num_classes: width of the classifier, by default that of the state dict; 0 leaves out the
+        classifiers.
       **options: fields of the network's module, as for `create_model`.
 
     Returns:
-      {"params": ..., "batch_stats": ...} for `model.apply`; without "batch_stats" where the network
-      has no BatchNorm. The arrays are copies, in the types that `model.init` gives.
+      {"params": ..., "batch_stats": ...} for `model.apply`, without "batch_stats" if the network
+      has no BatchNorm. The arrays are copies, with the types of `model.init`.
 
     Raises:
-      ValueError: the name is unknown, or the mapping does not fit: keys are missing (-) or surplus
-        (+), or shapes differ; all are listed, up to a bound.
+      ValueError: the name is unknown, or the state dict does not match the network. The message
+        lists missing (-) and unexpected (+) keys and different shapes, up to a limit.
     """
     return read(describe(name, **options), state_dict, num_classes)
 
 
 def to_torch(name: str, variables: Mapping[str, Any], **options: Any) -> dict[str, np.ndarray]:
-    """The torch mapping of a network's variables: the inverse of `from_torch`, bit for bit.
+    """Converts the variables of a network to a PyTorch state dict.
 
-    Every BatchNorm also gets its counter of batches, an int64 zero.
+    It is the exact inverse of `from_torch`.
+
+    Each BatchNorm also gets a counter of batches, an int64 zero.
+
+    Args:
+      name: id or alias of the network.
+      variables: {"params": ..., "batch_stats": ...}.
+      **options: fields of the network's module, as for `create_model`.
+
+    Returns:
+      {PyTorch key: array in PyTorch's layout}.
 
     Raises:
-      ValueError: the name is unknown, or these are not the variables of this network.
+      ValueError: the name is unknown, or the variables do not match the network.
     """
     return write(describe(name, **options), variables)
 
 
 def describe(name: str, shape: Shape | None = None, **options: Any) -> Layout:
-    """The torch layout of a network. Traces it and computes nothing.
+    """Determines the PyTorch layout of a network by tracing it.
 
     Args:
       name: id, alias or address of the network.
-      shape: (height, width, channels) of an image, for a network whose input size is not known.
+      shape: (height, width, channels) of an image, for networks of unknown input size.
       **options: fields of its module.
     """
     options.pop("num_classes", None)
@@ -158,16 +174,22 @@ def _describe(name: str, shape: Shape | None, fixed: tuple[tuple[str, Any], ...]
 
 
 def frozen(value: Any) -> Any:
-    """Lists, as JSON has them, as tuples, which the fields of a module are; inside of dicts too."""
+    """Converts lists, as in JSON, to tuples, as in fields of a module; also within dictionaries."""
     if isinstance(value, dict):
         return {key: frozen(item) for key, item in value.items()}
     return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 def image_shape(name: str, shape: Shape | None, options: Mapping[str, Any]) -> Shape:
-    """(height, width, channels) of an image that a network with these options takes.
+    """Determines the shape of an image that a network with these options accepts.
 
-    `shape` is for a network whose input size is not known.
+    Args:
+      name: id, alias or address of the network.
+      shape: result for networks of unknown input size.
+      options: fields of its module.
+
+    Returns:
+      (height, width, channels).
     """
     info = registry.model_info(name)
     if info.input_size is None and shape is not None:
@@ -179,7 +201,11 @@ def image_shape(name: str, shape: Shape | None, options: Mapping[str, Any]) -> S
 
 
 def in_own_names(layout: Layout) -> Layout:
-    """The layout of jaxcnn's own files: nothing transposed, keys like "params/fc/kernel"."""
+    """Returns the layout of jaxcnn's own files: no transposition, and keys like "params/fc/kernel".
+
+    Args:
+      layout: of the network.
+    """
     leaves = (
         leaf._replace(key=f"{leaf.collection}/{leaf.path}", store="as is") for leaf in layout.leaves
     )
@@ -187,7 +213,17 @@ def in_own_names(layout: Layout) -> Layout:
 
 
 def read(layout: Layout, mapping: Mapping[str, Any], num_classes: int | None = None) -> Variables:
-    """The variables in a mapping. Raises ValueError where it does not fit."""
+    """Reads the variables of a network from a mapping.
+
+    Args:
+      layout: of the mapping.
+      mapping: {key: array}.
+      num_classes: width of the classifier, by default that of the mapping; 0 leaves out the
+        classifiers.
+
+    Raises:
+      ValueError: the mapping does not match the layout.
+    """
     mapping = _respell(layout, mapping)
     classes = class_count(layout, mapping) if num_classes is None else num_classes
     leaves = _present(layout, mapping, classes)
@@ -210,7 +246,18 @@ def read(layout: Layout, mapping: Mapping[str, Any], num_classes: int | None = N
 
 
 def write(layout: Layout, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The mapping of variables. Raises ValueError where they are not this network's."""
+    """Writes the variables of a network to a mapping.
+
+    Args:
+      layout: of the mapping.
+      variables: {"params": ..., "batch_stats": ...}.
+
+    Returns:
+      {key: array}.
+
+    Raises:
+      ValueError: the variables do not match the network.
+    """
     own = in_own_names(layout)
     given = {where: np.asarray(value) for where, value in _flatten(variables).items()}
     classes = class_count(own, given)
@@ -219,7 +266,7 @@ def write(layout: Layout, variables: Mapping[str, Any]) -> dict[str, np.ndarray]
     mapping: dict[str, np.ndarray] = {}
     for leaf in layout.leaves:
         array = given.get(f"{leaf.collection}/{leaf.path}")
-        if array is None:  # of a head that there is not
+        if array is None:  # of a head that the network does not have
             continue
         mapping[leaf.key] = np.ascontiguousarray(store(leaf, array))
         if leaf.key.endswith(".running_var"):
@@ -229,7 +276,15 @@ def write(layout: Layout, variables: Mapping[str, Any]) -> dict[str, np.ndarray]
 
 
 def class_count(layout: Layout, mapping: Mapping[str, Any]) -> int:
-    """Number of classes of the classifier in a mapping; the network's own if it has none there."""
+    """Returns the number of classes of a mapping's classifier.
+
+    Args:
+      layout: of the mapping.
+      mapping: {key: array}.
+
+    Returns:
+      The number of classes; the network's default if the mapping has no classifier.
+    """
     mapping = _respell(layout, mapping)
     for leaf in layout.leaves:
         if leaf.is_head and not leaf.is_auxiliary and leaf.key in mapping:
@@ -240,13 +295,18 @@ def class_count(layout: Layout, mapping: Mapping[str, Any]) -> int:
 
 
 def without_heads(layout: Layout, mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping without the arrays whose shapes depend on the number of classes."""
+    """Removes the arrays whose shapes depend on the number of classes.
+
+    Args:
+      layout: of the mapping.
+      mapping: {key: array}.
+    """
     heads = {leaf.key for leaf in layout.leaves if leaf.is_head}
     return {k: v for k, v in _respell(layout, mapping).items() if k not in heads}
 
 
 def look_up(variables: Mapping[str, Any], leaf: Leaf) -> Any:
-    """The leaf's array in variables."""
+    """Returns the array of a leaf in the variables of a network."""
     return _flatten(variables)[f"{leaf.collection}/{leaf.path}"]
 
 
@@ -258,7 +318,7 @@ def _trace(name: str, shape: Shape | None, options: Mapping[str, Any]) -> Mappin
         model = registry.create_model(name, **{**options, **wishes})
         return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
 
-    # A network may have no auxiliary heads, or be for one number of classes only.
+    # A network may have no auxiliary heads, or support only one number of classes.
     if hasattr(registry.create_model(name, **options), "aux_heads"):
         with contextlib.suppress(ValueError):
             return shapes(num_classes=_CLASSES, aux_heads=True)
@@ -280,7 +340,7 @@ def _rules(family: str) -> tuple[Callable[[str, str], str], Callable[[str, str],
 
 
 def _respell(layout: Layout, mapping: Mapping[str, Any]) -> Mapping[str, Any]:
-    """timm keeps VGG's fully connected layers as convolutions: torchvision's names and matrices."""
+    """Converts timm's VGG, which has convolutions as dense layers, to torchvision's layout."""
     if not layout.name.startswith("vgg") or "pre_logits.fc1.weight" not in mapping:
         return mapping
     names = {
@@ -298,7 +358,7 @@ def _respell(layout: Layout, mapping: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _present(layout: Layout, mapping: Mapping[str, Any], num_classes: int) -> list[Leaf]:
-    """The leaves that the mapping has to have: auxiliary heads are complete or not there at all."""
+    """The leaves that a mapping must contain: auxiliary heads are either complete or absent."""
     auxiliary = layout.auxiliary and any(
         leaf.key in mapping for leaf in layout.leaves if leaf.is_auxiliary
     )
@@ -310,7 +370,12 @@ def _present(layout: Layout, mapping: Mapping[str, Any], num_classes: int) -> li
 
 
 def store(leaf: Leaf, array: np.ndarray) -> np.ndarray:
-    """An array as a mapping stores it: kernels HWIO to OIHW, (in, out) to (out, in)."""
+    """Converts an array to the layout of a mapping: kernels HWIO to OIHW, (in, out) to (out, in).
+
+    Args:
+      leaf: of the array.
+      array: in the layout of the variables.
+    """
     if leaf.store == "as is":
         return array
     if leaf.store == "transposed":
@@ -323,7 +388,13 @@ def store(leaf: Leaf, array: np.ndarray) -> np.ndarray:
 
 
 def restore(leaf: Leaf, array: np.ndarray, shape: Shape) -> np.ndarray:
-    """The inverse of `store`; `shape` is that of the result."""
+    """Converts an array from the layout of a mapping, the inverse of `store`.
+
+    Args:
+      leaf: of the array.
+      array: in the layout of the mapping.
+      shape: of the result.
+    """
     if leaf.store == "as is":
         return array
     if leaf.store == "transposed":
@@ -335,7 +406,7 @@ def restore(leaf: Leaf, array: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def _map_size(leaf: Leaf, rows: int) -> Shape:
-    """(C, H, W) of the map that a dense layer flattens: the rule's, or smaller for `min_size`."""
+    """(C, H, W) of the map that a dense layer flattens; with `min_size` smaller than the rule's."""
     assert not isinstance(leaf.store, str)
     channels, height, width = leaf.store
     if channels * height * width != rows:

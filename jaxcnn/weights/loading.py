@@ -1,4 +1,4 @@
-"""Networks with weights: from the hub or a file, and into a file."""
+"""Loads networks with weights from the Hub or a file, and saves them to a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxcnn.weights import files, hub, layout, pretrained, torch_files
 
 LAYOUTS = ("jaxcnn", "torch")
 
-# Metadata of a file in jaxcnn's own layout says so here; torch's libraries write "pt".
+# The entry "format" of a file's metadata; PyTorch's libraries write "pt".
 _FORMAT = {"jaxcnn": "jaxcnn", "torch": "pt"}
 
 _log = logging.getLogger(__name__)
@@ -34,15 +34,16 @@ def load_pretrained(
     num_classes: int | None = None,
     **options: Any,
 ) -> tuple[nn.Module, layout.Variables]:
-    """A network and its variables.
+    """Loads a network and its variables.
 
     Args:
-      name_or_path: published weights such as "resnet50.tv_in1k", which the Hugging Face hub has, or
-        the path of a .safetensors, .npz or .pth file, in torch's layout or jaxcnn's own; other
-        endings of PyTorch's checkpoints are in `jaxcnn.weights.files`.
-      model: id or alias of the network. Published weights and files that jaxcnn wrote know it.
-      num_classes: width of the classifier; by default that of the weights. Where they differ the
-        classifiers are initialised anew, from a fixed key, and a line is logged; 0 leaves them out.
+      name_or_path: name of published weights on the Hugging Face Hub, such as "resnet50.tv_in1k",
+        or path of a .safetensors, .npz or .pth file in PyTorch's or jaxcnn's layout; see
+        `jaxcnn.weights.files` for other suffixes of PyTorch checkpoints.
+      model: id or alias of the network; not needed for published weights and files written by
+        jaxcnn.
+      num_classes: width of the classifier, by default that of the weights. If it differs, the
+        classifiers are initialized from a fixed key, and a warning is logged; 0 leaves them out.
       **options: fields of the network's module, as for `create_model`.
 
     Returns:
@@ -50,22 +51,23 @@ def load_pretrained(
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the name is unknown, the weights cannot be had or read, or they do not fit.
+      ValueError: the name is unknown, or the weights cannot be downloaded, cannot be read or do not
+        match the network.
     """
     return build(open_weights(name_or_path, model), num_classes, **options)
 
 
 class Opened(NamedTuple):
-    """Weights as they are stored, and what is known of them.
+    """Weights as they are stored, with their metadata.
 
     Attributes:
       origin: name or path, for messages.
       arrays: {key: array}.
       layout: "jaxcnn" or "torch".
       model: id of the network.
-      options: fields of its module that are not the variant's.
+      options: fields of its module that differ from the variant's.
       preprocessing: of its images.
-      class_names: of the classifier, where the file has them.
+      class_names: of the classifier, if the file has them.
     """
 
     origin: str
@@ -78,7 +80,7 @@ class Opened(NamedTuple):
 
 
 def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
-    """Reads published weights or a file. Arguments and errors are those of `load_pretrained`."""
+    """Reads published weights or a weights file; arguments and errors as in `load_pretrained`."""
     origin = str(name_or_path)
     if not files.is_weights(origin):
         weights = pretrained.find(origin)
@@ -87,7 +89,7 @@ def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
         arrays, _ = files.read(hub.fetch(weights))
         return Opened(origin, arrays, "torch", weights.model, {}, weights.preprocessing, None)
     arrays, metadata = files.read(origin)
-    if "jaxcnn" not in metadata:  # another program's, whatever else it says
+    if "jaxcnn" not in metadata:  # written by another program
         metadata = {}
     own_layout = metadata.get("format") == _FORMAT["jaxcnn"]
     if not own_layout:
@@ -120,7 +122,7 @@ def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
 def build(
     opened: Opened, num_classes: int | None = None, **options: Any
 ) -> tuple[nn.Module, layout.Variables]:
-    """(model, variables) of weights that were opened, as `load_pretrained` describes."""
+    """Creates the network and the variables of opened weights; see `load_pretrained`."""
     options = layout.frozen({**opened.options, **options})
     arrays = opened.arrays
     shape = _image_shape(opened.preprocessing)
@@ -136,7 +138,7 @@ def build(
         "%s: the classifier of %d classes is dropped, one of %d is initialised anew",
         opened.origin, classes, wanted,
     )  # fmt: skip
-    # Auxiliary heads are initialised only where the weights have them.
+    # Auxiliary heads are initialized only if the weights have them.
     heads = [
         leaf
         for leaf in how.leaves
@@ -154,7 +156,7 @@ def _image_shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
 
 
 def _initial(network: nn.Module, heads: list[layout.Leaf], images: jax.Array) -> list[jax.Array]:
-    """Initial values of the classifiers alone: the compiler leaves those of other layers out."""
+    """Initial values of the classifiers; the compiler removes the computation of the others."""
 
     def init(key: jax.Array) -> list[jax.Array]:
         variables = network.init(key, images)
@@ -173,24 +175,24 @@ def save(
     class_names: Sequence[str] | None = None,
     **options: Any,
 ) -> None:
-    """Writes a network's variables to a .safetensors, .npz or .pth file.
+    """Saves the variables of a network to a .safetensors, .npz or .pth file.
 
-    The file also says which network it is, how many classes it has, which jaxcnn wrote it, and how
-    its images are prepared (a .pth file says nothing).
+    Except for .pth, the file also records the network, its number of classes, the preprocessing of
+    its images, and the version of jaxcnn.
 
     Args:
-      path: appears when it is complete.
+      path: of the file, which is written atomically.
       name: id or alias of the network.
       variables: {"params": ..., "batch_stats": ...}.
       to: "jaxcnn", or "torch" for torchvision's or timm's names and layouts.
-      preprocessing: by default the network's own.
+      preprocessing: of its images, by default the network's own.
       class_names: of the classifier.
-      **options: fields of the network's module that are not the variant's.
+      **options: fields of the network's module that differ from the variant's.
 
     Raises:
       FileNotFoundError: the directory does not exist.
-      ValueError: the name, the layout or the suffix is unknown, the variables do not fit, or torch
-        is needed and missing.
+      ValueError: the name, the layout or the suffix is unknown, the variables do not match the
+        network, or PyTorch is required but not installed.
     """
     if to not in LAYOUTS:
         raise ValueError(f"layout is {to!r}; it can be {' or '.join(LAYOUTS)}")

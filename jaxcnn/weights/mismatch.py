@@ -1,4 +1,4 @@
-"""What is said of weights that do not fit a network."""
+"""Reports weights that do not match a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ _STATISTICS = ("running_mean", "running_var", COUNTER)
 def check(
     name: str, wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]
 ) -> None:
-    """Raises one ValueError that lists what is missing, surplus, of another shape, or no number."""
+    """Checks that a mapping has the expected keys, shapes and types.
+
+    Args:
+      name: id of the network.
+      wanted: {key: shape}.
+      given: {key: array}.
+
+    Raises:
+      ValueError: with a list of missing and unexpected keys, different shapes, and arrays that are
+        not numbers.
+    """
     missing = [f"- {key} {list(shape)}" for key, shape in wanted.items() if key not in given]
     surplus = [f"+ {key} {list(array.shape)}" for key, array in given.items() if key not in wanted]
     shapes = [
@@ -52,7 +62,7 @@ def check(
 
 
 def _as_large(given: Mapping[str, np.ndarray]) -> list[str]:
-    """Networks with as many parameters as a foreign mapping, four at most."""
+    """Networks with the same number of parameters as a mapping, at most four."""
     count = sum(
         math.prod(array.shape)
         for key, array in given.items()

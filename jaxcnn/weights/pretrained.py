@@ -1,8 +1,8 @@
-"""Weights that others have published: where they are and how their images are prepared.
+"""Published weights: where they are, and the preprocessing of their images.
 
-A name is timm's: an architecture and a tag that says who trained it on what. Sizes, crops,
-interpolations and normalisations are those of timm's `default_cfgs`; where it gives a size for
-testing that is larger than the one trained on, it is the one for testing.
+The names are timm's: an architecture, and a tag that identifies the training and the dataset.
+Sizes, crops, interpolations and normalizations are those of timm's `default_cfgs`; where it has a
+larger size for testing than for training, the size for testing is used.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Weights:
     """Published weights.
 
     Attributes:
-      name: architecture and tag, as timm calls them.
-      model: id of the network here.
-      preprocessing: what their images go through.
+      name: timm's architecture and tag.
+      model: id of the network in jaxcnn.
+      preprocessing: of their images.
     """
 
     name: str
@@ -31,11 +31,12 @@ class Weights:
 
     @property
     def repository(self) -> str:
-        """On the Hugging Face hub."""
+        """Repository on the Hugging Face Hub."""
         return f"timm/{self.name}"
 
     @property
     def file(self) -> str:
+        """Name of the weights file in the repository."""
         return "model.safetensors"
 
 
@@ -65,8 +66,8 @@ _TAGS = {
     "mx_in1k": _DPN_224,
 }
 
-# Architecture in timm, id here where it is another, and tags. A tag's preprocessing is in `_TAGS`
-# unless `_EXCEPTIONS` has it by the full name.
+# Architecture in timm, id in jaxcnn if it differs, and tags. The preprocessing of a tag is in
+# `_TAGS`, unless `_EXCEPTIONS` has one for the full name.
 _LISTED = """
 resnet18            -                   a1 a2 a3 gluon tv
 resnet34            -                   a1 a2 a3 bt gluon tv
@@ -131,7 +132,7 @@ _EXCEPTIONS = {
     "dpn68b.ra_in1k": _STRIKES_BACK,
 }
 
-# The release's own SENets, under the tag "in1k".
+# The SENets of the original release, under the tag "in1k".
 _LEGACY = {
     "legacy_seresnet18": "se_resnet18",
     "legacy_seresnet34": "se_resnet34",
@@ -160,7 +161,15 @@ WEIGHTS = {weights.name: weights for weights in _rows()}
 
 
 def find(name: str) -> Weights:
-    """Published weights by name. Raises ValueError, with those that exist, for another name."""
+    """Looks up published weights.
+
+    Args:
+      name: architecture and tag, such as "resnet50.tv_in1k".
+
+    Raises:
+      ValueError: there are no such weights; the message lists those of the network, or suggests
+        similar names.
+    """
     if name in WEIGHTS:
         return WEIGHTS[name]
     of_model = [w.name for w in WEIGHTS.values() if name in (w.model, w.name.partition(".")[0])]
@@ -173,9 +182,13 @@ def find(name: str) -> Weights:
 
 
 def default_preprocessing(model: str) -> Preprocessing:
-    """For weights that say nothing: a network's own size and normalisation, crop 0.875, bilinear.
+    """Returns the preprocessing for weights that do not define theirs.
 
-    Where the input is of 64 pixels or less, the whole image is taken.
+    It has the network's own input size and normalization, a crop of 0.875, and bilinear
+    interpolation. Inputs of at most 64 pixels show the whole image.
+
+    Args:
+      model: id or alias of the network.
     """
     info = registry.model_info(model)
     size = info.known_input_size()[0]

@@ -1,8 +1,9 @@
-"""PyTorch's checkpoints, read without PyTorch; nothing in them is executed.
+"""Reads PyTorch checkpoints without PyTorch, and without executing code in them.
 
-A checkpoint is a zip file of a pickle and of the tensors' bytes. Tensors and plain containers are
-made of it. Whatever else the pickle names (optimizers' options, `argparse.Namespace`s, NumPy's
-scalars, paths, whole modules) becomes a `Stranger`: nothing is imported or called for it.
+A checkpoint is a zip file of a pickle and the bytes of the tensors. Only tensors and plain
+containers are created. Any other object in the pickle (options of optimizers,
+`argparse.Namespace`s, NumPy scalars, paths, whole modules) is replaced by a `Stranger`, without
+importing or calling anything.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import numpy as np
 
 _log = logging.getLogger(__name__)
 
-# Where a wrapper of a network puts its name in front of every key.
+# Prefixes that wrappers of a network add to every key.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
-# Names of the weights in a checkpoint, and parts of the names of averages of them.
+# Names of the weights in a checkpoint, and parts of the names of averaged weights.
 _WEIGHTS = ("state_dict", "model", "model_state_dict", "model_state", "module", "net", "weights")
 _AVERAGES = ("ema", "average", "swa")
 _OTHERS = ("optim", "sched", "scaler")
-_DEPTH = 4  # mappings within mappings that are looked through
+_DEPTH = 4  # levels of nested mappings that are searched
 
 _STORAGES = {
     "Float": np.float32,
@@ -59,15 +60,21 @@ _DTYPES = {
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file is of the form that PyTorch has written since 1.6."""
+    """Returns whether a file has the format of PyTorch since version 1.6."""
     return zipfile.is_zipfile(path)
 
 
 def read(path: Path) -> Any:
-    """What was saved: containers, arrays and `Stranger`s.
+    """Reads the contents of a checkpoint.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      Containers, arrays, and `Stranger`s.
 
     Raises:
-      ValueError: the file is damaged, or no checkpoint of PyTorch's.
+      ValueError: the file is damaged or not a PyTorch checkpoint.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -78,10 +85,17 @@ def read(path: Path) -> Any:
 
 
 def weights_in(content: Any, path: Path) -> dict[str, np.ndarray]:
-    """The network's weights in what was saved, as a mapping from names to arrays.
+    """Finds the weights of the network in the contents of a checkpoint.
 
-    Of several mappings the one with the most arrays is taken, and a line is logged that says which;
-    averages of weights are taken where there is nothing else.
+    Among several mappings, the one with the most arrays is selected, and a warning is logged.
+    Averaged weights are used only if there are no others.
+
+    Args:
+      content: see `read`.
+      path: of the file, for messages.
+
+    Returns:
+      {key: array}.
 
     Raises:
       ValueError: there is no mapping of names to arrays.
@@ -101,9 +115,12 @@ def weights_in(content: Any, path: Path) -> dict[str, np.ndarray]:
 
 
 def without_prefixes(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The names without what data parallelism, compilation or a trainer's module put before most.
+    """Removes the prefixes that data parallelism, compilation or a trainer adds to most names.
 
-    A name that would then be there twice is kept as it is.
+    A prefix is kept if its removal would make names collide.
+
+    Args:
+      arrays: {key: array}.
     """
     found = dict(arrays)
     while prefix := next((p for p in _PREFIXES if _has_most(found, p)), None):
@@ -121,7 +138,7 @@ def _has_most(arrays: Mapping[str, np.ndarray], prefix: str) -> bool:
 def _mappings(
     content: Any, where: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, np.ndarray]]]:
-    """(place, arrays by name) of each mapping that has arrays."""
+    """(position, {key: array}) of each mapping with arrays."""
     if not isinstance(content, Mapping):
         return
     arrays = {
@@ -147,11 +164,16 @@ def _rank(where: tuple[str, ...]) -> int:
 
 
 class Stranger:
-    """Stands for an object of a class that is not made; `name` is the class's."""
+    """Placeholder for an object that is not created.
+
+    Attributes:
+      name: of its class.
+    """
 
     name = ""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Stranger:
+        """Ignores the arguments of the object."""
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -164,17 +186,18 @@ class Stranger:
         pass
 
     def append(self, value: Any) -> None:
-        pass
+        """Ignores an item of a list."""
 
     def add(self, value: Any) -> None:
-        pass
+        """Ignores an item of a set."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Stranger:
+        """Returns itself, as if it were the object that a class or function creates."""
         return self
 
 
 class _Storage:
-    """The type of a storage, by its name."""
+    """The type of a storage."""
 
     def __init__(self, dtype: Any):
         self.dtype = np.dtype(dtype)
@@ -193,6 +216,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file.open(pickles[0]), encoding="utf-8")
 
     def find_class(self, module: str, name: str) -> Any:
+        """Returns the substitute of a class or function; nothing is imported."""
         if (module, name) in _MADE:
             return _MADE[module, name]
         if module in ("torch", "torch.storage") and name.endswith("Storage"):
@@ -204,7 +228,7 @@ class _Unpickler(pickle.Unpickler):
         return type("Stranger", (Stranger,), {"name": f"{module}.{name}"})
 
     def persistent_load(self, found: Any) -> np.ndarray:
-        """The values of a storage."""
+        """Returns the values of a storage."""
         _, kind, key, _, _ = found
         if not isinstance(kind, _Storage):
             raise ValueError(f"it holds tensors of {getattr(kind, 'name', kind)}")
@@ -220,7 +244,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _tensor(storage: np.ndarray, offset: int, size: Any, stride: Any, *rest: Any) -> np.ndarray:
-    """The values of a tensor, [size]; refuses what reaches beyond its storage."""
+    """The values of a tensor, [size]; raises ValueError if it exceeds its storage."""
     size, stride = tuple(map(int, size)), tuple(map(int, stride))
     count = math.prod(size)
     if min((*size, *stride, offset)) < 0 or len(size) != len(stride) or count > storage.size:
@@ -235,7 +259,7 @@ def _tensor(storage: np.ndarray, offset: int, size: Any, stride: Any, *rest: Any
 
 
 def _tensor_of_type(storage: np.ndarray, *arguments: Any) -> np.ndarray:
-    """The same of a storage of bytes, whose type stands among the arguments."""
+    """The values of a tensor whose storage is bytes; the type is one of the arguments."""
     offset, size, stride, _, _, dtype, *_ = arguments
     return _tensor(storage.view(np.uint8).view(dtype.dtype), offset, size, stride)
 

@@ -89,7 +89,7 @@ def test_mistakes_name_what_there_is():
     images = draw_images((1, 3, 3, 2))
     with pytest.raises(ValueError, match="did you mean 'stage1'"):
         explain.grad_cam(Two(), BY_HAND, images, "stag1", [0])
-    with pytest.raises(ValueError, match=r"'pre_logits' is none .* there are stage1, stage2"):
+    with pytest.raises(ValueError, match=r"no endpoint 'pre_logits'.* are stage1, stage2"):
         explain.grad_cam(Two(), BY_HAND, images, "pre_logits", [0])
     with pytest.raises(ValueError, match="rule is 'deconv'"):
         explain.backward_view(Two(), BY_HAND, images, {}, "deconv")

@@ -98,9 +98,9 @@ def check_by_moving_pixels(model, side):
         middle = [size // 2 for size in shapes[name][1:3]]
         seen = seen_by_moving_pixels(lambda images: run(images)[name], side, middle)  # noqa: B023
         for axis in (0, 1):
-            centre = found.centre[axis] + found.stride[axis] * middle[axis]
+            center = found.center[axis] + found.stride[axis] * middle[axis]
             half = (found.size[axis] - 1) / 2
-            expected = (max(0, centre - half), min(side - 1, centre + half))
+            expected = (max(0, center - half), min(side - 1, center + half))
             if found.size[axis] == float("inf"):
                 expected = (0, side - 1)
             assert seen[axis] == expected, (name, axis)
@@ -110,7 +110,7 @@ def check_by_moving_pixels(model, side):
 def test_made_network_by_moving_pixels():
     fields = check_by_moving_pixels(Made(), 24)
     assert fields["stem"].size == (3, 5) and fields["stem"].stride == (2, 1)
-    assert fields["stem"].centre == (1, 0)
+    assert fields["stem"].center == (1, 0)
     assert fields["gated"].size == (float("inf"),) * 2
     assert str(fields["stem"]) == "3x5/2x1" and str(fields["gated"]) == "all"
 

@@ -40,7 +40,7 @@ def test_the_old_gradient_of_max_pooling_is_found(monkeypatch, capsys):
     loss, gradients, *_ = wrong.removeprefix(composed).split()
     print(wrong)
     assert float(loss) < 1e-6 and float(gradients) > 0.1
-    assert "1 of 2 kinds are WRONG against float64 on the CPU. Train nothing on it" in summary
+    assert "1 of 2 kinds are WRONG compared with float64 on the CPU. Do not train on" in summary
 
 
 def to_last_maximum(x):

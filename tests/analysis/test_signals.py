@@ -10,7 +10,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn import layers, training
-from jaxcnn.analysis.signals import signals
+from jaxcnn.analysis.signals import measure_signals
 from jaxcnn.cli import main
 from jaxcnn.training.state import init_variables
 from jaxcnn.training.step import run_keys
@@ -41,7 +41,7 @@ def test_he_initialisation_keeps_the_variance(gain):
     model = Stack(gain=gain)
     images = np.random.default_rng(0).standard_normal((8, 4, 4, 256)).astype(np.float32)
     variables = init_variables(model, jax.random.key(0), images.shape)
-    found = signals(model, variables, images, np.arange(8) % 10)
+    found = measure_signals(model, variables, images, np.arange(8) % 10)
     convs = [s for s in found if s.name.startswith("conv")]
     for i, s in enumerate(convs):
         assert 0.7 < s.variance / (gain * (gain / 2) ** i) < 1.3, s
@@ -82,7 +82,7 @@ def test_blocks_and_gradients_by_hand(remat):
     images = rng.standard_normal((5, 3, 3, 4)).astype(np.float32)
     labels = np.array([0, 1, 2, 0, 1])
     variables = init_variables(model, jax.random.key(0), images.shape)
-    found = {s.name: s for s in signals(model, variables, images, labels)}
+    found = {s.name: s for s in measure_signals(model, variables, images, labels)}
     assert list(found) == [
         "block1/conv1", "block1/conv2", "block1", "block2/conv1", "block2/conv2", "block2", "fc",
     ]  # fmt: skip

@@ -52,7 +52,7 @@ def test_vgg16_row_by_row():
     assert summary.total("activations") == 15_237_608  # the slide's 24M is wrong
     assert summary.total("activation_bytes") == 60_950_432
     assert summary.total("macs") == 15_470_264_320
-    assert "activations 60.95 MB per image" in str(summary)
+    assert "activations: 60.95 MB per image" in str(summary)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_rows_of_a_made_network(remat):
         ("fc", "dense", (5,), 5, 25, 20),
     ]
     assert summary.aux_params == 27
-    assert "auxiliary heads, in training only: 27 parameters more" in str(summary)
+    assert "auxiliary heads (training only): 27 more parameters" in str(summary)
 
 
 def test_forms():
@@ -136,7 +136,7 @@ def test_mistakes():
         jaxcnn.summarize("lenet6")
     with pytest.raises(ValueError, match="input_size is missing"):
         jaxcnn.summarize(jaxcnn.create_model("lenet5"))
-    with pytest.raises(ValueError, match=r"input_size \(1, 2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"input_size is \(1, 2, 3, 4\)"):
         jaxcnn.summarize("lenet5", (1, 2, 3, 4))
     with pytest.raises(ValueError, match="needs at least 28x28"):
         jaxcnn.summarize("lenet5", 20)

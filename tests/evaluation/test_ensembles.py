@@ -49,17 +49,17 @@ def test_weights_by_accuracy():
     assert ensembles.learn_accuracies(given[:1], np.ones(4, int)).tolist() == [1.0]
 
 
-def test_normalised_members_speak_equally_loudly():
+def test_normalized_members_speak_equally_loudly():
     """The ranks of a member alone stay; how sure it is does not matter beside another."""
     given, _ = draw()
-    alone = ensembles.normalised(given[:1])
+    alone = ensembles.normalized(given[:1])
     np.testing.assert_array_equal(np.argsort(alone, -1), np.argsort(given[0], -1))
     np.testing.assert_allclose(alone.sum(-1), 1, rtol=1e-5)
     sharp = jax.nn.softmax(7 * jnp.log(given[1]), -1)
-    mixed = ensembles.normalised(jnp.stack([given[0], sharp]))
-    np.testing.assert_allclose(mixed, ensembles.normalised(given[:2]), rtol=1e-4)
+    mixed = ensembles.normalized(jnp.stack([given[0], sharp]))
+    np.testing.assert_allclose(mixed, ensembles.normalized(given[:2]), rtol=1e-4)
     even = jnp.full((2, 1, 5), 0.2)
-    np.testing.assert_allclose(ensembles.normalised(even), even[0], rtol=1e-6)
+    np.testing.assert_allclose(ensembles.normalized(even), even[0], rtol=1e-6)
 
 
 def test_weights_of_one_and_of_classes():

@@ -124,18 +124,18 @@ def test_dense_answers_equal_crops_where_the_answer_is_the_same_everywhere():
 def test_metrics_in_closed_form():
     given = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.4, 0.4, 0.2]])
     labels = np.array([0, 1, 2, 1])
-    assert classification.wrong(given, labels).tolist() == [False, True, False, True]
-    assert classification.wrong(given, labels, 2).tolist() == [False] * 4
-    table = classification.confusion(given, labels)
+    assert classification.is_wrong(given, labels).tolist() == [False, True, False, True]
+    assert classification.is_wrong(given, labels, 2).tolist() == [False] * 4
+    table = classification.confusion_matrix(given, labels)
     assert table.tolist() == [[1, 0, 0], [2, 0, 0], [0, 0, 1]]
     assert classification.class_errors(table).tolist() == [0, 1, 0]
     # bins of 0.2: 0.4 (wrong) | 0.6 to 0.8: 0.7 right, 0.7 wrong, 0.6 right
     expected = (abs(0 - 0.4) + abs(2 - 2.0)) / 4
     assert classification.calibration_error(given, labels, 5) == pytest.approx(expected)
-    low, high = classification.bootstrap(np.array([0.0] * 50 + [1.0] * 50), 2000)
+    low, high = classification.bootstrap_interval(np.array([0.0] * 50 + [1.0] * 50), 2000)
     assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.02)
     assert high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.02)
-    assert classification.wrong(np.array([[np.nan, 0.9]]), np.array([1])).tolist() == [True]
+    assert classification.is_wrong(np.array([[np.nan, 0.9]]), np.array([1])).tolist() == [True]
 
 
 def test_learnt_combinations_are_tested_on_other_examples():
@@ -146,9 +146,9 @@ def test_learnt_combinations_are_tested_on_other_examples():
     knows[np.arange(200), labels] = 0.9
     guesses = rng.dirichlet(np.ones(3) / 5, 200)
     found, kept = tables.combinations(np.stack([guesses, knows]).astype(np.float32), labels, 0.5)
-    assert [name for name, _ in found][3:] == list(tables.LEARNT)
+    assert [name for name, _ in found][3:] == list(tables.LEARNED)
     assert len(kept) == 100
-    errors = {name: classification.wrong(p[kept], labels[kept]).mean() for name, p in found}
+    errors = {name: classification.is_wrong(p[kept], labels[kept]).mean() for name, p in found}
     assert errors["weighted"] == errors["greedy selection"] == 0
 
 
@@ -191,7 +191,7 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
         ([one, "--fit", "1.5"], "--fit is 1.5; it must be at least 0 and below 1"),
         ([one, "--json", "nowhere/x.json"], "there is no directory nowhere"),
         ([one, "--confusion", "x.bmp"], "must end in .png, .svg or .pdf"),
-        ([f"{one}@"], "names no view after @"),
+        ([f"{one}@"], "has no view after @"),
         ([one, "--crop", "1.5"], "--crop is 1.5; it must be above 0"),
     ):
         assert main(["evaluate", *arguments]) == 2

@@ -132,7 +132,7 @@ def test_answers_are_the_networks_in_order(tmp_path):
     model = jaxcnn.create_model("resnet20_cifar", blocks=(1, 1, 1))
     variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     names = [f"name {i}" for i in range(10)]
-    found = list(predict.predict(model, variables, paths, HOW, names, top=3, batch_size=2))
+    found = list(predict.predict_files(model, variables, paths, HOW, names, top=3, batch_size=2))
     inputs = np.stack([predict.preprocess(predict.read_image(p), HOW) for p in paths])
     logits = np.asarray(model.apply(variables, inputs), np.float64)
     wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -174,7 +174,7 @@ def test_what_cannot_be_read_is_named_and_the_others_are_answered(tmp_path, caps
     paths = predict.image_paths([str(tmp_path)], [])
     bad, names = [], [f"name {i}" for i in range(10)]
     found = list(
-        predict.predict(
+        predict.predict_files(
             model, variables, paths, HOW, names, batch_size=2, on_bad=lambda *what: bad.append(what)
         )
     )
@@ -197,8 +197,8 @@ def test_inputs_that_are_not_finite_are_refused(tmp_path):
     model, variables = small_network()
     how = Preprocessing(32, 0.875, "bilinear", (0.5, 0.5, float("nan")), (0.2, 0.2, 0.2))
     names = [f"name {i}" for i in range(10)]
-    with pytest.raises(ValueError, match="images are not finite once they are normalised"):
-        list(predict.predict(model, variables, [tmp_path / "a.png"], how, names))
+    with pytest.raises(ValueError, match="images are not finite after normalization"):
+        list(predict.predict_files(model, variables, [tmp_path / "a.png"], how, names))
 
 
 def test_imagenet_names():
@@ -219,7 +219,7 @@ def test_files_folders_and_standard_input_are_named(tmp_path):
     found = predict.image_paths(["x.jpg", str(tmp_path), "-"], ["one.jpg\n", "\n", "two.jpg"])
     assert found == ["x.jpg", *inside, "one.jpg", "two.jpg"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty has no image in it"):
+    with pytest.raises(ValueError, match="empty contains no image"):
         predict.image_paths([str(tmp_path / "empty")], [])
-    with pytest.raises(ValueError, match="no image is named"):
+    with pytest.raises(ValueError, match="no image is given"):
         predict.image_paths(["-"], ["\n"])

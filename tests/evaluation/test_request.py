@@ -41,7 +41,7 @@ def vgg():
 
 def answers(entry, views, test_set):
     networks = [request.Network("drawn", protocols.parse_view(view), view) for view in views]
-    found, labels = request.answer(networks, [entry] * len(views), test_set)
+    found, labels = request.predict_all(networks, [entry] * len(views), test_set)
     np.testing.assert_array_equal(labels, test_set.labels)
     return np.stack(found)
 
@@ -78,11 +78,11 @@ def test_classes_in_another_order_are_refused(vgg):
     test_set = catalog.load("synthetic", "test[:3]")
     other = dataclasses.replace(vgg, classes=10, class_names=test_set.class_names[::-1])
     with pytest.raises(ValueError, match="in another order"):
-        other.check(test_set, "synthetic")
-    with pytest.raises(ValueError, match="knows 5 classes, synthetic has 10"):
-        vgg.check(test_set, "synthetic")
+        other.check_classes(test_set, "synthetic")
+    with pytest.raises(ValueError, match="predicts 5 classes, but synthetic has 10"):
+        vgg.check_classes(test_set, "synthetic")
     same = dataclasses.replace(vgg, classes=10, class_names=test_set.class_names)
-    same.check(test_set, "synthetic")
+    same.check_classes(test_set, "synthetic")
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])
@@ -98,7 +98,7 @@ def test_photos_that_stream_by_several_protocols(kind, tmp_path, capsys):
     options = {"width": 4, "blocks": (1,), "stem": (4,)}
     drawn = entry_of("resnet18", 32, **options)
     weights, out = str(tmp_path / "w.safetensors"), tmp_path / "e.json"
-    loading.save(weights, "resnet18", drawn.variables, preprocessing=drawn.how, **options)
+    loading.save(weights, "resnet18", drawn.variables, preprocessing=drawn.preprocessing, **options)
     views = ("center", "10crop:40", "dense:32:36,48")
     given = [f"{weights}@{view}" for view in views]
     assert main(["evaluate", *given, "--data", source, "--ensemble", "--json", str(out)]) == 0

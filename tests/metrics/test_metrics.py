@@ -60,7 +60,7 @@ def test_shares_combine_to_the_whole():
         metrics.classification_pairs(LOGITS[s], LABELS[s], LOSSES[s])
         for s in (slice(3), slice(3, 4))
     ]
-    found = metrics.finalise(metrics.combine(parts), expected=4)
+    found = metrics.finalize(metrics.combine(parts), expected=4)
     assert found == {"loss": 2.0, "top1_error": 0.75, "top5_error": 0.25}
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *parts)
     assert metrics.combine([stacked]) == metrics.combine(parts)
@@ -73,7 +73,7 @@ def test_sums_on_the_host_do_not_lose_small_shares():
 
 
 def test_wrong_counts_are_errors():
-    with pytest.raises(ValueError, match="loss counted 1792 examples of 1797"):
-        metrics.finalise({"loss": (1.0, 1792.0)}, expected=1797)
+    with pytest.raises(ValueError, match="loss counted 1792 of 1797 examples"):
+        metrics.finalize({"loss": (1.0, 1792.0)}, expected=1797)
     with pytest.raises(ValueError, match="loss counted no example"):
-        metrics.finalise({"loss": (0.0, 0.0)})
+        metrics.finalize({"loss": (0.0, 0.0)})

@@ -154,10 +154,10 @@ def test_a_partial_is_registered_with_its_fields():
 
 def test_what_cannot_be_registered(own):
     for name, message in (
-        ("own", "'own' is registered; jaxcnn.models.unregister"),
+        ("own", "'own' is already registered; jaxcnn.models.unregister"),
         ("resnet50", "'resnet50' is a network of jaxcnn"),
         ("vgg16", "'vgg16' is a network of jaxcnn"),
-        ("a:b", "contains a colon"),
+        ("a:b", "must not contain a colon"),
     ):
         with pytest.raises(ValueError, match=message):
             models.register(name, Own)

@@ -286,7 +286,7 @@ def test_blocks_are_a_class_its_name_or_by_their_old_option(caplog):
     v2 = jaxcnn.create_model("resnet34_v2")
     assert v2.block is blocks.PreActBasicBlock
     caplog.clear()
-    registry._say_once.cache_clear()
+    registry._warn_once.cache_clear()
     for _ in range(2):
         assert jaxcnn.create_model("resnet50", block_type="basic") == model
     assert [r.getMessage() for r in caplog.records] == [

@@ -76,7 +76,7 @@ def test_a_budget_cuts_steps_then_runs_then_steps(minutes, steps, most_rank):
     scale = plan.fit(study, minutes, _COSTS, None, {})
     assert (scale.steps, scale.most_rank, scale.seeds) == (steps, most_rank, 1)
     assert any("without tanh" in text for text in scale.said) == (most_rank == 0)
-    assert any("steps a run" in text for text in scale.said) == (steps < 1000)
+    assert any("steps per run" in text for text in scale.said) == (steps < 1000)
     assert ("1 runs of 20 steps, takes about 0.2 minutes" in scale.warning) == (minutes == 0.01)
     less = plan.fit(study, minutes + 0.5, _COSTS, None, {}, spent=30)
     assert (less.steps, less.most_rank) == (steps, most_rank)
@@ -219,19 +219,19 @@ def test_carried_out_once_and_taken_up_again(tmp_path, capsys):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        execute.carry_out(jobs[1], tmp_path, stop_at_10)
+        execute.run_job(jobs[1], tmp_path, stop_at_10)
     before = (tmp_path / jobs[0].name / "metrics.jsonl").stat().st_mtime_ns
     how = {"full": True, "minutes": 1, "seeds": 1, "overrides": {}, "jobs_at_once": 1}
     assert console.run(TINY, tmp_path, executor="local", gpus=0, **how) == 0
     assert (tmp_path / jobs[0].name / "metrics.jsonl").stat().st_mtime_ns == before
     printed = capsys.readouterr().out
-    assert "2 runs, 1 of them finished before" in printed and "relu_seed0" not in printed
+    assert "2 runs, 1 of them already finished" in printed and "relu_seed0" not in printed
     steps = [row["step"] for row in results.read_rows(tmp_path / jobs[1].name)]
     assert steps == sorted(steps) and steps[-1] == 20
     found = json.loads((tmp_path / "results.json").read_text())
     assert [row["run"] for row in found["rows"]] == ["relu", "tanh"]
     assert (tmp_path / "figure.png").stat().st_size > 10_000
-    with pytest.raises(ValueError, match="holds a study with other settings"):
+    with pytest.raises(ValueError, match="contains a study with other settings"):
         console.run(TINY, tmp_path, executor="local", gpus=0, **how | {"seeds": 2})
 
 

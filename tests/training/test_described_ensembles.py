@@ -41,7 +41,7 @@ def get_ensemble():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_what_is_described_can_be_built(path):
     ensemble = described.read_ensemble(str(path))
-    assert ensemble.combination in tables.COMBINATIONS + tables.LEARNT
+    assert ensemble.combination in tables.COMBINATIONS + tables.LEARNED
     for member in ensemble.members:
         protocols.parse_view(member.view)
     full = described.ensemble_configs(str(path))
@@ -115,10 +115,13 @@ def test_ensemble_goes_on_and_members_stand_alone(trained, capsys):
 def test_mistakes_are_one_line(trained, capsys):
     entry, where = trained
     for arguments, text in (
-        (["evaluate", "--as", str(entry), str(where / "member_0")], "has 3 members, 1 networks"),
+        (
+            ["evaluate", "--as", str(entry), str(where / "member_0")],
+            "has 3 members, but got 1 network",
+        ),
         (["evaluate", f"{where}@10corp"], "did you mean '10crop'"),
-        (["evaluate", f"{where}@10crop:no"], "'no' in '10crop:no' is no number of pixels"),
-        (["evaluate", f"{where}@10crop:40:32"], "crops 40 pixels from a side of 32"),
+        (["evaluate", f"{where}@10crop:no"], "'no' in '10crop:no' is not a number of pixels"),
+        (["evaluate", f"{where}@10crop:40:32"], "cannot crop 40 pixels from a side of 32"),
         (["evaluate", f"{where}@10crop:40:48:2"], "write PROTOCOL:SIZE:SIDE,SIDE"),
         (["train", f"{entry}:smoky", "--workdir", str(where / "x")], "known is smoke"),
         (["train", str(entry), "train.sed=1", "--workdir", str(where / "x")], "train.seed"),

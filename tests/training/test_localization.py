@@ -160,7 +160,7 @@ def test_predict_gives_and_draws_boxes_of_the_photo(run, tmp_path, capsys):
     entry = evaluate.open_entry(str(workdir))
     model = entry.make()
     view = image[None, :, 8:40]
-    _, _, found = locate(model, entry.variables, list(view), entry.how, 1)
+    _, _, found = locate(model, entry.variables, list(view), entry.preprocessing, 1)
     top, left, bottom, right = np.clip(found[0, 0], 0, 1) * 32
     np.testing.assert_allclose(first["box"], [left + 8, top, right + 8, bottom], atol=0.06)
     drawn = np.asarray(Image.open(tmp_path / "drawn" / "photo.png"))

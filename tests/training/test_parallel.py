@@ -233,7 +233,7 @@ def test_evaluation_counts_each_example_once(mode):
         mask = (index < size).astype(np.float32)
         part = {"index": np.minimum(index, size - 1), "mask": mask}
         seen.append(evaluate(now, resident | parallel.place_batch(part, mesh)))
-    found = metrics.finalise(metrics.combine(seen), expected=1797)
+    found = metrics.finalize(metrics.combine(seen), expected=1797)
 
     variables = {"params": start.params, "batch_stats": start.batch_stats}
     images = noisy({**data, "index": np.arange(size)}, None)["image"]

@@ -285,7 +285,7 @@ def test_a_moved_run_needs_no_data_and_knows_its_classes(root, finished, tmp_pat
     capsys.readouterr()
     assert main(["evaluate", str(moved), "--data", f"folder:{folder}"]) == 2
     assert "has other classes than folder:" in (text := capsys.readouterr().err)
-    assert "class 1 is 'bee' there and 'wasp' here" in text
+    assert "class 1 is 'bee' for the network and 'wasp' in the data" in text
     assert main(["evaluate", str(moved), "--data", f"folder:{root}", "--split", "val"]) == 0
     assert f"{moved}: best checkpoint, step " in (out := capsys.readouterr().out)
     assert "chosen by its error on" in out and "top-5" not in out

@@ -88,7 +88,7 @@ def test_predict_by_a_file(tmp_path, capsys, image):
     assert 1 >= first["probability"] >= second["probability"] >= 0
     assert "--top is 11" in error(capsys, "predict", path, image, "--top", 11)
     assert f"{image} is an image; the first argument" in error(capsys, "predict", image, image)
-    assert "no image is named" in error(capsys, "predict", path)
+    assert "no image is given" in error(capsys, "predict", path)
     text = error(capsys, "predict", path, tmp_path / "none.png")
     assert text == f"there is no file {tmp_path / 'none.png'}"
     assert main(["predict", str(image), "--weights", str(path)]) == 0  # as it was given before

@@ -23,7 +23,7 @@ from jaxcnn import layers
 from jaxcnn._checks import one_of, shown
 from jaxcnn._objects import check_call, is_address, load_object
 from jaxcnn.data import boxes as geometry
-from jaxcnn.metrics import localization, of_label
+from jaxcnn.metrics import localization, take_label
 from jaxcnn.models import lenet
 
 Array = jax.Array
@@ -40,7 +40,7 @@ def cross_entropy(logits: Array, labels: Array, *, label_smoothing: float = 0.0)
     """
     _check_smoothing(label_smoothing)
     log_p = jax.nn.log_softmax(layers.as_output(logits))
-    own = of_label(log_p, labels) if labels.ndim == 1 else (labels * log_p).sum(-1)
+    own = take_label(log_p, labels) if labels.ndim == 1 else (labels * log_p).sum(-1)
     loss = -own
     if label_smoothing:
         loss = (1 - label_smoothing) * loss - label_smoothing * log_p.mean(-1)
@@ -129,7 +129,7 @@ def box_loss(boxes: Array, labels: Array, truth: Array) -> Array:
     if each.shape[1] == 1:
         own = each[:, 0]
     else:
-        own = jnp.stack([of_label(each[..., i], labels) for i in range(4)], -1)
+        own = jnp.stack([take_label(each[..., i], labels) for i in range(4)], -1)
     there = geometry.area(truth) > 0
     first = jnp.take_along_axis(truth, there.argmax(-1)[:, None, None], axis=1)[:, 0]
     distance = jnp.square(own - geometry.to_centre(first)).sum(-1)

@@ -5,7 +5,7 @@ _CLASSIFIER = {"fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.
 
 
 def torch_name(model: str, path: str) -> str:
-    """'conv2/conv' to 'features.3', or to 'conv2'."""
+    """Maps 'conv2/conv' to 'features.3', or to 'conv2'."""
     if model.startswith("alexnet_owt"):
         return (_FEATURES | _CLASSIFIER)[path]
     return path.removesuffix("/conv")

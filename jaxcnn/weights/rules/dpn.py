@@ -21,7 +21,7 @@ _ENDS = {
 
 
 def torch_name(model: str, path: str) -> str:
-    """'stage1_block1/proj_conv' to 'features.conv2_1.c1x1_w_s1.conv'."""
+    """Maps 'stage1_block1/proj_conv' to 'features.conv2_1.c1x1_w_s1.conv'."""
     match = re.fullmatch(r"stage(\d)_block(\d+)/(\w+)", path)
     if match is None:
         return _ENDS[path]

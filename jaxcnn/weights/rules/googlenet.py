@@ -4,7 +4,7 @@ import re
 
 
 def torch_name(model: str, path: str) -> str:
-    """'inception3a/branch2_conv1/bn' to 'inception3a.branch2.0.bn'."""
+    """Maps 'inception3a/branch2_conv1/bn' to 'inception3a.branch2.0.bn'."""
     match = re.fullmatch(r"(inception\w\w)/branch(\d)_conv(\d)/(\w+)", path)
     if match is None:
         return path.replace("_head", "").replace("/", ".")

@@ -8,7 +8,10 @@ _STAGES = {"1": "repeat", "2": "repeat_1", "3": "repeat_2"}
 
 
 def torch_name(model: str, path: str) -> str:
-    """'stage1_block2/branch2_conv1/bn' to 'repeat.1.branch1.0.bn'; other variants have no peer."""
+    """Maps 'stage1_block2/branch2_conv1/bn' to 'repeat.1.branch1.0.bn'.
+
+    The other variants have no counterpart in timm and keep their names.
+    """
     if model != "inception_resnet_v2":
         return path.replace("/", ".")
     if match := re.fullmatch(r"entry/conv(\d)/(\w+)", path):

@@ -16,7 +16,7 @@ _AUX = {"conv1": "conv0", "conv2": "conv1", "fc": "fc"}
 
 
 def torch_name(model: str, path: str) -> str:
-    """'mixed_7b/branch2_mixed1/branch1_conv1/bn' to 'Mixed_7b.branch3x3_2a.bn'."""
+    """Maps 'mixed_7b/branch2_mixed1/branch1_conv1/bn' to 'Mixed_7b.branch3x3_2a.bn'."""
     head, _, rest = path.partition("/")
     if head == "entry":
         conv, _, leaf = rest.removeprefix("conv").partition("/")

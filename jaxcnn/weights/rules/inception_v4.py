@@ -8,7 +8,7 @@ _REDUCTIONS = {"reduction_a": 10, "reduction_b": 18}
 
 
 def torch_name(model: str, path: str) -> str:
-    """'stage1_block2/branch2_conv1/bn' to 'features.7.branch1.0.bn'."""
+    """Maps 'stage1_block2/branch2_conv1/bn' to 'features.7.branch1.0.bn'."""
     head, _, rest = path.partition("/")
     if head == "fc":
         return "last_linear"

@@ -15,7 +15,7 @@ _STEM = {
 
 
 def torch_name(model: str, path: str) -> str:
-    """'stage1_block1/proj_conv' to 'layer1.0.downsample.0'."""
+    """Maps 'stage1_block1/proj_conv' to 'layer1.0.downsample.0'."""
     match = re.fullmatch(r"stage(\d+)_block(\d+)/(.+)", path)
     if match is None:
         return _STEM.get(path, path)

@@ -1,5 +1,7 @@
-"""timm's names of `resnetv2_*`. It has no stem with BatchNorm (`stem_norm=True`), as ours for CIFAR
-have: there `stem_bn` keeps its name.
+"""timm's names of `resnetv2_*`.
+
+timm has no stem with BatchNorm (`stem_norm=True`), which the CIFAR networks have here: `stem_bn`
+keeps its name.
 """
 
 import re
@@ -8,7 +10,7 @@ _ENDS = {"stem_conv": "stem.conv", "final_bn": "norm", "fc": "head.fc"}
 
 
 def torch_name(model: str, path: str) -> str:
-    """'stage1_block1/bn1' to 'stages.0.blocks.0.norm1'."""
+    """Maps 'stage1_block1/bn1' to 'stages.0.blocks.0.norm1'."""
     match = re.fullmatch(r"stage(\d+)_block(\d+)/(\w+)", path)
     if match is None:
         return _ENDS.get(path, path)

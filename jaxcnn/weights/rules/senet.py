@@ -7,7 +7,7 @@ from jaxcnn.weights.rules import resnet
 
 
 def torch_name(model: str, path: str) -> str:
-    """'stage1_block1/se/fc1' to 'layer1.0.se_module.fc1' (legacy) or 'layer1.0.se.fc1'."""
+    """Maps 'stage1_block1/se/fc1' to 'layer1.0.se_module.fc1' (legacy) or 'layer1.0.se.fc1'."""
     if not model.endswith("_v1_5"):
         if path == "fc":
             return "last_linear"

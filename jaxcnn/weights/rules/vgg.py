@@ -8,7 +8,7 @@ _CLASSIFIER = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.
 
 
 def torch_name(model: str, path: str) -> str:
-    """'block2/conv1' to 'features.5', with BatchNorm to 'features.7'."""
+    """Maps 'block2/conv1' to 'features.5', with BatchNorm to 'features.7'."""
     match = re.fullmatch(r"block(\d)/(conv|bn)(\d)", path)
     if match is None:
         return _CLASSIFIER.get(path, path.replace("/", "."))

@@ -4,7 +4,7 @@ from jaxcnn.weights.rules import resnet, resnet_v2
 
 
 def torch_name(model: str, path: str) -> str:
-    """'stage1_block1/conv2' to 'layer1.0.conv2'."""
+    """Maps 'stage1_block1/conv2' to 'layer1.0.conv2'."""
     return (resnet_v2 if model.startswith("wrn") else resnet).torch_name(model, path)
 
 

@@ -59,7 +59,7 @@ def with_info(whole, path, change):
         (lambda info: info | {"shards": [5]}, "is not an archive"),
         (
             lambda info: info | {"shards": {"train": 5}},
-            "no list of numbers of examples for 'train'",
+            "no list of numbers of examples",
         ),
         (lambda info: info | {"shards": {"train": ["5"]}}, "no list of numbers of examples"),
         (lambda info: info | {"shards": {"train": [5, 5]}}, "is missing"),
