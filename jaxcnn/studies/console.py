@@ -131,7 +131,7 @@ def _plan_runs(
             scale = plan.read_scale(found, seeds)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path} is not the plan of a study; delete it to plan anew"
+                f"{path} is not the plan of a study; delete it"
             ) from error
         if before != json.loads(json.dumps(wishes)):
             raise ValueError(
