@@ -74,9 +74,9 @@ def recipes_page() -> str:
     recipes = [configs.describe(name) for name in configs.names()]
     parts = [
         "# Recipes",
-        "Each recipe is a file in `configs/`, which is installed with the package. `jaxcnn train "
-        "NAME` trains it and `jaxcnn train NAME:ARGUMENT` one of its variants. Every recipe has the "
-        "variant `smoke`, which takes five steps on generated data.",
+        "The recipes are the files in `configs/`; they are installed with the package. `jaxcnn "
+        "train NAME` trains a recipe and `jaxcnn train NAME:ARGUMENT` one of its variants. The "
+        "variant `smoke`, which every recipe has, takes five steps on a small dataset.",
         markdown_table(
             ["recipe", "trains", "error to expect"],
             [[f"[`{r.name}`](#{_slug(r.name)})", r.title, r.target] for r in recipes],
@@ -149,7 +149,7 @@ def _about_sections() -> dict[str, str]:
 def family_page(family: str) -> str:
     """The docstring of a family's file, its networks with published facts, and its modules."""
     module = importlib.import_module(f"jaxcnn.models.{family}")
-    title, _, text = (inspect.getdoc(module) or "").partition(". ")
+    title, _, text = _doc(module).partition(". ")
     infos = _infos(family)
     first = infos[0]
     example = ", ".join(map(str, first.input_size or ()))
@@ -208,7 +208,7 @@ def api() -> dict[str, ModuleType]:
             if info.name in families or info.ispkg or ".rules." in info.name:
                 continue
             module = importlib.import_module(info.name)
-            if _public(module) or (inspect.getdoc(module) or "").count("\n") > 5:
+            if _public(module) or _doc(module).count("\n") > 5:
                 found[module.__name__] = module
     return found
 
@@ -216,8 +216,8 @@ def api() -> dict[str, ModuleType]:
 def reference_index() -> str:
     packages = [name for name in api() if name.count(".") < 2 and hasattr(api()[name], "__path__")]
     intro = (
-        "A package's page lists its public interface, and then its modules. What only a module "
-        "lists may change without notice."
+        "The page of a package lists its public interface, followed by its modules. Names that "
+        "appear only on the page of a module are internal and may change without notice."
     )
     return f"# API\n\n{intro}\n\n{toctree(*packages, 'jaxcnn.layers')}"
 
@@ -225,11 +225,16 @@ def reference_index() -> str:
 def module_page(module: ModuleType) -> str:
     """A module's docstring, its public functions and classes, and a package's modules."""
     name = module.__name__
-    parts = [f"# {name}", markdown(inspect.getdoc(module) or ""), *_members(module)]
+    parts = [f"# {name}", markdown(_doc(module)), *_members(module)]
     within = [other for other in api() if other.startswith(f"{name}.") and name != "jaxcnn"]
     if hasattr(module, "__path__") and within:
         parts += ["## Modules", toctree(*within)]
     return "\n\n".join(parts)
+
+
+def _doc(module: ModuleType) -> str:
+    """A module's docstring as written; `inspect.getdoc` would remove the indentation of code."""
+    return (ast.get_docstring(ast.parse(inspect.getsource(module)), clean=False) or "").strip()
 
 
 def _public(module: ModuleType) -> list[tuple[str, object]]:
@@ -267,7 +272,8 @@ def _signature(value: object) -> str:
     lines = [ast.unparse(node) for node in tree.body if isinstance(node, ast.AnnAssign)]
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            lines.append(_head(node))
+            lines += [f"@{ast.unparse(decorator)}" for decorator in node.decorator_list]
+            lines += _head(node).split("\n")
     bases = ", ".join(map(ast.unparse, tree.bases))
     head = f"class {tree.name}({bases}):" if bases else f"class {tree.name}:"
     return "\n".join([head, *(f"    {line}" for line in lines or ["..."])])
@@ -284,7 +290,7 @@ def _head(tree: ast.FunctionDef) -> str:
 
 
 def link(text: str) -> str:
-    """The text with links for `jaxcnn.module.name` in backquotes, and for arXiv numbers."""
+    """The text, outside code, with links for `jaxcnn.module.name` and for arXiv numbers."""
 
     def to_page(found: re.Match) -> str:
         name = found[1]
@@ -295,8 +301,13 @@ def link(text: str) -> str:
             return f"[{found[0]}](../reference/{module}.md#{member.lower()})"
         return found[0]
 
-    text = re.sub(r"`(jaxcnn(?:\.\w+)+)`", to_page, text)
-    return re.sub(r"arXiv\s+(\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.S | re.M)
+    for i in range(0, len(parts), 2):  # the others are code
+        parts[i] = re.sub(r"`(jaxcnn(?:\.\w+)+)`", to_page, parts[i])
+        parts[i] = re.sub(
+            r"arXiv\s+(\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", parts[i]
+        )
+    return "".join(parts)
 
 
 def _is_section(line: str) -> bool:
@@ -304,10 +315,18 @@ def _is_section(line: str) -> bool:
     return line.endswith(":") and line.rstrip(":").partition(" (")[0] in _SECTIONS
 
 
-def markdown(docstring: str) -> str:
-    """A docstring as Markdown: sections of names become lists, indented text becomes code.
+_ITEM = re.compile(r"  ([\w*`/]+(?:, [\w*`/]+)*): (.*)")
 
-    A section is a line such as "Args:", and its items are indented by two spaces.
+
+def _item(line: str) -> str:
+    """ "  name: text" as an entry of a list."""
+    return _ITEM.sub(lambda found: f"- `{found[1].strip('`')}`: {found[2]}", line)
+
+
+def markdown(docstring: str) -> str:
+    """A docstring as Markdown: sections and indented items become lists, other indented text code.
+
+    A section is a line such as "Args:". Items, "name: text", are indented by two spaces.
     """
     out: list[str] = []
     within = code = False
@@ -316,11 +335,14 @@ def markdown(docstring: str) -> str:
         if not code and indent == 0 and _is_section(line):
             within = True
             out += ["", f"**{line[:-1]}**", ""]
+        elif not (code or within) and indent == 2 and _ITEM.match(line) and not (out and out[-1]):
+            within = True
+            out.append(_item(line))
         elif within and line and indent == 0:
             within = False
             out += ["", line]
-        elif within and indent == 2 and (item := re.match(r"  ([\w*, `/]+?): (.*)", line)):
-            out.append(f"- `{item[1].strip('`')}`: {item[2]}")
+        elif within and indent == 2 and _ITEM.match(line):
+            out.append(_item(line))
         elif within:
             out.append(f"  {line.strip()}" if indent > 2 else line.strip())
         elif line and indent >= 2 and not code and out and out[-1].strip():
