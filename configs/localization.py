@@ -1,23 +1,24 @@
-"""Where an object is as well as what: LeNet with a box head on drawn shapes.
+"""Localization: LeNet with a box head on generated shapes.
 
-    python train.py --config=configs/localisation.py            # one box for all classes, a minute
-    python train.py --config=configs/localisation.py:pcr        # a box for each class
-    python train.py --config=configs/localisation.py:smoke      # five steps
+    python train.py --config=configs/localization.py            # one box for all classes, a minute
+    python train.py --config=configs/localization.py:pcr        # one box per class
+    python train.py --config=configs/localization.py:smoke      # five steps
 
-The set is drawn and its boxes are exact: see `jaxcnn.data.readers.synthetic_boxes`. An answer is
-right if the class is, and the box has an intersection over union of at least 0.5 with the true one.
+The dataset is generated, so its boxes are exact: see `jaxcnn.data.readers.synthetic_boxes`. A
+prediction is correct if the class is correct and the box has an intersection over union of at least
+0.5 with the true one.
 
-Measured with jax 0.10.1 on two CPU cores that were shared, seed 0, 512 test images, by the first
-and the second command:
+Measured with jax 0.10.1 on two shared CPU cores, seed 0, 512 test images, with the first and the
+second command:
 
-    box head               class error   localisation error, top-1    top-5   seconds
+    box head               class error   localization error, top-1    top-5   seconds
     scr (one for all)           0.00 %                       1.56 %   1.56 %       70
-    pcr (one for each)          1.17 %                       4.49 %   3.32 %       98
+    pcr (one per class)         1.17 %                       4.49 %   3.32 %       98
 
 Published, on ILSVRC (Simonyan & Zisserman 2015, arXiv 1409.1556, appendix A): VGG's top-5
-localisation error is 26.9 % on the validation set and 25.3 % on the test set, by networks with a
-box for each class, boxes of several views and scales merged. That is another task and another
-protocol than the one here.
+localization error is 26.9 % on the validation set and 25.3 % on the test set, with one box per
+class and merged boxes from several views and scales. Both the task and the protocol differ from
+those of this recipe.
 """
 
 from jaxcnn.configs._common import choose
@@ -26,7 +27,7 @@ from jaxcnn.training.config import default_config, set_duration, smoke
 
 
 def get_config(arg=None):
-    """The configuration; `arg` is "scr" or "pcr", "smoke" makes it a run of five steps."""
+    """The configuration; `arg` is "scr" or "pcr", optionally with "smoke"."""
     head, words = choose(arg, ("scr", "pcr"))
     config = default_config()
     config.model.name = "lenet5_modern"
