@@ -11,8 +11,8 @@ The backbone trains at a tenth of it or, with `frozen`, not at all, although its
 statistics are still updated. SGD with momentum 0.9, batch size 64, 20 epochs, a learning rate of
 0.02 with one epoch of warm-up and cosine decay; all of these are this project's choice.
 
-Images are 224 pixels wide. For another size, set `data.eval_size` and `data.eval_resize` together
-with `data.image_size`, so that training and evaluation use the same size.
+Images are 224 pixels wide. To train and evaluate at another size, set `data.image_size` and
+`data.eval_size` to it, and `data.eval_resize` to none.
 
 No test error is published for this recipe, and none has been measured.
 """

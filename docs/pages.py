@@ -27,6 +27,7 @@ from jaxcnn.training.config.schema import FIELDS, default_config, leaves
 from jaxcnn.weights.pretrained import WEIGHTS
 
 _SECTIONS = ("Args", "Arguments", "Attributes", "Fields", "Raises", "Returns", "Yields")
+_REPOSITORY = "https://github.com/jaxcnn/jaxcnn/blob/main"
 _PACKAGES = (
     *("models", "ops", "data", "metrics", "weights", "training", "evaluation", "analysis"),
     *("studies", "runtime", "reporting"),
@@ -41,6 +42,7 @@ def write_all(docs: Path) -> None:
     _write(docs / "reference" / "recipes.md", recipes_page())
     _write(docs / "reference" / "commands.md", commands_page())
     _write(docs / "reference" / "configuration.md", configuration_page())
+    _write(docs / "reference" / "benchmarks.md", benchmarks_page(docs.parent))
     for family in FAMILIES:
         _write(docs / "families" / f"{family}.md", family_page(family))
     _write(docs / "families" / "index.md", families_index())
@@ -141,6 +143,12 @@ def _about_sections() -> dict[str, str]:
         text = link(" ".join(text.split()))
         found |= dict.fromkeys(names.split(", "), text[:1].upper() + text[1:])
     return found
+
+
+def benchmarks_page(root: Path) -> str:
+    """benchmarks/README.md with links to the repository."""
+    text = (root / "benchmarks" / "README.md").read_text("utf-8")
+    return re.sub(r"\]\((results|NOTES\.md)\)", rf"]({_REPOSITORY}/benchmarks/\1)", text)
 
 
 # Families
