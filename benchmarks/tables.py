@@ -218,7 +218,7 @@ def limits(pipeline: dict) -> str:
     if not rates:
         return ""
     cores = found["machine"]["torch"]["threads"]
-    device = " ".join(found["machine"]["devices"])
+    device = " ".join(found["machine"]["devices"]).replace("cpu", "a CPU")
     listed = ", ".join(
         f"`{name}` {rate:,.1f}" for name, rate in sorted(rates.items(), key=lambda r: -r[1])
     )
