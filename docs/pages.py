@@ -242,7 +242,8 @@ def module_page(module: ModuleType) -> str:
 
 def _doc(module: ModuleType) -> str:
     """A module's docstring as written; `inspect.getdoc` would remove the indentation of code."""
-    return (ast.get_docstring(ast.parse(inspect.getsource(module)), clean=False) or "").strip()
+    tree = ast.parse(Path(module.__file__ or "").read_text("utf-8"))
+    return (ast.get_docstring(tree, clean=False) or "").strip()
 
 
 def _public(module: ModuleType) -> list[tuple[str, object]]:
