@@ -3,7 +3,7 @@
     python benchmarks/forms.py
     python benchmarks/forms.py --only pool norm
 
-pool: max and average pooling. norm: response normalisation. batch_norm: over rows and over three
+pool: max and average pooling. norm: response normalization. batch_norm: over rows and over three
 axes. conv: 3x3 and 1x1 convolutions. All forward and with every gradient. scan: a training step of
 LeNet-5 in a jitted scan and by itself. A ratio is the usual form's time over ours. Writes
 results/forms.json.
@@ -104,7 +104,7 @@ def norm() -> Iterator[tuple[str, dict[str, Callable]]]:
     for shape in NORMS:
         x = values(shape)
         forms = {"usual": by_power, "ours": ops.local_response_norm}
-        yield f"response normalisation, {shape}", {k: gradients(f, x) for k, f in forms.items()}
+        yield f"response normalization, {shape}", {k: gradients(f, x) for k, f in forms.items()}
 
 
 def batch_norm() -> Iterator[tuple[str, dict[str, Callable]]]:

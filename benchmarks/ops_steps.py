@@ -48,7 +48,7 @@ def plain(module: Any) -> Callable[[], Any]:
 
 
 CONTENDERS: dict[str, Callable[[], Any]] = {
-    "as jaxcnn makes it": contextlib.nullcontext,
+    "all optimizations": contextlib.nullcontext,
     "plain 1x1": without("pointwise"),
     "plain few channels": without("folded"),
     "plain 3x3": without("winograd"),
@@ -91,7 +91,7 @@ def uses(name: str, batch: int, size: int) -> set[str]:
         )
         text = str(call.trace(*arguments).jaxpr)
         call.lower(*arguments)
-    found = {"as jaxcnn makes it", "all plain"}
+    found = {"all optimizations", "all plain"}
     kinds = {"pointwise": "plain 1x1", "folded": "plain few channels", "winograd": "plain 3x3",
              "blocks": "plain groups", "patches": "plain groups"}  # fmt: skip
     found |= {kinds[kind] for kind in seen & set(kinds)}
@@ -117,7 +117,7 @@ def main() -> None:
         names = [n for n in CONTENDERS if n in uses(*case)]
         runs = {n: make_run(*case, CONTENDERS[n]()) for n in names}
         times = harness.alternate(runs, rounds=args.rounds, seconds=args.seconds)
-        rows[given] = harness.ratios(times, "as jaxcnn makes it")
+        rows[given] = harness.ratios(times, "all optimizations")
         harness.show(f"{name}, batch {batch}, {size} pixels", rows[given])
         harness.save("ops_steps", rows)
 

@@ -1,11 +1,11 @@
 """Writes benchmarks/README.md, and the headline rows in the project's README, from results/*.json.
 
     python benchmarks/tables.py            # writes both
-    python benchmarks/tables.py --check    # says whether they are what it would write
-    python benchmarks/tables.py --print    # prints the page, also of BENCH_RESULTS=FOLDER
+    python benchmarks/tables.py --check    # checks whether both are up to date
+    python benchmarks/tables.py --print    # prints the page, also for BENCH_RESULTS=FOLDER
 
-Nothing is measured here, and JAX is not imported. A subject whose result file is missing is named
-with the command that makes it.
+It measures nothing and does not import JAX. If a result file is missing, the page names the command
+that creates it.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 HEAD = """# Benchmarks
 
-This page is made from the files in [results](results) by `python benchmarks/tables.py`; a test
-compares the two. A ratio is that of two things measured in turn in one run. Each table names its
-machine, versions and date: figures of different tables are of different days. What was tried, and
-what it brought, is in [NOTES.md](NOTES.md); `make bench` runs short forms of everything.
+This page is generated from the files in [results](results) by `python benchmarks/tables.py`, and
+a test checks that it is up to date. The two sides of a ratio were measured alternately in one run.
+Each table states its machine, versions and date; different tables were measured on different days.
+[NOTES.md](NOTES.md) describes what was tried and what it gained. `make bench` runs short versions
+of all benchmarks.
 """
 
 
 def against_torch(found: dict) -> str:
-    """Step times of both sides, training and inference, by type."""
+    """Step times of jaxcnn and PyTorch, in training and inference, by dtype."""
     torch = found["machine"]["torch"]
     parts = [
-        "A step of jaxcnn over the same step of PyTorch "
-        f"{torch['versions']['torch']} ({torch['threads']} threads): below 1 jaxcnn is faster. "
-        "*best* is the faster form of PyTorch in that row; brackets hold the least and the largest "
-        f"ratio of a round. {_processes(found['rows'])} LeNet-5 and the CIFAR networks read "
-        "32 x 32 images."
+        "Time of a step of jaxcnn relative to the same step of PyTorch "
+        f"{torch['versions']['torch']} ({torch['threads']} threads); below 1, jaxcnn is faster. "
+        "*best* is the faster layout of PyTorch in that row. Brackets give the smallest and the "
+        f"largest ratio of a round. {_processes(found['rows'])} LeNet-5 and the CIFAR networks "
+        "use 32 x 32 images."
     ]
     for mode, title in (("train", "Training step"), ("infer", "Inference")):
         for dtype in sorted({row["dtype"] for row in found["rows"]}):
@@ -59,9 +60,13 @@ def against_torch(found: dict) -> str:
 
 
 def _processes(rows: list[dict]) -> str:
-    """What a row's processes did before its rounds: it decides about a ratio, too."""
-    count = " or ".join(map(str, sorted({row["pairs"] for row in rows})))
-    return f"A row is of {count} pairs of new processes, jaxcnn's read its step from the cache."
+    """How many processes a row comes from, and how they started: both affect a ratio."""
+    counts = sorted({row["pairs"] for row in rows})
+    pairs = " or ".join(map(str, counts)) + (" pair" if counts == [1] else " pairs")
+    return (
+        f"Each row comes from {pairs} of new processes; jaxcnn's processes read their compiled "
+        "step from the cache."
+    )
 
 
 def _torch_row(row: dict) -> list[str]:
@@ -74,44 +79,49 @@ def _torch_row(row: dict) -> list[str]:
 
 
 def training_cpu(found: dict) -> str:
-    """What each lever of a small network's step brings."""
+    """What each optimization of a small network's step gains."""
     lines = []
     for name, row in found["rows"].items():
-        base = row["as jaxcnn makes it"]
-        lines.append([f"`{name}`", "as jaxcnn makes it", _ms(base), "1", ""])
+        base = row["all optimizations"]
+        lines.append([f"`{name}`", "all optimizations", _ms(base), "1", ""])
         lines += [["", form, _ms(one), *_ratio(one)] for form, one in row.items() if one != base]
-    text = "Steps of batch 128 as `train.py` makes them, and with one lever taken away: above 1 is "
-    return (
-        text + "what the lever saves.\n\n" + table(["network", "form", "ms", "ratio", ""], lines, 2)
+    text = (
+        "Steps with batch size 128 as in `train.py`, and with one optimization turned off. A ratio "
+        "above 1 is the gain from that optimization."
     )
+    return text + "\n\n" + table(["network", "variant", "ms", "ratio", ""], lines, 2)
 
 
 def grouped_conv(found: dict) -> str:
-    """XLA's grouped convolution against the package's."""
-    header = ["layer", "groups", "forward: XLA ms", "ours ms", "ratio",
-              "gradients: XLA ms", "ours ms", "ratio"]  # fmt: skip
+    """XLA's grouped convolution and the package's."""
+    header = ["layer", "groups", "forward: XLA ms", "jaxcnn ms", "ratio",
+              "gradients: XLA ms", "jaxcnn ms", "ratio"]  # fmt: skip
     lines = []
     for row in found["rows"]:
         line = [row["layer"], str(row["groups"])]
         for part in (row["forward"], row["gradients"]):
             line += [_ms(part["native"]), _ms(part["ours"]), f"{part['native']['ratio']:.1f}"]
         lines.append(line)
-    text = f"Time of XLA's form over that of `jaxcnn.layers`, batch {found['rows'][0]['batch']}."
+    batch = found["rows"][0]["batch"]
+    text = f"Time of XLA's implementation relative to that of `jaxcnn.ops`, batch size {batch}."
     return text + "\n\n" + table(header, lines)
 
 
 def forms(found: dict) -> str:
-    """Single operations in the usual form and in the package's."""
+    """Single operations with the usual implementation and with the package's."""
     lines = [
         [row["operation"], _ms(row["usual"]), _ms(row["ours"]), *_ratio(row["usual"])]
         for row in found["rows"]
     ]
-    text = "Forward and backward pass of an operation alone; above 1 the package's form is faster."
-    return text + "\n\n" + table(["operation", "usual ms", "ours ms", "ratio", ""], lines)
+    text = (
+        "Forward and backward pass of a single operation; above 1, the package's implementation is "
+        "faster."
+    )
+    return text + "\n\n" + table(["operation", "usual ms", "jaxcnn ms", "ratio", ""], lines)
 
 
 def floors(found: dict) -> str:
-    """XLA's own convolution kernels against a matrix product."""
+    """XLA's own convolution kernels compared with a matrix product."""
     kinds = {"forward": "forward", "kernel": "gradient of the kernel", "images": "of the images"}
     lines = []
     for row in found["rows"]:
@@ -120,31 +130,31 @@ def floors(found: dict) -> str:
         shares = [f"{row[kind]['share']:.0%}" for kind in kinds]
         lines.append([row["convolution"], shape, f"{row['peak_gflops']:.0f}", *shares])
     text = (
-        "Each convolution alone, in XLA's own kernel, as a share of the rate of a matrix product "
-        "on one core: what no formulation of that kernel beats."
+        "The rate of each convolution on its own, with XLA's kernel, as a fraction of the rate of "
+        "a matrix product on one core. No implementation built on that kernel can be faster."
     )
     header = ["convolution", "shape", "product GFLOP/s", *kinds.values()]
     return text + "\n\n" + table(header, lines, 2)
 
 
 def startup(found: dict) -> str:
-    """Import, initialisation, compilation, and what the cache of programs saves."""
+    """Import, initialization, compilation, and what the compilation cache saves."""
     rows = dict(found["rows"])
     took = rows.pop("import")
     text = (
         f"`import jaxcnn` takes {took['jaxcnn']:.2f} s and `import jax, flax.linen` "
-        f"{took['jax, flax.linen']:.2f} s: JAX is imported when something of jaxcnn is used."
+        f"{took['jax, flax.linen']:.2f} s: JAX is imported when jaxcnn is first used."
     )
     if "jaxcnn.create_model" in took:
         text += (
-            f" With a network created it is {took['jaxcnn.create_model']:.2f} s, "
-            f"{took['ratio']:.2f} times as much."
+            f" Importing it and creating a network takes {took['jaxcnn.create_model']:.2f} s, "
+            f"{took['ratio']:.2f} times as long as importing JAX and Flax."
         )
     if whole := rows.pop("command", None):
-        kinds = {"off": "without the cache", "cold": "with an empty one", "warm": "with a full one"}
-        told = [f"{whole[f'first step, {k}']:.1f} s {how}" for k, how in kinds.items()]
-        text += f" A short `jaxcnn train` makes its first step after {', '.join(told)}."
-    header = ["network", "initialise: `jit` s", "jaxcnn s", "from the cache s",
+        kinds = {"off": "without a cache", "cold": "with an empty one", "warm": "with a full one"}
+        times = [f"{whole[f'first step, {k}']:.1f} s {how}" for k, how in kinds.items()]
+        text += f" A short `jaxcnn train` makes its first step after {', '.join(times)}."
+    header = ["network", "initialize: `jit` s", "jaxcnn s", "from the cache s",
               "compile the step s", "from the cache s"]  # fmt: skip
     keys = ("initialise, usual", "initialise, cold", "initialise, warm", "compile, cold",
             "compile, warm")  # fmt: skip
@@ -153,7 +163,7 @@ def startup(found: dict) -> str:
 
 
 def members(found: dict) -> str:
-    """Several seeds as one program."""
+    """Several seeds in one program."""
     lines = []
     for name, row in found["rows"].items():
         for way, one in row.items():
@@ -161,20 +171,23 @@ def members(found: dict) -> str:
             seconds = f"{one['seconds']:.1f} s" if compiled is None else f"{_ms(one)} ms"
             told = "" if compiled is None else f"{compiled:.1f}"
             lines.append([name, way, str(one.get("members", "")), seconds, *_ratio(one), told])
-    text = "A step of all members one after another (*turn*) and in one program (*vmap*)."
-    header = ["network", "form", "members", "time", "ratio", "", "compile s"]
+    text = "A step of all members, one after another (*turn*) and in one program (*vmap*)."
+    header = ["network", "variant", "members", "time", "ratio", "", "compile s"]
     return text + "\n\n" + table(header, lines, 2)
 
 
 def small_sets(found: dict) -> str:
-    """From the start of Python to the first step."""
+    """Time from the start of Python to the first step."""
     lines = [
         [f"`{row['source']}`", f"{row['examples']:,}", f"{row['first_step_seconds']:.1f}",
          f"{row['images_per_s']:,.0f}"]
         for row in found["rows"]
     ]  # fmt: skip
-    header = ["set", "images", "first step after s", "images/s"]
-    text = f"`{found['network']}`, batch {found['batch']}, from the start of Python."
+    header = ["dataset", "images", "first step after s", "images/s"]
+    text = (
+        f"`{found['network']}`, batch size {found['batch']}; times are measured from the start of "
+        "Python."
+    )
     return text + "\n\n" + table(header, lines)
 
 
@@ -185,13 +198,14 @@ def input_pipeline(found: dict) -> str:
          f"[{_two(row['speed_min'])}, {_two(row['speed_max'])}]"]
         for row in found["rows"]
     ]  # fmt: skip
-    header = ["pipeline", "images/s of one core", "speed over Pillow", ""]
-    text = f"{found['files']} photos to {found['size']} x {found['size']} pixels, on one core."
+    header = ["pipeline", "images/s on one core", "speed relative to Pillow", ""]
+    size = found["size"]
+    text = f"{found['files']} photos, resized to {size} x {size} pixels, on one core."
     return "\n\n".join(part for part in (text, table(header, lines), limits(found)) if part)
 
 
 def limits(pipeline: dict) -> str:
-    """One sentence: what limits a run on photos, decoding or the step, of each network."""
+    """One sentence: whether decoding or the step limits a run on photos, for each network."""
     found = load("against_torch")
     if found is None:
         return ""
@@ -204,20 +218,20 @@ def limits(pipeline: dict) -> str:
     if not rates:
         return ""
     cores = found["machine"]["torch"]["threads"]
-    device = " ".join(found["machine"]["devices"])
-    told = ", ".join(
+    device = " ".join(found["machine"]["devices"]).replace("cpu", "a CPU")
+    listed = ", ".join(
         f"`{name}` {rate:,.1f}" for name, rate in sorted(rates.items(), key=lambda r: -r[1])
     )
     by_input = [f"`{name}`" for name, rate in rates.items() if rate > decoded]
     verdict = (
         f"one core of decoding limits {', '.join(by_input)}, the step all others"
         if by_input
-        else "the step limits every one of them, and decoding takes at most "
+        else "the step limits all of them, and decoding takes at most "
         f"{max(rates.values()) / decoded:.0%} of a core"
     )
     return (
-        f"One core decodes {decoded:,.0f} images/s; training takes, in images/s on {device} with "
-        f"{cores} threads: {told}. So {verdict}."
+        f"One core decodes {decoded:,.0f} images/s. Training on {device} with {cores} threads "
+        f"consumes, in images/s: {listed}. So {verdict}."
     )
 
 
@@ -250,15 +264,17 @@ def gpu(found: dict) -> str:
 
 
 def gpu_against_torch(found: dict) -> str:
-    """Step times of both sides on a GPU, and what they make of ResNet-50's."""
+    """Step times of jaxcnn and PyTorch on a GPU, and throughput relative to ResNet-50."""
     rows = found["rows"]
     torch = found["machine"]["torch"]["versions"]["torch"]
     text = (
-        f"A training step of jaxcnn over the same step of PyTorch {torch}'s faster form, eager "
-        "channels-last or `torch.compile` of the network (default mode, without CUDA graphs; asked "
-        "for where a time stands, else the ratio is to eager): below 1 jaxcnn is faster. Medians "
-        f"of {rows[0]['rounds']} rounds in turn. *of ResNet-50*: images/s over those of ResNet-50, "
-        "jaxcnn, PyTorch eager and compiled."
+        f"Time of a training step of jaxcnn relative to the same step of PyTorch {torch}; below 1, "
+        "jaxcnn is faster. The reference is the faster of eager channels-last and `torch.compile` "
+        "of the network (default mode, without CUDA graphs). Where no compiled time is given, it "
+        "was not measured and the ratio is to eager. Medians of "
+        f"{rows[0]['rounds']} alternating rounds. *relative to ResNet-50*: images/s divided by "
+        "those of ResNet-50, for jaxcnn, PyTorch eager "
+        "and PyTorch compiled."
     )
     base = next((row for row in rows if row["model"] == "resnet50"), None)
     forms = ("jaxcnn", "channels_last", "compile")
@@ -275,7 +291,7 @@ def gpu_against_torch(found: dict) -> str:
             f"{_rate(row, 'jaxcnn'):,.0f}", *_ratio(row), ", ".join(relative),
         ])  # fmt: skip
     header = ["network", "batch", "type", "jaxcnn ms", "eager ms", "compile ms",
-              "images/s", "ratio", "", "of ResNet-50"]  # fmt: skip
+              "images/s", "ratio", "", "relative to ResNet-50"]  # fmt: skip
     if ratios := _compiled(rows):
         mean = _two(geometric_mean(ratios))
         lines.append(["geometric mean where both", *[""] * 6, mean, "", ""])
@@ -283,8 +299,8 @@ def gpu_against_torch(found: dict) -> str:
 
 
 def gpu_first_forms(found: dict) -> str:
-    """Steps before a GPU had forms of its own, and with some that were tried."""
-    header = ["network and form", "batch", "type", "jaxcnn ms", "eager ms", "compile ms"]
+    """Steps before there were GPU implementations, and with some that were tried."""
+    header = ["network and variant", "batch", "type", "jaxcnn ms", "eager ms", "compile ms"]
     lines = []
     for row in found["rows"]:
         times = row["milliseconds"]
@@ -292,19 +308,19 @@ def gpu_first_forms(found: dict) -> str:
                  for form in ("jaxcnn", "channels_last", "compile")]  # fmt: skip
         lines.append([row["form"], str(row["batch"]), row["dtype"], *shown])
     text = (
-        "Before a GPU had forms of its own, but for max pooling's, and with each of some alone. "
-        "What came of them is in NOTES.md."
+        "Times before there were GPU implementations (except of max pooling), and with single "
+        "candidates. NOTES.md describes the outcome."
     )
     return "\n\n".join([text, table(header, lines, left=(0, 2)), *_note(found)])
 
 
 def _note(found: dict) -> list[str]:
-    """What a result file says of how it came about."""
+    """A result file's remarks on how it was measured."""
     return [found["note"]] if "note" in found else []
 
 
 def _compiled(rows: list[dict]) -> list[float]:
-    """The ratios of rows that both forms of PyTorch were asked for."""
+    """The ratios of rows for which both eager and compiled PyTorch were measured."""
     return [row["ratio"] for row in rows if "compile" in row["forms"]]
 
 
@@ -316,7 +332,7 @@ def geometric_mean(values: Iterable[float]) -> float:
     return math.exp(statistics.fmean(map(math.log, values)))
 
 
-# Subject, result file, what makes it, and how it is shown.
+# Subject, result file, the command that creates it, and the function that renders it.
 SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
     ("Against PyTorch on a CPU", "against_torch",
      "python benchmarks/against_torch.py --torch-python PYTHON", against_torch),
@@ -328,15 +344,15 @@ SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
      grouped_conv),
     ("Single operations on a CPU", "forms", "python benchmarks/forms.py", forms),
     ("Kernels of XLA on a CPU", "floors", "python benchmarks/floors.py", floors),
-    ("Start-up", "startup", "python benchmarks/startup.py", startup),
-    ("Small data sets, from start to first step", "small_sets",
+    ("Startup", "startup", "python benchmarks/startup.py", startup),
+    ("Small datasets, from start to first step", "small_sets",
      "python benchmarks/small_sets.py --save", small_sets),
-    ("Several seeds at once", "members_cpu", "python benchmarks/members.py --run", members),
-    ("Input", "input_pipeline",
+    ("Several seeds together", "members_cpu", "python benchmarks/members.py --run", members),
+    ("Input pipeline", "input_pipeline",
      "python benchmarks/input_pipeline.py --folder PHOTOS --rounds 15 --save", input_pipeline),
     ("Against PyTorch on a GPU", "gpu_against_torch", "python benchmarks/gpu_against_torch.py",
      gpu_against_torch),
-    ("Forms tried on a GPU", "gpu_first_forms", "", gpu_first_forms),
+    ("Implementations tried on a GPU", "gpu_first_forms", "", gpu_first_forms),
     ("Recipes and seeds on a GPU", "gpu", "python benchmarks/gpu.py", gpu),
 )  # fmt: skip
 
@@ -365,18 +381,18 @@ def headline() -> str:
         lines += _gpu_lines(found)
     if found := load("grouped_conv"):
         gains = [row["gradients"]["native"]["ratio"] for row in found["rows"]]
-        lines.append(["Speed-up of a grouped convolution's gradients over XLA's own",
+        lines.append(["Speedup of a grouped convolution's gradients over XLA's own",
                       f"{min(gains):.0f} to {max(gains):.0f}"])  # fmt: skip
     if found := load("startup"):
         kinds = ("cold", "warm")
         rows = {k: v for k, v in found["rows"].items() if k not in ("import", "command")}
         for name, row in rows.items():
             cold, warm = (row[f"initialise, {k}"] + row[f"compile, {k}"] for k in kinds)
-            lines.append([f"`{name}`: initialize and compile, at the first start and at later ones",
+            lines.append([f"`{name}`: time to initialize and compile, on the first start and later",
                           f"{cold:.1f} s, {warm:.1f} s"])  # fmt: skip
     if found := load("input_pipeline"):
         ours = next(row for row in found["rows"] if row["name"] == "jaxcnn")
-        lines.append(["JPEG files to batches: images/s on one core, and speed-up over Pillow",
+        lines.append(["JPEG files to batches: images/s on one core, and speedup over Pillow",
                       f"{ours['images_per_s']:,.0f}, {_two(ours['speed'])}"])  # fmt: skip
     if found := load("gpu"):
         device = ", ".join(found["machine"]["devices"])
@@ -396,27 +412,27 @@ def headline() -> str:
 
 
 def _gpu_lines(found: dict) -> list[list[str]]:
-    """The list's ratios, with and without LeNet-5, whose step is mostly launches; ResNet-50."""
+    """Mean ratios with and without LeNet-5, whose step is mostly launches; ResNet-50's rates."""
     device, rows = ", ".join(found["machine"]["devices"]), found["rows"]
     version = found["machine"]["torch"]["versions"]["torch"]
     lines = []
-    for without, told in (((), ""), (("lenet5",), ", LeNet-5 left out")):
+    for without, remark in (((), ""), (("lenet5",), ", without LeNet-5")):
         if ratios := _compiled([row for row in rows if row["model"] not in without]):
             lines.append([
                 f"Time of a training step, bfloat16, relative to PyTorch {version} (the faster of "
-                f"eager and compiled) on {device}, {len(ratios)} networks{told}",
+                f"eager and compiled) on {device}, {len(ratios)} networks{remark}",
                 f"{_two(geometric_mean(ratios))} (worst {_two(max(ratios))})",
             ])  # fmt: skip
     for row in rows:
         if row["model"] == "resnet50":
-            told = [f"{_rate(row, form):,.0f}" for form in ("jaxcnn", row["best"])]
+            rates = [f"{_rate(row, form):,.0f}" for form in ("jaxcnn", row["best"])]
             what = f"`resnet50` on {device}, images/s in training, and PyTorch's"
-            lines.append([what, ", ".join(told)])
+            lines.append([what, ", ".join(rates)])
     return lines
 
 
 def _torch_means(found: dict) -> list[list[str]]:
-    """A line for each mode and type: PyTorch eager, in its faster layout and in its default one."""
+    """A row per mode and dtype: relative to eager PyTorch in its faster and its default layout."""
     version = found["machine"]["torch"]["versions"]["torch"]
     devices = found["machine"]["devices"]
     device = found["machine"]["cpu"] if devices == ["cpu"] else ", ".join(devices)

@@ -65,7 +65,7 @@ def _three_dense(features: int) -> list[nn.Module]:
 
 
 def alexnet() -> nn.Module:
-    """Two groups, with response normalisation; alpha is divided by n in PyTorch."""
+    """Two groups, with response normalization; alpha is divided by n in PyTorch."""
 
     def norm_and_pool():
         return nn.LocalResponseNorm(5, alpha=5e-4, k=2.0), nn.MaxPool2d(3, 2)

@@ -1,13 +1,13 @@
-"""Training steps per second on this machine, and what each lever brings.
+"""Training steps per second on this machine, and what each optimization gains.
 
-    python benchmarks/training_cpu.py                 # LeNet-5 and ResNet-20 at batch 128
+    python benchmarks/training_cpu.py                 # LeNet-5 and ResNet-20 with batch size 128
     python benchmarks/training_cpu.py --models lenet5 --rounds 3
 
-Each model's step as jaxcnn makes it is measured against the same step with one lever taken away:
-the CPU's compiler options, the implementations of `jaxcnn.ops`, the memory kept between steps
-(without it, the C library gives all of it back after each step), and the data set on the device
-(without it, each batch is gathered by NumPy, not augmented, and carried over as float32). A ratio
-above 1 is what the lever saves. Writes results/training_cpu.json.
+The step of each model with all optimizations is compared with the same step with one of them turned
+off: the CPU's compiler options, the implementations of `jaxcnn.ops`, keeping memory between steps
+(otherwise, the C library returns all of it to the system after each step), and the dataset on the
+device (otherwise, each batch is gathered by NumPy without augmentation and copied as float32). A
+ratio above 1 is the gain from that optimization. Writes results/training_cpu.json.
 """
 
 from __future__ import annotations
@@ -89,17 +89,17 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, dict[str, float
         std=(0.25,) * channels,
     )
     contenders = {
-        "as jaxcnn makes it": make_run(name, dataset),
+        "all optimizations": make_run(name, dataset),
         "without compiler options": make_run(name, dataset, options=False),
-        "batches carried from the host": make_run(name, dataset, on_device=False),
+        "batches copied from the host": make_run(name, dataset, on_device=False),
     }
     if name != "lenet5" and platform.libc_ver()[0] == "glibc":  # whose blocks are kept anyway
-        contenders["memory given back"] = giving_back(contenders["as jaxcnn makes it"])
+        contenders["memory returned to the system"] = giving_back(contenders["all optimizations"])
     with ops.use("reference"):
         contenders["with plain operations"] = make_run(name, dataset)
         contenders["with plain operations"]()  # compiles
     times = harness.alternate(contenders, rounds=rounds, seconds=seconds)
-    return harness.ratios(times, "as jaxcnn makes it")
+    return harness.ratios(times, "all optimizations")
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def main() -> None:
     rows = {}
     for name in args.models:
         rows[name] = measure(name, args.rounds, args.seconds)
-        steps = 1 / rows[name]["as jaxcnn makes it"]["seconds"]
+        steps = 1 / rows[name]["all optimizations"]["seconds"]
         harness.show(f"{name}, batch {BATCH}: {steps:.2f} steps/s", rows[name])
     print(f"written to {harness.save('training_cpu', rows)}")
 

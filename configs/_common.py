@@ -1,8 +1,8 @@
-"""What the recipes share: arguments, ImageNet, and the five-step form."""
+"""Shared by the recipes: arguments, ImageNet, and the five-step variant."""
 
 from jaxcnn.training.config import default_config, set_duration, smoke
 
-# Decay for all but BatchNorm's scales and shifts: kernels and the classifier's biases.
+# Weight decay for kernels and the classifier's biases, but not for BatchNorm's scales and biases.
 WITHOUT_BATCH_NORM = (
     (r"(.*/)?kernel|fc/bias", 1.0),
     (r"(?!((.*/)?kernel|fc/bias)$).*", 0.0),
@@ -10,7 +10,10 @@ WITHOUT_BATCH_NORM = (
 
 
 def choose(arg, variants, flags=()):
-    """(variant, set of flags) of an argument such as "50,goyal"; the first variant by default."""
+    """Splits an argument such as "50,goyal" into (variant, set of words).
+
+    The default variant is the first one.
+    """
     known = (*variants, *flags, "smoke")
     words = [word for word in (arg or "").split(",") if word]
     for word in words:
@@ -23,10 +26,10 @@ def choose(arg, variants, flags=()):
 
 
 def imagenet(name, *, batch_size, epochs, crop="inception", size=224, tested=(224, 256)):
-    """A configuration for a network on ImageNet: 1,281,167 training images, 50,000 to test on.
+    """A configuration for a network on ImageNet: 1,281,167 training and 50,000 validation images.
 
-    Trained on crops of `size` pixels; `tested` on the centre of so many pixels of the image whose
-    shorter side is resized to the second number.
+    Training uses crops of `size` pixels. `tested` is (size of the central crop, length to which the
+    shorter side is resized before it) in evaluation.
     """
     config = default_config()
     config.model.name = name
@@ -42,9 +45,9 @@ def imagenet(name, *, batch_size, epochs, crop="inception", size=224, tested=(22
 
 
 def finish(config, words, *, side=32, **options):
-    """The locked configuration; with "smoke" five steps of four synthetic images of this side.
+    """The locked configuration; with "smoke", five steps of four synthetic images of this size.
 
-    `options` are fields of the network for that: a narrow one compiles in seconds.
+    `options` are fields of the network in the smoke variant; a narrow network compiles in seconds.
     """
     if "smoke" in words:
         source = "synthetic" if side == 32 else f"synthetic:{side}"

@@ -1,14 +1,15 @@
 """AlexNet on ImageNet, the recipe of Krizhevsky, Sutskever, Hinton 2012, section 5.
 
-    python train.py --config=configs/alexnet.py                         # the paper's two-GPU net
-    python train.py --config=configs/alexnet.py:fixed                   # drops at fixed epochs
+    python train.py --config=configs/alexnet.py                         # the two-GPU network
+    python train.py --config=configs/alexnet.py:fixed                   # fixed learning-rate steps
     python train.py --config=configs/alexnet.py:smoke                   # five steps, narrow
 
-SGD with momentum 0.9, batch 128, weight decay 5e-4, dropout 0.5, about 90 epochs; the rate 0.01 is
-divided by ten when the validation error stops improving: here when the best one has not improved
-for five epochs, three times at most. `fixed` does so after 30, 60 and 80 epochs instead, a choice
-of this project. Windows of the central 256 x 256 square, of 227 pixels, which the layers'
-arithmetic asks for; flips and the PCA shift of the colours (standard deviation 0.1).
+SGD with momentum 0.9, batch size 128, weight decay 5e-4, dropout 0.5, about 90 epochs. The paper
+divides the learning rate of 0.01 by ten when the validation error stops improving; here this means
+that the best error has not improved for five epochs, and it happens at most three times. `fixed`
+divides the rate after 30, 60 and 80 epochs instead, which is this project's choice. The crops are
+227 pixels wide (the size for which the layers' arithmetic works out), taken from the central 256 x
+256 square, with flips and the PCA-based color shift (standard deviation 0.1).
 
 Published validation error, ten crops (`jaxcnn evaluate RUN --protocol 10crop`): 40.7 % top-1, 18.2
 % top-5.
@@ -18,7 +19,7 @@ from jaxcnn.configs._common import choose, finish, imagenet
 
 
 def get_config(arg=None):
-    """The configuration; `arg` is a list of "plateau" or "fixed", and "smoke"."""
+    """The configuration; `arg` is "plateau" or "fixed", optionally with "smoke"."""
     rule, words = choose(arg, ("plateau", "fixed"))
     photos = {"crop": "fixed_square", "size": 227, "tested": (227, 256)}
     config = imagenet("alexnet_2gpu", batch_size=128, epochs=90, **photos)
@@ -32,7 +33,7 @@ def get_config(arg=None):
 
 
 def plateau(learning_rate):
-    """Divided by ten after five evaluations without a better error, three times at most."""
+    """Divides the rate by ten after five evaluations without improvement, at most three times."""
     return {
         "name": "plateau",
         "learning_rate": learning_rate,

@@ -1,34 +1,38 @@
 """Residual networks on CIFAR-10, the recipe of He et al. 2016 (arXiv 1512.03385, section 4.2).
 
-    python train.py --config=configs/cifar_resnet.py                    # ResNet-20, through TFDS
+    python train.py --config=configs/cifar_resnet.py                    # ResNet-20, data from TFDS
     python train.py --config=configs/cifar_resnet.py:56                 # or 32, 44, 110, 1202
     python train.py --config=configs/cifar_resnet.py:110,split          # 45,000 / 5,000 images
     python train.py --config=configs/cifar_resnet.py \\
-        --config.data.source=files:cifar10 --config.data.dir=DIR        # the raw files
+        --config.data.source=files:cifar10 --config.data.dir=DIR        # the original files
     python train.py --config=configs/cifar_resnet.py:smoke              # five steps
 
-SGD with momentum 0.9, 64,000 steps of 128, learning rate 0.1 divided by ten after 32,000 and 48,000
-steps, weight decay 1e-4, images padded by 4, cropped and flipped. ResNet-110 begins with 0.01; the
-paper goes over to 0.1 below 80 % training error, "about 400 iterations", here after 400.
+SGD with momentum 0.9, 64,000 steps of batch size 128, learning rate 0.1 divided by ten after 32,000
+and 48,000 steps, weight decay 1e-4; images are padded by 4 pixels, cropped and flipped. ResNet-110
+starts with a rate of 0.01. The paper raises it to 0.1 when the training error falls below 80 %,
+"about 400 iterations"; here this happens after 400 steps.
 
-The paper fixed the length on 45,000 / 5,000 of the training images; `split` is that. It does not
-say on which its final runs trained. The default is all 50,000, as in most later work.
+The paper determined the length on a 45,000 / 5,000 split of the training images, which `split`
+selects. It does not say which images the final runs were trained on. By default, all 50,000 are
+used, as in most later work.
 
-Where the paper leaves something open: the decay is of all parameters, as in the authors' Torch
-code; images are normalised by channel, where the paper subtracts the mean image.
+Where the paper leaves details open: weight decay applies to all parameters, as in the authors'
+Torch code, and images are normalized per channel, whereas the paper subtracts the mean image.
 
 Expected test error in percent, from Table 6: 8.75 (20), 7.51 (32), 7.17 (44), 6.97 (56), 6.43 (110;
 6.61 +- 0.16 over five runs), 7.93 (1202).
 
-Measured, on two busy CPU cores with jax 0.10.1, a run cut to four epochs: ResNet-20 has 25.80 %
-test error (2,580 of 10,000 wrong) and 25.71 % training error in its last epoch, after 34 minutes:
+Measured on two busy CPU cores with jax 0.10.1, in a run shortened to four epochs: ResNet-20 has
+25.80 % test error (2,580 of 10,000 wrong) and 25.71 % training error in its last epoch, after 34
+minutes:
 
     python train.py --config=configs/cifar_resnet.py --config.data.source=files:cifar10 \\
         --config.data.dir=DIR --config.train.length_epochs=4 \\
         "--config.schedule.boundaries_steps=(782,1173)"
 
-and three ResNet-20s as one, five epochs of 10,000 images: 45.68, 46.19 and 45.02 % test error, the
-mean of their probabilities 43.15 %, of their logits 43.02 %, after 11 minutes on two CPU cores:
+Three ResNet-20 networks trained together for five epochs of 10,000 images have 45.68, 46.19 and
+45.02 % test error; the mean of their probabilities has 43.15 % and that of their logits 43.02 %,
+after 11 minutes on two CPU cores:
 
     jaxcnn train configs/cifar_resnet.py data.source=files:cifar10 data.dir=DIR \\
         "data.train_split=train[:10000]" train.batch_size=64 train.length_epochs=5 \\
@@ -42,7 +46,7 @@ DEPTHS = (20, 32, 44, 56, 110, 1202)
 
 
 def get_config(arg=None):
-    """The configuration; `arg` is a list such as "56,split" of a depth, "split" and "smoke"."""
+    """The configuration; `arg` lists a depth, "split" and "smoke", such as "56,split"."""
     return recipe("resnet", DEPTHS, arg)
 
 

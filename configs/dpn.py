@@ -2,11 +2,11 @@
 
     python train.py --config=configs/dpn.py                             # DPN-92
     python train.py --config=configs/dpn.py:dpn98                       # or dpn131
-    python train.py --config=configs/dpn.py:smoke                       # five steps, one block each
+    python train.py --config=configs/dpn.py:smoke                       # five steps, shallow
 
-SGD, 40 GPUs of 32 images (24 for DPN-131), rate sqrt(0.1), 0.4 for DPN-98, lowered by ten in steps;
-flips. Neither the steps nor momentum, decay and length are published: 30, 60 and 80 of 90 epochs,
-0.9 and 1e-4 are this project's choice.
+SGD on 40 GPUs with 32 images each (24 for DPN-131), learning rate sqrt(0.1), or 0.4 for DPN-98,
+divided by ten at several epochs; flips. The paper does not give those epochs, the momentum, the
+weight decay or the length; 30, 60 and 80 of 90 epochs, 0.9 and 1e-4 are this project's choice.
 
 Published validation error, one crop, DPN-92: 20.73 % top-1, 5.37 % top-5.
 """
@@ -15,7 +15,7 @@ from jaxcnn.configs._common import choose, finish, imagenet
 
 
 def get_config(arg=None):
-    """The configuration; `arg` is a list of "dpn92", "dpn98" or "dpn131", and "smoke"."""
+    """The configuration; `arg` is "dpn92", "dpn98" or "dpn131", optionally with "smoke"."""
     name, words = choose(arg, ("dpn92", "dpn98", "dpn131"))
     config = imagenet(name, batch_size=40 * (24 if name == "dpn131" else 32), epochs=90)
     config.optimizer = {"name": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "decay": "kernels"}

@@ -4,10 +4,11 @@
     python train.py --config=configs/googlenet.py:quick                 # Caffe's "quick" solver
     python train.py --config=configs/googlenet.py:smoke                 # five steps
 
-SGD with momentum 0.9, the rate lowered by 4 % every 8 epochs, auxiliary classifiers weighted by
-0.3, and for testing a running average of the weights (`ema_top5_error`). The paper gives neither
-batch, rate, decay nor length: 32, 0.01 and 2e-4 are those of Caffe's solver, 120 epochs this
-project's choice. `quick` lowers the rate as (1 - progress)^0.5 over 60 epochs.
+SGD with momentum 0.9, a learning rate lowered by 4 % every 8 epochs, auxiliary classifiers weighted
+by 0.3, and a running average of the weights for evaluation (`ema_top5_error`). The paper gives
+neither batch size, learning rate, weight decay nor length: 32, 0.01 and 2e-4 are those of Caffe's
+solver, and 120 epochs are this project's choice. `quick` lowers the rate as (1 - progress)^0.5 over
+60 epochs.
 
 Published validation error, one crop: 10.07 % top-5 (paper); 31.3 % top-1, 11.1 % top-5 (quick).
 """
@@ -16,7 +17,7 @@ from jaxcnn.configs._common import choose, finish, imagenet
 
 
 def get_config(arg=None):
-    """The configuration; `arg` is a list of "paper" or "quick", and "smoke"."""
+    """The configuration; `arg` is "paper" or "quick", optionally with "smoke"."""
     solver, words = choose(arg, ("paper", "quick"))
     config = imagenet("googlenet", batch_size=32, epochs=120 if solver == "paper" else 60)
     config.loss.aux_weight = 0.3

@@ -1,22 +1,22 @@
-"""LeNet-5 on the 1,797 handwritten digits that ship inside scikit-learn: the default run.
+"""LeNet-5 on the 1,797 handwritten digits that ship with scikit-learn: the default run.
 
     python train.py                                                     # 40 epochs, under a minute
     python train.py --config.train.seed=1 --workdir=runs/lenet_digits_1
     python train.py --config=configs/lenet_digits.py:smoke              # five steps
     python train.py --config.data.source=tfds:mnist --workdir=runs/lenet_mnist
 
-Measured with jax 0.10.1 on two CPU cores, seeds 0 to 4 by the second command: 1, 2, 0, 1 and 4 of
-360 held-out digits wrong, a mean test error of 0.44 %.
+Measured with jax 0.10.1 on two CPU cores, seeds 0 to 4 with the second command: 1, 2, 0, 1 and 4 of
+360 test digits wrong, a mean test error of 0.44 %.
 
-Expected: at most 1.5 % mean test error over five seeds, this project's own target for the held-out
-digits. On MNIST LeCun et al. 1998 (section III) give 0.95 % without distortions and 0.8 % with.
+Expected: at most 1.5 % mean test error over five seeds, this project's own target for the test
+digits. On MNIST, LeCun et al. 1998 (section III) report 0.95 % without distortions and 0.8 % with.
 """
 
 from jaxcnn.training.config import default_config, set_duration, smoke
 
 
 def get_config(arg=None):
-    """The configuration; `arg` "smoke" makes it a run of five steps."""
+    """The configuration; with `arg` "smoke", a run of five steps."""
     if arg not in (None, "smoke"):
         raise ValueError(f"config argument {arg!r} is unknown; known is smoke")
     config = default_config()

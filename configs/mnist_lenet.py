@@ -1,17 +1,17 @@
 """LeNet-5 on MNIST.
 
-    python train.py --config=configs/mnist_lenet.py                     # today's, through TFDS
+    python train.py --config=configs/mnist_lenet.py                     # modern LeNet-5, from TFDS
     python train.py --config=configs/mnist_lenet.py:1998                # the paper's network
     python train.py --config=configs/mnist_lenet.py \\
-        --config.data.source=files:mnist --config.data.dir=DIR          # the raw files
+        --config.data.source=files:mnist --config.data.dir=DIR          # the original files
     python train.py --config=configs/mnist_lenet.py:smoke               # five steps
 
-Twenty passes, as in LeCun et al. 1998 (section III). The paper takes steps by a diagonal
-Levenberg-Marquardt estimate, one example at a time; here it is SGD with momentum 0.9, batches of 64
-and a rate of 0.02 that falls along a cosine: the substitute is this project's own. `1998` has the
-paper's network and its second loss (equation 9).
+Twenty epochs, as in LeCun et al. 1998 (section III). The paper trains on one example at a time,
+with step sizes from a diagonal Levenberg-Marquardt estimate. This recipe replaces that with SGD
+with momentum 0.9, batch size 64 and a learning rate of 0.02 with cosine decay, which are this
+project's choice. `1998` selects the paper's network and its second loss (equation 9).
 
-Published test error of the paper: 0.95 % without distortions, 0.8 % with.
+Published test error in the paper: 0.95 % without distortions, 0.8 % with.
 """
 
 from jaxcnn.configs._common import choose
@@ -20,14 +20,14 @@ from jaxcnn.training.config import default_config, set_duration, smoke
 
 
 def get_config(arg=None):
-    """The configuration; `arg` is a list of "modern" or "1998", and "smoke"."""
-    form, words = choose(arg, ("modern", "1998"))
+    """The configuration; `arg` is "modern" or "1998", optionally with "smoke"."""
+    variant, words = choose(arg, ("modern", "1998"))
     config = default_config()
-    config.model.name = f"lenet5_{form}"
+    config.model.name = f"lenet5_{variant}"
     config.data.source = "tfds:mnist"
     config.train.batch_size = 64
     set_duration(config.train, "length", epochs=20.0)
-    if form == "1998":
+    if variant == "1998":
         config.loss = {"name": "lenet_map"}
     config.optimizer = {"name": "sgd", "momentum": 0.9}
     config.schedule = {"name": "cosine", "learning_rate": 0.02}

@@ -1,23 +1,24 @@
 """Residual networks on ImageNet: He et al. 2016, and the large batches of Goyal et al. 2017.
 
-    python train.py --config=configs/resnet_imagenet.py                 # ResNet-50 of the paper
+    python train.py --config=configs/resnet_imagenet.py                 # the paper's ResNet-50
     python train.py --config=configs/resnet_imagenet.py:101             # or 18, 34, 152
     python train.py --config=configs/resnet_imagenet.py:goyal,batch8192 # or 256, 1024
     python train.py --config=configs/resnet_imagenet.py:smoke           # five steps, narrow
 
-The paper (arXiv 1512.03385, section 3.4): SGD with momentum 0.9, batch 256, weight decay 1e-4, rate
-0.1, any window of images whose shorter side is uniform in 256 to 480, flips and the PCA shift. It
-divides the rate by ten on plateaus; here after 30 and 60 of 90 epochs, which its sequel (arXiv
-1603.05027) states for the same hyper-parameters.
+The paper (arXiv 1512.03385, section 3.4): SGD with momentum 0.9, batch size 256, weight decay 1e-4,
+learning rate 0.1, random crops of images whose shorter side is uniform in 256 to 480, flips and the
+PCA-based color shift. The paper divides the rate by ten on plateaus; here this happens after 30 and
+60 of 90 epochs, which its sequel (arXiv 1603.05027) states for the same hyperparameters.
 
-`goyal` (arXiv 1706.02677): Inception's crops, stride on the 3x3, Nesterov momentum, rate 0.1 per
-256 images reached in five epochs from 0.1, divided by ten after 30, 60 and 80 of 90, no decay of
-BatchNorm's parameters, zero for the last scale of every block, BatchNorm's statistics of 32 images
-each, whatever the number of devices.
+`goyal` (arXiv 1706.02677): Inception-style crops, stride on the 3x3 convolution, Nesterov momentum,
+a learning rate of 0.1 per 256 images with five epochs of warm-up from 0.1, divided by ten after 30,
+60 and 80 of 90 epochs, no weight decay on BatchNorm's parameters, the last BatchNorm scale of every
+block initialized to zero, and BatchNorm statistics over 32 images each, regardless of the number of
+devices.
 
 Published validation error, one crop, top-1 and top-5 in percent: 24.7 and 7.8 (50), 23.6 and 7.1
-(101), 23.0 and 6.7 (152). Goyal et al., ResNet-50, top-1: 23.60 +- 0.12 (batch 256), 23.53 +- 0.08
-(1,024), 23.74 +- 0.09 (8,192).
+(101), 23.0 and 6.7 (152). Goyal et al., ResNet-50, top-1: 23.60 +- 0.12 (batch size 256), 23.53 +-
+0.08 (1,024), 23.74 +- 0.09 (8,192).
 """
 
 from jaxcnn.configs._common import WITHOUT_BATCH_NORM, choose, finish, imagenet
@@ -26,7 +27,7 @@ BATCHES = {"batch256": 256, "batch1024": 1024, "batch8192": 8192}
 
 
 def get_config(arg=None):
-    """The configuration; `arg` is a list such as "101", "goyal,batch8192", and "smoke"."""
+    """The configuration; `arg` lists a depth, "goyal", a batch size and "smoke"."""
     depth, words = choose(arg, ("50", "101", "152", "18", "34"), ("goyal", *BATCHES))
     if "goyal" in words:
         config = _goyal(depth, max(BATCHES.get(word, 256) for word in words))

@@ -1,17 +1,18 @@
-"""ResNet-50 on ImageNet by today's recipes: "ResNet strikes back" and torchvision's second one.
+"""ResNet-50 on ImageNet with modern recipes: "ResNet strikes back" and torchvision's second one.
 
     python train.py --config=configs/resnet_modern.py                   # A3, 100 epochs
     python train.py --config=configs/resnet_modern.py:a1                # 600 epochs; a2: 300
     python train.py --config=configs/resnet_modern.py:torchvision       # 600 epochs
     python train.py --config=configs/resnet_modern.py:smoke             # five steps, narrow
 
-A1 to A3 (Wightman, Touvron, Jegou 2021, arXiv 2110.00476, table 2): LAMB, batch 2,048, cosine after
-five epochs of warm-up, binary cross-entropy, mixup and CutMix, RandAugment, and in A1 and A2
-stochastic depth. `torchvision`: SGD, batch 1,024, rate 0.5, label smoothing 0.1, mixup 0.2 and
-CutMix 1.0, TrivialAugment, random erasing 0.1, an average of the weights (`ema_top1_error`; every
-32 steps there, with about the same reach), no decay of BatchNorm's parameters. Repeated
-augmentation, which A1, A2 and torchvision's have, is left out; mixed pairs and their shares are
-drawn for each example, there for each batch.
+A1 to A3 (Wightman, Touvron, Jegou 2021, arXiv 2110.00476, table 2): LAMB, batch size 2,048, five
+epochs of warm-up and cosine decay, binary cross-entropy, mixup and CutMix, RandAugment and, in A1
+and A2, stochastic depth. `torchvision`: SGD, batch size 1,024, learning rate 0.5, label smoothing
+0.1, mixup 0.2 and CutMix 1.0, TrivialAugment, random erasing 0.1, a running average of the weights
+(`ema_top1_error`; torchvision updates it every 32 steps, over about the same period), and no weight
+decay on BatchNorm's parameters. Repeated augmentation, which A1, A2 and torchvision's recipe use,
+is left out. The originals draw the pairs and proportions for mixing per batch; here they are drawn
+per example.
 
 Published validation error, top-1 in percent: 19.6 (A1), 20.2 (A2), 21.9 (A3, trained at 160, tested
 at 224); 19.14 (torchvision, trained at 176, tested at 224).
@@ -19,7 +20,7 @@ at 224); 19.14 (torchvision, trained at 176, tested at 224).
 
 from jaxcnn.configs._common import WITHOUT_BATCH_NORM, choose, finish, imagenet
 
-# epochs, pixels, rate, decay, smoothing, mixup, magnitude of RandAugment, stochastic depth
+# epochs, pixels, learning rate, weight decay, label smoothing, mixup, RandAugment, stochastic depth
 STRIKES_BACK = {
     "a3": (100, 160, 8e-3, 0.02, 0.0, 0.1, 6, 0.0),
     "a2": (300, 224, 5e-3, 0.02, 0.0, 0.1, 7, 0.05),
@@ -28,7 +29,7 @@ STRIKES_BACK = {
 
 
 def get_config(arg=None):
-    """The configuration; `arg` is a list of "a1", "a2", "a3" or "torchvision", and "smoke"."""
+    """The configuration; `arg` is "a1", "a2", "a3" or "torchvision", optionally with "smoke"."""
     recipe, words = choose(arg, (*STRIKES_BACK, "torchvision"))
     config = _torchvision() if recipe == "torchvision" else _strikes_back(*STRIKES_BACK[recipe])
     config.data.cutmix = 1.0
@@ -36,7 +37,7 @@ def get_config(arg=None):
 
 
 def _strikes_back(epochs, size, rate, weight_decay, smoothing, mixup, magnitude, drop_path):
-    photos = {"size": size, "tested": (224, 236)}  # the central 95 %
+    photos = {"size": size, "tested": (224, 236)}  # a crop ratio of 95 %
     config = imagenet("resnet50", batch_size=2048, epochs=epochs, **photos)
     config.model.options = {"drop_path": drop_path}
     config.data.augment = (("flip", 0.5), ("randaugment", (2, magnitude, 0.5)))

@@ -4,8 +4,8 @@
     python train.py --config=configs/senet.py:se_resnext50_32x4d        # or se_resnet101, 152, ...
     python train.py --config=configs/senet.py:smoke                     # five steps, narrow
 
-SGD with momentum 0.9, batch 1,024, rate 0.6 divided by ten every 30 of 100 epochs, flips. The paper
-states no weight decay: 1e-4 is usual.
+SGD with momentum 0.9, batch size 1,024, learning rate 0.6 divided by ten every 30 of 100 epochs,
+and flips. The paper states no weight decay; 1e-4 is the usual value.
 
 Published validation error, one crop, SE-ResNet-50: 23.29 % top-1, 6.62 % top-5.
 """
@@ -19,7 +19,7 @@ NETWORKS = (
 
 
 def get_config(arg=None):
-    """The configuration; `arg` is a list of a network's id and "smoke"."""
+    """The configuration; `arg` is the id of a network, optionally with "smoke"."""
     name, words = choose(arg, NETWORKS)
     config = imagenet(name, batch_size=1024, epochs=100)
     config.optimizer = {"name": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "decay": "kernels"}

@@ -2,19 +2,20 @@
 
     python train.py --config=configs/vgg.py                             # network D, VGG-16
     python train.py --config=configs/vgg.py:e                           # or a, b, c
-    python train.py --config=configs/vgg.py:d_bn                        # with BatchNorm; a, b, e
+    python train.py --config=configs/vgg.py:d_bn                        # with BatchNorm; or a, b, e
     python train.py --config=configs/vgg.py:d,staged \
-        --config.model.weights=vgg_a.safetensors                        # some layers of net A's
+        --config.model.weights=vgg_a.safetensors                        # some layers from net A
     python train.py --config=configs/vgg.py:smoke                       # five steps, narrow
 
-SGD with momentum 0.9, batch 256, weight decay 5e-4, dropout 0.5, 74 epochs (370,000 steps), rate
-0.01 divided by ten on a plateau, three times, as in `alexnet.py`. Any window of images whose
-shorter side is uniform in 256 to 512, flips and the PCA shift.
+SGD with momentum 0.9, batch size 256, weight decay 5e-4, dropout 0.5, 74 epochs (370,000 steps),
+and a learning rate of 0.01 divided by ten on a plateau, at most three times, as in `alexnet.py`.
+Random crops of images whose shorter side is uniform in 256 to 512, flips and the PCA-based color
+shift.
 
-The paper begins B to E with A's first four convolutions and three last layers (section 3.1), as
-`staged` does with the weights of a run of A (`jaxcnn export RUN vgg_a.safetensors`); it says
-nothing of their places: here each stays in its stage. He's initialisation makes that unnecessary,
-as the paper found later of Glorot's; so the other forms begin.
+The paper initializes B to E with A's first four convolutions and last three layers (section 3.1).
+`staged` does the same with the weights of a run of A (`jaxcnn export RUN vgg_a.safetensors`). The
+paper does not say where the convolutions go; here each stays in its stage. He initialization makes
+this unnecessary, as the paper found later for Glorot initialization, so the other variants use it.
 
 Published validation error of one network, multi-crop and dense: 24.4 % top-1, 7.1 % top-5 (D, E).
 Dense alone, at three scales: `jaxcnn evaluate RUN --protocol dense3`.
@@ -23,12 +24,12 @@ Dense alone, at three scales: `jaxcnn evaluate RUN --protocol dense3`.
 from jaxcnn.configs._common import choose, finish, imagenet
 from jaxcnn.configs.alexnet import plateau
 
-# Net A's first four convolutions and three last layers, in the places of their stages.
+# Net A's first four convolutions, each in its stage, and its last three layers.
 FIRST_AND_LAST = "block[12]/conv1|block3/conv[12]|fc[678]"
 
 
 def get_config(arg=None):
-    """The configuration; `arg` lists a letter such as "d" or "d_bn", "staged" and "smoke"."""
+    """The configuration; `arg` lists a network such as "d" or "d_bn", "staged" and "smoke"."""
     letters = ("d", "a", "b", "c", "e", "a_bn", "b_bn", "d_bn", "e_bn")
     letter, words = choose(arg, letters, ("staged",))
     config = imagenet(f"vgg_{letter}", batch_size=256, epochs=74, crop="scale_jitter")

@@ -1,4 +1,4 @@
-"""The site: `make docs`, then open docs/_build/index.html."""
+"""Sphinx configuration. Run `make docs`, then open docs/_build/index.html."""
 
 import sys
 from pathlib import Path
@@ -10,11 +10,15 @@ import pages
 import jaxcnn
 
 project = "jaxcnn"
+author = "The jaxcnn authors"
+html_show_copyright = False
 version = release = jaxcnn.__version__
 extensions = ["myst_nb"]
-nb_execution_mode = "off"  # `make notebooks` runs them
+nb_execution_mode = "off"  # `make notebooks` runs the notebooks
 html_theme = "furo"
 html_title = f"jaxcnn {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3

@@ -1,10 +1,10 @@
 """Runs notebooks from top to bottom, as `make notebooks` does.
 
-    python notebooks/execute.py                     # all, as they are
-    python notebooks/execute.py --fast 01 06        # two of them, as the tests run them
-    python notebooks/execute.py --out runs/shown    # and keeps them with their outputs
+    python notebooks/execute.py                         # all of them
+    python notebooks/execute.py --fast 01 06            # two, with the values of the tests
+    python notebooks/execute.py --out .cache/notebooks  # with outputs, for `make docs`
 
-The small values of a notebook's form fields stand in its metadata, under "fast".
+The small values of a notebook's form fields are in its metadata, under "fast".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FIELD = re.compile(r"^(\w+) = (.*?)(\s*# ?@param.*)$", re.M)
 
 
 def fields(notebook: Any) -> dict[str, str]:
-    """The form fields `name = value  # @param ...` of a notebook, and their values as written."""
+    """The form fields `name = value  # @param ...` of a notebook, with their values as text."""
     code = (cell.source for cell in notebook.cells if cell.cell_type == "code")
     return {name: value for source in code for name, value, _ in _FIELD.findall(source)}
 
@@ -52,10 +52,10 @@ def _filled(values: Mapping[str, Any], field: re.Match) -> str:
 
 
 def execute(path: Path, folder: Path, *, fast: bool, env: Mapping[str, str] | None = None) -> Any:
-    """The notebook with its outputs, run in a process of its own within a folder.
+    """Runs a notebook in its own process, in a folder, and returns it with its outputs.
 
     Raises:
-      CellExecutionError: a cell failed; the text shows which and how.
+      CellExecutionError: a cell failed; the text shows the cell and the traceback.
     """
     notebook = nbformat.read(path, as_version=4)
     if fast:
@@ -72,13 +72,13 @@ def execute(path: Path, folder: Path, *, fast: bool, env: Mapping[str, str] | No
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="beginnings of file names (default: all)")
-    parser.add_argument("--fast", action="store_true", help="with the small values of the tests")
-    parser.add_argument("--out", type=Path, help="folder for the notebooks with their outputs")
+    parser.add_argument("names", nargs="*", help="prefixes of file names (default: all)")
+    parser.add_argument("--fast", action="store_true", help="use the small values of the tests")
+    parser.add_argument("--out", type=Path, help="folder to save the notebooks with their outputs")
     args = parser.parse_args()
     found = [p for p in sorted(HERE.glob("*.ipynb")) if p.name.startswith(tuple(args.names) or "")]
     if not found:
-        parser.error(f"no notebook begins with {' or '.join(args.names)}")
+        parser.error(f"no notebook starts with {' or '.join(args.names)}")
     failed = 0
     for path in found:
         began = time.perf_counter()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxcnn import configs
 from jaxcnn.runtime import compilation
 from jaxcnn.training import train
 from jaxcnn.training.config import validate
@@ -70,3 +71,12 @@ def test_the_short_form_of_the_wide_resnet18_is_complete():
     smoke = read_config(str(ROOT / "configs" / "cifar_resnet18.py:fast,smoke"))
     validate(smoke)
     assert smoke.model.options["width"] == 8
+
+
+def test_former_names_of_recipes_work_with_one_notice(capsys):
+    configs._noted.clear()
+    former, present = read_config("localisation:smoke"), read_config("localization:smoke")
+    assert former.to_dict() == present.to_dict()
+    assert configs.find("localisation") == configs.find("localization")
+    assert capsys.readouterr().err == "note: the recipe localisation is now localization\n"
+    assert "localisation" not in configs.names()

@@ -1,20 +1,21 @@
-"""AlexNet's seven of 2012 (Krizhevsky, Sutskever, Hinton 2012, section 6.1, table 2).
+"""AlexNet's 2012 entry: seven networks (Krizhevsky, Sutskever, Hinton 2012, section 6.1, table 2).
 
     jaxcnn train configs/ensembles/alexnet.py --workdir runs/alexnet7
     jaxcnn evaluate --as configs/ensembles/alexnet.py runs/alexnet7
     jaxcnn train configs/ensembles/alexnet.py:smoke --workdir runs/small      # narrow, five steps
     jaxcnn evaluate --as configs/ensembles/alexnet.py runs/small
 
-Five networks trained on the challenge's data alone, and two that were trained on the whole release
-of autumn 2011 (15 million images, 22,000 classes) and then fine-tuned. These two begin with the
-weights of `fall11_0.safetensors` and `fall11_1.safetensors` (all but the classifier), made by
+Five networks were trained only on the challenge's data, and two were trained on the whole release
+of fall 2011 (15 million images, 22,000 classes) and then fine-tuned. These two start from the
+weights in `fall11_0.safetensors` and `fall11_1.safetensors` (without the classifier), produced by
 
     jaxcnn train configs/alexnet.py data.source=folder:FALL11 train.seed=5 --workdir runs/fall11_0
     jaxcnn export runs/fall11_0 fall11_0.safetensors
 
-and the same with seed 6. Ten crops each; the mean of the probabilities.
+and by the same commands with seed 6. Ten crops each; the probabilities are averaged.
 
-Published top-5 error: 15.3 % on the test set, 15.4 % on the validation set; of the five alone 16.4.
+Published top-5 error: 15.3 % on the test set, 15.4 % on the validation set; of the five networks
+alone 16.4 %.
 """
 
 from jaxcnn.training.ensemble.described import Ensemble, Member
@@ -23,7 +24,7 @@ RECIPE, VIEW = "../alexnet.py", "10crop"
 
 
 def get_ensemble():
-    """The ensemble."""
+    """Describes the ensemble."""
     five = [
         Member(f"AlexNet, seed {seed}", RECIPE, overrides={"train.seed": str(seed)}, view=VIEW)
         for seed in range(5)
@@ -45,6 +46,6 @@ def get_ensemble():
         five + two,
         combination="mean of probabilities",
         published="15.3 % top-5 on ILSVRC-2012's test set (Krizhevsky et al. 2012, table 2)",
-        unverified="the two pretrained networks had a sixth convolution whose width is not "
-        "published: here they have five; the rate of their fine-tuning is this project's choice",
+        unverified="the two pretrained networks had a sixth convolution whose width was not "
+        "published; here they have five. Their learning rate is this project's choice",
     )

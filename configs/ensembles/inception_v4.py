@@ -5,8 +5,8 @@
     jaxcnn train configs/ensembles/inception_v4.py:smoke --workdir runs/small
     jaxcnn evaluate --as configs/ensembles/inception_v4.py runs/small
 
-144 crops each; the mean of the probabilities. Inception networks have no narrow form: in the smoke
-form narrow GoogLeNets stand in.
+144 crops each; the probabilities are averaged. Inception networks have no narrow variant, so the
+smoke variant uses narrow GoogLeNets instead.
 
 Published error: 16.5 % top-1 and 3.1 % top-5 on the validation set, 3.08 % top-5 on the test set.
 """
@@ -17,7 +17,7 @@ RECIPE, VIEW = "../inception_v3.py", "144crop"
 
 
 def get_ensemble():
-    """The ensemble."""
+    """Describes the ensemble."""
 
     def one(name, words, seed):
         return Member(
@@ -37,6 +37,6 @@ def get_ensemble():
         [one("inception_v4", "Inception-v4", 3), *three],
         combination="mean of probabilities",
         published="3.08 % top-5 on ILSVRC-2012's test set (Szegedy et al. 2016, section 5)",
-        unverified="in what the three differed is not published: here in the seed; trained by "
-        "Inception-v3's recipe",
+        unverified="how the three networks differed was not published; here they differ in the "
+        "seed. They use Inception-v3's recipe",
     )

@@ -1,12 +1,12 @@
-"""SENets like those of WMW, who won the classification of ILSVRC 2017 (arXiv 1709.01507, sec. 5.4).
+"""SENets like those of WMW, the winner of ILSVRC 2017 classification (arXiv 1709.01507, sec. 5.4).
 
     jaxcnn train configs/ensembles/senet.py --workdir runs/senets
     jaxcnn evaluate --as configs/ensembles/senet.py runs/senets
     jaxcnn train configs/ensembles/senet.py:smoke --workdir runs/small        # narrow, five steps
     jaxcnn evaluate --as configs/ensembles/senet.py runs/small
 
-The paper tells of "a small ensemble of SENets" with multi-scale and multi-crop testing, and names
-one of them, SENet-154. The other three, the scales and the seeds are this project's choice.
+The paper mentions "a small ensemble of SENets" with multi-scale and multi-crop testing, and names
+one member, SENet-154. The other three, the scales and the seeds are this project's choice.
 
 Published top-5 error: 2.251 % on the test set; of SENet-154 alone, one crop of 320 pixels, 3.79 %
 on the validation set.
@@ -20,7 +20,7 @@ GROUPED = [name for name in NETWORKS if "resnet1" not in name]
 
 
 def get_ensemble():
-    """The ensemble."""
+    """Describes the ensemble."""
     return Ensemble(
         [
             Member(
@@ -34,5 +34,5 @@ def get_ensemble():
         ],
         combination="mean of probabilities",
         published="2.251 % top-5 on ILSVRC-2017's test set (Hu et al. 2018, section 5.4)",
-        unverified="all members but SENet-154, the scales and the crops are not published",
+        unverified="the members other than SENet-154, the scales and the crops were not published",
     )

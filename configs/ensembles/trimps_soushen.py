@@ -1,18 +1,19 @@
-"""Six networks like those of Trimps-Soushen, who won the classification of ILSVRC 2016.
+"""Six networks like those of Trimps-Soushen, the winner of ILSVRC 2016 classification.
 
     jaxcnn train configs/ensembles/trimps_soushen.py --workdir runs/trimps
     jaxcnn evaluate --as configs/ensembles/trimps_soushen.py runs/trimps --fit 0.2
     jaxcnn train configs/ensembles/trimps_soushen.py:smoke --workdir runs/small
     jaxcnn evaluate --as configs/ensembles/trimps_soushen.py runs/small --fit 0.5
 
-There is no paper. What is told of the entry, all of it unverified: Inception-v3 (in one account
-twice, which makes six), Inception-v4, Inception-ResNet-v2, a pre-activation ResNet-200 and
-"WRN-68-3"; weighted by their accuracy, which is learnt on the share `--fit` of the examples.
+There is no paper. According to unverified accounts, the entry consisted of Inception-v3 (two of
+them in one account, which makes six networks), Inception-v4, Inception-ResNet-v2, a pre-activation
+ResNet-200 and "WRN-68-3", weighted by their accuracy. Here the accuracy is measured on the fraction
+`--fit` of the examples.
 
-WRN-68-3 has no public definition. Here it is a pre-activation network of two-layer blocks: 8 in
-each of four stages are 64 convolutions, which with the first one and three projections make 68;
-three times as wide as ResNet-34. This is a guess. Inception networks have no narrow form: in the
-smoke form narrow GoogLeNets stand in.
+WRN-68-3 has no public definition. Here it is a pre-activation network of two-layer blocks, three
+times as wide as ResNet-34: 8 blocks in each of four stages have 64 convolutions, which together
+with the first one and three projections make 68. This is a guess. Inception networks have no narrow
+variant, so the smoke variant uses narrow GoogLeNets instead.
 
 Published top-5 error of the entry: 2.991 % on the test set.
 """
@@ -23,7 +24,7 @@ INCEPTION, RESNET, VIEW = "../inception_v3.py", "../resnet_imagenet.py", "144cro
 
 
 def get_ensemble():
-    """The ensemble."""
+    """Describes the ensemble."""
 
     def inception(name, words, seed):
         return Member(
@@ -59,6 +60,6 @@ def get_ensemble():
         members,
         combination="weighted by accuracy",
         published="2.991 % top-5 on ILSVRC-2016's test set (the challenge's results)",
-        unverified="members, their number, protocols and weighting are hearsay; WRN-68-3 is a guess"
-        "; the recipes are those of Inception-v3 and ResNet",
+        unverified="members, their number, protocols and weighting are hearsay, and WRN-68-3 is a "
+        "guess. The recipes are those of Inception-v3 and ResNet",
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ FOLDER = _HERE if (_HERE / "_common.py").is_file() else _CHECKOUT
 if FOLDER != _HERE:
     __path__.append(str(FOLDER))
 
+_RENAMED = {"localisation": "localization"}
 _TARGET = ("Published", "Expected", "No test error")
 
 
@@ -44,8 +46,16 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Path | None:
-    """The file of a recipe, None if there is none of this name."""
+    """The file of a recipe, None if there is none of this name; a former name is noted once."""
+    if name in _RENAMED:
+        if name not in _noted:
+            _noted.add(name)
+            print(f"note: the recipe {name} is now {_RENAMED[name]}", file=sys.stderr)
+        name = _RENAMED[name]
     return FOLDER / f"{name}.py" if name in names() else None
+
+
+_noted: set[str] = set()
 
 
 def similar(name: str, known: Sequence[str] | None = None) -> list[str]:

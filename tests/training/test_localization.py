@@ -18,7 +18,7 @@ from jaxcnn.training import train
 from jaxcnn.training.config.files import read_config
 from jaxcnn.training.optim.losses import box_loss
 
-CONFIG = Path(__file__).parents[2] / "configs" / "localisation.py"
+CONFIG = Path(__file__).parents[2] / "configs" / "localization.py"
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 1), "float32")
 NONE = [0.0] * 4
 
