@@ -64,8 +64,9 @@ sys.exit(main(["train", "configs/lenet_digits.py:smoke", "--workdir", sys.argv[1
 """
 
 
-@pytest.mark.parametrize("place", ["checkpoints", "best", "tensorboard"])
-@pytest.mark.parametrize("what", ["file", "nothing"])
+@pytest.mark.parametrize(
+    ("place", "what"), [("checkpoints", "file"), ("best", "nothing"), ("tensorboard", "file")]
+)
 def test_a_folder_that_is_replaced_in_the_middle(tmp_path, place, what):
     """The process ends with one line, or goes on to its end with what is there."""
     cache = jax.config.jax_compilation_cache_dir
