@@ -123,7 +123,7 @@ def test_as_objects(folder, monkeypatch, capsys):
     with pytest.raises(ValueError, match=f"model and data and loss and .* came from .*{given}"):
         run(small_config(model="own_parts.py:Net"), folder / "whole", resume=True)
     assert main(["evaluate", "whole"]) == 2
-    assert "'python:Net' is an object that a Python program passed" in capsys.readouterr().err
+    assert "is an object that a Python program passed to train()" in capsys.readouterr().err
 
 
 def test_what_is_called_and_with_what(folder):
