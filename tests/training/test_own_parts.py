@@ -246,7 +246,8 @@ def test_a_mistake_is_one_line_and_leaves_no_directory(
 
 
 def test_an_argument_of_ones_own_takes_any_value(folder):
-    config = own_config(loss__name="own_parts.py:focal", schedule__name="own_parts.py:rise")
+    names = {"model": "Net", "loss": "focal", "schedule": "rise"}
+    config = own_config(**{f"{section}__name": f"own_parts.py:{n}" for section, n in names.items()})
     override(config, "loss.threshold", "7")  # that of another loss is in [0, 1)
     override(config, "schedule.power", "-2")
     validate(config)
