@@ -23,9 +23,9 @@ PYTHON = "python:"  # begins the address of an object that was passed in Python
 _passed: dict[str, Any] = {}
 
 
-def is_address(name: str) -> bool:
+def is_address(name: Any) -> bool:
     """Whether a name is an address of an object in a file or a module."""
-    return ":" in name
+    return isinstance(name, str) and ":" in name
 
 
 def is_passed(name: Any) -> bool:

@@ -132,7 +132,7 @@ def _patches(
     """(patch u8[h,w,C], the deconvnet's view f32[h,w,C]) of units (image, row, column, channel)."""
     size = min(_BATCH, len(units))
     for start in range(0, len(units), size):
-        chunk = units[start : start + size]
+        chunk = list(units[start : start + size])
         chunk += [chunk[0]] * (size - len(chunk))
         which, *place = zip(*chunk)
         images = np.stack([read(paths[i]) for i in which])

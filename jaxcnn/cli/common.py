@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 from jaxcnn._checks import one_line
 from jaxcnn.runtime import exit_codes
@@ -26,6 +29,14 @@ def quiet() -> None:
     from absl import logging
 
     logging.set_verbosity(logging.FATAL)
+    if not isinstance(sys.unraisablehook, functools.partial):
+        sys.unraisablehook = functools.partial(_show_unraisable, sys.unraisablehook)
+
+
+def _show_unraisable(show: Callable[[Any], object], what: Any) -> None:
+    """Shows what a callback raised, but for the rest of a checkpoint that Orbax has given up."""
+    if "Event loop is closed" not in str(what.exc_value):
+        show(what)
 
 
 def debugging(flag: bool) -> bool:

@@ -144,4 +144,9 @@ class _Field(flags.ArgumentParser):
     def parse(self, argument: Any) -> Any:
         from jaxcnn.training.config.files import parse_value
 
-        return parse_value(argument, self._kind) if isinstance(argument, str) else argument
+        if not isinstance(argument, str):
+            return argument
+        try:
+            return parse_value(argument, self._kind)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+            raise ValueError(f"it must be of type {self._kind.__name__}") from error

@@ -130,9 +130,7 @@ def _plan_runs(
             before, together = found["wishes"], bool(found["together"])
             scale = plan.read_scale(found, seeds)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is not the plan of a study; delete it"
-            ) from error
+            raise ValueError(f"{path} is not the plan of a study; delete it") from error
         if before != json.loads(json.dumps(wishes)):
             raise ValueError(
                 f"{workdir} contains a study with other settings; choose another workdir"

@@ -320,5 +320,5 @@ def test_names_are_torchvisions_and_timms():
 
 def test_option_a_cannot_drop_channels():
     model = jaxcnn.create_model("resnet20_cifar", width=8)
-    with pytest.raises(ValueError, match="a block takes 16 to 8"):
+    with pytest.raises(ValueError, match="16 input channels and 8 output"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

@@ -20,17 +20,17 @@ ROOT = Path(__file__).parents[2]
 def test_a_checkpoint_that_fails_in_the_background_is_told_before_the_next_one(tmp_path):
     config = small_config(model="lenet5_modern", steps=8000)  # of half a megabyte
     config.data.source = "digits"
-    for section, name in ((config.eval, "every"), (config.checkpoint, "every")):
-        set_duration(section, name, steps=4000)
+    set_duration(config.eval, "every", steps=4000)
     set_duration(config.checkpoint, "every", steps=2000)
+    config.log.every_steps = 500
     reports = train(config, tmp_path)
     for report in reports:
         if report.kind == "step" and report.step == 1999:
             break
-    steps = []
     with no_room_above(60_000), pytest.raises(OSError, match="checkpoint of step 2000 cannot be"):
-        steps += [report.step for report in reports]
-    assert steps[-1] < 3990, "before the checkpoint of step 4000 is begun"
+        for later in reports:
+            last = later
+    assert last.step < 3990, "before the checkpoint of step 4000 is begun"
 
 
 @pytest.mark.parametrize("which", ["checkpoints", "best", "tensorboard", "profile"])
@@ -64,10 +64,11 @@ sys.exit(main(["train", "configs/lenet_digits.py:smoke", "--workdir", sys.argv[1
 """
 
 
-@pytest.mark.parametrize("place", ["checkpoints", "best", "tensorboard"])
-@pytest.mark.parametrize("what", ["file", "nothing"])
+@pytest.mark.parametrize(
+    ("place", "what"), [("checkpoints", "file"), ("best", "nothing"), ("tensorboard", "file")]
+)
 def test_a_folder_that_is_replaced_in_the_middle(tmp_path, place, what):
-    """The process ends, with exit code 2 and one line, or goes on to its end with what is there."""
+    """The process ends with one line, or goes on to its end with what is there."""
     cache = jax.config.jax_compilation_cache_dir
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), place, what],
@@ -77,8 +78,8 @@ def test_a_folder_that_is_replaced_in_the_middle(tmp_path, place, what):
         text=True,
         timeout=200,  # Orbax's threads would wait for 300 s
     )
-    assert done.returncode in (0, 2) and "Traceback" not in done.stderr, done.stderr
-    if done.returncode == 2:
+    assert done.returncode in (0, 2, 3) and "Traceback" not in done.stderr, done.stderr
+    if done.returncode:
         [line] = done.stderr.strip().splitlines()[-1:]
         assert line.startswith("jaxcnn train: error: ") and f"/run/{place}" in line
     assert read_rows(tmp_path / "run")[-1]["step"] >= 10

@@ -123,7 +123,7 @@ def test_as_objects(folder, monkeypatch, capsys):
     with pytest.raises(ValueError, match=f"model and data and loss and .* came from .*{given}"):
         run(small_config(model="own_parts.py:Net"), folder / "whole", resume=True)
     assert main(["evaluate", "whole"]) == 2
-    assert "'python:Net' is an object that a Python program passed" in capsys.readouterr().err
+    assert "is an object that a Python program passed to train()" in capsys.readouterr().err
 
 
 def test_what_is_called_and_with_what(folder):
@@ -246,7 +246,8 @@ def test_a_mistake_is_one_line_and_leaves_no_directory(
 
 
 def test_an_argument_of_ones_own_takes_any_value(folder):
-    config = own_config(loss__name="own_parts.py:focal", schedule__name="own_parts.py:rise")
+    names = {"model": "Net", "loss": "focal", "schedule": "rise"}
+    config = own_config(**{f"{section}__name": f"own_parts.py:{n}" for section, n in names.items()})
     override(config, "loss.threshold", "7")  # that of another loss is in [0, 1)
     override(config, "schedule.power", "-2")
     validate(config)

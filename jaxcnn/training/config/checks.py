@@ -62,8 +62,7 @@ def _is_own_argument(field: str, given: Mapping[str, Any]) -> bool:
     section, _, last = field.partition(".")
     if section not in OWN_FIELDS or last in OWN_FIELDS[section]:
         return False
-    name = given.get(f"{section}.name")
-    return isinstance(name, str) and is_address(name)
+    return is_address(given.get(f"{section}.name"))
 
 
 def check_field(name: str, value: Any) -> None:

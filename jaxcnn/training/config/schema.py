@@ -61,6 +61,7 @@ class Field(NamedTuple):
 
 
 _LARGE = 10**9
+_LONGEST_TEXT = 4096
 
 
 def _integer(least: int, most: int = _LARGE, *, optional: bool = False) -> Field:
@@ -84,9 +85,13 @@ def _number(least: float, most: float, bounds: str = "[]", *, optional: bool = F
 
 def _text(*choices: str, optional: bool = False) -> Field:
     def is_valid(value: Any) -> bool:
-        return isinstance(value, str) and bool(value) and (not choices or value in choices)
+        if not isinstance(value, str):
+            return False
+        return value in choices if choices else 0 < len(value) <= _LONGEST_TEXT
 
-    valid = f"one of {', '.join(choices)}" if choices else "a text that is not empty"
+    valid = (
+        f"one of {', '.join(choices)}" if choices else f"a text of 1 to {_LONGEST_TEXT:,} letters"
+    )
     return Field(valid, is_valid, optional, choices)
 
 
@@ -105,7 +110,7 @@ def _is_share(value: Any) -> bool:
 def _is_regex(value: Any) -> bool:
     try:
         return isinstance(value, str) and bool(re.compile(value))
-    except re.error:
+    except (re.error, RecursionError, OverflowError):
         return False
 
 
@@ -453,12 +458,14 @@ def smoke(
         set_duration(section, "every", steps=5)
     config.log.every_steps = 1
     _shorten(config, "warmup", lambda _: 2)
-    _shorten(config, "boundaries", lambda value: tuple(range(1, 1 + min(4, len(_as_tuple(value))))))
+    _shorten(config, "boundaries", _last_steps)
     return config
 
 
-def _as_tuple(value: Any) -> tuple:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+def _last_steps(boundaries: Any) -> tuple[int, ...]:
+    """As many steps of a run of five, or four."""
+    count = len(boundaries) if isinstance(boundaries, (tuple, list)) else 1
+    return tuple(range(5 - min(4, count), 5))
 
 
 def _shorten(config: ConfigDict, name: str, steps: Callable[[Any], Any]) -> None:

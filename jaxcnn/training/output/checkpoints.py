@@ -61,6 +61,7 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._args = ocp.args
         self._written: int | None = None
+        self._in_background = False
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -94,12 +95,17 @@ class Checkpoints:
                 _DIGESTS: args.JsonSave(_digests(state, step, meta)),
             }
             self._manager.save(step, args=args.Composite(**items), force=True)
+            self._in_background = distributed.count() == 1
         return True
 
     def check(self) -> None:
-        """Raises OSError if the checkpoint that is written in the background has failed."""
-        with self._told_as_one_error():
-            self._manager.check_for_errors()
+        """Raises OSError if the checkpoint that was written in the background has failed.
+
+        Waits for nothing.
+        """
+        if self._in_background and not self._manager.is_saving_in_progress():
+            self._in_background = False
+            self.wait()
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """(state, meta) of a step; `like` is a tree of `jax.ShapeDtypeStruct`, see `abstract`.

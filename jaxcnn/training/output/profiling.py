@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ class Trace:
         self._made += 1
         if self._calls and self._made == _BEFORE:
             jax.block_until_ready(out)
-            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
+            with self._naming():
+                jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
             self._running = True
         if self._running and self._made == _BEFORE + self._calls:
             jax.block_until_ready(out)
@@ -42,10 +45,20 @@ class Trace:
         if self._running:
             self._running = False
             before = set(self._sessions())
-            jax.profiler.stop_trace()  # writes all of it
+            with self._naming():
+                jax.profiler.stop_trace()  # writes all of it
             workdir = self._folder.parent
             new = [path for path in self._sessions() if path not in before]
             written.note(workdir, *(path.relative_to(workdir).as_posix() for path in new))
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """What the profiler raises where it cannot write, as an OSError that names the folder."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise OSError(f"the trace cannot be written to {self._folder} ({why})") from error
 
     def _sessions(self) -> list[Path]:
         return sorted(self._folder.glob("plugins/profile/*"))
