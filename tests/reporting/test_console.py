@@ -89,7 +89,7 @@ def test_a_display_that_fails_ends_no_training(last, code, capsys):
     assert console.show(watched(), "runs/r20", Gone()) == code
     assert taken[-1] == last
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "the run goes on" in err
+    assert err.count("\n") == 1 and "the run continues" in err
 
 
 @pytest.mark.parametrize("sink", ["| head -1 >/dev/null", "> /dev/full", ">&-"])
