@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import jaxcnn
 from jaxcnn._files import local_path
 from jaxcnn.analysis import facts, networks
-from jaxcnn.cli import main
+from jaxcnn.cli import completion, main
 from jaxcnn.cli.main import _parse
 from jaxcnn.models import registry
 from jaxcnn.training.config import default_config
@@ -283,3 +284,58 @@ def test_arguments_may_stand_before_and_after_options(line, expected):
     for name, value in expected.items():
         found = getattr(args, name)
         assert (" ".join(found) if isinstance(found, list) else found) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "some"),
+    [
+        ("", {"train", "summary", "completion", "--version"}),
+        ("sum", {"summary"}),
+        ("--debug sum", {"summary"}),
+        ("summary vgg16_", {"vgg16_bn"}),
+        ("bench lenet5 --batch 8 resnet20_c", {"resnet20_cifar"}),
+        ("bench --inf", {"--infer"}),
+        ("list --sort ma", {"macs"}),
+        ("list --sort = ma", {"macs"}),
+        ("list --family vgg --so", {"--sort"}),
+        ("train cifar_w", {"cifar_wrn"}),
+        ("train cifar_wrn train.length_e", {"train.length_epochs=", "train.length_examples="}),
+        ("train --workdir runs/x cifar_w", {"cifar_wrn"}),
+        ("ablate residual", {"residual_vs_plain"}),
+        ("completion f", {"fish"}),
+        ("predict cat.j", set()),
+        ("train --workdir ru", set()),
+        ("nothing x", set()),
+    ],
+)
+def test_completion_of_a_line(line, some):
+    found = completion.complete(line.split(" "))
+    assert some <= set(found) and bool(found) == bool(some)
+    assert all(one.startswith(line.split(" ")[-1]) for one in found)
+    assert not {"--model", "--weights", "--words"} & set(found), "these are not in the help"
+
+
+_TYPED = {
+    "bash": "COMP_WORDS=(jaxcnn summary vgg16_); COMP_CWORD=2; _jaxcnn; echo ${COMPREPLY[@]}",
+    "zsh": "words=(jaxcnn summary vgg16_); CURRENT=3; _jaxcnn",
+    "fish": "complete -C 'jaxcnn summary vgg16_'",
+}
+
+
+@pytest.mark.parametrize("shell", _TYPED)
+def test_completion_in_the_shell(shell, tmp_path):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    program = tmp_path / "jaxcnn"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m jaxcnn.cli "$@"\n')
+    program.chmod(0o755)
+    stubs = "compdef() { }; compadd() { print -rl -- ${@[${@[(i)--]} + 1,-1]} }; "
+    stubs = stubs if shell == "zsh" else ""
+    source = "jaxcnn completion fish | source" if shell == "fish" else f'eval "$({program} {{}})"'
+    script = f"{stubs}{source.format(f'completion {shell}')}; {_TYPED[shell]}"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
+    done = subprocess.run(
+        [shell, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.stdout.split() == ["vgg16_bn"] and not done.stderr, done.stderr

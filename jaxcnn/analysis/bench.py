@@ -29,7 +29,7 @@ from jaxcnn.runtime import compilation
 from jaxcnn.training.state import TrainState, abstract_variables, create_state
 from jaxcnn.training.step import make_train_step
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16")
 _BLOCKS = 7
 # Side of the matrices and length of the vector in the measurement of the machine.
 _SIZES = {"cpu": (2048, 2**26)}
@@ -113,7 +113,7 @@ def bench(
       train: measure the training step; False to measure the computation of logits.
       batch: number of images per step; by default 128 for images of up to 64 pixels, else 8 on a
         CPU and 64 on other devices.
-      dtype: type of the computation, "float32", "bfloat16" or "float16".
+      dtype: type of the computation, "float32" or "bfloat16".
       image_size: height and width in pixels; by default the network's own.
       seconds: approximate duration of the measurement of each network.
       machine: result of `measure_machine`; None to measure it.

@@ -1,6 +1,7 @@
 """Top-5 error and depth of the entries to ILSVRC's classification task, by year.
 
-The errors are on the test set, as published; most are those of ensembles.
+The errors are on the test set, as published; most are those of ensembles. The winners of the first
+two years had no network, and a person was tested on 1,500 of the images of 2014.
 """
 
 from __future__ import annotations
@@ -59,6 +60,18 @@ _CLARIFAI = Entry(
     2013, "Clarifai", None, None, 11.7, "challenge data only (11.2 with outside data)",
     "Szegedy et al. 2014 Table 2",
 )  # fmt: skip
+_RUSSAKOVSKY = "Russakovsky et al. 2015 (arXiv 1409.0575)"
+_SHALLOW = (
+    Entry(
+        2010, "NEC-UIUC", None, None, 28.2, "shallow: coded SIFT and LBP features, linear SVMs",
+        f"{_RUSSAKOVSKY} section 5.1",
+    ),
+    Entry(
+        2011, "XRCE", None, None, 25.8, "shallow: Fisher vectors, linear SVMs",
+        f"{_RUSSAKOVSKY} section 5.1",
+    ),
+)  # fmt: skip
+HUMAN_ERROR = 5.1  # top-5, in percent, of one trained annotator: _RUSSAKOVSKY, section 6.4
 
 
 def history() -> list[Entry]:
@@ -67,7 +80,7 @@ def history() -> list[Entry]:
     >>> [(e.year, e.name, e.layers, e.top5_error) for e in history()][-1]
     (2017, 'SENet', 154, 2.251)
     """
-    entries = [_CLARIFAI]
+    entries = [*_SHALLOW, _CLARIFAI]
     for year, name, network, layers, words in _NETWORKS:
         results = [r for r in facts(network).other_results if words in r["protocol"]]
         [result] = results
@@ -90,7 +103,9 @@ def to_text(entries: Sequence[Entry]) -> str:
     lines = text_table(header, rows, left=2).splitlines()
     notes = [f"  {e.how}; {e.source}" for e in entries]
     width = max(map(len, lines))
-    return "\n".join([*lines[:2], *(line.ljust(width) + n for line, n in zip(lines[2:], notes))])
+    human = f"a person: {HUMAN_ERROR:g} % of 1,500 images of 2014; {_RUSSAKOVSKY} section 6.4"
+    table = [*lines[:2], *(line.ljust(width) + n for line, n in zip(lines[2:], notes))]
+    return "\n".join([*table, "", human])
 
 
 def to_csv(entries: Sequence[Entry]) -> str:
@@ -104,7 +119,7 @@ def to_csv(entries: Sequence[Entry]) -> str:
 
 
 def draw(entries: Sequence[Entry], path: str | Path) -> None:
-    """Draws the depths and, below them, the errors of the entries.
+    """Draws the depths and, below them, the errors of the entries and of a person.
 
     Args:
       entries: one column each.
@@ -116,14 +131,19 @@ def draw(entries: Sequence[Entry], path: str | Path) -> None:
     known = [(i, e.layers) for i, e in zip(places, entries) if e.layers]
     above.vlines([i for i, _ in known], 0, [n for _, n in known], color="tab:red", alpha=0.6)
     above.plot(*zip(*known), "o", color="tab:red")
+    where = {"textcoords": "offset points", "ha": "center"}
     for i, layers in known:
-        where = {"textcoords": "offset points", "ha": "center"}
         above.annotate(f"{layers} layers", (i, layers), (0, 8), **where)
+    for i in (i for i, e in zip(places, entries) if e in _SHALLOW):
+        above.annotate("shallow", (i, 0), (0, 8), **where)
     above.set(ylabel="layers", ylim=(0, 1.25 * max(layers for _, layers in known)))
     above.set_title("ILSVRC classification: depth, and top-5 error on the test set")
     errors = [e.top5_error for e in entries]
     bars = below.bar(places, errors, width=0.6, color="tab:blue", alpha=0.7)
     below.bar_label(bars, [f"{error:g} %" for error in errors], padding=3)
+    person = f"person: {HUMAN_ERROR:g} %"
+    below.axhline(HUMAN_ERROR, color="tab:green", linestyle="--", label=person)
+    below.legend()
     below.set_xticks(places, [f"{e.name}\n{e.year}" for e in entries])
     below.set_ylabel("top-5 error (%)")
     below.margins(y=0.12)

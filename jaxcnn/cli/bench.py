@@ -23,9 +23,7 @@ def register(subparsers) -> None:
     parser.add_argument(
         "--batch", type=int, metavar="N", help="images of a step (default: by image size, device)"
     )
-    parser.add_argument(
-        "--dtype", default="float32", metavar="D", help="float32, bfloat16 or float16"
-    )
+    parser.add_argument("--dtype", default="float32", metavar="D", help="float32 or bfloat16")
     parser.add_argument(
         "--image-size", type=int, metavar="S", help="height and width (default: the network's own)"
     )
@@ -43,17 +41,19 @@ def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from jaxcnn.analysis import bench
+    from jaxcnn.cli import common
 
     options = {"batch": args.batch, "dtype": args.dtype, "image_size": args.image_size}
     # asks for everything that may be wrong before anything is measured
     bench.bench(args.models, seconds=args.seconds, **options)
     if args.json and not Path(args.json).parent.is_dir():
         raise ValueError(f"--json is {args.json}; there is no directory {Path(args.json).parent}")
-    machine = bench.measure_machine((args.dtype,))
-    rows = []
-    for row in bench.bench(
+    [machine] = common.track("device", map(bench.measure_machine, [(args.dtype,)]), 1)
+    measured = bench.bench(
         args.models, train=not args.infer, seconds=args.seconds, machine=machine, **options
-    ):
+    )
+    rows = []
+    for row in common.track("networks", measured, len(args.models)):
         rows.append(row)
         if len(args.models) > 1:
             print(f"{row.model}: {row.images_per_s:,.1f} images/s", file=sys.stderr, flush=True)

@@ -7,13 +7,14 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from jaxcnn._checks import one_line
 from jaxcnn.runtime import exit_codes
 
 USER_MISTAKES = (ValueError, OSError)
+T = TypeVar("T")
 _LONGEST = 400  # characters of a line
 
 
@@ -37,6 +38,36 @@ def _show_unraisable(show: Callable[[Any], object], what: Any) -> None:
     """Shows what a callback raised, but for the rest of a checkpoint that Orbax has given up."""
     if "Event loop is closed" not in str(what.exc_value):
         show(what)
+
+
+def track(what: str, items: Iterable[T], total: int | None) -> Iterator[T]:
+    """Yields items, with a bar in a terminal that tells how many there were and how long it took.
+
+    What is printed in the meantime stands above the bar. It is on standard error where standard
+    output is a file or a pipe, and there is none where both are.
+
+    Args:
+      what: what the items are, in front of the bar.
+      items: to be yielded; each takes a while to make.
+      total: how many there are; None if that is not known.
+    """
+    out, err = (bool(stream and stream.isatty()) for stream in (sys.stdout, sys.stderr))
+    if not (out or err):
+        yield from items
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (progress.SpinnerColumn(), progress.TextColumn("{task.description}"))
+    columns += (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeElapsedColumn())
+    with progress.Progress(
+        *columns,
+        console=Console(stderr=not out, soft_wrap=True),
+        transient=True,
+        redirect_stdout=out,
+        redirect_stderr=err,
+    ) as bar:
+        yield from bar.track(items, total=total, description=what)
 
 
 def debugging(flag: bool) -> bool:

@@ -36,6 +36,7 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from jaxcnn.analysis import complexity
+    from jaxcnn.cli import common
     from jaxcnn.reporting import figures
 
     out = figures.picture_path(args.out)
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
         from jaxcnn.analysis import bench
 
         options = {"batch": args.batch, "image_size": args.image_size}
-        measured = list(bench.bench(args.measure, train=False, **options))
+        made = bench.bench(args.measure, train=False, **options)
+        measured = list(common.track("networks", made, len(args.measure)))
     print(complexity.to_text(found, measured))
     complexity.draw(found, out)
     print(f"\n{out}")

@@ -26,7 +26,7 @@ Of networks with a box head, on data with boxes, the localisation error is print
 and intersection over union at least 0.5), always by the central crop.
 
 Of several networks, --ensemble adds the mean of their probabilities, the mean of their logits and
-the mean normalised by image. With --fit 0.5 also sums whose weights are learnt on that share of the
+the mean normalized by image. With --fit 0.5 also sums whose weights are learnt on that share of the
 examples: weighted by class, by accuracy, by convex optimisation, and greedy selection; all errors
 are then those of the rest."""
 

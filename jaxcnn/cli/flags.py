@@ -68,6 +68,7 @@ def main(argv: Sequence[str]) -> int:
         values.workdir or default_workdir(argv[1]),
         resume=values.resume,
         overwrite=values.overwrite,
+        extend=values.extend,
         processes=distributed.distributed_options(
             values.distributed,
             coordinator=values.coordinator,
@@ -84,6 +85,7 @@ def _define(values: flags.FlagValues, program: str) -> None:
     text("workdir", None, "Where everything is written; by default runs/ and the config's name.")
     switch("resume", False, "Continue the run that workdir holds.")
     switch("overwrite", False, "Delete the run that workdir holds.")
+    switch("extend", False, "Continue the run that workdir holds to another length.")
     switch("deterministic", False, "The same bits on every run, also on a GPU.")
     switch("profile", False, "Trace ten calls of the step: log.profile=10.")
     switch("distributed", False, "One of several processes started by SLURM, MPI, Kubernetes, TPU.")

@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"jaxcnn: error: {error}", file=sys.stderr)
 
     answers = predict.predict_files(model, variables, paths, how, names, top=top, on_bad=on_bad)
-    given = ((path, found) for path, found in zip(paths, answers) if found)
+    tracked = common.track("images", answers, len(paths))
+    given = ((path, found) for path, found in zip(paths, tracked) if found)
     if args.draw and not localization.has_box_head(model):
         raise ValueError("--draw is for networks with a box head; this one has none")
     answered: Iterable = given
@@ -97,9 +98,8 @@ def run(args: argparse.Namespace) -> int:
 
         first = [answers[0] for _, answers in found]
         read = [path for path, _ in found]
-        for picture in explain_pictures.explain_images(
-            model, variables, read, how, first, args.explain
-        ):
+        pictures = explain_pictures.explain_images(model, variables, read, how, first, args.explain)
+        for picture in common.track("pictures", pictures, None):
             print(picture, file=sys.stderr if args.json else sys.stdout, flush=True)
     return 2 if bad else 0
 

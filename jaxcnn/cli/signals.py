@@ -33,6 +33,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    import itertools
     from pathlib import Path
 
     from jaxcnn.analysis import signal_states, signals
@@ -46,15 +47,19 @@ def run(args: argparse.Namespace) -> None:
     for given in args.given:
         if not Path(given).is_dir():
             resolve(given)
+    measured = itertools.chain.from_iterable(
+        signal_states.of_run(given, batch=args.batch)
+        if Path(given).is_dir()
+        else signal_states.of_network(given, batch=args.batch, image_size=args.image_size)
+        for given in args.given
+    )
+    only_networks = not any(Path(given).is_dir() for given in args.given)
     states = {}
-    for given in args.given:
-        if Path(given).is_dir():
-            measured = signal_states.of_run(given, batch=args.batch)
-        else:
-            measured = signal_states.of_network(given, batch=args.batch, image_size=args.image_size)
-        for title, found in measured:
-            states[title] = found
-            print(signals.to_text(title, found), end="\n\n", flush=True)
+    for title, found in common.track(
+        "states", measured, len(args.given) if only_networks else None
+    ):
+        states[title] = found
+        print(signals.to_text(title, found), end="\n\n", flush=True)
     signals.draw(states, out)
     print(out)
     if table:

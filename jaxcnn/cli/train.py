@@ -46,6 +46,9 @@ def register(subparsers) -> None:
     how.add_argument("--resume", action="store_true", help="go on with the run in workdir")
     how.add_argument("--overwrite", action="store_true", help="delete the run in workdir")
     parser.add_argument(
+        "--extend", action="store_true", help="resume, for as long as CONFIG says now"
+    )
+    parser.add_argument(
         "--deterministic",
         action="store_true",
         help="the same bits in every run on a GPU too: train.deterministic=True",
@@ -81,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         args.workdir or default_workdir(args.config),
         resume=args.resume,
         overwrite=args.overwrite,
+        extend=args.extend,
         program="jaxcnn train",
         debug=args.debug,
         train=functools.partial(train_ensemble, overrides=args.overrides) if whole else None,
@@ -133,6 +137,7 @@ def train_and_show(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    extend: bool = False,
     program: str = "train.py",
     debug: bool = False,
     train: Callable[..., Training] | None = None,
@@ -159,7 +164,8 @@ def train_and_show(
             distributed.begin(**processes)
         if text := _size_note(config):
             print(f"note: {text}", file=sys.stderr)
-        training = (train or train_run)(config, workdir, resume=resume, overwrite=overwrite)
+        use = {"resume": resume, "overwrite": overwrite, "extend": extend}
+        training = (train or train_run)(config, workdir, **use)
         with training as reports:
             first = list(itertools.islice(reports, 1))
             begun = True  # now that everything is checked

@@ -47,7 +47,7 @@ def row(
     return values
 
 
-COMBINATIONS = ("mean of probabilities", "mean of logits", "normalised by image")
+COMBINATIONS = ("mean of probabilities", "mean of logits", "normalized by image")
 LEARNED = ("weighted by class", "weighted by accuracy", "weighted", "greedy selection")
 
 
@@ -72,7 +72,7 @@ def combinations(
     combined_by_name = [
         ("mean of probabilities", ensembles.mean(members)),
         ("mean of logits", ensembles.geometric(members)),
-        ("normalised by image", ensembles.normalized(members)),
+        ("normalized by image", ensembles.normalized(members)),
     ]
     order = np.random.RandomState(0).permutation(len(labels))
     cut = round(fit * len(labels))
@@ -117,7 +117,7 @@ def text(rows: Sequence[Mapping[str, Any]], best: float | None = None) -> str:
 
 
 def class_text(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> str:
-    """Formats a table of each class's errors and the class that it is most often confused with.
+    """Formats a table of each class's precision and recall, and its most frequent wrong prediction.
 
     Args:
       probabilities: f32[N,K].
@@ -125,15 +125,15 @@ def class_text(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[st
       names: of the classes.
     """
     table = classification.confusion_matrix(probabilities, labels)
-    lines = [["class", "examples", "wrong", "error %", "mistaken for"]]
-    for index, counts in enumerate(table):
+    lines = [["class", "examples", "wrong", "precision %", "recall %", "mistaken for"]]
+    for index, (counts, predicted) in enumerate(zip(table, table.sum(0))):
         total, right = int(counts.sum()), int(counts[index])
         others = counts.copy()
         others[index] = 0
         worst = int(others.argmax())
-        error = f"{100 * (1 - right / total):.2f}" if total else ""
+        rates = (f"{100 * right / count:.2f}" if count else "" for count in (predicted, total))
         taken = f"{names[worst]} ({others[worst]})" if others[worst] else ""
-        lines.append([names[index], f"{total:,}", f"{total - right:,}", error, taken])
+        lines.append([names[index], f"{total:,}", f"{total - right:,}", *rates, taken])
     return text_table(lines[0], lines[1:])
 
 
@@ -157,7 +157,9 @@ def draw_confusion(
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, label="fraction of the class")
-    axes.set(xlabel="predicted class", ylabel="class")
+    wrong = 100 * (1 - np.trace(table) / max(table.sum(), 1))
+    title = f"Confusion matrix: {wrong:.2f} % of {table.sum():,} examples wrong"
+    axes.set(xlabel="prediction", ylabel="class", title=title)
     if len(names) <= 40:
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)

@@ -109,12 +109,14 @@ class _Display:
         if report.kind == "start":
             self._start = values
             self._print(whose + _start_text(values))
-            self._update(total=values["total_steps"], completed=report.step, visible=True)
+            total = values["total_steps"]
+            self._update(total=total, completed=report.step, epoch="compiling", visible=True)
         elif report.kind == "notice":
             self._print(f"{whose}note: {values['text']}")
         elif report.kind == "compiled":
             if not whose or values["seconds"] > 0.1:  # otherwise another member has compiled it
                 self._print(whose + _compiled_text(values))
+            self._update(epoch="")
             self._progress.start_task(self._task)
         elif report.kind == "first_step":
             if not report.member:  # once for all members

@@ -33,7 +33,12 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str 
     axes.set(xlabel="epoch", ylabel="error (%)", title=title)
     shown = [v for v in train + test if np.isfinite(v) and v > 0]
     if shown and max(shown) > 20 * min(shown):
+        from matplotlib import ticker
+
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
     else:
         axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3, which="both")

@@ -174,7 +174,12 @@ def _draw_panel(axes: Any, curves: Sequence[Curve], panel: str) -> None:
                 )
     axes.set(xlabel="steps", title=panel, ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend()
+    _add_legend(axes)
+
+
+def _add_legend(axes: Any) -> None:
+    """Adds the legend below the axes, where it covers no curve."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize="small")
 
 
 def _draw_against_x(axes: Any, study: Study, curves: Sequence[Curve]) -> None:
@@ -191,5 +196,10 @@ def _draw_against_x(axes: Any, study: Study, curves: Sequence[Curve]) -> None:
             label=values,
         )
     axes.set(xlabel=study.x, title="last error", ylim=(0, None))
+    places = sorted({curve.run.x for curve in placed if curve.run.x is not None})
+    if places and 0 < places[0] <= places[-1] / 8:  # such as learning rates
+        axes.set_xscale("log")
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3)
-    axes.legend()
+    _add_legend(axes)

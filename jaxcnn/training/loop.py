@@ -91,6 +91,7 @@ class Run:
       directory: for checkpoints, metrics and figures.
       resume: go on with the run that it holds; begin if it holds none.
       overwrite: delete the run that it holds.
+      extend: with `resume`, the run may get another length.
       stop: where a signal to stop is noted.
       experiment, programs: built before, for runs that are trained as one.
 
@@ -112,6 +113,7 @@ class Run:
         *,
         resume: bool = False,
         overwrite: bool = False,
+        extend: bool = False,
         stop: StopSignals | None = None,
         experiment: Experiment | None = None,
         programs: Programs | None = None,
@@ -123,8 +125,10 @@ class Run:
             self.programs = programs or make_programs(self.experiment)
             preflight.check(self.experiment)
             trackers.check(self.config.log.wandb)
-            self._use = {"resume": resume, "overwrite": overwrite}
+            self._use = {"resume": resume, "overwrite": overwrite, "extend": extend}
             self.directory = workdir.check_workdir(directory, config, **self._use)
+            total = self.calendar.total_steps
+            self._old_length = workdir.previous_length(self.directory, total) if extend else total
         self._given = config
         self.step = 0
         train = self.config.train
@@ -176,6 +180,7 @@ class Run:
         self._notices = self._restore(first) if resume else []
         if first is not None and not resume:
             self.state = first
+        self._notices += self._extension()
         self._best.delete_after(self.step)
         self._files = MetricsFiles(
             directory, after=self.step if resume else None, write=distributed.is_first()
@@ -211,6 +216,17 @@ class Run:
         self.step, state, self._sums, notices = found
         self.state = parallel.place_state(state, self.experiment.mesh)
         return notices
+
+    def _extension(self) -> list[str]:
+        """What there is to say of a run that goes on with another length."""
+        before, total = self._old_length, self.calendar.total_steps
+        if before == total:
+            return []
+        verb = "extended" if before < total else "shortened"
+        return [
+            f"{verb} from {before:,} to {total:,} steps; the learning rate follows the schedule of "
+            f"{total:,} steps from step {self.step:,} on"
+        ]
 
     def _shapes(self) -> Any:
         return checkpoints.abstract(self.experiment.shapes, self.experiment.mesh)

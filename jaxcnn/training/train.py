@@ -20,6 +20,7 @@ from jaxcnn.training.config.files import settle
 from jaxcnn.training.config.schema import OBJECTS
 from jaxcnn.training.ensemble import described, members
 from jaxcnn.training.loop import train_one
+from jaxcnn.training.output.workdir import check_holds_run
 
 _FLAX_FIELDS = ("parent", "name")
 
@@ -77,6 +78,7 @@ def train(
     prepare: Any = None,
     resume: bool = False,
     overwrite: bool = False,
+    extend: bool = False,
 ) -> Training:
     """Trains as the configuration says, and yields a report of each thing that happens.
 
@@ -100,6 +102,8 @@ def train(
         u8[H,W,C]) that returns an image of the same shape; normalization follows it.
       resume: go on with the run that it holds; begin if it holds none.
       overwrite: delete the run that it holds.
+      extend: go on with the run that it holds, to another length: `train.length_*` and
+        `eval.batch_size` may differ, too. The schedule is that of the new length from here on.
 
     Returns:
       An iterator of `Report`s, which can be used in a `with` statement, too; the last report is
@@ -123,10 +127,22 @@ def train(
     def reports(stop: StopSignals) -> Iterator[Report]:
         known = _with_objects(with_present_names(config), objects)
         validate(known)
+        use = _directory_use(workdir, resume, overwrite, extend)
         one_or_all = members.train_members if known["train"]["members"] else train_one
-        return one_or_all(known, workdir, resume=resume, overwrite=overwrite, stop=stop)
+        return one_or_all(known, workdir, stop=stop, **use)
 
     return Training(reports)
+
+
+def _directory_use(
+    workdir: str | Path, resume: bool, overwrite: bool, extend: bool
+) -> dict[str, bool]:
+    """What is to be done with the run that a directory holds; to extend is to resume."""
+    if extend and overwrite:
+        raise ValueError("extend and overwrite exclude each other")
+    if extend:
+        check_holds_run(workdir)
+    return {"resume": resume or extend, "overwrite": overwrite, "extend": extend}
 
 
 def _with_objects(config: Mapping[str, Any], objects: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -162,6 +178,7 @@ def train_ensemble(
     overrides: Any = (),
     resume: bool = False,
     overwrite: bool = False,
+    extend: bool = False,
 ) -> Training:
     """Trains the members that a file describes, "path/to/file.py" or "path/to/file.py:smoke".
 
@@ -172,14 +189,15 @@ def train_ensemble(
       spec: see `jaxcnn.training.ensemble.described`.
       workdir: member i is trained into `workdir/member_i`.
       overrides: "field=value", set in all members' configurations.
-      resume, overwrite: as in `train`.
+      resume, overwrite, extend: as in `train`.
 
     Raises:
       ValueError: as `train`, `described.read_ensemble` and `described.ensemble_configs`.
       FloatingPointError: when all others have ended, if the loss of a member was not finite.
     """
-    return Training(
-        lambda stop: described.train_described(
-            spec, workdir, overrides=overrides, resume=resume, overwrite=overwrite, stop=stop
-        )
-    )
+
+    def reports(stop: StopSignals) -> Iterator[Report]:
+        use = _directory_use(workdir, resume, overwrite, extend)
+        return described.train_described(spec, workdir, overrides=overrides, stop=stop, **use)
+
+    return Training(reports)

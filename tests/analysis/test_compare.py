@@ -65,10 +65,12 @@ def test_depths_are_those_of_the_networks():
 def test_history_as_published():
     found = [(e.year, e.name, e.top5_error) for e in history.history()]
     assert found == [
+        (2010, "NEC-UIUC", 28.2), (2011, "XRCE", 25.8),
         (2012, "AlexNet", 15.3), (2013, "ZFNet", 14.8), (2013, "Clarifai", 11.7),
         (2014, "VGG", 7.3), (2014, "GoogLeNet", 6.67), (2015, "ResNet", 3.57),
         (2016, "ResNeXt", 3.03), (2016, "Trimps-Soushen", 2.991), (2017, "SENet", 2.251),
     ]  # fmt: skip
+    assert "a person: 5.1 %" in history.to_text(history.history())
 
 
 def test_no_name_lies_on_another():

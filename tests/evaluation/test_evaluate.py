@@ -138,6 +138,16 @@ def test_metrics_in_closed_form():
     assert classification.is_wrong(np.array([[np.nan, 0.9]]), np.array([1])).tolist() == [True]
 
 
+def test_precision_and_recall_of_each_class():
+    predicted, labels = np.array([0, 1, 0, 0]), np.array([0, 0, 0, 1])
+    text = tables.class_text(np.eye(3)[predicted], labels, ["cat", "dog", "cow"])
+    assert [line.split()[:5] for line in text.splitlines()[-3:]] == [
+        ["cat", "3", "1", "66.67", "66.67"],
+        ["dog", "1", "1", "0.00", "0.00"],
+        ["cow", "0", "0"],
+    ]
+
+
 def test_learnt_combinations_are_tested_on_other_examples():
     """A member that knows and one that guesses: learning finds it, on the share given for it."""
     rng = np.random.default_rng(0)

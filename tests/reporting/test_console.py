@@ -62,6 +62,7 @@ def test_loss_error_and_time_are_uncut(width, monkeypatch):
     live = [line for line in lines if "loss 0.0462" in line and "test error" in line]
     assert live and all(len(line.rstrip()) <= width for line in live)
     assert all("test error 12.34 %" in line and "63995/64000" in line for line in live[-1:])
+    assert any("compiling" in line for line in lines[: lines.index(live[0])])
     assert "…" not in "".join(live) and re.search(r"\d:\d\d:\d\d", live[-1])
     assert ("images/s" in live[-1]) is (width == 120)
 

@@ -20,6 +20,7 @@ from small import (  # noqa: F401
 )
 
 from jaxcnn.training import train
+from jaxcnn.training.config import set_duration
 from jaxcnn.training.output.metrics_files import read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +117,55 @@ def test_a_run_goes_on_with_other_devices(tmp_path):
     assert whole.keys() == moved.keys()
     for path in whole:
         np.testing.assert_allclose(whole[path], moved[path], rtol=1e-3, atol=1e-5, err_msg=path)
+
+
+def notices(reports):
+    return [report.values["text"] for report in reports if report.kind == "notice"]
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_an_extended_run_equals_one_of_that_length(undisturbed, tmp_path):
+    run(small_config(steps=8), tmp_path)
+    longer = small_config()
+    reports = stop_at(10, signal.SIGTERM, longer, tmp_path, extend=True)
+    assert reports[0].step == 8
+    [text] = notices(reports)
+    assert text == (
+        "extended from 8 to 12 steps; the learning rate follows the schedule of 12 steps from step "
+        "8 on"
+    )
+    assert notices(run(longer, tmp_path, resume=True)) == [], "it is a run of 12 steps now"
+    assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_what_an_extended_run_may_not_change(undisturbed, tmp_path):
+    before = {p: p.read_bytes() for p in undisturbed.glob("*.*")}
+    longer = small_config(steps=16)
+    with pytest.raises(ValueError, match="length_steps was 12 and is 16; --extend allows"):
+        run(longer, undisturbed, resume=True)
+    with pytest.raises(ValueError, match="made 12 steps; it cannot be cut to 8 steps"):
+        run(small_config(steps=8), undisturbed, extend=True)
+    longer.train.seed = 5
+    with pytest.raises(ValueError, match=r"config\.train\.seed was 0 and is 5$"):
+        run(longer, undisturbed, extend=True)
+    with pytest.raises(ValueError, match="extend and overwrite exclude each other"):
+        run(longer, undisturbed, extend=True, overwrite=True)
+    with pytest.raises(ValueError, match="is not a run directory"):
+        run(longer, tmp_path / "typo", extend=True)
+    assert not (tmp_path / "typo").exists()
+    assert before == {p: p.read_bytes() for p in undisturbed.glob("*.*")}
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_members_are_extended_together(tmp_path):
+    config = small_config(steps=4)
+    config.train.members = "2"
+    run(config, tmp_path)
+    set_duration(config.train, "length", steps=6)
+    reports = run(config, tmp_path, extend=True)
+    assert [text[:23] for text in notices(reports)] == ["extended from 4 to 6 st"] * 2
+    assert [(r.member, r.step) for r in reports if r.kind == "end"] == [(0, 6), (1, 6)]
 
 
 FLAGS = ["--config=configs/lenet_digits.py:smoke", "--config.train.length_steps=40"]

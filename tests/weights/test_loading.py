@@ -1,7 +1,9 @@
 """Networks from files and from the hub's cache, and other heads."""
 
+import http.server
 import json
 import logging
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -57,17 +59,36 @@ def test_what_is_not_in_the_cache_is_named_with_its_address(cache):
     assert "timm/resnet50.a1_in1k/resolve/main/model.safetensors" in text
 
 
-def test_a_hub_that_cannot_be_reached(cache, monkeypatch):
+@pytest.mark.usefixtures("cache")
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, capfd):
     import huggingface_hub
-    from huggingface_hub.utils import LocalEntryNotFoundError
 
-    def download(repo_id, filename, *, local_files_only=False):
-        raise LocalEntryNotFoundError("no connection")
+    asked = []
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    class Busy(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            asked.append(self.path)
+            self.send_error(503)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Busy)
+    url = f"http://127.0.0.1:{server.server_port}/model.safetensors"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda repo, file: url)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    with pytest.raises(ValueError, match=r"the hub cannot be reached: download http"):
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    with pytest.raises(ValueError, match=rf"the hub refused \(HfHubHTTPError\): download {url}"):
         hub.fetch(pretrained.find("vgg16.tv_in1k"))
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    with pytest.raises(ValueError, match=r"the hub cannot be reached \(\w+\): download http"):
+        hub.fetch(pretrained.find("vgg16.tv_in1k"))
+    assert len(asked) == 1
+    assert capfd.readouterr() == ("", "")
 
 
 def test_published_weights_of_another_network(cache):

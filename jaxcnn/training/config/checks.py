@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from jaxcnn._checks import near
 from jaxcnn._objects import PYTHON, is_address
 from jaxcnn.training.config.schema import (
+    EXTENSION_FIELDS,
     FIELDS,
     OBJECTS,
     OPEN_SECTIONS,
@@ -126,8 +127,16 @@ def check_options(model: str, options: Any) -> None:
             )
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Fields in which a resumed run's configuration would change what comes out, in words."""
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], *, extend: bool = False
+) -> list[str]:
+    """Fields in which a resumed run's configuration would change what comes out, in words.
+
+    Args:
+      old: the configuration that the run began with.
+      new: the one that it is to go on with.
+      extend: whether the run may get another length.
+    """
     before, after = leaves(old), leaves(new)
     passed = [
         argument
@@ -141,10 +150,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             f"its {' and '.join(passed)} came from a Python program; go on there, with "
             f"train(config, workdir, resume=True, {arguments})"
         ]
+    allowed = (*RUNTIME_FIELDS, *EXTENSION_FIELDS) if extend else RUNTIME_FIELDS
     found = []
     for field in sorted(before.keys() | after.keys()):
         was, now = (_plain(values.get(field)) for values in (before, after))
-        if was != now and not within(field, RUNTIME_FIELDS):
+        if was != now and not within(field, allowed):
             found.append(f"config.{field} was {was!r} and is {now!r}")
     return found
 

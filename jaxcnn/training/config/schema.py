@@ -34,6 +34,12 @@ RUNTIME_FIELDS = (
     *("data.dir", "data.workers", "train.parallel", "train.devices", "checkpoint", "log"),
     *("train.members", "train.ensemble_mode"),
 )
+# Fields that may differ besides where a run is extended. The overrides are those of an ensemble of
+# different networks, whose members' configurations are compared one by one.
+EXTENSION_FIELDS = (
+    *("train.length_epochs", "train.length_steps", "train.length_examples"),
+    *("train.length_percent", "eval.batch_size", "overrides"),
+)
 # Arguments of `jaxcnn.training.train` that are objects, and the fields that name them.
 OBJECTS = {
     "model": "model.name",

@@ -124,6 +124,7 @@ def train_described(
     overrides: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
+    extend: bool = False,
     stop: StopSignals,
 ) -> Iterator[Report]:
     """`jaxcnn.training.train.train_ensemble`; signals to stop are noted in `stop`."""
@@ -136,7 +137,7 @@ def train_described(
     ]
     about = {"ensemble": Path(spec).name, "overrides": list(overrides)}
     facts = {"members": len(configs), "ensemble_mode": mode}
-    use = {"resume": resume, "overwrite": overwrite}
+    use = {"resume": resume, "overwrite": overwrite, "extend": extend}
     directory = check_workdir(workdir, about, **use)
     directories = [member_directory(directory, i) for i in range(len(configs))]
     failed: list[dict[int, FloatingPointError]] = [{} for _ in groups]

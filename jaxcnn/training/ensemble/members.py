@@ -92,6 +92,7 @@ def train_members(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    extend: bool = False,
     stop: StopSignals | None = None,
 ) -> Iterator[Report]:
     """`jaxcnn.training.train` of all members; a report's `member` says whose it is.
@@ -107,7 +108,7 @@ def train_members(
     mode = config.train.ensemble_mode or default_mode()
     shared = members_shared.share(configs, one_device=mode == "vmap")
     facts = {"members": len(configs), "ensemble_mode": mode}
-    use = {"resume": resume, "overwrite": overwrite}
+    use = {"resume": resume, "overwrite": overwrite, "extend": extend}
     directory = check_workdir(workdir, config, **use)
     directories = [member_directory(directory, i) for i in range(len(configs))]
     failed: lockstep.Failures = {}
@@ -131,13 +132,14 @@ def open_all(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    extend: bool = False,
 ) -> Iterator[None]:
     """Locks and opens the directory of all; with `overwrite` its members' runs are deleted."""
     with contextlib.ExitStack() as held:
         held.enter_context(lock(workdir))
         if overwrite:
             distributed.on_first_process(lambda: _delete_members(workdir))
-        open_workdir(workdir, config, facts, resume=resume, overwrite=overwrite)
+        open_workdir(workdir, config, facts, resume=resume, overwrite=overwrite, extend=extend)
         count = facts["members"]
         distributed.on_first_process(
             lambda: written.note(workdir, *(f"member_{i}" for i in range(count)))
@@ -167,6 +169,7 @@ def train_group(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    extend: bool = False,
 ) -> Iterator[Report]:
     """Checks runs that share their programs, and returns an iterator that trains them.
 
@@ -174,7 +177,7 @@ def train_group(
     keys of `failed`. A run whose loss is not finite is put into `failed`, and the others go on.
     """
     programs = members_shared.make_programs(shared, lockstep=mode == "vmap")
-    use = {"resume": resume, "overwrite": overwrite}
+    use = {"resume": resume, "overwrite": overwrite, "extend": extend}
     options: list[dict[str, Any]] = [
         {**use, "stop": stop, "experiment": experiment, "programs": own}
         for experiment, own in zip(shared.experiments, programs)

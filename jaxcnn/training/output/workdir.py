@@ -61,12 +61,17 @@ def bad_records_path(workdir: Path, process: int) -> Path:
 
 
 def check_workdir(
-    workdir: str | Path, config: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
+    workdir: str | Path,
+    config: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    extend: bool = False,
 ) -> Path:
     """Whether a run may use the directory; returns its absolute path, and changes nothing.
 
     A directory without a run of this program is taken as it is. One that holds a run is refused
-    unless it is to be resumed or overwritten.
+    unless it is to be resumed or overwritten; with `extend` it may be resumed with another length.
 
     Raises:
       ValueError: the directory holds a run and neither was asked for, or both; it is resumed with
@@ -78,7 +83,7 @@ def check_workdir(
 
     def check() -> None:
         _check_unlocked(workdir)
-        _check(workdir, config, resume, overwrite)
+        _check(workdir, config, resume, overwrite, extend)
 
     distributed.on_first_process(check)
     return workdir
@@ -151,6 +156,7 @@ def open_workdir(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    extend: bool = False,
 ) -> Path:
     """Makes the directory a run's: first of all its manifest is written, atomically.
 
@@ -163,7 +169,7 @@ def open_workdir(
     path = local_path(workdir).absolute()
 
     def take() -> None:
-        _check(path, config, resume, overwrite)
+        _check(path, config, resume, overwrite, extend)
         if resume:
             check_examples(path, facts)
         _check_writable(path)
@@ -183,11 +189,42 @@ def open_workdir(
 
 def has_checkpoints(workdir: Path) -> bool:
     """Whether there is something to resume from."""
+    return newest_step(workdir) is not None
+
+
+def newest_step(workdir: Path) -> int | None:
+    """The step of the newest checkpoint to resume from; None if there is none."""
     folder = workdir / CHECKPOINTS
-    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return max((int(name) for name in names if name.isdigit()), default=None)
 
 
-def _check(workdir: Path, config: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+def check_holds_run(workdir: str | Path) -> None:
+    """Raises ValueError if the directory holds no run, or no ensemble, that could be extended."""
+    path = local_path(workdir).absolute()
+    distributed.on_first_process(lambda: read_manifest(path))
+
+
+def previous_length(workdir: Path, total_steps: int) -> int:
+    """The steps that the run in the directory was to have; the new length if it holds none.
+
+    Raises:
+      ValueError: the run has made more steps than `total_steps`.
+    """
+    done = newest_step(workdir) or 0
+    if total_steps < done:
+        raise ValueError(
+            f"{workdir} holds a run that has made {done:,} steps; it cannot be cut to "
+            f"{total_steps:,} steps"
+        )
+    if not (workdir / MANIFEST).is_file():
+        return total_steps
+    return read_manifest(workdir).get("total_steps") or total_steps
+
+
+def _check(
+    workdir: Path, config: Mapping[str, Any], resume: bool, overwrite: bool, extend: bool
+) -> None:
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other")
     if workdir.exists() and not workdir.is_dir():
@@ -200,10 +237,12 @@ def _check(workdir: Path, config: Mapping[str, Any], resume: bool, overwrite: bo
                 "choose another workdir"
             )
     elif resume:
-        different = differences(read_manifest(workdir)["config"], config)
-        if different:
+        before = read_manifest(workdir)["config"]
+        if different := differences(before, config, extend=extend):
+            extensible = not differences(before, config, extend=True)
+            hint = "; --extend allows that" if extensible else ""
             raise ValueError(
-                f"{workdir} holds a run with another configuration: {'; '.join(different)}"
+                f"{workdir} holds a run with another configuration: {'; '.join(different)}{hint}"
             )
         _check_classes(workdir, read_manifest(workdir), config)
     elif overwrite:
