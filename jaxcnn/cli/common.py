@@ -58,8 +58,13 @@ def track(what: str, items: Iterable[T], total: int | None) -> Iterator[T]:
     from rich import progress
     from rich.console import Console
 
-    columns = (progress.SpinnerColumn(), progress.TextColumn("{task.description}"))
-    columns += (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeElapsedColumn())
+    columns = (
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+    )
     with progress.Progress(
         *columns,
         console=Console(stderr=not out, soft_wrap=True),

@@ -55,7 +55,8 @@ def open_archive(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
         info = _parsed((path / INFO).read_text("utf-8"))
     except (OSError, ValueError):
         info = {}
-    names, lengths = info.get("class_names"), info.get("shards")
+    names: Any = info.get("class_names")
+    lengths: Any = info.get("shards")
     if not _are(names, str) or not isinstance(lengths, dict) or not lengths:
         raise ValueError(f"{path} is not an archive of `jaxcnn prepare`")
     if wrong := [part for part, counts in lengths.items() if not _are(counts, int)]:
