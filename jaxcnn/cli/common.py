@@ -49,10 +49,12 @@ def track(what: str, items: Iterable[T], total: int | None) -> Iterator[T]:
     from rich import progress
     from rich.console import Console
 
-    columns = (progress.SpinnerColumn(), progress.TextColumn("{task.description}"))
-    columns += (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeElapsedColumn())
     with progress.Progress(
-        *columns,
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
         console=Console(stderr=not out, soft_wrap=True),
         transient=True,
         redirect_stdout=out,
