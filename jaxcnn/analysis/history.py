@@ -140,7 +140,8 @@ def draw(entries: Sequence[Entry], path: str | Path) -> None:
     above.set_title("ILSVRC classification: depth, and top-5 error on the test set")
     errors = [e.top5_error for e in entries]
     bars = below.bar(places, errors, width=0.6, color="tab:blue", alpha=0.7)
-    below.bar_label(bars, [f"{error:g} %" for error in errors], padding=3)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the person's line
+    below.bar_label(bars, [f"{error:g} %" for error in errors], padding=3, bbox=box)
     person = f"person: {HUMAN_ERROR:g} %"
     below.axhline(HUMAN_ERROR, color="tab:green", linestyle="--", label=person)
     below.legend()

@@ -58,15 +58,12 @@ def track(what: str, items: Iterable[T], total: int | None) -> Iterator[T]:
     from rich import progress
     from rich.console import Console
 
-    columns = (
+    with progress.Progress(
         progress.SpinnerColumn(),
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
-    )
-    with progress.Progress(
-        *columns,
         console=Console(stderr=not out, soft_wrap=True),
         transient=True,
         redirect_stdout=out,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.cli import main
+from jaxcnn.reporting.figures import make_figure
 from jaxcnn.studies import console, execute, plan, results
 from jaxcnn.studies.catalog import STUDIES, load_study
 from jaxcnn.studies.plan import Cost
@@ -280,6 +281,21 @@ def test_table_and_curves(tmp_path):
     assert row["test_error"] == pytest.approx(20) and row["train_error"] == pytest.approx(10)
     assert row["test_error_std"] == pytest.approx(np.sqrt(50))
     assert "20.00 ± 7.07       3.00" in results.text_table([row])
+
+
+@pytest.mark.parametrize(
+    ("places", "scale"),
+    [((0.003, 0.01, 0.03), "log"), ((10, 16, 28), "linear"), ((0, 9), "linear")],
+)
+def test_values_of_several_sizes_stand_apart(places, scale):
+    runs = [Run(str(place), {}, x=place) for place in places]
+    errors = np.full((1, 1), 10.0)
+    curves = [results.Curve(run, np.array([5]), errors, errors) for run in runs]
+    axes = make_figure(4, 4).subplots()
+    results._draw_against_x(axes, Study("t", {}, runs, x="rate"), curves)
+    assert axes.get_xscale() == scale
+    if scale == "log":
+        assert [label.get_text() for label in axes.get_xticklabels()] == list(map(str, places))
 
 
 def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):

@@ -12,6 +12,7 @@ from tiny import CLASSES, SHAPE, Tiny, begin, draw_set, noisy, sgd, train
 import jaxcnn
 from jaxcnn import metrics
 from jaxcnn.training import parallel, state, step
+from jaxcnn.training.input.preprocess import gather
 
 # Sums over 1, 2, 4 or 8 shares differ in their last bits only; at a rate of 0.01 five steps do not
 # let that grow. The largest difference seen was 2.4e-7, on jax 0.7.2, 0.10.1 and 0.12.0.
@@ -33,6 +34,55 @@ def test_five_steps_are_the_same_on_any_number_of_devices(one_device, mode, devi
     assert state.step == 5
     chex.assert_trees_all_close(state, expected, **TOLERANCE)
     chex.assert_trees_all_close(last, expected_last, rtol=1e-5)
+
+
+def steps_of_a_residual_network(devices, dtype):
+    """The parameters after each of five steps of a narrow ResNet-8."""
+    mode = "jit" if devices == 1 else "shard_map"
+    mesh = parallel.make_mesh(devices)
+    model = jaxcnn.create_model(
+        "resnet20_cifar", num_classes=CLASSES, blocks=(1, 1, 1), width=4, stem=(4,), dtype=dtype,
+        axis_name=parallel.batch_norm_axis(mode, "global", None),
+    )  # fmt: skip
+    optimizer, start = begin(model, rate=0.1, momentum=0.9)
+    start = jax.tree.map(lambda a: a.astype(dtype) if a.dtype == jnp.float32 else a, start)
+
+    def preprocess(batch, keys):
+        ready = gather(batch)
+        return {"image": ready["image"].astype(dtype) / 128 - 1, "label": ready["label"]}
+
+    axis = parallel.axis_name(mode)
+    one = step.make_train_step(model, optimizer, preprocess=preprocess, axis_name=axis)
+    run = parallel.parallelize(one, mode, mesh)
+    resident = parallel.place_batch(draw_set(40), mesh)
+    key = parallel.place_state(jax.random.key(1), mesh)
+    now, found = parallel.place_state(start, mesh), []
+    for i in range(5):
+        index = np.random.default_rng(i).permutation(40)[:16].astype(np.int32)
+        now, _ = run(now, resident | parallel.place_batch({"index": index}, mesh), key)
+        found.append(jax.device_get(now.params))
+    return found
+
+
+def farthest(found, expected):
+    """The largest relative distance of a parameter after each step."""
+    return [
+        max(
+            np.linalg.norm(a - b) / np.linalg.norm(b)
+            for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+            if np.linalg.norm(b) > 0.01
+        )
+        for one, other in zip(found, expected, strict=True)
+    ]
+
+
+def test_devices_change_a_residual_network_by_rounding_alone():
+    """In float64 nothing else is left: what float32 shows is rounding that the steps amplify."""
+    with jax.enable_x64(True):
+        exact = farthest(*(steps_of_a_residual_network(n, jnp.float64) for n in (4, 1)))
+    assert max(exact) < 1e-9, exact
+    rounded = farthest(*(steps_of_a_residual_network(n, jnp.float32) for n in (4, 1)))
+    assert rounded[0] < 1e-4 and max(rounded) < 0.2, rounded
 
 
 def test_local_statistics_differ_and_are_the_same_under_both_wrappings(one_device):

@@ -124,18 +124,22 @@ def notices(reports):
 
 
 @pytest.mark.usefixtures("tiny_network")
-def test_an_extended_run_equals_one_of_that_length(undisturbed, tmp_path):
-    run(small_config(steps=8), tmp_path)
-    longer = small_config()
-    reports = stop_at(10, signal.SIGTERM, longer, tmp_path, extend=True)
+def test_an_extended_run_equals_one_of_that_length(tmp_path):
+    shorter, longer = small_config(steps=8), small_config()
+    for config in (shorter, longer):
+        config.schedule = {"name": "constant", "learning_rate": 0.05}
+    run(longer, tmp_path / "whole")
+    extended = tmp_path / "extended"
+    run(shorter, extended)
+    reports = stop_at(10, signal.SIGTERM, longer, extended, extend=True)
     assert reports[0].step == 8
     [text] = notices(reports)
     assert text == (
         "extended from 8 to 12 steps; the learning rate follows the schedule of 12 steps from step "
         "8 on"
     )
-    assert notices(run(longer, tmp_path, resume=True)) == [], "it is a run of 12 steps now"
-    assert_same_run(tmp_path, undisturbed)
+    assert notices(run(longer, extended, resume=True)) == [], "it is a run of 12 steps now"
+    assert_same_run(extended, tmp_path / "whole")
 
 
 @pytest.mark.usefixtures("tiny_network")
