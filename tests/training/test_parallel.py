@@ -76,6 +76,7 @@ def farthest(found, expected):
     ]
 
 
+@pytest.mark.slow
 def test_devices_change_a_residual_network_by_rounding_alone():
     """In float64 nothing else is left: what float32 shows is rounding that the steps amplify."""
     with jax.enable_x64(True):
