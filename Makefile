@@ -10,7 +10,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-oldest lint lock bench notebooks docs clean
+.PHONY: help install train test test-slow test-oldest test-newest lint lock bench notebooks docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,17 @@ test-slow: install  ## run the long tests as well
 
 test-oldest:  ## run the tests with the oldest versions that are supported
 	@$(MAKE) --no-print-directory test VENV=.venv-oldest LOCK=requirements-oldest.lock PYTHON_VERSION=3.11
+
+# A few tests of every package; the depths of networks and NaNs in compiled steps depend on versions.
+SHORT := analysis/test_compare data/test_catalog data/test_crops data/readers/test_folders \
+  evaluation/test_ensembles metrics/test_metrics models/test_lenet ops/test_conv_winograd \
+  ops/test_dispatch reporting/test_console runtime/test_compilation_cache test_faces test_imports \
+  test_layers training/test_checkpoints training/test_members training/test_nonfinite \
+  training/test_optimizers training/test_workdir weights/test_files weights/test_layout
+
+test-newest:  ## run some tests of every package with Python 3.13
+	@$(MAKE) --no-print-directory test VENV=.venv-newest PYTHON_VERSION=3.13 \
+	  ARGS="$(SHORT:%=tests/%.py) $(ARGS)"
 
 lint: install  ## check style and types
 	@$(BIN)/ruff check .
