@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn.data.augment import pipeline
 from jaxcnn.data.crops import Window
 
 Array = jax.Array
 MOST = 16  # boxes of an image that are kept; of the files of photos
 
 # Augmentations that leave every pixel where it is, or erase some.
-_STILL = ("colour_jitter", "lighting", "cutout", "random_erasing")
+_STILL = ("color_jitter", "lighting", "cutout", "random_erasing")
 
 
 def area(boxes: Any) -> Any:
@@ -46,14 +47,14 @@ def iou(first: Array, second: Array) -> Array:
     return jnp.where(union > 0, inside / jnp.where(union > 0, union, 1), 0)
 
 
-def to_centre(boxes: Array) -> Array:
-    """(top, left, bottom, right) to (centre x, centre y, width, height), as VGG regresses them."""
+def to_center(boxes: Array) -> Array:
+    """(top, left, bottom, right) to (center x, center y, width, height), as VGG regresses them."""
     top, left, bottom, right = (boxes[..., i] for i in range(4))
     return jnp.stack([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], -1)
 
 
-def from_centre(boxes: Array) -> Array:
-    """The inverse of `to_centre`."""
+def from_center(boxes: Array) -> Array:
+    """The inverse of `to_center`."""
     x, y, width, height = (boxes[..., i] for i in range(4))
     return jnp.stack([y - height / 2, x - width / 2, y + height / 2, x + width / 2], -1)
 
@@ -95,6 +96,7 @@ def make_move(augment: Sequence[tuple[str, Any]]) -> Callable[[Array, Array, Any
     Raises:
       ValueError: an augmentation turns or bends the image: boxes do not follow it.
     """
+    augment = [(pipeline.current_name(name), amount) for name, amount in augment]
     for name, _ in augment:
         if name not in (*_MOVES, *_STILL):
             raise ValueError(

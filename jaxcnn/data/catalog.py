@@ -8,7 +8,7 @@ folder `data_dir` if it has a parameter of this name, and returns one of
     with images u8[N,H,W,C] from 0 to 255, labels i32[N] in [0, number of classes), and the names of
     the classes by label;
   - a `Source`, which has any number of parts and reads only the examples that are asked for;
-  - `class_names, {"train": Part, "test": Part}`: image files (JPEG, PNG and so on), which are
+  - `class_names, {"train": FileShard, "test": FileShard}`: image files (JPEG, PNG and so on), which are
     decoded, cropped and resized while the network is trained.
 
 It must return the same examples in the same order whenever it is called.
@@ -28,7 +28,7 @@ import numpy as np
 from jaxcnn._checks import near, shown
 from jaxcnn._files import local_path
 from jaxcnn._objects import check_call, is_address, load_object, parameters
-from jaxcnn.data.preprocessing import STATISTICS, Normalisation
+from jaxcnn.data.preprocessing import STATISTICS, Normalization
 from jaxcnn.data.readers import (
     cifar,
     digits,
@@ -37,7 +37,14 @@ from jaxcnn.data.readers import (
     synthetic_boxes,
     tfds,
 )
-from jaxcnn.data.sets import Dataset, EncodedSet, Part, Source, channel_statistics, check_labels
+from jaxcnn.data.sets import (
+    Dataset,
+    FileShard,
+    ImageFileDataset,
+    Source,
+    channel_statistics,
+    check_labels,
+)
 from jaxcnn.data.splits import parse_split
 
 __all__ = ["SOURCES", "Dataset", "load", "open_source", "register", "unregister"]
@@ -223,7 +230,7 @@ def _check_opener(name: str, function: Any, data_dir: str | os.PathLike | None) 
 
 
 def _open_own(name: str, function: Any, data_dir: str | os.PathLike | None) -> Any:
-    """What a source of the user's own returns, checked: a `Source`, or (class names, {part: Part}).
+    """What a source of the user's own returns, checked: a `Source`, or (class names, {part: FileShard}).
 
     A function is called once for both sets and the statistics of a run.
     """
@@ -255,9 +262,9 @@ def _call_own(name: str, function: Any, data_dir: str | None) -> Any:
 
 
 def _is_parts(opened: Any) -> bool:
-    """Whether this is (class names, {part: Part})."""
+    """Whether this is (class names, {part: FileShard})."""
     pair = isinstance(opened, tuple) and len(opened) == 2 and isinstance(opened[1], Mapping)
-    return pair and all(isinstance(part, Part) for part in opened[1].values())
+    return pair and all(isinstance(part, FileShard) for part in opened[1].values())
 
 
 def _from_arrays(what: str, train: Any, test: Any, class_names: Any) -> Source:
@@ -298,14 +305,14 @@ def _class_names(what: str, names: Any) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _train_statistics(name: str, data_dir: str | None, own: Any) -> Normalisation:
+def _train_statistics(name: str, data_dir: str | None, own: Any) -> Normalization:
     """Of the training split; `own`, the function of a source, is a part of the cache's key."""
     source = open_source(name, data_dir)
     images, _ = source.read("train", 0, source.sizes["train"])
     return channel_statistics(images)
 
 
-def open_encoded(source: str, split: str, data_dir: str | os.PathLike | None = None) -> EncodedSet:
+def open_encoded(source: str, split: str, data_dir: str | os.PathLike | None = None) -> ImageFileDataset:
     """Opens a split of a set of image files, reading no image.
 
     Args:
@@ -324,12 +331,12 @@ def open_encoded(source: str, split: str, data_dir: str | os.PathLike | None = N
         name, start, stop = parse_split(split, {p: part.size for p, part in parts.items()})
     except ValueError as error:
         raise ValueError(f"{error} ({source!r})") from None
-    return EncodedSet(parts[name], start, stop, class_names)
+    return ImageFileDataset(parts[name], start, stop, class_names)
 
 
 def open_parts(
     source: str, data_dir: str | os.PathLike | None = None
-) -> tuple[tuple[str, ...], dict[str, Part]]:
+) -> tuple[tuple[str, ...], dict[str, FileShard]]:
     """(class names, {part: examples}) of a set, by the parts' own names. Raises as above."""
     own = _find_own(source)
     if own is not None:
@@ -363,7 +370,7 @@ def open_parts(
     return class_names, parts
 
 
-def _with_usual_names(parts: Mapping[str, Part]) -> dict[str, Part]:
+def _with_usual_names(parts: Mapping[str, FileShard]) -> dict[str, FileShard]:
     """Where there is no "test", a validation part stands for it."""
     named = dict(parts)
     for usual, others in _OTHER_NAMES.items():

@@ -84,8 +84,8 @@ def scale_jitter(
     return _window(height, width, new, top, left, size)
 
 
-def centre(height: int, width: int, *, size: int, side: int) -> Window:
-    """The centre of the image resized to `side` pixels on the shorter side, as torchvision."""
+def center(height: int, width: int, *, size: int, side: int) -> Window:
+    """The center of the image resized to `side` pixels on the shorter side, as torchvision."""
     new = _resized(height, width, side)
     top, left = (round((n - size) / 2) for n in new)
     return _window(height, width, new, top, left, size)
@@ -101,7 +101,7 @@ CROPS = ("inception", *SIDES, "whole")
 
 def training_crop(name: str, size: int) -> Crop:
     """The crop of this name: "inception", "whole", or a window of the resized image: "scale_jitter"
-    (VGG), "scale_jitter_480" (ResNet), "fixed_scale", or "fixed_square" (AlexNet: of its centre).
+    (VGG), "scale_jitter_480" (ResNet), "fixed_scale", or "fixed_square" (AlexNet: of its center).
 
     Raises ValueError for another name.
     """
@@ -146,7 +146,7 @@ def resize(pixels: np.ndarray, window: Window, size: int) -> np.ndarray:
     """A window of pixels u8[H,W,3], bilinear with antialiasing: u8[size,size,3].
 
     Equal to Pillow's bilinear `resize` (of the crop, or a crop of it), but for enlarging, where
-    OpenCV computes the same in less time and may differ by one grey level. A pixel of a window
+    OpenCV computes the same in less time and may differ by one gray level. A pixel of a window
     that is not alone may differ by one level from resizing the whole and cropping, too.
     """
     top, left, bottom, right, alone = window

@@ -1,6 +1,6 @@
 """Image files of any kind to pixels u8[H,W,3], on the host.
 
-Photo sets hold a few files that are not what they should be: CMYK and greyscale JPEGs, PNGs under
+Photo sets hold a few files that are not what they should be: CMYK and grayscale JPEGs, PNGs under
 a JPEG's name, truncated and empty files. What shows an image becomes RGB, the rest is a `BadImage`.
 Orientation tags are ignored, as torchvision and TensorFlow do, whose accuracies are published.
 
@@ -69,18 +69,18 @@ def decode(data: bytes, rows: int | None = None) -> np.ndarray:
             raise BadImage(f"cannot be decoded: {error}") from None
 
 
-def _to_bytes(grey: np.ndarray) -> np.ndarray:
-    """Grey of more than eight bits, [H,W], as u8[H,W]."""
-    if grey.dtype.itemsize == 2:
-        return (grey.astype(np.uint16) >> 8).astype(np.uint8)
-    if not np.isfinite(grey).all():
+def _to_bytes(gray: np.ndarray) -> np.ndarray:
+    """Gray of more than eight bits, [H,W], as u8[H,W]."""
+    if gray.dtype.itemsize == 2:
+        return (gray.astype(np.uint16) >> 8).astype(np.uint8)
+    if not np.isfinite(gray).all():
         raise BadImage("has pixels that are not finite")
-    low, high = grey.min(), grey.max()
+    low, high = gray.min(), gray.max()
     if low < 0 or high > 65535:
         raise BadImage(f"has pixels from {low:g} to {high:g}; they may reach from 0 to 65535")
-    if grey.dtype.kind == "f" and high <= 1:
-        return np.round(grey * 255).astype(np.uint8)
-    return (grey if high <= 255 else grey.astype(np.uint16) >> 8).astype(np.uint8)
+    if gray.dtype.kind == "f" and high <= 1:
+        return np.round(gray * 255).astype(np.uint8)
+    return (gray if high <= 255 else gray.astype(np.uint16) >> 8).astype(np.uint8)
 
 
 def _checked(height: int, width: int) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from jaxcnn.data.decode import BadImage, decode, image_size
 from jaxcnn.data.loader.streaming import cores
 from jaxcnn.data.readers import old_archive, tfds
 from jaxcnn.data.readers.archive import Draft
-from jaxcnn.data.sets import Part
+from jaxcnn.data.sets import FileShard
 
 QUALITY = 95  # of JPEGs that are resized
 
@@ -91,7 +91,7 @@ def write_archive(
 
 def _open(
     source: str, data_dir: str | os.PathLike | None
-) -> tuple[tuple[str, ...], dict[str, Part]]:
+) -> tuple[tuple[str, ...], dict[str, FileShard]]:
     """As `open_parts`, and archives of earlier versions too."""
     kind, _, rest = source.partition(":")
     if kind == "archive":
@@ -101,7 +101,7 @@ def _open(
     return open_parts(source, data_dir)
 
 
-def _made(part: Part, i: int, side: int | None, quality: int | None) -> tuple[str, bytes, int, str]:
+def _made(part: FileShard, i: int, side: int | None, quality: int | None) -> tuple[str, bytes, int, str]:
     """The file's name, the file, its label, and why it could not be made anew."""
     name = part.name(i)
     try:

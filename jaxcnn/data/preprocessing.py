@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Channels = tuple[float, ...]
-Normalisation = tuple[Channels, Channels]
+Normalization = tuple[Channels, Channels]
 
 # Mean and standard deviation of each channel, of pixels in [0,1]. Of ImageNet's training images;
 # what most published networks take.
-IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # To [-1,1]: what Inception takes.
-HALF: Normalisation = ((0.5,) * 3, (0.5,) * 3)
+HALF: Normalization = ((0.5,) * 3, (0.5,) * 3)
 # Over the training split of small sets.
-STATISTICS: dict[str, Normalisation] = {
+STATISTICS: dict[str, Normalization] = {
     "mnist": ((0.1307,), (0.3081,)),
     "fashion_mnist": ((0.2860,), (0.3530,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -31,7 +31,7 @@ class Preprocessing:
     Attributes:
       size: height and width of the input.
       crop: share of the shorter side that the input shows: the image is resized to a shorter side
-        of floor(size / crop), and its centre is cut out.
+        of floor(size / crop), and its center is cut out.
       interpolation: "bilinear" or "bicubic", of the resizing.
       mean, std: of each channel, of pixels in [0,1].
     """

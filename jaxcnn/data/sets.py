@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from jaxcnn.data.preprocessing import IMAGENET, Normalisation
+from jaxcnn.data.preprocessing import IMAGENET, Normalization
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -68,7 +68,7 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class FileShard:
     """The examples of one part: `read(i)` gives the file and its label, `name(i)` says which.
 
     `boxes(i)` gives where its objects are, f32[M,4], see `jaxcnn.data.boxes`; None if unknown.
@@ -83,10 +83,10 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodedSet:
+class ImageFileDataset:
     """A slice of a part, with the classes."""
 
-    part: Part
+    part: FileShard
     start: int
     stop: int
     class_names: tuple[str, ...]
@@ -116,7 +116,7 @@ class EncodedSet:
     def has_boxes(self) -> bool:
         return self.part.boxes is not None
 
-    def without_boxes(self) -> EncodedSet:
+    def without_boxes(self) -> ImageFileDataset:
         if not self.has_boxes:
             return self
         return dataclasses.replace(self, part=dataclasses.replace(self.part, boxes=None))
@@ -144,7 +144,7 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
         )
 
 
-def channel_statistics(images: np.ndarray) -> Normalisation:
+def channel_statistics(images: np.ndarray) -> Normalization:
     """Mean and standard deviation of each channel of images u8[N,H,W,C], pixels in [0,1]."""
     counts = np.stack([np.bincount(c.ravel(), minlength=256) for c in np.moveaxis(images, -1, 0)])
     share = counts / counts.sum(1, keepdims=True)

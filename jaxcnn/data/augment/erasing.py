@@ -11,12 +11,12 @@ from jax import Array
 
 
 def cutout(key: Array, image: Array, side: int = 16, *, fill: Sequence[float]) -> Array:
-    """Cutout (DeVries & Taylor 2017, arXiv 1708.04552): a square of this side in one colour.
+    """Cutout (DeVries & Taylor 2017, arXiv 1708.04552): a square of this side in one color.
 
-    Its centre is any pixel with equal probability; what lies outside the image is cut off.
+    Its center is any pixel with equal probability; what lies outside the image is cut off.
 
     Args:
-      fill: f[C], the mean colour in 0..255: the paper's zeros of the normalised image.
+      fill: f[C], the mean color in 0..255: the paper's zeros of the normalized image.
     """
     height, width, _ = image.shape
     at = jax.random.randint(key, (2,), 0, np.array([height, width]))

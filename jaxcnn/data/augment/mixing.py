@@ -1,6 +1,6 @@
 """Mixing pairs of examples, on the device: mixup and CutMix.
 
-An example's partner is its neighbour, slots 0 and 1, 2 and 3, and so on, which is as random as the
+An example's partner is its neighbor, slots 0 and 1, 2 and 3, and so on, which is as random as the
 order of the batch and does not depend on how the batch is split among devices. All else follows
 from the example's own key.
 """
@@ -61,10 +61,10 @@ def mix(
             picked, share = jax.tree.map(lambda a, b: jnp.where(use_second, b, a), *found)
         return picked, share * target + (1 - share) * other_target
 
-    return jax.vmap(one)(keys, images, _neighbour(images), targets, _neighbour(targets))
+    return jax.vmap(one)(keys, images, _neighbor(images), targets, _neighbor(targets))
 
 
-def _neighbour(x: Array) -> Array:
+def _neighbor(x: Array) -> Array:
     return x.reshape(-1, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
@@ -72,8 +72,8 @@ def _cut(key: Array, image: Array, other: Array, share: Array) -> tuple[Array, A
     """The image with a rectangle of the other, and the share of its own pixels that are left."""
     height, width, _ = image.shape
     extent = jnp.sqrt(1 - share) * jnp.array([height, width])
-    centre = jax.random.uniform(jax.random.fold_in(key, 1), (2,)) * jnp.array([height, width])
-    start, stop = (jnp.round(centre + way * extent / 2) for way in (-1, 1))
+    center = jax.random.uniform(jax.random.fold_in(key, 1), (2,)) * jnp.array([height, width])
+    start, stop = (jnp.round(center + way * extent / 2) for way in (-1, 1))
     y, x = jnp.mgrid[:height, :width]
     inside = (y >= start[0]) & (y < stop[0]) & (x >= start[1]) & (x < stop[1])
     return jnp.where(inside[..., None], other, image), 1 - inside.mean()

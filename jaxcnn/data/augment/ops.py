@@ -24,7 +24,7 @@ _TABLES = (
     "brightness",
     "contrast",
 )
-_BLENDS = ("colour", "sharpness")
+_BLENDS = ("color", "sharpness")
 _MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 OPS = (*_TABLES, *_BLENDS, *_MOVES)
 
@@ -36,24 +36,24 @@ def apply(image: Array, op: Array | int, argument: Array | float, fill: Sequence
       image: whole numbers 0..255.
       op: i32[], its place in `OPS`.
       argument: f32[]; posterize: bits that are kept; solarize: the least value that is inverted;
-        solarize_add: what is added to values below 128; brightness, contrast, colour, sharpness: 1
-        leaves the image, 0 gives black, the mean grey, the grey image, the smoothed one; rotate:
+        solarize_add: what is added to values below 128; brightness, contrast, color, sharpness: 1
+        leaves the image, 0 gives black, the mean gray, the gray image, the smoothed one; rotate:
         degrees, counterclockwise; shear: slope; translate: pixels to the left or up; else unused.
-      fill: colour of what comes in from outside, 3 whole numbers.
+      fill: color of what comes in from outside, 3 whole numbers.
     """
     op, argument = jnp.asarray(op), jnp.asarray(argument, jnp.float32)
     table = _tables(image, argument)[jnp.where(op < len(_TABLES), op, 0)]
     looked_up = table[image.astype(jnp.int32), jnp.arange(3)[None, None]]
-    colour = blend(grey(image)[..., None], image, argument)
+    color = blend(gray(image)[..., None], image, argument)
     sharp = blend(_smooth(image), image, argument)
     first = len(_TABLES) + len(_BLENDS)
     moved = _affine(image, _matrix(op - first, argument, image.shape[:2]), fill)
-    out = jnp.where(op == OPS.index("colour"), colour, looked_up)
+    out = jnp.where(op == OPS.index("color"), color, looked_up)
     out = jnp.where(op == OPS.index("sharpness"), sharp, out)
     return jnp.where(op >= first, moved, out)
 
 
-def grey(image: Array) -> Array:
+def gray(image: Array) -> Array:
     """Luma of ITU-R 601, [H,W], rounded as Pillow's mode "L"."""
     weights = jnp.array([19595, 38470, 7471], jnp.int32)
     return ((image.astype(jnp.int32) * weights[None, None]).sum(-1) + 0x8000 >> 16).astype(
@@ -72,7 +72,7 @@ def _tables(image: Array, argument: Array) -> Array:
     counts = jnp.zeros((256, 3), jnp.int32)
     counts = counts.at[image.astype(jnp.int32), jnp.arange(3)[None, None]].add(1)
     keep = 2.0 ** (8 - argument)
-    mean = jnp.floor(grey(image).mean() + 0.5)
+    mean = jnp.floor(gray(image).mean() + 0.5)
     found = {
         "identity": value,
         "autocontrast": _autocontrast(value, counts),
@@ -103,7 +103,7 @@ def _equalize(value: Array, counts: Array) -> Array:
 
 
 def _smooth(image: Array) -> Array:
-    """The mean of 3x3 with the centre counted five times; the edge stays."""
+    """The mean of 3x3 with the center counted five times; the edge stays."""
     height, width = image.shape[:2]
     around = sum(image[i : height - 2 + i, j : width - 2 + j] for i in range(3) for j in range(3))
     inner = jnp.floor((around + 4 * image[1:-1, 1:-1]) / 13 + 0.5)

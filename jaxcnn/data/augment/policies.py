@@ -15,7 +15,7 @@ from jax import Array
 
 from jaxcnn.data.augment import ops as image_ops
 
-_GREY = (128.0, 128.0, 128.0)
+_GRAY = (128.0, 128.0, 128.0)
 # Of an operation: the argument for a level in [0,1] is base + sign * swing, the sign being drawn.
 _Arguments = Mapping[str, tuple[Array | float, Array | float]]
 
@@ -25,7 +25,7 @@ def randaugment(
     image: Array,
     amount: Sequence[float] = (2, 9.0, 0.5),
     *,
-    fill: Sequence[float] = _GREY,
+    fill: Sequence[float] = _GRAY,
 ) -> Array:
     """RandAugment (Cubuk et al. 2020, arXiv 1909.13719) as the recipes of today have it.
 
@@ -35,7 +35,7 @@ def randaugment(
 
     Args:
       amount: (number of operations, magnitude 0..10, its standard deviation).
-      fill: colour of what comes in from outside.
+      fill: color of what comes in from outside.
     """
     count, magnitude, spread = amount
     size = image.shape[:2]
@@ -51,13 +51,13 @@ def randaugment(
 
 
 def trivial_augment(
-    key: Array, image: Array, amount: int = 31, *, fill: Sequence[float] = _GREY
+    key: Array, image: Array, amount: int = 31, *, fill: Sequence[float] = _GRAY
 ) -> Array:
     """TrivialAugment, "wide" (Müller & Hutter 2021, arXiv 2103.10158): one operation, any strength.
 
     Args:
       amount: number of strengths, equally spaced.
-      fill: colour of what comes in from outside.
+      fill: color of what comes in from outside.
     """
     op_key, level_key, sign_key, _ = _keys(key, 0)
     level = jax.random.randint(level_key, (), 0, amount) / (amount - 1)
@@ -67,7 +67,7 @@ def trivial_augment(
 
 
 def autoaugment(
-    key: Array, image: Array, amount: str = "cifar10", *, fill: Sequence[float] = _GREY
+    key: Array, image: Array, amount: str = "cifar10", *, fill: Sequence[float] = _GRAY
 ) -> Array:
     """AutoAugment's policy found on CIFAR-10 (Cubuk et al. 2019, arXiv 1805.09501, appendix).
 
@@ -75,7 +75,7 @@ def autoaugment(
 
     Args:
       amount: "cifar10", the only one.
-      fill: colour of what comes in from outside.
+      fill: color of what comes in from outside.
     """
     del amount
     pair = jax.random.randint(jax.random.fold_in(key, 2), (), 0, len(_CIFAR10))
@@ -111,7 +111,7 @@ def _apply(
 
 
 def _enhance(swing: Array | float) -> dict[str, tuple[Array | float, Array | float]]:
-    names = ("colour", "contrast", "brightness", "sharpness")
+    names = ("color", "contrast", "brightness", "sharpness")
     return dict.fromkeys(names, (1.0, swing))
 
 
@@ -172,20 +172,20 @@ _CIFAR10 = (
     (("shear_y", 0.5, 8), ("translate_y", 0.7, 9)),
     (("autocontrast", 0.5, 0), ("equalize", 0.9, 0)),
     (("shear_y", 0.2, 7), ("posterize", 0.3, 7)),
-    (("colour", 0.4, 3), ("brightness", 0.6, 7)),
+    (("color", 0.4, 3), ("brightness", 0.6, 7)),
     (("sharpness", 0.3, 9), ("brightness", 0.7, 9)),
     (("equalize", 0.6, 0), ("equalize", 0.5, 0)),
     (("contrast", 0.6, 7), ("sharpness", 0.6, 5)),
-    (("colour", 0.7, 7), ("translate_x", 0.5, 8)),
+    (("color", 0.7, 7), ("translate_x", 0.5, 8)),
     (("equalize", 0.3, 0), ("autocontrast", 0.4, 0)),
     (("translate_y", 0.4, 3), ("sharpness", 0.2, 6)),
-    (("brightness", 0.9, 6), ("colour", 0.2, 8)),
+    (("brightness", 0.9, 6), ("color", 0.2, 8)),
     (("solarize", 0.5, 2), ("invert", 0.0, 0)),
     (("equalize", 0.2, 0), ("autocontrast", 0.6, 0)),
     (("equalize", 0.2, 0), ("equalize", 0.6, 0)),
-    (("colour", 0.9, 9), ("equalize", 0.6, 0)),
+    (("color", 0.9, 9), ("equalize", 0.6, 0)),
     (("autocontrast", 0.8, 0), ("solarize", 0.2, 8)),
-    (("brightness", 0.1, 3), ("colour", 0.7, 0)),
+    (("brightness", 0.1, 3), ("color", 0.7, 0)),
     (("solarize", 0.4, 5), ("autocontrast", 0.9, 0)),
     (("translate_y", 0.9, 9), ("translate_y", 0.7, 9)),
     (("autocontrast", 0.9, 0), ("solarize", 0.8, 3)),

@@ -22,7 +22,7 @@ from jaxcnn.data import boxes, crops
 from jaxcnn.data.bad_records import BadRecords, retried
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.loader import resident
-from jaxcnn.data.sets import Dataset, EncodedSet
+from jaxcnn.data.sets import Dataset, ImageFileDataset
 
 Batch = dict[str, np.ndarray]
 Example = tuple[Any, ...]  # image u8[S,S,3], label, and the boxes f32[M,4] of a set that has them
@@ -56,7 +56,7 @@ class Training:
 
     def __init__(
         self,
-        dataset: EncodedSet,
+        dataset: ImageFileDataset,
         seed: int,
         batch: int,
         size: int,
@@ -94,21 +94,21 @@ class Training:
 
 
 class Evaluation:
-    """Each example once, in order, cropped at the centre; a bad record is an error.
+    """Each example once, in order, cropped at the center; a bad record is an error.
 
     Args:
       dataset: the examples.
       batch: examples in a batch.
-      size, side: see `crops.centre`.
+      size, side: see `crops.center`.
       places: the examples to take, by default all; `share(len(dataset), process, count)`.
     """
 
     def __init__(
-        self, dataset: EncodedSet, batch: int, size: int, side: int, places: range | None = None
+        self, dataset: ImageFileDataset, batch: int, size: int, side: int, places: range | None = None
     ):
         self._set, self._batch, self._size = dataset, batch, size
         self._places = range(len(dataset)) if places is None else places
-        self._choose = functools.partial(crops.centre, size=size, side=side)
+        self._choose = functools.partial(crops.center, size=size, side=side)
         self.steps = -(-len(self._places) // batch)
 
     def jobs(self, step: int) -> list[Callable[[], Example]]:
@@ -203,7 +203,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def in_memory(dataset: EncodedSet, limit: int, size: int, side: int, workers: int = 0) -> Dataset:
+def in_memory(dataset: ImageFileDataset, limit: int, size: int, side: int, workers: int = 0) -> Dataset:
     """The first examples, cropped as for evaluation."""
     source = Evaluation(dataset, min(limit, len(dataset)), size, side)
     with Prefetch(source, 1, workers) as batches:
@@ -212,7 +212,7 @@ def in_memory(dataset: EncodedSet, limit: int, size: int, side: int, workers: in
     return Dataset(images=batch["image"], labels=batch["label"], **rest)
 
 
-def _read(dataset: EncodedSet, index: int, choose: Callable, size: int) -> Example:
+def _read(dataset: ImageFileDataset, index: int, choose: Callable, size: int) -> Example:
     data, label = retried(lambda: dataset.read(index))
     if not 0 <= label < dataset.num_classes:
         raise ValueError(

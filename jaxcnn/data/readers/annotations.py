@@ -4,7 +4,7 @@
 `<part>/<image>.xml` or `<image>.xml`; or `PATH/boxes.csv` has a row for each object and the columns
 filename (`train/ant/1.jpg`), width, height, xmin, ymin, xmax, ymax, and perhaps class. Numbers are
 pixels. Objects of another class than the image's are left out. An image may be without any: in
-training its box is then not learnt.
+training its box is then not learned.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import msgpack
 
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, old_archive
-from jaxcnn.data.sets import Part
+from jaxcnn.data.sets import FileShard
 
 INFO = "info.json"
 SHARD_SIZE = 4096  # examples in a file: a killed preparation has to make at most as many anew
@@ -36,7 +36,7 @@ class Shard(NamedTuple):
     length: int
 
 
-def open_archive(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
+def open_archive(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
     """(class names, {part: examples}), the examples in the order in which they were written.
 
     Raises:
@@ -69,7 +69,7 @@ def _are(values: Any, kind: type) -> bool:
     return isinstance(values, list) and all(type(value) is kind for value in values)
 
 
-def _part(path: Path, part: str, lengths: list[int], classes: int) -> Part:
+def _part(path: Path, part: str, lengths: list[int], classes: int) -> FileShard:
     shards = [(path / file, n) for file, n in zip(_files(part, len(lengths)), lengths)]
     for file, _ in shards:
         if not file.is_file():
@@ -91,7 +91,7 @@ def _part(path: Path, part: str, lengths: list[int], classes: int) -> Part:
     def listing(start: int, stop: int) -> list[str]:
         return [f"{start} to {stop}", *(f"{file.name} {length}" for file, length in shards)]
 
-    return Part(sum(lengths), read, name, listing=listing)
+    return FileShard(sum(lengths), read, name, listing=listing)
 
 
 def _example(record: bytes) -> tuple[bytes, int]:

@@ -1,6 +1,6 @@
 """The 1,797 handwritten digits inside scikit-learn, as 32x32 images.
 
-Real scans of 8x8 pixels with 17 levels of grey, ten digits: the test half of "Optical recognition
+Real scans of 8x8 pixels with 17 levels of gray, ten digits: the test half of "Optical recognition
 of handwritten digits" (Alpaydin and Kaynak 1998, UCI machine learning repository).
 """
 
@@ -62,6 +62,6 @@ def _table() -> np.ndarray:
 
 
 def _bilinear(small: int, large: int) -> np.ndarray:
-    """Weights f64[large,small] of bilinear interpolation between the centres of pixels."""
-    centres = (np.arange(large) + 0.5) * small / large - 0.5
-    return np.stack([np.interp(centres, np.arange(small), row) for row in np.eye(small)], axis=1)
+    """Weights f64[large,small] of bilinear interpolation between the centers of pixels."""
+    centers = (np.arange(large) + 0.5) * small / large - 0.5
+    return np.stack([np.interp(centers, np.arange(small), row) for row in np.eye(small)], axis=1)

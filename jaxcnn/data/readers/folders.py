@@ -17,13 +17,13 @@ from pathlib import Path
 from jaxcnn._checks import near
 from jaxcnn._files import read_at
 from jaxcnn.data.readers.annotations import Find, find_boxes
-from jaxcnn.data.sets import Part
+from jaxcnn.data.sets import FileShard
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PARTS = ("train", "val", "validation", "test")
 
 
-def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
+def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
     """(class names, {part: examples}), the examples sorted by name.
 
     Raises:
@@ -46,7 +46,7 @@ def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
     return classes, {p: _part(path / p, classes, find, *listing) for p, listing in listings.items()}
 
 
-def _part(path: Path, classes: tuple[str, ...], find: Find | None, by_class: dict, read) -> Part:
+def _part(path: Path, classes: tuple[str, ...], find: Find | None, by_class: dict, read) -> FileShard:
     label = {name: i for i, name in enumerate(classes)}
     for name, found in by_class.items():
         if name not in label:
@@ -62,7 +62,7 @@ def _part(path: Path, classes: tuple[str, ...], find: Find | None, by_class: dic
     def file(i: int) -> tuple[str, str]:
         return classes[places[i][0]], os.path.basename(places[i][1][0])
 
-    return Part(
+    return FileShard(
         size=len(places),
         read=lambda i: (read(places[i][1]), places[i][0]),
         name=lambda i: f"{path}/{classes[places[i][0]]}/{places[i][1][0]}",

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxcnn._files import read_at
 from jaxcnn.data.decode import BadImage
-from jaxcnn.data.sets import Part
+from jaxcnn.data.sets import FileShard
 
 _MAGIC = b"jaxcnn1\n"
 _FOOTER = struct.Struct("<QQI8s")
@@ -31,7 +31,7 @@ def is_old_archive(path: Path) -> bool:
     return path.is_file() and read_at(path, 0, len(_MAGIC)) == _MAGIC
 
 
-def open_old_archive(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
+def open_old_archive(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
     """As `archive.open_archive`. Raises ValueError if it is truncated or damaged."""
     size = path.stat().st_size
     footer = read_at(path, max(0, size - _FOOTER.size), _FOOTER.size)
@@ -52,7 +52,7 @@ def open_old_archive(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
     return tuple(about["class_names"]), parts
 
 
-def _part(path: Path, first: int, count: int, records, starts, names: bytes) -> Part:
+def _part(path: Path, first: int, count: int, records, starts, names: bytes) -> FileShard:
     unpacked: list[str] = []
 
     def read(i: int) -> tuple[bytes, int]:
@@ -67,4 +67,4 @@ def _part(path: Path, first: int, count: int, records, starts, names: bytes) -> 
             unpacked.extend(zlib.decompress(names).decode().split("\n"))
         return f"{path}: {unpacked[first + i]}"
 
-    return Part(count, read, name)
+    return FileShard(count, read, name)

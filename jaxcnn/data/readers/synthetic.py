@@ -1,4 +1,4 @@
-"""Gratings to learn without any data: a class is a direction and a colour of stripes."""
+"""Gratings to learn without any data: a class is a direction and a color of stripes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_synthetic(side: int = SIZE) -> Source:
     """The source: images u8[N,side,side,3], 10 classes, 2,048 to train on and 512 to test on.
 
     Of images of another side than 32 there are 64 and 32, to try out what takes no small ones.
-    Always the same images: stripes of wave length 8 whose direction and colour are the class's,
+    Always the same images: stripes of wave length 8 whose direction and color are the class's,
     at a random phase, under noise.
     """
     if side > LARGEST:
@@ -41,7 +41,7 @@ def _read(sizes: Mapping[str, int], side: int, part: str, start: int, stop: int)
     y, x = np.mgrid[:side, :side] * (2 * np.pi / 8)
     across = np.cos(angle)[:, None, None] * x + np.sin(angle)[:, None, None] * y
     stripes = np.cos(across + phase[:, None, None])[..., None]
-    colour = 40 + 40 * np.cos(2 * angle[:, None] + np.arange(3) * 2 * np.pi / 3)
-    images = 128 + stripes * colour[:, None, None] + noise
+    color = 40 + 40 * np.cos(2 * angle[:, None] + np.arange(3) * 2 * np.pi / 3)
+    images = 128 + stripes * color[:, None, None] + noise
     images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
     return images[start:stop], labels[start:stop].astype(np.int32)

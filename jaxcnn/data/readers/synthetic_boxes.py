@@ -16,7 +16,7 @@ NAMES = ("disc", "ring", "square", "frame", "plus", "cross", "triangle", "funnel
 def open_synthetic_boxes(side: int = SIZE) -> Source:
     """The source: images u8[N,side,side,3], 8 classes, 4,096 to train on and 512 to test on.
 
-    Always the same images. A class has a shape and a bright colour, of which the largest level is
+    Always the same images. A class has a shape and a bright color, of which the largest level is
     185 to 255, on noise of levels 0 to 99. A shape is three to six eighths of the side high and
     wide, the longer extent at most twice the other. The boxes f32[N,1,4] are
     exact: their first and last rows and columns have a pixel of the shape.
@@ -41,13 +41,13 @@ def _read(side: int, part: str, start: int, stop: int) -> tuple[*Arrays, np.ndar
     wide = random.randint(np.maximum(low, -(-tall // 2)), np.minimum(high, 2 * tall) + 1)
     top, left = random.randint(0, side - tall + 1), random.randint(0, side - wide + 1)
     hue = 2 * np.pi * (labels[:, None] / len(NAMES) + np.arange(3) / 3)
-    colour = np.rint(160 + 60 * np.cos(hue)).astype(int) + random.randint(-5, 36, (size, 1))
+    color = np.rint(160 + 60 * np.cos(hue)).astype(int) + random.randint(-5, 36, (size, 1))
     seeds = random.randint(0, 2**31, size)
     images = np.empty((stop - start, side, side, 3), np.uint8)
     for place, i in enumerate(range(start, stop)):
         image = np.random.RandomState(seeds[i]).randint(0, 100, (side, side, 3))
         inside = image[top[i] : top[i] + tall[i], left[i] : left[i] + wide[i]]
-        inside[shape(NAMES[labels[i]], tall[i], wide[i])] = colour[i]
+        inside[shape(NAMES[labels[i]], tall[i], wide[i])] = color[i]
         images[place] = image
     boxes = np.stack([top, left, top + tall, left + wide], -1).astype(np.float32) / side
     return images, labels[start:stop], boxes[start:stop, None]

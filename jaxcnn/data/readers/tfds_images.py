@@ -21,7 +21,7 @@ from jaxcnn._checks import one_line, optional_package
 from jaxcnn.data import boxes
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, record_index, tfds
-from jaxcnn.data.sets import Part
+from jaxcnn.data.sets import FileShard
 
 # Parts whose labels are -1 throughout.
 _UNLABELLED = {"imagenet2012": ("test",)}
@@ -30,7 +30,7 @@ _LABELS = ("label", "original_label")
 
 def open_tfds_images(
     name: str, data_dir: str | os.PathLike | None = None
-) -> tuple[tuple[str, ...], dict[str, Part]]:
+) -> tuple[tuple[str, ...], dict[str, FileShard]]:
     """(class names, {part: examples}) of a set that TFDS has built, by its name.
 
     Args:
@@ -68,7 +68,7 @@ def open_tfds_images(
     for part, split in info.splits.items():
         if part not in _UNLABELLED.get(name.partition("/")[0], ()):
             record, where, listing = _open_part(split, form)
-            parts[part] = Part(
+            parts[part] = FileShard(
                 size=split.num_examples,
                 read=lambda i, record=record: example(record(i)),  # type: ignore[misc]
                 name=where,
@@ -129,7 +129,7 @@ def _label_feature(name: str, features: Any) -> str:
 def _open_part(
     split: Any, form: str
 ) -> tuple[Callable[[int], bytes], Callable[[int], str], Callable[[int, int], list[str]]]:
-    """(record, where, listing): functions of examples' numbers in a split, see `Part`."""
+    """(record, where, listing): functions of examples' numbers in a split, see `FileShard`."""
     shards = tfds.shards(split, form)
     for path, length in shards:
         if not path.is_file():
