@@ -1,4 +1,4 @@
-"""Data: `catalog` opens a source by name, `loader` orders it, `augment` prepares it."""
+"""Data sources (`catalog`), batches (`loader`) and augmentation (`augment`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dataset", "FileShard", "Source", "load", "register", "unregister"]
 
-# Imported when first used: readers need not be there for what only reads files of runs.
+# Imported on first use, so that code that only reads the files of runs does not need the readers.
 _HOMES = {
     "Dataset": "jaxcnn.data.sets",
     "FileShard": "jaxcnn.data.sets",
