@@ -38,6 +38,9 @@ def randaugment(
       image: u8 or f32[H,W,3] in 0..255.
       amount: (number of operations, mean magnitude 0..10, standard deviation of the magnitude).
       fill: color of pixels that come from outside the image.
+
+    Returns:
+      f32[H,W,3] with integer values 0..255.
     """
     count, magnitude, spread = amount
     size = image.shape[:2]
@@ -62,6 +65,9 @@ def trivial_augment(
       image: u8 or f32[H,W,3] in 0..255.
       amount: number of equally spaced strengths to draw from.
       fill: color of pixels that come from outside the image.
+
+    Returns:
+      f32[H,W,3] with integer values 0..255.
     """
     op_key, level_key, sign_key, _ = _keys(key, 0)
     level = jax.random.randint(level_key, (), 0, amount) / (amount - 1)
@@ -83,6 +89,9 @@ def autoaugment(
       image: u8 or f32[H,W,3] in 0..255.
       amount: name of the policy; only "cifar10" is available.
       fill: color of pixels that come from outside the image.
+
+    Returns:
+      f32[H,W,3] with integer values 0..255.
     """
     del amount
     pair = jax.random.randint(jax.random.fold_in(key, 2), (), 0, len(_CIFAR10))
