@@ -16,14 +16,16 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Labelled images in memory.
+    """Labeled images in memory.
 
     Attributes:
       images: u8[N,H,W,C].
       labels: i32[N], each in [0, num_classes).
-      num_classes, class_names: the classes, by label.
-      mean, std: of each channel over the whole training split, pixels in [0,1].
-      boxes: f32[N,M,4], where the label's objects are, see `jaxcnn.data.boxes`; None if unknown.
+      num_classes, class_names: number of classes, and their names by label.
+      mean, std: mean and standard deviation of each channel over the whole training split, for
+        pixels in [0,1].
+      boxes: boxes f32[N,M,4] of the objects of the labeled class, see `jaxcnn.data.boxes`; None if
+        unknown.
     """
 
     images: np.ndarray
