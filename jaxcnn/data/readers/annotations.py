@@ -37,7 +37,7 @@ def find_boxes(root: Path) -> Find | None:
       file is invalid.
 
     Raises:
-      ValueError: `boxes.csv` has no such column, or a row is not a box.
+      ValueError: `boxes.csv` lacks a column, or a row is not a valid box.
     """
     if (root / "boxes.csv").is_file():
         rows = _read_csv(root / "boxes.csv")
