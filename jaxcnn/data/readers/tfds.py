@@ -25,7 +25,7 @@ NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
 FORMATS = ("array_record", "tfrecord")
 FILES = ("mnist", "fashion_mnist", "cifar10", "cifar100")  # "files:NAME" reads their official files
 
-_TFDS_CLASS = re.compile(r"tensorflow_datasets(\.[A-Za-z_]\w*)+")
+_OWN_CLASS = re.compile(r"tensorflow_datasets(\.[A-Za-z_]\w*)+")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 # Function of (path, rows, expected number of records) that returns the serialized examples.
@@ -112,7 +112,7 @@ def _check_classes(path: Path) -> None:
                 json.loads(value, object_pairs_hook=check)
             elif key not in ("pythonclassname", "type") or not isinstance(value, str):
                 continue
-            elif "." in value and not _TFDS_CLASS.fullmatch(value):
+            elif "." in value and not _OWN_CLASS.fullmatch(value):
                 raise ValueError(f"{path} names {value!r}, which is no feature of TFDS's own")
         return dict(pairs)
 
