@@ -64,17 +64,17 @@ def from_center(boxes: Array) -> Array:
     return jnp.stack([y - height / 2, x - width / 2, y + height / 2, x + width / 2], -1)
 
 
-def pack(found: Sequence[Sequence[float]], most: int = MOST) -> np.ndarray:
+def pack(values: Sequence[Sequence[float]], most: int = MOST) -> np.ndarray:
     """Sorts boxes by decreasing area and pads or truncates them.
 
     Args:
-      found: any number of boxes, [M,4].
+      values: any number of boxes, [M,4].
       most: number of boxes to return.
 
     Returns:
       f32[most,4].
     """
-    boxes = np.asarray(found, np.float32).reshape(-1, 4)
+    boxes = np.asarray(values, np.float32).reshape(-1, 4)
     boxes = boxes[np.argsort(-area(boxes), kind="stable")][:most]
     return np.concatenate([boxes, np.zeros((most - len(boxes), 4), np.float32)])
 

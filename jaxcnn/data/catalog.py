@@ -101,7 +101,7 @@ def register(name: str, open_source: Callable[..., Any]) -> None:
     if name in (*SOURCES, *_KNOWN_KINDS):
         raise ValueError(f"{name!r} is a data source of jaxcnn; give yours another name")
     if is_address(name):
-        raise ValueError(f"{name!r} is no name for a data source: it contains a colon")
+        raise ValueError(f"the name of a data source must not contain a colon, but is {name!r}")
     _check_opener(name, open_source, None)
     _registered[name] = open_source
 
@@ -265,25 +265,25 @@ def _open_custom(name: str, function: Any, data_dir: str | os.PathLike | None) -
 
 @functools.lru_cache(maxsize=2)
 def _call_custom(name: str, function: Any, data_dir: str | None) -> Any:
-    what = f"data source {name!r}"
+    subject = f"data source {name!r}"
     opened = function(**_check_opener(name, function, data_dir))
     if isinstance(opened, Source):
         parts: Iterable[str] = opened.sizes
         source: Any = dataclasses.replace(
             opened,
-            class_names=_class_names(what, opened.class_names),
-            read=lambda *where: _arrays(f"{what}: {where[0]!r}", opened.read(*where)),
+            class_names=_class_names(subject, opened.class_names),
+            read=lambda *where: _arrays(f"{subject}: {where[0]!r}", opened.read(*where)),
         )
     elif isinstance(opened, tuple) and len(opened) == 3:
-        source = _from_arrays(what, *opened)
+        source = _from_arrays(subject, *opened)
         parts = source.sizes
     elif _is_parts(opened):
-        source = (_class_names(what, opened[0]), opened[1])
+        source = (_class_names(subject, opened[0]), opened[1])
         parts = opened[1]
     else:
-        raise ValueError(f"{what} returned an object of type {type(opened).__name__}; {_OPENED}")
+        raise ValueError(f"{subject} returned an object of type {type(opened).__name__}; {_OPENED}")
     if "train" not in parts:
-        raise ValueError(f"{what} has no part 'train'; it has {', '.join(parts) or 'none'}")
+        raise ValueError(f"{subject} has no part 'train'; it has {', '.join(parts) or 'none'}")
     return source
 
 
@@ -293,39 +293,42 @@ def _is_parts(opened: Any) -> bool:
     return pair and all(isinstance(part, FileShard) for part in opened[1].values())
 
 
-def _from_arrays(what: str, train: Any, test: Any, class_names: Any) -> Source:
+def _from_arrays(subject: str, train: Any, test: Any, class_names: Any) -> Source:
     """Creates a source from a training and a test set in memory."""
-    arrays = {"train": _arrays(f"{what}: 'train'", train), "test": _arrays(f"{what}: 'test'", test)}
+    arrays = {
+        "train": _arrays(f"{subject}: 'train'", train),
+        "test": _arrays(f"{subject}: 'test'", test),
+    }
 
     def read(part: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         images, labels = arrays[part]
         return images[start:stop], labels[start:stop]
 
     sizes = {part: len(labels) for part, (_, labels) in arrays.items()}
-    return Source(_class_names(what, class_names), sizes, read)
+    return Source(_class_names(subject, class_names), sizes, read)
 
 
-def _arrays(what: str, pair: Any) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(subject: str, pair: Any) -> tuple[np.ndarray, np.ndarray]:
     """Checks (images u8[N,H,W,C], labels i32[N])."""
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise ValueError(f"{what} is of type {type(pair).__name__}; it must be (images, labels)")
+        raise ValueError(f"{subject} is of type {type(pair).__name__}; it must be (images, labels)")
     images, labels = map(np.asarray, pair)
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(
-            f"{what} has images {shown(images)}; they must be uint8[N,H,W,C], 0 to 255"
+            f"{subject} has images {shown(images)}; they must be uint8[N,H,W,C], 0 to 255"
         )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{what} has labels {shown(labels)}; they must be int32[N]")
+        raise ValueError(f"{subject} has labels {shown(labels)}; they must be int32[N]")
     if len(images) != len(labels):
-        raise ValueError(f"{what} has {len(images):,} images and {len(labels):,} labels")
+        raise ValueError(f"{subject} has {len(images):,} images and {len(labels):,} labels")
     return images, labels.astype(np.int32)
 
 
-def _class_names(what: str, names: Any) -> tuple[str, ...]:
+def _class_names(subject: str, names: Any) -> tuple[str, ...]:
     listed = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else []
     if not listed or not all(isinstance(name, str) for name in listed):
         raise ValueError(
-            f"{what} has class names {names!r}; they must be texts, one for each class"
+            f"{subject} has class names {names!r}; they must be texts, one for each class"
         )
     return tuple(listed)
 
@@ -384,7 +387,7 @@ def open_parts(
     if kind not in KINDS or not rest:
         hint = near(kind, KINDS)
         raise ValueError(
-            f"{source!r} is no set of image files{hint}; write folder:PATH, archive:PATH, tfds:NAME"
+            f"{source!r} is not a dataset of image files{hint}; write folder:PATH, archive:PATH, tfds:NAME"
         )
     if kind == "tfds":
         from jaxcnn.data.readers import tfds_images

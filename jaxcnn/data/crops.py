@@ -81,8 +81,8 @@ def scale_jitter(
       random: generator of the example.
       height, width: size of the image in pixels.
       size: height and width of the crop.
-      sides: range of the shorter side for crops of 224 pixels. It is scaled in proportion to `size`,
-        except for 227 (AlexNet), which is cropped from the same images as 224.
+      sides: range of the shorter side for crops of 224 pixels. It is scaled in proportion to
+        `size`, except for 227 (AlexNet), which is cropped from the same images as 224.
       square: restrict the window to the central square.
     """
     scale = 1 if size == 227 else size / 224

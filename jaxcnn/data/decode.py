@@ -18,7 +18,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-# The largest photo of ImageNet has 56 million. The limit exists since a small file can claim any size.
+# The largest photo of ImageNet has 56 million. Without a limit, a small file could claim any size.
 MAX_PIXELS = 100_000_000
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _BASELINE, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
@@ -124,7 +124,7 @@ def open_image(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage(f"is too large: {error}") from None
     except (OSError, ValueError, SyntaxError, struct.error):
-        raise BadImage(f"is no image ({len(data)} bytes, beginning {data[:12]!r})") from None
+        raise BadImage(f"is not an image ({len(data)} bytes, beginning {data[:12]!r})") from None
 
 
 def _frame(data: bytes) -> int:

@@ -61,7 +61,7 @@ def _hashable(pairs: Any) -> Any:
 
 
 def lax_precision(precision: lax.PrecisionLike) -> Any:
-    """Returns the precision of a convolution, resolved while it is traced and not when it is lowered.
+    """Resolves the precision while a convolution is traced, since lowering is too late.
 
     Args:
       precision: see `conv`.

@@ -123,7 +123,7 @@ def _products(a: Sequence[Array], b: Sequence[Array], over: tuple[int, int]) -> 
 
 
 def conv(x: Array, w: Array, *, padding: Pairs, transposed: bool = False, **unused: Any) -> Array:
-    """Computes a 3x3 convolution with stride 1, [N,H,W,C] by [3,3,C,F]; `transposed` sums over F."""
+    """Computes a 3x3 convolution, [N,H,W,C] by [3,3,C,F]; `transposed` sums over F."""
     n, rows, columns = _tiles(x.shape, padding)
     products = _products(
         _transform_input(x, padding), _transform_kernel(w), (2, 2 if transposed else 1)

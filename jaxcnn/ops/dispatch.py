@@ -175,7 +175,7 @@ def linear_pair(
 
 
 def _mapped(function: Function) -> Function:
-    """Wraps a function in a `vmap` for each entry of `mapped` (axes of arguments), innermost first."""
+    """Applies a `vmap` for each entry of `mapped`, which are axes of arguments, innermost first."""
 
     def call(*args, mapped: Sequence[tuple[int | None, ...]], **params):
         one = functools.partial(function, **params)

@@ -1,8 +1,8 @@
 """BatchNorm, optionally fused with a shortcut and ReLU, and local response normalization.
 
 Large batches are normalized in small groups for accuracy ("ghost batches", Hoffer et al. 2017,
-arXiv 1705.08741; 32 per accelerator in Goyal et al. 2017, arXiv 1706.02677, section 3). If the group
-is the shard of a device, results depend on the number of devices. Here the size of the group is
+arXiv 1705.08741; 32 per accelerator in Goyal et al. 2017, arXiv 1706.02677, section 3). If each
+group is the shard of a device, results depend on the number of devices. Here the group size is
 explicit: with groups of 32, a batch of 256 gives the same result on one device and on eight.
 """
 
@@ -60,8 +60,10 @@ class BatchNorm(nn.Module):
       use_running_average: normalize with the running statistics, without updating them.
       momentum: decay of the running statistics.
       epsilon: added to the variance.
-      dtype: of the result; by default that of x and the parameters. Statistics have at least float32.
-      use_scale, use_bias, scale_init, bias_init: presence and initializers of the parameters f32[C].
+      dtype: of the result; by default that of x and the parameters. Statistics use at least
+        float32.
+      use_scale, use_bias: whether there are parameters `scale` and `bias`, f32[C].
+      scale_init, bias_init: their initializers.
       axis_name: mesh axis over which the batch is sharded and statistics are averaged.
       group: number of neighboring examples over which statistics are computed in training; None for
         the whole batch. The running statistics are updated with the mean over groups. Either the
@@ -178,7 +180,7 @@ def batch_statistics(
     if devices:
         count = lax.psum(1, axis_name)
         neighbors = [list(range(i, i + devices)) for i in range(0, count, devices)]
-    # Squared distances from an estimate of the mean: those from zero lose precision if the mean is large.
+    # Squares are relative to an estimate of the mean, since those relative to zero lose precision.
     guess = lax.stop_gradient(_like(x, guess))
     first = mean - guess
     second = var + lax.square(first)
@@ -263,7 +265,7 @@ def _mean_of_both(a: Array, b: Array, axes: tuple[int, ...]) -> tuple[Array, Arr
     return sums[0].reshape(shape) / count, sums[1].reshape(shape) / count
 
 
-# --- normalization and what follows it ----------------------------------------------------------
+# --- normalization, shortcut and ReLU ------------------------------------------------------------
 
 
 def normalize(

@@ -113,7 +113,7 @@ def _window_sum(x: Array, **options) -> Array:
 
 
 def _plain_and_by_axes(reduce, window, stride, padding):
-    """Returns `reduce` for a window, and a variant that reduces overlapping windows axis by axis."""
+    """Returns `reduce` for a window, and a variant that reduces axis by axis if windows overlap."""
     plain = functools.partial(reduce, window=window, stride=stride, padding=padding)
 
     def by_axes(x):

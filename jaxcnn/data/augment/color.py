@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# Principal components of RGB in [0,1] over the training images of ImageNet. Eigenvectors are columns.
+# Principal components of RGB in [0,1] over the training images of ImageNet; eigenvectors are
+# columns.
 _EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 _EIGENVECTORS = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]

@@ -150,8 +150,8 @@ def current_name(name: str) -> str:
 
 def _custom_step(name: str, amount: Any) -> Callable[..., Array]:
     """Returns a user's function as a step. Its output is checked when the step is traced."""
-    what, function = f"augmentation {name!r}", load_object(name)
-    check_call(what, function, "key", "image", *([] if amount is None else ["amount"]))
+    subject, function = f"augmentation {name!r}", load_object(name)
+    check_call(subject, function, "key", "image", *([] if amount is None else ["amount"]))
 
     def step(key: Array, image: Array, amount: Any) -> Array:
         changed = function(key, image, *([] if amount is None else [amount]))
@@ -159,7 +159,8 @@ def _custom_step(name: str, amount: Any) -> Callable[..., Array]:
         if not same_shape or changed.dtype not in (jnp.uint8, jnp.float32):
             like = ",".join(map(str, image.shape))
             raise ValueError(
-                f"{what} returned {shown(changed)}; it must return uint8[{like}] or float32[{like}]"
+                f"{subject} returned {shown(changed)}; it must return uint8[{like}] or "
+                f"float32[{like}]"
             )
         return changed
 

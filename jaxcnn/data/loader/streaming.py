@@ -99,7 +99,7 @@ class Training:
         return _stack(done) | {"slot": np.asarray(self.slots, np.int32)}
 
     def _example(self, step: int, slot: int) -> Example:
-        """Loads the example of a slot, or the next one that is not bad, in the order of the epoch."""
+        """Loads the example of a slot or, if it is bad, the next good one of the epoch."""
         size = len(self._set)
         epoch, within = divmod(step * self._batch + slot, size)
         random = randomness(self._seed, step, slot)

@@ -1,10 +1,10 @@
 """Bounding boxes of image folders.
 
 `PATH/Annotations` contains Pascal VOC XML files, as in ILSVRC, at `<part>/<class>/<image>.xml`,
-`<part>/<image>.xml` or `<image>.xml`. Alternatively, `PATH/boxes.csv` has a row for each object with
-the columns filename (`train/ant/1.jpg`), width, height, xmin, ymin, xmax, ymax and optionally class.
-All numbers are pixels. Objects of other classes than that of the image are ignored. Images without
-objects do not contribute to the loss of the boxes.
+`<part>/<image>.xml` or `<image>.xml`. Alternatively, `PATH/boxes.csv` has a row for each object,
+with the columns filename (`train/ant/1.jpg`), width, height, xmin, ymin, xmax, ymax and
+(optional) class. All numbers are pixels. Objects of other classes than that of the image are ignored. Images
+without objects do not contribute to the loss of the boxes.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def read_voc(path: Path) -> list[tuple[str, list[float]]]:
         found = []
         for one in tree.iter("object"):
             values = {side: one.findtext(f"bndbox/{side}") for side in _SIDES}
-            found.append((one.findtext("name") or "", _box(size | values, str(path))))
-        return found
+            objects.append((one.findtext("name") or "", _box(size | values, str(path))))
+        return objects
     except (ElementTree.ParseError, LookupError) as error:  # the latter of an unknown encoding
         raise ValueError(f"{path} is no XML: {error}") from error
 
@@ -118,5 +118,5 @@ def _box(text: Mapping[str, str | None], where: str) -> list[float]:
     return boxes.visible(fractions).tolist()
 
 
-def _of_class(found: list[tuple[str, list[float]]], class_name: str) -> np.ndarray:
-    return boxes.pack([box for name, box in found if name in ("", class_name)])
+def _of_class(objects: list[tuple[str, list[float]]], class_name: str) -> np.ndarray:
+    return boxes.pack([box for name, box in objects if name in ("", class_name)])

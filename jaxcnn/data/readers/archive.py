@@ -113,9 +113,9 @@ def _example(record: bytes) -> tuple[bytes, int]:
         example = msgpack.unpackb(record)
         image, label = example["image"], example["label"]
     except (ValueError, LookupError, TypeError) as error:
-        raise BadImage(f"is no example of an archive: {error}") from None
+        raise BadImage(f"is not an example of an archive: {error}") from None
     if not isinstance(image, bytes) or type(label) is not int:
-        raise BadImage("is no example of an archive: it lacks an image file and a label")
+        raise BadImage("is not an example of an archive: it lacks an image file and a label")
     return image, label
 
 

@@ -28,7 +28,7 @@ def open_file(path: Path) -> Any:
 
 
 def open_checked(path: Path, expected: int) -> Any:
-    """Like `open_file`. Raises ValueError if the file is damaged or has another number of records."""
+    """Like `open_file`. Raises ValueError if the file is damaged or its length is wrong."""
     try:
         reader = open_file(path)
     except RuntimeError as error:

@@ -54,12 +54,12 @@ def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
 
 def _part(path: Path, classes: tuple[str, ...], find: Find | None, by_class: dict, read) -> FileShard:
     label = {name: i for i, name in enumerate(classes)}
-    for name, found in by_class.items():
+    for name, files in by_class.items():
         if name not in label:
             raise ValueError(
                 f"{path} has a class {name!r}{near(name, classes)}, which 'train' does not have"
             )
-        if not found:
+        if not files:
             raise ValueError(f"{path / name} has no images ({', '.join(EXTENSIONS)})")
     if not by_class:
         raise ValueError(f"{path} has no folders of images, one for each class")
@@ -134,7 +134,7 @@ def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
 
 def _tar(path: Path, part: str):
     """({class: [(relative name, offset, size)]}, function that reads an entry) of a tar file."""
-    members: list[tuple[str, tuple[int, int] | None]] = []  # (name, location, or None for a directory)
+    members: list[tuple[str, tuple[int, int] | None]] = []  # (name, None for a directory)
     end = path.stat().st_size
     with _open_tar(path) as tar:
         for member in tar:

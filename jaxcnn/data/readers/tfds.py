@@ -160,8 +160,8 @@ def find_folder(name: str, data_dir: str | os.PathLike | None = None) -> Path:
 
 
 def _versions(folder: Path) -> list[Path]:
-    found = (p.parent for p in folder.glob("*/dataset_info.json"))
-    return [p for p in found if _VERSION.fullmatch(p.name)]
+    folders = (p.parent for p in folder.glob("*/dataset_info.json"))
+    return [p for p in folders if _VERSION.fullmatch(p.name)]
 
 
 def _check_features(name: str, features: Any) -> None:
@@ -208,7 +208,7 @@ def _example(
         example = features.deserialize_example_np(record, decoders=skip)
         encoded, label = example["image"], int(example["label"])
     except Exception as error:  # TFDS does not document its exceptions
-        raise ValueError(f"{where} is no example of the set: {one_line(error)}") from error
+        raise ValueError(f"{where} is not an example of the dataset: {one_line(error)}") from error
     return _decode(encoded, shape, where), label
 
 

@@ -56,7 +56,7 @@ def open_tfds_images(
         try:
             return info.features.deserialize_example_np(record, decoders=skip)
         except Exception as error:  # TFDS does not document its exceptions
-            raise BadImage(f"is no example of the set: {one_line(error)}") from error
+            raise BadImage(f"is not an example of the dataset: {one_line(error)}") from error
 
     def example(record: bytes) -> tuple[bytes, int]:
         features = parse(record)
@@ -64,7 +64,7 @@ def open_tfds_images(
             return features["image"], int(features[label])
         return features["image"], _largest(features["objects"])[0]
 
-    def example_boxes(record: bytes) -> np.ndarray:
+    def located(record: bytes) -> np.ndarray:
         features = parse(record)
         return _largest(features["objects"])[1] if objects else boxes.pack(features["bbox"])
 
@@ -77,7 +77,7 @@ def open_tfds_images(
                 size=split.num_examples,
                 read=lambda i, record=record: example(record(i)),  # type: ignore[misc]
                 name=where,
-                boxes=(lambda i, record=record: example_boxes(record(i))) if has_boxes else None,  # type: ignore[misc]
+                boxes=(lambda i, record=record: located(record(i))) if has_boxes else None,  # type: ignore[misc]
                 listing=listing,
             )
     feature = info.features["objects"]["label"] if objects else info.features[label]
