@@ -3,8 +3,8 @@
 `PATH/Annotations` contains Pascal VOC XML files, as in ILSVRC, at `<part>/<class>/<image>.xml`,
 `<part>/<image>.xml` or `<image>.xml`. Alternatively, `PATH/boxes.csv` has a row for each object,
 with the columns filename (`train/ant/1.jpg`), width, height, xmin, ymin, xmax, ymax and
-(optional) class. All numbers are pixels. Objects of other classes than that of the image are ignored. Images
-without objects do not contribute to the loss of the boxes.
+(optional) class. All numbers are pixels. Objects of other classes than that of the image are
+ignored. Images without objects do not contribute to the loss of the boxes.
 """
 
 from __future__ import annotations

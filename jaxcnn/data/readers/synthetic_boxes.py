@@ -18,9 +18,9 @@ def open_synthetic_boxes(side: int = SIZE) -> Source:
 
     There are 4,096 images for training and 512 for testing, and they are the same every time. A
     class has a shape and a bright color, whose largest channel is 185 to 255, on noise of 0 to 99.
-    The height and width of a shape are 3/8 to 6/8 of
-    the side, and differ by at most a factor of two. The boxes f32[N,1,4] are tight: their first and
-    last rows and columns contain pixels of the shape.
+    The height and width of a shape are 3/8 to 6/8 of the side, and differ by at most a factor of
+    two. The boxes f32[N,1,4] are tight: their first and last rows and columns contain pixels of the
+    shape.
 
     Args:
       side: height and width of the images.

@@ -64,7 +64,7 @@ def open_tfds_images(
             return features["image"], int(features[label])
         return features["image"], _largest(features["objects"])[0]
 
-    def located(record: bytes) -> np.ndarray:
+    def read_boxes(record: bytes) -> np.ndarray:
         features = parse(record)
         return _largest(features["objects"])[1] if objects else boxes.pack(features["bbox"])
 
@@ -77,7 +77,7 @@ def open_tfds_images(
                 size=split.num_examples,
                 read=lambda i, record=record: example(record(i)),  # type: ignore[misc]
                 name=where,
-                boxes=(lambda i, record=record: located(record(i))) if has_boxes else None,  # type: ignore[misc]
+                boxes=(lambda i, record=record: read_boxes(record(i))) if has_boxes else None,  # type: ignore[misc]
                 listing=listing,
             )
     feature = info.features["objects"]["label"] if objects else info.features[label]
