@@ -18,7 +18,7 @@ def cutout(key: Array, image: Array, side: int = 16, *, fill: Sequence[float]) -
       image: u8 or f32[H,W,C] in 0..255.
       side: side of the square in pixels. Each pixel is equally likely to be its center; the square
         is clipped at the border of the image.
-      fill: f[C], the mean color in 0..255, which the paper's zeros stand for after normalization.
+      fill: f[C], the mean color in 0..255, which normalization maps to the zeros of the paper.
 
     Returns:
       The image, of the same shape and dtype.

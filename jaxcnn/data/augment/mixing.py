@@ -32,8 +32,9 @@ def mix(
         and targets are averaged with a weight drawn from Beta(a, a).
       cutmix: parameter a of CutMix (Yun et al. 2019, arXiv 1905.04899), or 0 to disable it. A
         rectangle of the image is replaced by that of the partner. The fraction of the area that
-        remains is drawn from Beta(a, a) and is also the weight of the target. If both are enabled,
-        one of them is applied to each example, with equal probability.
+        remains is drawn from Beta(a, a), before the rectangle is clipped at the border, and the
+        targets are averaged in proportion to the areas. If both are enabled, one of them is applied
+        to each example, with equal probability.
 
     Returns:
       Mixed images f32[N,H,W,C] and soft targets f32[N,K].
