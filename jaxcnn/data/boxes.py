@@ -7,6 +7,7 @@ and padded with zeros. A box without area is padding.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -136,7 +137,10 @@ def make_move(augment: Sequence[tuple[str, Any]]) -> Callable[[Array, Array, Any
                 boxes = _MOVES[name](jax.random.fold_in(key, i), boxes, size, amount)
         return visible(boxes)
 
-    return lambda keys, boxes, size: jax.vmap(lambda key, of_image: one(key, of_image, size))(keys, boxes)
+    def move(keys: Array, boxes: Array, size: tuple[int, int]) -> Array:
+        return jax.vmap(functools.partial(one, size=size))(keys, boxes)
+
+    return move
 
 
 def _flip(key: Array, boxes: Array, size: tuple[int, int], probability: float) -> Array:

@@ -387,7 +387,8 @@ def open_parts(
     if kind not in KINDS or not rest:
         hint = near(kind, KINDS)
         raise ValueError(
-            f"{source!r} is not a dataset of image files{hint}; write folder:PATH, archive:PATH, tfds:NAME"
+            f"{source!r} is not a dataset of image files{hint}; write folder:PATH, archive:PATH, "
+            "tfds:NAME"
         )
     if kind == "tfds":
         from jaxcnn.data.readers import tfds_images

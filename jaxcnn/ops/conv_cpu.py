@@ -155,7 +155,7 @@ def folded_conv(x: Array, w: Array, *, padding: Pairs, fold: int, **unused: Any)
     """Computes a convolution with stride 1, [N,H,W,C] by [kh,kw,C,F], with folded columns.
 
     A row of W pixels with C channels has the same memory layout as W / f pixels with f * C
-    channels, where f is `fold`. A convolution that computes f adjacent outputs from such wide pixels
+    channels, where f is `fold`. A convolution that computes f adjacent outputs from such pixels
     is the same function with f times the channels: 5x5 from 1 to 6 channels becomes 5x2 from 4 to
     24. Its kernel contains the original one f times, each shifted by one pixel and padded with
     zeros. The images are only reshaped.
