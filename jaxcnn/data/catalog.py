@@ -341,7 +341,9 @@ def _train_statistics(name: str, data_dir: str | None, custom: Any) -> Normaliza
     return channel_statistics(images)
 
 
-def open_encoded(source: str, split: str, data_dir: str | os.PathLike | None = None) -> ImageFileDataset:
+def open_encoded(
+    source: str, split: str, data_dir: str | os.PathLike | None = None
+) -> ImageFileDataset:
     """Opens a split of a dataset of image files, without reading the images.
 
     Args:

@@ -72,9 +72,7 @@ def _crop(key: Array, image: Array, pad: int, mode: str) -> Array:
 
 def _check_pixels(name: str, amount: Any) -> None:
     if type(amount) is not int or not 0 <= amount <= _MAX_PIXELS:
-        raise ValueError(
-            f"{name} is {amount!r}; it must be a number of pixels, 0 to {_MAX_PIXELS}"
-        )
+        raise ValueError(f"{name} is {amount!r}; it must be a number of pixels, 0 to {_MAX_PIXELS}")
 
 
 def _check_probability(name: str, amount: Any) -> None:

@@ -128,7 +128,12 @@ class Evaluation:
     """
 
     def __init__(
-        self, dataset: ImageFileDataset, batch: int, size: int, side: int, places: range | None = None
+        self,
+        dataset: ImageFileDataset,
+        batch: int,
+        size: int,
+        side: int,
+        places: range | None = None,
     ):
         self._set, self._batch, self._size = dataset, batch, size
         self._places = range(len(dataset)) if places is None else places
@@ -236,7 +241,9 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def in_memory(dataset: ImageFileDataset, limit: int, size: int, side: int, workers: int = 0) -> Dataset:
+def in_memory(
+    dataset: ImageFileDataset, limit: int, size: int, side: int, workers: int = 0
+) -> Dataset:
     """Loads the first examples into memory, cropped as for evaluation.
 
     Args:

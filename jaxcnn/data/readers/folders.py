@@ -52,7 +52,9 @@ def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
     return classes, {p: _part(path / p, classes, find, *listing) for p, listing in listings.items()}
 
 
-def _part(path: Path, classes: tuple[str, ...], find: Find | None, by_class: dict, read) -> FileShard:
+def _part(
+    path: Path, classes: tuple[str, ...], find: Find | None, by_class: dict, read
+) -> FileShard:
     label = {name: i for i, name in enumerate(classes)}
     for name, files in by_class.items():
         if name not in label:
