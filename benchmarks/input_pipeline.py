@@ -37,7 +37,7 @@ from PIL import Image
 from jaxcnn.data import crops
 from jaxcnn.data.bad_records import BadRecords
 from jaxcnn.data.loader import resident, streaming
-from jaxcnn.data.sets import EncodedSet, Part
+from jaxcnn.data.sets import FileShard, ImageFileDataset
 
 BASE = "Pillow"
 
@@ -59,9 +59,9 @@ def draw(folder: Path, count: int = 64) -> Path:
     return folder
 
 
-def as_set(files: list[str]) -> EncodedSet:
-    part = Part(len(files), lambda i: (Path(files[i]).read_bytes(), 0), lambda i: files[i])
-    return EncodedSet(part, 0, len(files), ("any",))
+def as_set(files: list[str]) -> ImageFileDataset:
+    part = FileShard(len(files), lambda i: (Path(files[i]).read_bytes(), 0), lambda i: files[i])
+    return ImageFileDataset(part, 0, len(files), ("any",))
 
 
 def jaxcnn_batches(files: list[str], batch: int, size: int, workers: int) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""Data: `catalog` opens a source by name, `loader` orders it, `augment` prepares it."""
+"""Data sources (`catalog`), batches (`loader`) and augmentation (`augment`)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxcnn.data.catalog import load, register, unregister
-    from jaxcnn.data.sets import Dataset, Part, Source
+    from jaxcnn.data.sets import Dataset, FileShard, Source
 
-__all__ = ["Dataset", "Part", "Source", "load", "register", "unregister"]
+__all__ = ["Dataset", "FileShard", "Source", "load", "register", "unregister"]
 
-# Imported when first used: readers need not be there for what only reads files of runs.
+# Imported on first use, so that code that only reads the files of runs does not need the readers.
 _HOMES = {
     "Dataset": "jaxcnn.data.sets",
-    "Part": "jaxcnn.data.sets",
+    "FileShard": "jaxcnn.data.sets",
     "Source": "jaxcnn.data.sets",
     "load": "jaxcnn.data.catalog",
     "register": "jaxcnn.data.catalog",

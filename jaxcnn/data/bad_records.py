@@ -1,4 +1,4 @@
-"""Records that cannot be read or decoded: named, counted, and too many of them refused."""
+"""Bad records, which cannot be read or decoded: logs them and limits their number."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from typing import TypeVar
 
 from jaxcnn._files import read_json_lines, write_text
 
-LIMIT = 0.01  # of the set
-_WAITS = (0.05, 0.5, 2.0)  # seconds before each new attempt
+LIMIT = 0.01  # largest fraction of bad records in a dataset
+_WAITS = (0.05, 0.5, 2.0)  # seconds before each retry
 
 T = TypeVar("T")
 
 
 class BadRecords:
-    """The bad records of a set of so many examples, each counted once.
+    """The bad records of a dataset. Each record is counted once.
 
     Args:
-      size: examples in the set.
-      path: a file that a line of JSON is added to for each (`name`, `reason`); None for none.
+      size: number of examples in the dataset.
+      path: JSON Lines file to which each bad record is appended as `name` and `reason`, or None.
+        Records that the file already contains are counted.
     """
 
     def __init__(self, size: int, path: str | os.PathLike | None = None):
@@ -36,14 +37,22 @@ class BadRecords:
                 if isinstance(line.get("name"), str)
             }
             self._names = set(known)
-            # Without a line that was cut short, which the next one would continue.
+            # Drops an incomplete last line, to which the next record would be appended.
             write_text(path, "".join(json.dumps(line) + "\n" for line in known.values()))
 
     def __len__(self) -> int:
         return len(self._names)
 
     def add(self, name: str, reason: str) -> None:
-        """Raises ValueError when more than `LIMIT` of the set, and more than one record, is bad."""
+        """Adds a bad record.
+
+        Args:
+          name: identifies the record.
+          reason: why it cannot be used.
+
+        Raises:
+          ValueError: more than one record, and more than the fraction `LIMIT`, is bad.
+        """
         with self._lock:
             new = name not in self._names
             self._names.add(name)
@@ -58,7 +67,7 @@ class BadRecords:
 
 
 def retried(read: Callable[[], T], waits: tuple[float, ...] = _WAITS) -> T:
-    """What `read` returns, tried again after an OSError that may pass."""
+    """Calls `read` and returns its result. Retries after an OSError that may be temporary."""
     for wait in waits:
         try:
             return read()

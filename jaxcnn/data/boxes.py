@@ -1,12 +1,13 @@
-"""Boxes in images: their overlap, and how they follow what is done to an image.
+"""Bounding boxes: their overlap, and how crops and augmentation transform them.
 
-A box is (top, left, bottom, right) in shares of the height and width, so that (0, 0, 1, 1) is all
-of the image. An image has [M,4] of them, the largest first, filled up with zeros: a box without
-area is none.
+A box is (top, left, bottom, right) as fractions of the height and width of the image, so that
+(0, 0, 1, 1) is the whole image. The boxes of an image are an array [M,4], sorted by decreasing area
+and padded with zeros. A box without area is padding.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,26 +15,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn.data.augment import pipeline
 from jaxcnn.data.crops import Window
 
 Array = jax.Array
-MOST = 16  # boxes of an image that are kept; of the files of photos
+MOST = 16  # maximum number of boxes per image, for datasets of image files
 
-# Augmentations that leave every pixel where it is, or erase some.
-_STILL = ("colour_jitter", "lighting", "cutout", "random_erasing")
+# Augmentations that do not move pixels.
+_STATIONARY = ("color_jitter", "lighting", "cutout", "random_erasing")
 
 
 def area(boxes: Any) -> Any:
-    """[...,4] to [...]; 0 where a box is upside down."""
+    """Computes the areas of boxes, [...,4] to [...]. The area of an inverted box is 0."""
     return (boxes[..., 2] - boxes[..., 0]).clip(0) * (boxes[..., 3] - boxes[..., 1]).clip(0)
 
 
 def iou(first: Array, second: Array) -> Array:
-    """Intersection over union of boxes [...,4], of shapes that broadcast: [...], 0 to 1.
+    """Computes the intersection over union, which does not depend on the aspect ratio of the image.
 
-    0 where neither has an area. Stretching an image changes nothing.
+    Args:
+      first: boxes f32[...,4].
+      second: boxes f32[...,4], of a shape that broadcasts with that of `first`.
+
+    Returns:
+      f32[...] in 0..1; 0 if neither box has an area.
     """
-    inside = area(
+    intersection = area(
         jnp.concatenate(
             [
                 jnp.maximum(first[..., :2], second[..., :2]),
@@ -42,64 +49,86 @@ def iou(first: Array, second: Array) -> Array:
             -1,
         )
     )
-    union = area(first) + area(second) - inside
-    return jnp.where(union > 0, inside / jnp.where(union > 0, union, 1), 0)
+    union = area(first) + area(second) - intersection
+    return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
 
 
-def to_centre(boxes: Array) -> Array:
-    """(top, left, bottom, right) to (centre x, centre y, width, height), as VGG regresses them."""
+def to_center(boxes: Array) -> Array:
+    """Converts boxes f32[...,4] to (center x, center y, width, height), which VGG regresses."""
     top, left, bottom, right = (boxes[..., i] for i in range(4))
     return jnp.stack([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], -1)
 
 
-def from_centre(boxes: Array) -> Array:
-    """The inverse of `to_centre`."""
+def from_center(boxes: Array) -> Array:
+    """Inverts `to_center`, f32[...,4] to f32[...,4]."""
     x, y, width, height = (boxes[..., i] for i in range(4))
     return jnp.stack([y - height / 2, x - width / 2, y + height / 2, x + width / 2], -1)
 
 
-def pack(found: Sequence[Sequence[float]], most: int = MOST) -> np.ndarray:
-    """Any number of boxes as f32[most,4], the largest first; what is too many is dropped."""
-    boxes = np.asarray(found, np.float32).reshape(-1, 4)
+def pack(values: Sequence[Sequence[float]], most: int = MOST) -> np.ndarray:
+    """Sorts boxes by decreasing area and pads or truncates them.
+
+    Args:
+      values: any number of boxes, [M,4].
+      most: number of boxes to return.
+
+    Returns:
+      f32[most,4].
+    """
+    boxes = np.asarray(values, np.float32).reshape(-1, 4)
     boxes = boxes[np.argsort(-area(boxes), kind="stable")][:most]
     return np.concatenate([boxes, np.zeros((most - len(boxes), 4), np.float32)])
 
 
 def through(boxes: np.ndarray, window: Window, height: int, width: int) -> np.ndarray:
-    """Boxes f32[...,4] of an image of this size as they lie in a window of it, also outside."""
+    """Converts boxes from coordinates of the image to those of a window, without clipping.
+
+    Args:
+      boxes: f32[...,4], in an image of this height and width.
+      window: the window, in pixels.
+      height, width: size of the image in pixels.
+
+    Returns:
+      f32[...,4]. Padding remains zero.
+    """
     start = np.array([window.top, window.left] * 2)
     extent = np.array([window.bottom - window.top, window.right - window.left] * 2)
     pixels = boxes * np.array([height, width] * 2)
-    there = ((pixels - start) / extent).astype(np.float32)
-    return np.where(area(boxes)[..., None] > 0, there, np.float32(0))
+    transformed = ((pixels - start) / extent).astype(np.float32)
+    return np.where(area(boxes)[..., None] > 0, transformed, np.float32(0))
 
 
 def out_of(boxes: np.ndarray, window: Window, height: int, width: int) -> np.ndarray:
-    """The inverse of `through`: boxes in the window to boxes of the image."""
+    """Inverts `through`: converts boxes from coordinates of a window to those of the image."""
     start = np.array([window.top, window.left] * 2)
     extent = np.array([window.bottom - window.top, window.right - window.left] * 2)
     return ((boxes * extent + start) / np.array([height, width] * 2)).astype(np.float32)
 
 
 def visible(boxes: Any) -> Any:
-    """What of boxes [...,4] lies in the image."""
+    """Clips boxes [...,4] to the image."""
     return boxes.clip(0, 1)
 
 
 def make_move(augment: Sequence[tuple[str, Any]]) -> Callable[[Array, Array, Any], Array]:
-    """Makes `move(keys [N], boxes f32[N,M,4], (height, width)) -> f32[N,M,4]`.
+    """Creates the function that transforms boxes as augmentation transforms the images.
 
-    The boxes go where `jaxcnn.data.augment.pipeline.make_prepare` of the same steps and keys moves
-    the pixels, and are cut off at the border.
+    Args:
+      augment: see `jaxcnn.data.augment.pipeline.make_prepare`.
+
+    Returns:
+      `move(keys [N], boxes f32[N,M,4], (height, width)) -> f32[N,M,4]`. With the keys of the
+      images, the boxes follow the pixels; they are clipped at the border.
 
     Raises:
-      ValueError: an augmentation turns or bends the image: boxes do not follow it.
+      ValueError: boxes cannot follow one of the augmentations, such as a rotation.
     """
+    augment = [(pipeline.current_name(name), amount) for name, amount in augment]
     for name, _ in augment:
-        if name not in (*_MOVES, *_STILL):
+        if name not in (*_MOVES, *_STATIONARY):
             raise ValueError(
                 f"boxes do not follow the augmentation {name!r}; "
-                f"those they follow are {', '.join((*_MOVES, *_STILL))}"
+                f"those they follow are {', '.join((*_MOVES, *_STATIONARY))}"
             )
 
     def one(key: Array, boxes: Array, size: tuple[int, int]) -> Array:
@@ -108,7 +137,10 @@ def make_move(augment: Sequence[tuple[str, Any]]) -> Callable[[Array, Array, Any
                 boxes = _MOVES[name](jax.random.fold_in(key, i), boxes, size, amount)
         return visible(boxes)
 
-    return lambda keys, boxes, size: jax.vmap(lambda key, own: one(key, own, size))(keys, boxes)
+    def move(keys: Array, boxes: Array, size: tuple[int, int]) -> Array:
+        return jax.vmap(functools.partial(one, size=size))(keys, boxes)
+
+    return move
 
 
 def _flip(key: Array, boxes: Array, size: tuple[int, int], probability: float) -> Array:

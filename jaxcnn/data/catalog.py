@@ -1,17 +1,16 @@
-"""Data sets by name: small ones that are read into memory, and image files that are streamed.
+"""Datasets by name: small ones that are loaded into memory, and image files that are streamed.
 
-A source of your own is a function. Its address is its name, "my_data.py:open_mine" or
-"package.module:open_mine", or else the name by which it is registered. It is called once, with the
-folder `data_dir` if it has a parameter of this name, and returns one of
+A custom data source is a function. It is named by its address, "my_data.py:open_mine" or
+"package.module:open_mine", or by the name under which it is registered. It is called with the
+directory `data_dir` if it has a parameter of this name, and returns one of
 
   - `(images, labels), (images, labels), class_names`: the training set and the test set in memory,
-    with images u8[N,H,W,C] from 0 to 255, labels i32[N] in [0, number of classes), and the names of
-    the classes by label;
-  - a `Source`, which has any number of parts and reads only the examples that are asked for;
-  - `class_names, {"train": Part, "test": Part}`: image files (JPEG, PNG and so on), which are
-    decoded, cropped and resized while the network is trained.
+    with images u8[N,H,W,C], labels i32[N] in [0, number of classes), and the class names by label;
+  - a `Source`, which has any number of splits and reads only the requested examples;
+  - `class_names, {"train": FileShard, "test": FileShard}`: image files (JPEG, PNG and so on), which
+    are decoded, cropped and resized during training.
 
-It must return the same examples in the same order whenever it is called.
+The function must return the same examples in the same order every time.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import numpy as np
 from jaxcnn._checks import near, shown
 from jaxcnn._files import local_path
 from jaxcnn._objects import check_call, is_address, load_object, parameters
-from jaxcnn.data.preprocessing import STATISTICS, Normalisation
+from jaxcnn.data.preprocessing import STATISTICS, Normalization
 from jaxcnn.data.readers import (
     cifar,
     digits,
@@ -37,15 +36,22 @@ from jaxcnn.data.readers import (
     synthetic_boxes,
     tfds,
 )
-from jaxcnn.data.sets import Dataset, EncodedSet, Part, Source, channel_statistics, check_labels
+from jaxcnn.data.sets import (
+    Dataset,
+    FileShard,
+    ImageFileDataset,
+    Source,
+    channel_statistics,
+    check_labels,
+)
 from jaxcnn.data.splits import parse_split
 
 __all__ = ["SOURCES", "Dataset", "load", "open_source", "register", "unregister"]
 
-# Sets of image files.
+# Kinds of datasets of image files.
 KINDS = ("folder", "archive", "tfds")
-_OTHER_NAMES = {"test": ("val", "validation")}
-# Splits that are known to be a different set if they have another size.
+_SPLIT_ALIASES = {"test": ("val", "validation")}
+# Sizes of splits; a split of another size is rejected.
 KNOWN_SIZES = {"tfds:imagenet2012": {"train": 1_281_167, "validation": 50_000}}
 
 _DRAWN: dict[str, Callable[..., Source]] = {
@@ -72,14 +78,15 @@ _registered: dict[str, Callable[..., Any]] = {}
 
 
 def register(name: str, open_source: Callable[..., Any]) -> None:
-    """Gives a data source of your own a name, for `data.source` and everything that takes one.
+    """Registers a custom data source under a name, for `data.source` and all other uses of names.
 
     Args:
-      name: not that of another source, and without a colon.
-      open_source: see the module's text for what it is given and returns.
+      name: new name, without a colon; it must not be the name of another source.
+      open_source: function that opens the source; see `jaxcnn.data.catalog` for its arguments and
+        results.
 
     Raises:
-      ValueError: the name is taken or has a colon, or the function cannot be called.
+      ValueError: the name is taken or contains a colon, or the function cannot be called.
 
       >>> def open_mine():
       ...     images, labels = np.zeros((6, 8, 8, 1), np.uint8), np.arange(6) % 2
@@ -94,33 +101,43 @@ def register(name: str, open_source: Callable[..., Any]) -> None:
     if name in (*SOURCES, *_KNOWN_KINDS):
         raise ValueError(f"{name!r} is a data source of jaxcnn; give yours another name")
     if is_address(name):
-        raise ValueError(f"{name!r} is no name for a data source: it contains a colon")
+        raise ValueError(f"the name of a data source must not contain a colon, but is {name!r}")
     _check_opener(name, open_source, None)
     _registered[name] = open_source
 
 
 def unregister(name: str) -> None:
-    """Frees a name that `register` gave. Raises ValueError if there is none."""
+    """Removes a registered data source.
+
+    Args:
+      name: name given to `register`.
+
+    Raises:
+      ValueError: no source is registered under this name.
+    """
     if name not in _registered:
         raise ValueError(f"{name!r} is not registered{near(name, _registered)}")
     del _registered[name]
 
 
 def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
-    """Reads a split of a set into memory.
+    """Loads a split of a dataset into memory.
 
     Args:
-      name: "digits" (inside scikit-learn), "synthetic" or, of larger images, "synthetic:224",
-        "synthetic_boxes" (see `jaxcnn.data.readers.synthetic_boxes`),
-        "tfds:cifar10" (what TFDS has built) or "files:cifar10" (the official files); `SOURCES`
-        lists them. Or a source of your own, see the module's text.
+      name: "digits" (included in scikit-learn), "synthetic" or, with larger images,
+        "synthetic:224", "synthetic_boxes" (see `jaxcnn.data.readers.synthetic_boxes`),
+        "tfds:cifar10" (prepared with TensorFlow Datasets) or "files:cifar10" (the official files);
+        `SOURCES` lists them. Or a custom source, see `jaxcnn.data.catalog`.
       split: "train", "test", "all" (train, then test), or a slice: "train[:45000]", "test[10%:]".
-      data_dir: where the data lie. For "tfds:..." by default TFDS's own folder; "files:..." needs
-        it: the folder with the files or the one above.
+      data_dir: directory of the data. The default for "tfds:..." is the directory of TensorFlow
+        Datasets. "files:..." requires the directory of the files or its parent.
+
+    Returns:
+      The examples, with the channel statistics of the whole training split.
 
     Raises:
-      ValueError: the name, the split, a label or the content of a file is wrong.
-      FileNotFoundError: the set or one of its files is not there.
+      ValueError: the name, the split, a label or the content of a file is invalid.
+      FileNotFoundError: the dataset or one of its files does not exist.
     """
     source = open_source(name, data_dir)
     sizes = {**source.sizes, "all": sum(source.sizes.get(p, 0) for p in ("train", "test"))}
@@ -130,18 +147,19 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
         raise ValueError(f"{error} ({name!r})") from None
     boxes = None
     if part == "all":
-        both = [source.read(p, 0, source.sizes[p]) for p in ("train", "test") if p in sizes]
-        images, labels = (np.concatenate(arrays)[start:stop] for arrays in zip(*both))
+        parts = [p for p in ("train", "test") if p in sizes]
+        pairs = [source.read(p, 0, source.sizes[p]) for p in parts]
+        images, labels = (np.concatenate(arrays)[start:stop] for arrays in zip(*pairs))
         if source.boxes:
-            each = [source.boxes(p, 0, source.sizes[p]) for p in ("train", "test") if p in sizes]
-            boxes = np.concatenate(each)[start:stop]
+            all_boxes = [source.boxes(p, 0, source.sizes[p]) for p in parts]
+            boxes = np.concatenate(all_boxes)[start:stop]
     else:
         images, labels = source.read(part, start, stop)
         boxes = source.boxes(part, start, stop) if source.boxes else None
     check_labels(labels, len(source.class_names), f"{part!r} of {name!r}")
-    own = _find_own(name)
-    known = STATISTICS.get(name.partition(":")[2]) if own is None else None
-    mean, std = known or _train_statistics(name, os.fspath(data_dir) if data_dir else None, own)
+    custom = _find_custom(name)
+    known = STATISTICS.get(name.partition(":")[2]) if custom is None else None
+    mean, std = known or _train_statistics(name, os.fspath(data_dir) if data_dir else None, custom)
     return Dataset(
         images=np.ascontiguousarray(images),
         labels=labels,
@@ -154,14 +172,21 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
 
 
 def is_streamed(name: str, data_dir: str | os.PathLike | None = None) -> bool:
-    """Whether a set is streamed from image files (see `open_encoded`), and not read into memory.
+    """Returns whether a dataset is streamed from image files instead of loaded into memory.
 
-    Folders and archives are, and of TFDS's sets those whose images have various sizes. Raises as
-    `load` does where a set of TFDS is not there.
+    Folders, archives and the datasets of TensorFlow Datasets whose images vary in size are
+    streamed; see `open_encoded`.
+
+    Args:
+      name: see `load` and `open_encoded`.
+      data_dir: see `load`.
+
+    Raises:
+      ValueError, FileNotFoundError: see `load`.
     """
-    own = _find_own(name)
-    if own is not None:
-        return not isinstance(_open_own(name, own, data_dir), Source)
+    custom = _find_custom(name)
+    if custom is not None:
+        return not isinstance(_open_custom(name, custom, data_dir), Source)
     kind, _, rest = name.partition(":")
     if kind in KINDS and kind != "tfds":
         return True
@@ -172,10 +197,18 @@ def is_streamed(name: str, data_dir: str | os.PathLike | None = None) -> bool:
 
 
 def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
-    """Finds a set by name, without reading its images. Raises as `load` does."""
-    own = _find_own(name)
-    if own is not None:
-        opened = _open_own(name, own, data_dir)
+    """Opens a dataset that fits into memory, without reading its images.
+
+    Args:
+      name: see `load`.
+      data_dir: see `load`.
+
+    Raises:
+      ValueError, FileNotFoundError: see `load`.
+    """
+    custom = _find_custom(name)
+    if custom is not None:
+        opened = _open_custom(name, custom, data_dir)
         if not isinstance(opened, Source):
             raise ValueError(f"{name!r} has image files, which are streamed; see `open_encoded`")
         return opened
@@ -201,8 +234,8 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     return mnist.open_idx(rest, data_dir)
 
 
-def _find_own(name: str) -> Any:
-    """The function behind a registered name or an address; None of the sources of this package."""
+def _find_custom(name: str) -> Any:
+    """The function of a custom source; None for the sources of this package."""
     if name in _registered:
         return _registered[name]
     kind = name.partition(":")[0]
@@ -215,130 +248,149 @@ def _find_own(name: str) -> Any:
 
 
 def _check_opener(name: str, function: Any, data_dir: str | os.PathLike | None) -> dict[str, Any]:
-    """The arguments that a function is called with, checked."""
-    taken = data_dir is not None or "data_dir" in parameters(function)
-    options = {"data_dir": data_dir} if taken else {}
+    """Checks that a function can be called, and returns its keyword arguments."""
+    takes_dir = data_dir is not None or "data_dir" in parameters(function)
+    options = {"data_dir": data_dir} if takes_dir else {}
     check_call(f"data source {name!r}", function, **options)
     return options
 
 
-def _open_own(name: str, function: Any, data_dir: str | os.PathLike | None) -> Any:
-    """What a source of the user's own returns, checked: a `Source`, or (class names, {part: Part}).
+def _open_custom(name: str, function: Any, data_dir: str | os.PathLike | None) -> Any:
+    """Opens a custom source: a `Source`, or (class names, {part: FileShard}).
 
-    A function is called once for both sets and the statistics of a run.
+    The result is cached, so a run calls the function only once.
     """
-    return _call_own(name, function, os.path.expanduser(data_dir) if data_dir else None)
+    return _call_custom(name, function, os.path.expanduser(data_dir) if data_dir else None)
 
 
 @functools.lru_cache(maxsize=2)
-def _call_own(name: str, function: Any, data_dir: str | None) -> Any:
-    what = f"data source {name!r}"
+def _call_custom(name: str, function: Any, data_dir: str | None) -> Any:
+    subject = f"data source {name!r}"
     opened = function(**_check_opener(name, function, data_dir))
     if isinstance(opened, Source):
         parts: Iterable[str] = opened.sizes
         source: Any = dataclasses.replace(
             opened,
-            class_names=_class_names(what, opened.class_names),
-            read=lambda *where: _arrays(f"{what}: {where[0]!r}", opened.read(*where)),
+            class_names=_class_names(subject, opened.class_names),
+            read=lambda *where: _arrays(f"{subject}: {where[0]!r}", opened.read(*where)),
         )
     elif isinstance(opened, tuple) and len(opened) == 3:
-        source = _from_arrays(what, *opened)
+        source = _from_arrays(subject, *opened)
         parts = source.sizes
     elif _is_parts(opened):
-        source = (_class_names(what, opened[0]), opened[1])
+        source = (_class_names(subject, opened[0]), opened[1])
         parts = opened[1]
     else:
-        raise ValueError(f"{what} returned an object of type {type(opened).__name__}; {_OPENED}")
+        raise ValueError(f"{subject} returned an object of type {type(opened).__name__}; {_OPENED}")
     if "train" not in parts:
-        raise ValueError(f"{what} has no part 'train'; it has {', '.join(parts) or 'none'}")
+        raise ValueError(f"{subject} has no part 'train'; it has {', '.join(parts) or 'none'}")
     return source
 
 
 def _is_parts(opened: Any) -> bool:
-    """Whether this is (class names, {part: Part})."""
+    """Whether the result of a custom source is (class names, {part: FileShard})."""
     pair = isinstance(opened, tuple) and len(opened) == 2 and isinstance(opened[1], Mapping)
-    return pair and all(isinstance(part, Part) for part in opened[1].values())
+    return pair and all(isinstance(part, FileShard) for part in opened[1].values())
 
 
-def _from_arrays(what: str, train: Any, test: Any, class_names: Any) -> Source:
-    """The source of a training and a test set that are in memory."""
-    arrays = {"train": _arrays(f"{what}: 'train'", train), "test": _arrays(f"{what}: 'test'", test)}
+def _from_arrays(subject: str, train: Any, test: Any, class_names: Any) -> Source:
+    """Creates a source from a training and a test set in memory."""
+    arrays = {
+        "train": _arrays(f"{subject}: 'train'", train),
+        "test": _arrays(f"{subject}: 'test'", test),
+    }
 
     def read(part: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         images, labels = arrays[part]
         return images[start:stop], labels[start:stop]
 
     sizes = {part: len(labels) for part, (_, labels) in arrays.items()}
-    return Source(_class_names(what, class_names), sizes, read)
+    return Source(_class_names(subject, class_names), sizes, read)
 
 
-def _arrays(what: str, pair: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(images u8[N,H,W,C], labels i32[N]), checked."""
+def _arrays(subject: str, pair: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Checks (images u8[N,H,W,C], labels i32[N])."""
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise ValueError(f"{what} is of type {type(pair).__name__}; it must be (images, labels)")
+        raise ValueError(f"{subject} is of type {type(pair).__name__}; it must be (images, labels)")
     images, labels = map(np.asarray, pair)
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(
-            f"{what} has images {shown(images)}; they must be uint8[N,H,W,C], 0 to 255"
+            f"{subject} has images {shown(images)}; they must be uint8[N,H,W,C], 0 to 255"
         )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{what} has labels {shown(labels)}; they must be int32[N]")
+        raise ValueError(f"{subject} has labels {shown(labels)}; they must be int32[N]")
     if len(images) != len(labels):
-        raise ValueError(f"{what} has {len(images):,} images and {len(labels):,} labels")
+        raise ValueError(f"{subject} has {len(images):,} images and {len(labels):,} labels")
     return images, labels.astype(np.int32)
 
 
-def _class_names(what: str, names: Any) -> tuple[str, ...]:
+def _class_names(subject: str, names: Any) -> tuple[str, ...]:
     listed = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else []
     if not listed or not all(isinstance(name, str) for name in listed):
         raise ValueError(
-            f"{what} has class names {names!r}; they must be texts, one for each class"
+            f"{subject} has class names {names!r}; they must be texts, one for each class"
         )
     return tuple(listed)
 
 
 @functools.lru_cache(maxsize=8)
-def _train_statistics(name: str, data_dir: str | None, own: Any) -> Normalisation:
-    """Of the training split; `own`, the function of a source, is a part of the cache's key."""
+def _train_statistics(name: str, data_dir: str | None, custom: Any) -> Normalization:
+    """Statistics of the training split. `custom` is only part of the cache key."""
     source = open_source(name, data_dir)
     images, _ = source.read("train", 0, source.sizes["train"])
     return channel_statistics(images)
 
 
-def open_encoded(source: str, split: str, data_dir: str | os.PathLike | None = None) -> EncodedSet:
-    """Opens a split of a set of image files, reading no image.
+def open_encoded(
+    source: str, split: str, data_dir: str | os.PathLike | None = None
+) -> ImageFileDataset:
+    """Opens a split of a dataset of image files, without reading the images.
 
     Args:
       source: "folder:PATH" (see `folders`), "archive:PATH" (see `archive`), "tfds:NAME", or a
-        source of your own, see the module's text.
-      split: "train", "test" (or the part's own name), or a slice such as "train[:90%]".
-      data_dir: PATH is taken from here; for "tfds:..." the folder of the built sets.
+        custom source, see `jaxcnn.data.catalog`.
+      split: "train", "test" or another split, or a slice such as "train[:90%]". If there is no
+        "test", it stands for "val" or "validation".
+      data_dir: directory to which PATH is relative. For "tfds:...", the directory of the prepared
+        datasets.
 
     Raises:
-      ValueError: unknown source or split, or the wrong number of examples or classes.
-      FileNotFoundError: the set is not there.
+      ValueError: the source or the split is unknown, or the number of examples or classes is wrong.
+      FileNotFoundError: the dataset does not exist.
     """
     class_names, parts = open_parts(source, data_dir)
-    parts = _with_usual_names(parts)
+    parts = _with_standard_names(parts)
     try:
         name, start, stop = parse_split(split, {p: part.size for p, part in parts.items()})
     except ValueError as error:
         raise ValueError(f"{error} ({source!r})") from None
-    return EncodedSet(parts[name], start, stop, class_names)
+    return ImageFileDataset(parts[name], start, stop, class_names)
 
 
 def open_parts(
     source: str, data_dir: str | os.PathLike | None = None
-) -> tuple[tuple[str, ...], dict[str, Part]]:
-    """(class names, {part: examples}) of a set, by the parts' own names. Raises as above."""
-    own = _find_own(source)
-    if own is not None:
-        return _open_own(source, own, data_dir)
+) -> tuple[tuple[str, ...], dict[str, FileShard]]:
+    """Opens all splits of a dataset of image files, without reading the images.
+
+    Args:
+      source: see `open_encoded`.
+      data_dir: see `open_encoded`.
+
+    Returns:
+      (class names, {split: examples}).
+
+    Raises:
+      ValueError, FileNotFoundError: see `open_encoded`.
+    """
+    custom = _find_custom(source)
+    if custom is not None:
+        return _open_custom(source, custom, data_dir)
     kind, _, rest = source.partition(":")
     if kind not in KINDS or not rest:
         hint = near(kind, KINDS)
         raise ValueError(
-            f"{source!r} is no set of image files{hint}; write folder:PATH, archive:PATH, tfds:NAME"
+            f"{source!r} is not a dataset of image files{hint}; write folder:PATH, archive:PATH, "
+            "tfds:NAME"
         )
     if kind == "tfds":
         from jaxcnn.data.readers import tfds_images
@@ -358,16 +410,16 @@ def open_parts(
             class_names, parts = archive.open_archive(path)
     for part, size in KNOWN_SIZES.get(source, {}).items():
         if part in parts and parts[part].size != size:
-            found = parts[part].size
-            raise ValueError(f"{source}: {part!r} has {found:,} examples; it must have {size:,}")
+            actual = parts[part].size
+            raise ValueError(f"{source}: {part!r} has {actual:,} examples; it must have {size:,}")
     return class_names, parts
 
 
-def _with_usual_names(parts: Mapping[str, Part]) -> dict[str, Part]:
-    """Where there is no "test", a validation part stands for it."""
+def _with_standard_names(parts: Mapping[str, FileShard]) -> dict[str, FileShard]:
+    """Adds a validation split under the name "test" if there is no test split."""
     named = dict(parts)
-    for usual, others in _OTHER_NAMES.items():
+    for standard, others in _SPLIT_ALIASES.items():
         for other in others:
             if other in named:
-                named.setdefault(usual, named[other])
+                named.setdefault(standard, named[other])
     return named

@@ -1,4 +1,4 @@
-"""Which part of an image the network sees, and resizing it: on the host, u8 in and out."""
+"""Cropping and resizing of images u8[H,W,3], on the host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxcnn._checks import one_of
 from jaxcnn.data.decode import decode, image_size
 
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
-# Shorter side of the resized image, for windows of 224 pixels.
+# Range of the shorter side of the resized image, for crops of 224 pixels.
 SIDES = {
     "scale_jitter": (256, 512),  # VGG
     "scale_jitter_480": (256, 480),  # ResNet
@@ -24,10 +24,12 @@ SIDES = {
 
 
 class Window(NamedTuple):
-    """A rectangle of an image in pixels, not always whole.
+    """A rectangle of an image.
 
-    `alone`: what is outside does not count when it is resized (crop, then resize); otherwise it
-    does at the border (resize, then crop).
+    Attributes:
+      top, left, bottom, right: in pixels, not necessarily integers.
+      alone: crop before resizing, so that pixels outside the window do not affect the result.
+        Otherwise resize before cropping, so that they affect its border.
     """
 
     top: float
@@ -41,9 +43,14 @@ Crop = Callable[[np.random.Generator, int, int], Window]
 
 
 def inception(random: np.random.Generator, height: int, width: int) -> Window:
-    """8-100 % of the area, aspect ratio 3/4 to 4/3, log-uniform (arXiv 1409.4842, section 6).
+    """Draws a window of 8-100 % of the area (arXiv 1409.4842, section 6).
 
-    After ten vain draws the largest central window of an allowed aspect ratio, as torchvision.
+    The aspect ratio is log-uniform in 3/4 to 4/3. If none of ten draws fits into the image, the
+    window is the largest central one whose aspect ratio is allowed, as in torchvision.
+
+    Args:
+      random: generator of the example.
+      height, width: size of the image in pixels.
     """
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     for _ in range(10):
@@ -68,10 +75,15 @@ def scale_jitter(
     sides: tuple[int, int],
     square: bool = False,
 ) -> Window:
-    """Shorter side uniform in a range, then any window (arXiv 1409.1556, section 3.1).
+    """Draws the shorter side of the resized image, then a window (arXiv 1409.1556, section 3.1).
 
-    `sides` are for size 224 and in proportion for others; but 227, AlexNet's, is cut from the same
-    images. With `square` the window lies in the central square.
+    Args:
+      random: generator of the example.
+      height, width: size of the image in pixels.
+      size: height and width of the crop.
+      sides: range of the shorter side for crops of 224 pixels. It is scaled in proportion to
+        `size`, except for 227 (AlexNet), which is cropped from the same images as 224.
+      square: restrict the window to the central square.
     """
     scale = 1 if size == 227 else size / 224
     low, high = (max(size, round(side * scale)) for side in sides)
@@ -84,15 +96,21 @@ def scale_jitter(
     return _window(height, width, new, top, left, size)
 
 
-def centre(height: int, width: int, *, size: int, side: int) -> Window:
-    """The centre of the image resized to `side` pixels on the shorter side, as torchvision."""
+def center(height: int, width: int, *, size: int, side: int) -> Window:
+    """Returns the central window of the image after resizing, as in torchvision.
+
+    Args:
+      height, width: size of the image in pixels.
+      size: height and width of the crop.
+      side: shorter side of the resized image.
+    """
     new = _resized(height, width, side)
     top, left = (round((n - size) / 2) for n in new)
     return _window(height, width, new, top, left, size)
 
 
 def whole(random: np.random.Generator, height: int, width: int) -> Window:
-    """All of it, whatever the aspect ratio."""
+    """Returns the whole image as a window, whatever its aspect ratio."""
     return Window(0, 0, height, width, True)
 
 
@@ -100,10 +118,19 @@ CROPS = ("inception", *SIDES, "whole")
 
 
 def training_crop(name: str, size: int) -> Crop:
-    """The crop of this name: "inception", "whole", or a window of the resized image: "scale_jitter"
-    (VGG), "scale_jitter_480" (ResNet), "fixed_scale", or "fixed_square" (AlexNet: of its centre).
+    """Looks up a crop for training.
 
-    Raises ValueError for another name.
+    Args:
+      name: "inception", "whole", or a random crop of the resized image: "scale_jitter" (VGG),
+        "scale_jitter_480" (ResNet), "fixed_scale", or "fixed_square" (AlexNet: of the central
+        square).
+      size: height and width of the crop.
+
+    Returns:
+      A function of (generator, height, width) that returns a window.
+
+    Raises:
+      ValueError: the name is unknown.
     """
     one_of("config.data.crop", name, CROPS)
     if name in ("inception", "whole"):
@@ -114,7 +141,7 @@ def training_crop(name: str, size: int) -> Crop:
 
 
 def _resized(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width with the shorter one `side`; the longer is rounded down."""
+    """Height and width after resizing the shorter side to `side`; the longer is rounded down."""
     if height <= width:
         return side, side * width // height
     return side * height // width, side
@@ -126,41 +153,52 @@ def _window(height: int, width: int, new: tuple[int, int], top: int, left: int, 
 
 
 def cut(data: bytes, choose: Callable[[int, int], Window], size: int) -> np.ndarray:
-    """The window of an image file, resized: u8[size,size,3]. Decodes no further than it must.
+    """Decodes an image file, as far as needed, and crops and resizes it.
 
     Args:
-      data: the file.
-      choose: (height, width) to a window.
-      size: of the result.
+      data: content of the file.
+      choose: function of (height, width) that returns the window.
+      size: height and width of the result.
+
+    Returns:
+      u8[size,size,3].
 
     Raises:
-      jaxcnn.data.decode.BadImage: the file shows no image.
+      jaxcnn.data.decode.BadImage: the file cannot be decoded.
     """
     window = choose(*image_size(data))
-    # Outside the window, resizing looks as far as a pixel of the result reaches.
+    # Resizing reads pixels outside the window, up to the support of the filter.
     reach = 0 if window.alone else (window.bottom - window.top) / size + 2
     return resize(decode(data, rows=math.ceil(window.bottom + reach)), window, size)
 
 
 def resize(pixels: np.ndarray, window: Window, size: int) -> np.ndarray:
-    """A window of pixels u8[H,W,3], bilinear with antialiasing: u8[size,size,3].
+    """Crops and resizes an image, with antialiased bilinear interpolation.
 
-    Equal to Pillow's bilinear `resize` (of the crop, or a crop of it), but for enlarging, where
-    OpenCV computes the same in less time and may differ by one grey level. A pixel of a window
-    that is not alone may differ by one level from resizing the whole and cropping, too.
+    The result equals Pillow's, except when OpenCV, which is faster, enlarges a crop: then it can
+    differ by one level. If the window is not `alone`, a pixel can also differ by one level from
+    resizing the whole image and cropping the result.
+
+    Args:
+      pixels: u8[H,W,3].
+      window: the crop.
+      size: height and width of the result.
+
+    Returns:
+      u8[size,size,3].
     """
     top, left, bottom, right, alone = window
     if not alone:
         box = (left, top, right, bottom)
         image = Image.fromarray(pixels)
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
-    part = pixels[int(top) : int(bottom), int(left) : int(right)]
-    if part.shape[0] == part.shape[1] == size:
-        return np.ascontiguousarray(part)
-    if max(part.shape[:2]) <= size:
+    crop = pixels[int(top) : int(bottom), int(left) : int(right)]
+    if crop.shape[0] == crop.shape[1] == size:
+        return np.ascontiguousarray(crop)
+    if max(crop.shape[:2]) <= size:
         cv2 = _opencv()
-        return cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR)
-    image = Image.fromarray(part)
+        return cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
+    image = Image.fromarray(crop)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -168,5 +206,5 @@ def resize(pixels: np.ndarray, window: Window, size: int) -> np.ndarray:
 def _opencv():
     import cv2
 
-    cv2.setNumThreads(1)  # the threads are those that call
+    cv2.setNumThreads(1)  # the callers are threads already
     return cv2

@@ -1,12 +1,13 @@
-"""Image files of any kind to pixels u8[H,W,3], on the host.
+"""Decoding of image files to pixels u8[H,W,3], on the host.
 
-Photo sets hold a few files that are not what they should be: CMYK and greyscale JPEGs, PNGs under
-a JPEG's name, truncated and empty files. What shows an image becomes RGB, the rest is a `BadImage`.
-Orientation tags are ignored, as torchvision and TensorFlow do, whose accuracies are published.
+Datasets of photos contain a few irregular files: CMYK and grayscale JPEGs, PNGs with the file name
+of a JPEG, truncated and empty files. Every file that can be decoded is converted to RGB; the others
+raise `BadImage`. Orientation tags are ignored, as in torchvision and TensorFlow, with which the
+published accuracies were measured.
 
-Training, evaluation and prediction decode here: the formats and the limits are the same everywhere.
-Of 16 bits the upper eight are taken. Images of 32-bit integers and of floats do not say what is
-white: it is 1 (floats), 255 or 65535, the first that no pixel exceeds.
+Training, evaluation and prediction all use this module, so they accept the same formats and sizes.
+16-bit images are reduced to their upper eight bits. Images of 32-bit integers and floats do not
+define white: it is the first of 1 (floats only), 255 and 65535 that no pixel exceeds.
 """
 
 from __future__ import annotations
@@ -17,18 +18,28 @@ import struct
 import numpy as np
 from PIL import Image
 
-# More than any photo of ImageNet (the largest has 56 million); a small file can claim any size.
+# The largest photo of ImageNet has 56 million. Without a limit, a small file could claim any size.
 MAX_PIXELS = 100_000_000
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _BASELINE, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 
 
 class BadImage(ValueError):
-    """A file that shows no image, or too large a one."""
+    """A file that cannot be decoded, or whose image is too large."""
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """(height, width) from the file's header. Raises `BadImage`."""
+    """Reads the size of an image from the header of its file.
+
+    Args:
+      data: content of the file.
+
+    Returns:
+      (height, width).
+
+    Raises:
+      BadImage: the file is not an image, or the image is too large.
+    """
     frame = _frame(data)
     if frame:
         height, width = struct.unpack(">HH", data[frame + 5 : frame + 9])
@@ -39,15 +50,19 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def decode(data: bytes, rows: int | None = None) -> np.ndarray:
-    """The pixels u8[H,W,3].
+    """Decodes an image file.
 
     Args:
-      data: the file.
-      rows: how many rows from the top are needed. Where that saves time the image returned ends
-        below them; its pixels are those of the whole.
+      data: content of the file.
+      rows: number of rows, from the top, that are needed; None for all. The result may have fewer
+        rows than the image if that is faster, but at least these.
+
+    Returns:
+      RGB pixels u8[H,W,3].
 
     Raises:
-      BadImage: no image, a truncated one, or more than `MAX_PIXELS` pixels.
+      BadImage: the file is not an image or is truncated, or the image has more than `MAX_PIXELS`
+        pixels.
     """
     import simplejpeg
 
@@ -58,7 +73,7 @@ def decode(data: bytes, rows: int | None = None) -> np.ndarray:
         try:
             return simplejpeg.decode_jpeg(short, "RGB", strict=short is data)
         except ValueError:
-            pass  # Pillow decides whether it is bad
+            pass  # Pillow decides whether the file is bad
     with open_image(data) as image:
         try:
             image.load()
@@ -69,18 +84,18 @@ def decode(data: bytes, rows: int | None = None) -> np.ndarray:
             raise BadImage(f"cannot be decoded: {error}") from None
 
 
-def _to_bytes(grey: np.ndarray) -> np.ndarray:
-    """Grey of more than eight bits, [H,W], as u8[H,W]."""
-    if grey.dtype.itemsize == 2:
-        return (grey.astype(np.uint16) >> 8).astype(np.uint8)
-    if not np.isfinite(grey).all():
+def _to_bytes(gray: np.ndarray) -> np.ndarray:
+    """Converts grayscale pixels [H,W] of more than eight bits to u8[H,W]."""
+    if gray.dtype.itemsize == 2:
+        return (gray.astype(np.uint16) >> 8).astype(np.uint8)
+    if not np.isfinite(gray).all():
         raise BadImage("has pixels that are not finite")
-    low, high = grey.min(), grey.max()
+    low, high = gray.min(), gray.max()
     if low < 0 or high > 65535:
         raise BadImage(f"has pixels from {low:g} to {high:g}; they may reach from 0 to 65535")
-    if grey.dtype.kind == "f" and high <= 1:
-        return np.round(grey * 255).astype(np.uint8)
-    return (grey if high <= 255 else grey.astype(np.uint16) >> 8).astype(np.uint8)
+    if gray.dtype.kind == "f" and high <= 1:
+        return np.round(gray * 255).astype(np.uint8)
+    return (gray if high <= 255 else gray.astype(np.uint16) >> 8).astype(np.uint8)
 
 
 def _checked(height: int, width: int) -> tuple[int, int]:
@@ -90,9 +105,13 @@ def _checked(height: int, width: int) -> tuple[int, int]:
 
 
 def open_image(data: bytes) -> Image.Image:
-    """The image in a file, of the formats and size that are decoded, not yet decoded.
+    """Opens an image file of a supported format with Pillow, without decoding it.
 
-    Raises `BadImage`.
+    Args:
+      data: content of the file.
+
+    Raises:
+      BadImage: the file is not an image, or the image is too large.
     """
     if not data:
         raise BadImage("is empty")
@@ -105,11 +124,11 @@ def open_image(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage(f"is too large: {error}") from None
     except (OSError, ValueError, SyntaxError, struct.error):
-        raise BadImage(f"is no image ({len(data)} bytes, beginning {data[:12]!r})") from None
+        raise BadImage(f"is not an image ({len(data)} bytes, beginning {data[:12]!r})") from None
 
 
 def _frame(data: bytes) -> int:
-    """Where a JPEG's frame header begins, 0 if there is none of the usual kinds."""
+    """Offset of the frame header of a baseline or progressive JPEG; 0 for other files."""
     if data[:2] != b"\xff\xd8":
         return 0
     at = 2
@@ -117,9 +136,9 @@ def _frame(data: bytes) -> int:
         marker = data[at + 1]
         if marker in _BASELINE or marker == _PROGRESSIVE:
             return at
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # fill byte
             at += 1
-        elif marker == 0xDA:  # the scan, without a frame header before it
+        elif marker == 0xDA:  # start of scan, without a frame header before it
             break
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -127,10 +146,10 @@ def _frame(data: bytes) -> int:
 
 
 def _shorten(data: bytes, frame: int, height: int, rows: int | None) -> bytes:
-    """A baseline JPEG that says it ends below these rows, so that the decoder stops there.
+    """Reduces the height in the header of a baseline JPEG, so that decoding stops early.
 
-    One block more than needed is kept: the interpolation of chroma looks a row further down. A file
-    without its end marker is left as it is, for a truncated one to be found whatever the crop.
+    One additional block is kept, because chroma upsampling reads one more row. A file without end
+    marker is returned unchanged, so that truncated files are detected for every crop.
     """
     if rows is None or data[frame + 1] not in _BASELINE or data[-2:] != b"\xff\xd9":
         return data

@@ -1,4 +1,4 @@
-"""Writes a set of image files as an archive, and builds TFDS sets."""
+"""Converts datasets of image files to archives, and prepares datasets of TensorFlow Datasets."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ from jaxcnn.data.decode import BadImage, decode, image_size
 from jaxcnn.data.loader.streaming import cores
 from jaxcnn.data.readers import old_archive, tfds
 from jaxcnn.data.readers.archive import Draft
-from jaxcnn.data.sets import Part
+from jaxcnn.data.sets import FileShard
 
-QUALITY = 95  # of JPEGs that are resized
+QUALITY = 95  # of resized JPEGs
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """So many of all examples are done; `bad` says why one was left as it is."""
+    """Progress of a conversion.
+
+    Attributes:
+      done, total: number of examples written so far, and of all examples.
+      bad: name of the last example and why it was copied unchanged; empty if it was converted.
+    """
 
     done: int
     total: int
@@ -44,22 +49,25 @@ def write_archive(
     side: int | None = None,
     quality: int | None = None,
 ) -> Iterator[Progress]:
-    """Writes all parts of a set into a folder of its own; goes on where an earlier call ended.
+    """Writes all splits of a dataset to an archive. Continues an interrupted conversion.
 
-    Without `side` and `quality` the files stay as they are, byte for byte. A file that shows no
-    image stays as it is too.
+    Without `side` and `quality`, the image files are copied unchanged. Files that cannot be decoded
+    are always copied unchanged.
 
     Args:
-      source: see `catalog.open_encoded`; an archive of an earlier version is converted.
-      out: the archive.
+      source: see `catalog.open_encoded`; archives of earlier versions are accepted as well.
+      out: directory of the archive.
       data_dir: see `catalog.open_encoded`.
-      side: images with more pixels on the shorter side are resized to this, with Lanczos' filter.
-      quality: of the JPEGs, 1 to 100. With it all images are encoded anew, without only those that
-        are resized, with 95.
+      side: resizes larger images to this shorter side, with a Lanczos filter.
+      quality: JPEG quality, 1 to 100. If given, all images are encoded again; otherwise only
+        resized images are, with a quality of 95.
+
+    Yields:
+      The progress after each example.
 
     Raises:
-      FileNotFoundError: the set is not there.
-      ValueError: the set or an argument is wrong, or `out` is there already.
+      FileNotFoundError: the dataset does not exist.
+      ValueError: the dataset or an argument is invalid, or `out` exists.
     """
     if side is not None and side < 1:
         raise ValueError(f"the shorter side is {side}; it must be 1 or more")
@@ -75,10 +83,10 @@ def write_archive(
         done = total - sum(shard.length for shard in todo)
         yield Progress(done, total)
         examples = [(parts[s.part], s.first + i) for s in todo for i in range(s.length)]
-        made = _in_order(lambda e: _made(e[0], e[1], side, quality), examples)
+        converted = _in_order(lambda e: _converted(e[0], e[1], side, quality), examples)
         for shard in todo:
             with draft.write(shard) as add:
-                for name, data, label, bad in itertools.islice(made, shard.length):
+                for name, data, label, bad in itertools.islice(converted, shard.length):
                     if not 0 <= label < len(class_names):
                         raise ValueError(
                             f"{name} has label {label}; the classes are 0 to {len(class_names) - 1}"
@@ -91,8 +99,8 @@ def write_archive(
 
 def _open(
     source: str, data_dir: str | os.PathLike | None
-) -> tuple[tuple[str, ...], dict[str, Part]]:
-    """As `open_parts`, and archives of earlier versions too."""
+) -> tuple[tuple[str, ...], dict[str, FileShard]]:
+    """Like `open_parts`, but accepts archives of earlier versions as well."""
     kind, _, rest = source.partition(":")
     if kind == "archive":
         path = Path(local_path(data_dir or ""), local_path(rest))
@@ -101,8 +109,10 @@ def _open(
     return open_parts(source, data_dir)
 
 
-def _made(part: Part, i: int, side: int | None, quality: int | None) -> tuple[str, bytes, int, str]:
-    """The file's name, the file, its label, and why it could not be made anew."""
+def _converted(
+    part: FileShard, i: int, side: int | None, quality: int | None
+) -> tuple[str, bytes, int, str]:
+    """(name, image file, label, why the file could not be converted) of an example."""
     name = part.name(i)
     try:
         data, label = retried(lambda: part.read(i))
@@ -115,10 +125,15 @@ def _made(part: Part, i: int, side: int | None, quality: int | None) -> tuple[st
 
 
 def reencode(data: bytes, side: int | None, quality: int | None) -> bytes:
-    """An image file as a smaller JPEG; the same bytes if nothing is to be done.
+    """Resizes and encodes an image file as JPEG.
+
+    Args:
+      data: content of the file. It is returned unchanged if neither argument requires a change.
+      side: see `write_archive`.
+      quality: see `write_archive`.
 
     Raises:
-      BadImage: it shows no image.
+      BadImage: the file cannot be decoded.
     """
     height, width = image_size(data)
     short = min(height, width)
@@ -135,7 +150,7 @@ def reencode(data: bytes, side: int | None, quality: int | None) -> bytes:
 
 
 def _in_order(make: Callable, items: list) -> Iterator:
-    """make(item) of each, by threads, a few ahead."""
+    """Yields make(item) for each item, in order, computed ahead by threads."""
     with ThreadPoolExecutor(cores(), "jaxcnn-prepare") as pool:
         coming: collections.deque[Future] = collections.deque()
         try:
@@ -150,8 +165,8 @@ def _in_order(make: Callable, items: list) -> Iterator:
                 future.cancel()
 
 
-# What TFDS cannot download itself, and where it is to be had.
-_BY_HAND = {
+# Files that TensorFlow Datasets cannot download, and the site that offers them.
+_MANUAL_FILES = {
     "imagenet2012": ("ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar", "image-net.org"),
     "imagenet2012_subset": ("ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar", "image-net.org"),
     "imagenet2012_real": ("ILSVRC2012_img_val.tar", "image-net.org"),
@@ -159,13 +174,21 @@ _BY_HAND = {
 
 
 def build_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Path:
-    """Builds a TFDS set as array_record files, downloading what can be; returns its folder.
+    """Downloads and prepares a dataset of TensorFlow Datasets as array_record files.
 
-    A set that is there already is left as it is.
+    A dataset that is already prepared is not changed.
+
+    Args:
+      name: name in TensorFlow Datasets.
+      data_dir: directory of the prepared datasets, see `tfds.open_tfds`.
+
+    Returns:
+      The directory of the dataset.
 
     Raises:
-      ValueError: TensorFlow is not installed, or TFDS does not know the set.
-      FileNotFoundError: files that only a person can download are not there.
+      ValueError: TensorFlow Datasets has no such dataset.
+      FileNotFoundError: TensorFlow is not installed, or files are missing that have to be
+        downloaded manually.
     """
     try:
         return tfds.find_folder(name, data_dir)
@@ -174,7 +197,7 @@ def build_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Path:
     root = tfds.data_root(data_dir)
     base = name.partition("/")[0]
     manual = root / "downloads" / "manual"
-    files, site = _BY_HAND.get(base, ("", ""))
+    files, site = _MANUAL_FILES.get(base, ("", ""))
     needed = [file for file in files.split(" and ") if file and not (manual / file).is_file()]
     steps = []
     if importlib.util.find_spec("tensorflow") is None:
@@ -191,6 +214,6 @@ def build_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Path:
         builder.download_and_prepare()
     except tensorflow_datasets.core.DatasetNotFoundError as error:
         raise ValueError(f"TFDS has no set {name!r}: {str(error).splitlines()[0]}") from None
-    except AssertionError as error:  # TFDS's way to ask for files
+    except AssertionError as error:  # raised by TFDS if manual downloads are missing
         raise FileNotFoundError(f"tfds:{name}: {' '.join(str(error).split())}") from None
     return tfds.find_folder(name, root)

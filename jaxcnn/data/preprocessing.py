@@ -1,4 +1,4 @@
-"""How images become a network's input, and the statistics they are normalized with."""
+"""Preprocessing of images for a network, and channel statistics for normalization."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Channels = tuple[float, ...]
-Normalisation = tuple[Channels, Channels]
+Normalization = tuple[Channels, Channels]
 
-# Mean and standard deviation of each channel, of pixels in [0,1]. Of ImageNet's training images;
-# what most published networks take.
-IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# To [-1,1]: what Inception takes.
-HALF: Normalisation = ((0.5,) * 3, (0.5,) * 3)
-# Over the training split of small sets.
-STATISTICS: dict[str, Normalisation] = {
+# Mean and standard deviation of each channel, for pixels in [0,1], over the training images of
+# ImageNet. Most published networks use them.
+IMAGENET: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# Maps to [-1,1], for the Inception networks.
+HALF: Normalization = ((0.5,) * 3, (0.5,) * 3)
+# Statistics of the training splits of small datasets.
+STATISTICS: dict[str, Normalization] = {
     "mnist": ((0.1307,), (0.3081,)),
     "fashion_mnist": ((0.2860,), (0.3530,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -26,14 +26,14 @@ STATISTICS: dict[str, Normalisation] = {
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes a network's input.
+    """How an image is converted to the input of a network.
 
     Attributes:
       size: height and width of the input.
-      crop: share of the shorter side that the input shows: the image is resized to a shorter side
-        of floor(size / crop), and its centre is cut out.
-      interpolation: "bilinear" or "bicubic", of the resizing.
-      mean, std: of each channel, of pixels in [0,1].
+      crop: fraction of the shorter side that is visible: the shorter side of the image is resized
+        to floor(size / crop), and the center is cropped.
+      interpolation: "bilinear" or "bicubic", for resizing.
+      mean, std: mean and standard deviation of each channel, for pixels in [0,1].
     """
 
     size: int
@@ -44,12 +44,19 @@ class Preprocessing:
 
 
 def to_dict(preprocessing: Preprocessing) -> dict[str, Any]:
-    """For JSON; `from_dict` is the inverse."""
+    """Converts a preprocessing to a dictionary for JSON; `from_dict` is the inverse."""
     return dataclasses.asdict(preprocessing)
 
 
 def from_dict(fields: Mapping[str, Any]) -> Preprocessing:
-    """Of a JSON object that `to_dict` made. Raises ValueError for another."""
+    """Converts a JSON object written by `to_dict` to a preprocessing.
+
+    Args:
+      fields: the JSON object.
+
+    Raises:
+      ValueError: a field is missing, unknown or invalid.
+    """
     if not isinstance(fields, Mapping) or fields.keys() != _VALID.keys():
         raise ValueError(f"a preprocessing must have {', '.join(_VALID)}; it is {fields!r:.80}")
     for name, is_valid in _VALID.items():

@@ -1,4 +1,4 @@
-"""Sets of images: in memory, as a source that can be read in part, and as image files."""
+"""Datasets: in memory, as a source that is read in parts, and as image files."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from jaxcnn.data.preprocessing import IMAGENET, Normalisation
+from jaxcnn.data.preprocessing import IMAGENET, Normalization
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Labelled images in memory.
+    """Labeled images in memory.
 
     Attributes:
       images: u8[N,H,W,C].
       labels: i32[N], each in [0, num_classes).
-      num_classes, class_names: the classes, by label.
-      mean, std: of each channel over the whole training split, pixels in [0,1].
-      boxes: f32[N,M,4], where the label's objects are, see `jaxcnn.data.boxes`; None if unknown.
+      num_classes, class_names: number of classes, and their names by label.
+      mean, std: mean and standard deviation of each channel over the whole training split, for
+        pixels in [0,1].
+      boxes: boxes f32[N,M,4] of the objects of the labeled class, see `jaxcnn.data.boxes`; None if
+        unknown.
     """
 
     images: np.ndarray
@@ -39,7 +41,7 @@ class Dataset:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Another one where the labels, their order or the shape of the images is another."""
+        """A hash of the labels, in order, and of the shape of the images."""
         return _digest([str(self.images.shape), ",".join(map(str, self.labels.tolist()))])
 
     @property
@@ -52,13 +54,13 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A set that can be read in part.
+    """A dataset of which ranges of examples can be read.
 
     Attributes:
-      class_names: the classes, by label.
-      sizes: {part: number of examples}; "train" and "test", and whatever else there is.
-      read: (part, start, stop) to images u8[N,H,W,C] and labels i32[N].
-      boxes: (part, start, stop) to boxes f32[N,M,4]; None if unknown.
+      class_names: names of the classes, by label.
+      sizes: {split: number of examples}, for "train", "test" and any further splits.
+      read: function of (split, start, stop) that returns images u8[N,H,W,C] and labels i32[N].
+      boxes: function of (split, start, stop) that returns boxes f32[N,M,4]; None if unknown.
     """
 
     class_names: tuple[str, ...]
@@ -68,11 +70,17 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """The examples of one part: `read(i)` gives the file and its label, `name(i)` says which.
+class FileShard:
+    """The image files of one split.
 
-    `boxes(i)` gives where its objects are, f32[M,4], see `jaxcnn.data.boxes`; None if unknown.
-    `listing(start, stop)` gives texts by which these examples are known wherever the set lies.
+    Attributes:
+      size: number of examples.
+      read: function of the index that returns (content of the image file, label).
+      name: function of the index that returns a name for messages, such as the path of the file.
+      boxes: function of the index that returns the boxes f32[M,4] of the objects of the labeled
+        class, see `jaxcnn.data.boxes`; None if unknown.
+      listing: function of (start, stop) that returns texts which identify the examples and do not
+        depend on the location of the dataset.
     """
 
     size: int
@@ -83,10 +91,17 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodedSet:
-    """A slice of a part, with the classes."""
+class ImageFileDataset:
+    """A slice of a split of image files.
 
-    part: Part
+    Attributes:
+      part: the split.
+      start, stop: range of the examples.
+      class_names: names of the classes, by label.
+      mean, std: mean and standard deviation of each channel, for pixels in [0,1].
+    """
+
+    part: FileShard
     start: int
     stop: int
     class_names: tuple[str, ...]
@@ -102,11 +117,11 @@ class EncodedSet:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Another one where the list of examples is another, as far as it is known unread."""
+        """A hash of the list of examples, computed without reading the files."""
         return _digest(self.part.listing(self.start, self.stop))
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """The file and the label of an example."""
+        """Returns the content of the image file and the label of an example."""
         return self.part.read(self.start + index)
 
     def name(self, index: int) -> str:
@@ -116,26 +131,35 @@ class EncodedSet:
     def has_boxes(self) -> bool:
         return self.part.boxes is not None
 
-    def without_boxes(self) -> EncodedSet:
+    def without_boxes(self) -> ImageFileDataset:
         if not self.has_boxes:
             return self
         return dataclasses.replace(self, part=dataclasses.replace(self.part, boxes=None))
 
     def boxes(self, index: int) -> np.ndarray:
-        """Where the objects of an example are, f32[M,4]; only of a set that has boxes."""
+        """Returns the boxes f32[M,4] of an example. The dataset must have boxes."""
         assert self.part.boxes is not None
         return self.part.boxes(self.start + index)
 
 
 def _digest(texts: Iterable[str]) -> str:
-    known = hashlib.sha256()
+    digest = hashlib.sha256()
     for text in texts:
-        known.update(text.encode("utf-8", "surrogateescape") + b"\n")
-    return known.hexdigest()
+        digest.update(text.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
-    """Raises ValueError naming the first label that is not in [0, num_classes)."""
+    """Checks that all labels are in [0, num_classes).
+
+    Args:
+      labels: i32[N].
+      num_classes: number of classes.
+      where: origin of the labels, for the message.
+
+    Raises:
+      ValueError: a label is out of range; the message names the first one.
+    """
     outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(outside):
         raise ValueError(
@@ -144,11 +168,15 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
         )
 
 
-def channel_statistics(images: np.ndarray) -> Normalisation:
-    """Mean and standard deviation of each channel of images u8[N,H,W,C], pixels in [0,1]."""
+def channel_statistics(images: np.ndarray) -> Normalization:
+    """Computes the mean and standard deviation of each channel, for pixels in [0,1].
+
+    Args:
+      images: u8[N,H,W,C].
+    """
     counts = np.stack([np.bincount(c.ravel(), minlength=256) for c in np.moveaxis(images, -1, 0)])
-    share = counts / counts.sum(1, keepdims=True)
-    level = np.arange(256) / 255
-    mean = share @ level
-    std = np.sqrt(share @ level**2 - mean**2)
+    frequencies = counts / counts.sum(1, keepdims=True)
+    levels = np.arange(256) / 255
+    mean = frequencies @ levels
+    std = np.sqrt(frequencies @ levels**2 - mean**2)
     return tuple(mean.tolist()), tuple(std.tolist())

@@ -11,17 +11,20 @@ _SPLIT = re.compile(r"(?P<part>\w+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\]
 
 
 def parse_split(split: str, sizes: Mapping[str, int]) -> tuple[str, int, int]:
-    """Takes a split apart: "train[:90%]" with 50,000 examples is ("train", 0, 45000).
+    """Parses the name of a split, with an optional slice.
 
-    A percentage is rounded to the nearest example, a negative bound counts from the end; as TFDS
-    has it.
+    As in TensorFlow Datasets, percentages are rounded to the nearest example, and negative bounds
+    count from the end.
 
     Args:
-      split: name of a part, and a slice of it if wanted.
-      sizes: {part: number of examples}.
+      split: name, or name and slice.
+      sizes: {name: number of examples}.
+
+    Returns:
+      (name, start, stop).
 
     Raises:
-      ValueError: there is no such part, or the slice reaches beyond it or is empty.
+      ValueError: there is no such split, or the slice is empty or out of range.
 
       >>> parse_split("train[90%:]", {"train": 50_000, "test": 10_000})
       ('train', 45000, 50000)

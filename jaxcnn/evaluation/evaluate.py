@@ -23,7 +23,7 @@ from jaxcnn.runtime import compilation
 from jaxcnn.training.output.records import MANIFEST, read_manifest
 
 Variables = Mapping[str, Any]
-TestSet = Dataset | sets.EncodedSet
+TestSet = Dataset | sets.ImageFileDataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,7 +286,7 @@ def _compiled(
 
     @compilation.jit
     def apply(variables: Variables, views: jax.Array) -> jax.Array:
-        logits: Any = model.apply(variables, pipeline.normalise(views, mean, std), train=False)
+        logits: Any = model.apply(variables, pipeline.normalize(views, mean, std), train=False)
         return jax.nn.softmax(logits, -1)
 
     return apply

@@ -60,7 +60,7 @@ def locate(
     ]
     apply = _compiled(model, preprocessing.mean, preprocessing.std, count)
     logits, classes, guessed = map(np.asarray, apply(variables, np.stack(views)))
-    windows = [crops.centre(*image.shape[:2], **_sides(preprocessing)) for image in images]
+    windows = [crops.center(*image.shape[:2], **_sides(preprocessing)) for image in images]
     whole = [
         boxes.out_of(cropped, window, *image.shape[:2])
         for cropped, window, image in zip(guessed, windows, images)
@@ -190,7 +190,7 @@ def _compiled(
 
     @compilation.jit
     def apply(variables: Mapping[str, Any], views: Any) -> tuple[Any, ...]:
-        images = pipeline.normalise(views, mean, std)
+        images = pipeline.normalize(views, mean, std)
         logits: Any
         logits, changed = model.apply(variables, images, train=False, mutable=["endpoints"])
         return logits, *localization.guesses(logits, changed["endpoints"]["box"], count)

@@ -44,7 +44,7 @@ def class_boxes(boxes: Array, classes: Array) -> Array:
         picked = jnp.broadcast_to(each, (*classes.shape, 4))
     else:
         picked = jnp.take_along_axis(each, classes[:, :, None], axis=1)
-    return geometry.from_centre(picked)
+    return geometry.from_center(picked)
 
 
 def errors(logits: Array, boxes: Array, labels: Array, truth: Array) -> dict[str, Array]:

@@ -7,7 +7,7 @@ parallelizing convolutional neural networks" (arXiv 1404.5997), the one-tower fo
 The paper's two GPUs are two groups of channels: conv2, conv4 and conv5 see only the maps of their
 own tower. Deviations from the paper: response normalization spans both towers, as in Caffe, unless
 `lrn_per_tower` is set (on two GPUs it ran within each tower), and initial values are Caffe's unless
-`initialiser="paper"`, whose biases of 1 did not train in Caffe.
+`initializer="paper"`, whose biases of 1 did not train in Caffe.
 
 `alexnet_caffenet` differs only in that it pools before it normalizes and uses Caffe's constants for
 the normalization; `alexnet_2gpu` with these constants (`lrn="caffe"`) is Caffe's AlexNet.
@@ -82,7 +82,7 @@ class AlexNet(FullyConnectedNetwork):
       lrn_per_tower: normalize each half of the channels separately.
       pool_first: pool before normalizing (CaffeNet).
       dropout_first: apply dropout before fc6 and fc7 instead of after them.
-      initialiser: a key of `INITS`: "caffe", "paper" or "torch".
+      initializer: a key of `INITS`: "caffe", "paper" or "torch".
     """
 
     min_size: int = 224
@@ -93,7 +93,7 @@ class AlexNet(FullyConnectedNetwork):
     lrn_per_tower: bool = False
     pool_first: bool = False
     dropout_first: bool = False
-    initialiser: str = "caffe"
+    initializer: str = "caffe"
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -102,7 +102,7 @@ class AlexNet(FullyConnectedNetwork):
         padding = layers.padding_pairs(self.conv1_padding)
         if not self.conv1_padding and x.shape[1:3] == (224, 224):
             padding = ((0, 3), (0, 3))
-        init = INITS[one_of("initialiser", self.initialiser, INITS)]
+        init = INITS[one_of("initializer", self.initializer, INITS)]
         bias = nn.initializers.constant(init.bias)
         conv = self.conv(bias=True, kernel_init=init.conv)
         stage = functools.partial(self.rematerialize(ConvRelu), conv=conv)
@@ -148,7 +148,7 @@ _OWT = functools.partial(
     conv1_padding=2,
     lrn=None,
     dropout_first=True,
-    initialiser="torch",
+    initializer="torch",
 )
 
 VARIANTS = {

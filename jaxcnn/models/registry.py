@@ -51,6 +51,9 @@ FAMILIES = (
     "dpn",
 )
 
+# Former names of options, still accepted in configurations.
+RENAMED_OPTIONS = {"initialiser": "initializer"}
+
 # Channel mean and standard deviation of RGB in [0, 1] with which a network's images are normalized,
 # unless the network or its weights define others.
 _NORMALIZATION = {
@@ -285,6 +288,7 @@ def create_model(name: str, **options: Any) -> Any:
     cls, fixed = _parts(_builder(name))
     if issubclass(cls, ResidualNetwork):
         options = _with_block(cls, options)
+    options = _with_current_names(cls, options)
     if options.get("box_head") is not None and issubclass(cls, layers.Network):
         cls = with_box_head(cls)
     return cls(**{**fixed, **_accepted(name, cls, options)})
@@ -300,6 +304,16 @@ def _with_block(cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         _warn_once(f"the option block_type is now block: write block={options['block']!r}")
     if isinstance(options.get("block"), str):
         options["block"] = BLOCKS[one_of("block", options["block"], BLOCKS)]
+    return options
+
+
+def _with_current_names(cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, with former names replaced by the current ones."""
+    options, fields = dict(options), {f.name for f in dataclasses.fields(cls)}
+    for former, name in RENAMED_OPTIONS.items():
+        if former in options and former not in fields and name in fields:
+            options.setdefault(name, options.pop(former))
+            _warn_once(f"the option {former} is now {name}")
     return options
 
 

@@ -5,7 +5,7 @@ Simonyan, Zisserman 2015, "Very deep convolutional networks for large-scale imag
 
 Deviations from the paper: the kernels are initialized as by He et al. (fan-out; dense layers N(0,
 0.01^2)), where the paper draws from N(0, 0.1^2) and initializes the deeper networks with the layers
-of net A. With `initialiser="glorot"`, the authors report, that is not necessary. The `_bn` variants
+of net A. With `initializer="glorot"`, the authors report, that is not necessary. The `_bn` variants
 are not in the paper: as in torchvision, BatchNorm follows each convolution, which keeps its bias.
 `se_vgg_d_bn` is the SE-VGG-16 of Hu et al. 2018 (arXiv 1709.01507), table 2: squeeze-and-
 excitation with reduction 16 and biases after the ReLU of each convolution (their section 3.3).
@@ -89,7 +89,7 @@ class VGG(FullyConnectedNetwork):
       se: apply squeeze-and-excitation after the ReLU of each convolution.
       lrn: constants of the response normalization after the first convolution (A-LRN): "paper",
         "caffe", "cuda_convnet" or None.
-      initialiser: a key of `INITS`: "he" or "glorot".
+      initializer: a key of `INITS`: "he" or "glorot".
     """
 
     min_size: int = 224
@@ -100,7 +100,7 @@ class VGG(FullyConnectedNetwork):
     batch_norm: bool = False
     se: bool = False
     lrn: str | None = None
-    initialiser: str = "he"
+    initializer: str = "he"
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -108,7 +108,7 @@ class VGG(FullyConnectedNetwork):
             raise ValueError(f"min_size is {self.min_size}; VGG needs a multiple of 32")
         x = self.check_images(images)
         self.check_size(x, self.min_size)
-        conv_init, fc_init = INITS[one_of("initialiser", self.initialiser, INITS)]
+        conv_init, fc_init = INITS[one_of("initializer", self.initializer, INITS)]
         stage = functools.partial(
             self.rematerialize(Stage),
             conv=self.conv(bias=True, kernel_init=conv_init),

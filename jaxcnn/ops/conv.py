@@ -1,8 +1,8 @@
 """Convolution: a bilinear primitive and its two transposes, with implementations per platform.
 
-The three are closed under differentiation: the derivatives of each are the other two. So every
-transformation of JAX works on them, to any order, in forward and in reverse mode. The platforms'
-implementations are in `conv_cpu`, `conv_winograd` and `conv_gpu`; a TPU gets XLA's own.
+The derivatives of each of the three primitives are the other two. Every transformation of JAX
+therefore works on them, to any order, in forward and reverse mode. The implementations are in
+`conv_cpu`, `conv_winograd` and `conv_gpu`; on a TPU, XLA's convolution is used.
 """
 
 from __future__ import annotations
@@ -31,15 +31,18 @@ def conv(
     groups: int = 1,
     precision: lax.PrecisionLike = None,
 ) -> Array:
-    """Convolution, [N,H,W,C] by [kh,kw,C/groups,F] to [N,h,w,F].
+    """Computes a convolution.
 
     Args:
-      x: images.
-      w: the kernel, of the same dtype.
-      stride: vertical and horizontal step.
+      x: images f[N,H,W,C].
+      w: kernel f[kh,kw,C/groups,F], of the same dtype.
+      stride: vertical and horizontal stride.
       padding: zeros around the images, see `padding_pairs`.
-      groups: into how many groups channels and features are split.
-      precision: as in `lax.conv_general_dilated`; by default JAX's default matmul precision.
+      groups: number of groups of channels and features.
+      precision: see `lax.conv_general_dilated`; by default JAX's default matmul precision.
+
+    Returns:
+      f[N,h,w,F].
     """
     options = {
         "stride": pair(stride),
@@ -58,7 +61,11 @@ def _hashable(pairs: Any) -> Any:
 
 
 def lax_precision(precision: lax.PrecisionLike) -> Any:
-    """The precision, which has to be known when a convolution is traced, not when it is lowered."""
+    """Resolves the precision while a convolution is traced, since lowering is too late.
+
+    Args:
+      precision: see `conv`.
+    """
     if precision is None:
         precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     return tuple(precision) if isinstance(precision, list) else precision
@@ -67,9 +74,17 @@ def lax_precision(precision: lax.PrecisionLike) -> Any:
 def conv_general_dilated(
     x: Array, w: Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **options: Any
 ) -> Array:
-    """`lax.conv_general_dilated` as `flax.linen.Conv` calls it, computed by `conv`.
+    """Computes a convolution with the signature that `flax.linen.Conv` expects.
 
-    A convolution with dilation is XLA's own.
+    Args:
+      x: images f[N,H,W,C].
+      w: kernel f[kh,kw,C/groups,F].
+      strides: vertical and horizontal stride.
+      padding: zeros around the images, ((top, bottom), (left, right)).
+      **options: see `lax.conv_general_dilated`, which is used if there is dilation.
+
+    Returns:
+      f[N,h,w,F].
     """
     dilated = any(d != 1 for k in ("lhs_dilation", "rhs_dilation") for d in options.get(k) or ())
     if dilated:
@@ -83,13 +98,13 @@ def conv_general_dilated(
 # --- the primitives -----------------------------------------------------------------------------
 
 _conv = new_primitive("conv", reference.conv, cpu=conv_cpu.conv, gpu=conv_gpu.conv)
-_images = new_primitive(  # of a gradient and a kernel: the gradient of the images
+_images = new_primitive(  # maps the output's gradient and the kernel to the images' gradient
     "conv_images_gradient",
     images_gradient(reference.conv),
     cpu=conv_cpu.images_gradient,
     gpu=images_gradient(conv_gpu.conv),
 )
-_kernel = new_primitive(  # of images and a gradient: the gradient of the kernel
+_kernel = new_primitive(  # maps the images and the output's gradient to the kernel's gradient
     "conv_kernel_gradient",
     kernel_gradient(reference.conv),
     cpu=conv_cpu.kernel_gradient,
@@ -119,7 +134,7 @@ ad.defbilinear(
 
 
 # --- vmap ---------------------------------------------------------------------------------------
-# Several networks side by side are one convolution, whose groups are split into networks.
+# The convolutions of several networks become one, with groups for each network.
 
 
 def _batch(primitive, args, axes, *, groups, networks, **options):
@@ -128,12 +143,12 @@ def _batch(primitive, args, axes, *, groups, networks, **options):
     mapped = tuple(axis is not batching.not_mapped for axis in axes)
     bind = functools.partial(primitive.bind, **options)
     if mapped == (True, False) and primitive is not _kernel:
-        # Only images are mapped, and the kernel is the same for all: more of them.
+        # Only images are mapped and the kernel is shared: merge the axis into the batch.
         a = in_front(args[0], axes[0])
         y = bind(a.reshape(-1, *a.shape[2:]), args[1], groups=groups, networks=networks)
         return y.reshape(size, -1, *y.shape[1:]), 0
     if groups == 1 and mapped == (False, True) and primitive is not _images:
-        # Only features are mapped: more of them.
+        # Only features are mapped: merge the axis into the features.
         y = bind(args[0], _side_by_side(in_front(args[1], axes[1])), groups=1, networks=1)
         return _apart(y, size), 0
     a, b = (_side_by_side(in_front(a, axis, size)) for a, axis in zip(args, axes))
@@ -141,12 +156,12 @@ def _batch(primitive, args, axes, *, groups, networks, **options):
 
 
 def _side_by_side(a: Array) -> Array:
-    """Channels (of a kernel: features) of all networks: [M,...,C] to [...,M*C]."""
+    """Concatenates the channels (of a kernel: features) of all networks, [M,...,C] to [...,M*C]."""
     return jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], -1)
 
 
 def _apart(a: Array, size: int) -> Array:
-    """The inverse of `_side_by_side`."""
+    """Inverts `_side_by_side`."""
     return jnp.moveaxis(a.reshape(*a.shape[:-1], size, -1), -2, 0)
 
 

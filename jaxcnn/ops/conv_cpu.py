@@ -1,4 +1,4 @@
-"""Convolutions on a CPU, where XLA's own are slow for groups, few channels and many gradients.
+"""Convolutions on a CPU, where XLA is slow for groups, for few channels and for many gradients.
 
 | implementation | used for |
 | --- | --- |
@@ -24,7 +24,7 @@ from jaxcnn.ops.windows import Pairs, at_least, output_size, window_slice
 
 
 class Implementation(NamedTuple):
-    """A convolution and its gradients, with the arguments that the primitives have."""
+    """A convolution and its gradients, with the same arguments as the primitives."""
 
     name: str
     conv: Conv
@@ -33,14 +33,14 @@ class Implementation(NamedTuple):
 
 
 def conv(x: Array, w: Array, **options: Any) -> Array:
-    """A convolution by what suits its shape; see `jaxcnn.ops.conv`."""
+    """Computes a convolution with the implementation for its shape; see `jaxcnn.ops.conv`."""
     if options["networks"] > 1:
         return _network_by_network(conv, patch_conv, x, w, **options)
     return choose(x, w, **options).conv(x, w, **options)
 
 
 def images_gradient(g: Array, w: Array, *, size: tuple[int, int], **options: Any) -> Array:
-    """The gradient of the images, [N,h,w,F] by [kh,kw,C/groups,F] to [N,*size,C]."""
+    """Computes the gradient of the images, [N,h,w,F] by [kh,kw,C/groups,F] to [N,*size,C]."""
     if options["networks"] > 1:
         many = conv_transposes.images_gradient(patch_conv)
         return _network_by_network(images_gradient, many, g, w, size=size, **options)
@@ -49,7 +49,7 @@ def images_gradient(g: Array, w: Array, *, size: tuple[int, int], **options: Any
 
 
 def kernel_gradient(x: Array, g: Array, *, window: tuple[int, int], **options: Any) -> Array:
-    """The gradient of the kernel, [N,H,W,C] by [N,h,w,F] to [*window,C/groups,F]."""
+    """Computes the gradient of the kernel, [N,H,W,C] by [N,h,w,F] to [*window,C/groups,F]."""
     if options["networks"] > 1:
         many = conv_transposes.kernel_gradient(patch_conv)
         return _network_by_network(kernel_gradient, many, x, g, window=window, **options)
@@ -59,9 +59,9 @@ def kernel_gradient(x: Array, g: Array, *, window: tuple[int, int], **options: A
 
 
 def _network_by_network(one: Conv, many: Conv, a: Array, b: Array, **options: Any) -> Array:
-    """`one` of each network's channels; `many` of all at once where they are many.
+    """Applies `one` to each network in turn or, if there are many, `many` to all of them.
 
-    Neither lets one network's values that are not finite reach another.
+    With both, non-finite values in one network do not affect the others.
     """
     networks, groups = options["networks"], options["groups"]
     if networks > _MOST_BLOCKS:
@@ -72,7 +72,7 @@ def _network_by_network(one: Conv, many: Conv, a: Array, b: Array, **options: An
 
 
 def choose(x: Any, w: Any, *, stride, padding: Pairs, groups: int, **unused: Any) -> Implementation:
-    """The implementation for images and a kernel of these shapes and dtypes."""
+    """Chooses the implementation for images and a kernel of these shapes and dtypes."""
     window = w.shape[:2]
     if groups > 1:
         out = output_size(x.shape[1:3], window, stride, padding)
@@ -89,7 +89,7 @@ def choose(x: Any, w: Any, *, stride, padding: Pairs, groups: int, **unused: Any
 
 
 def _derived(name: str, conv: Conv) -> Implementation:
-    """The convolution with the gradients that JAX derives from it."""
+    """Creates an implementation with the gradients that JAX derives from a convolution."""
     return Implementation(
         name, conv, conv_transposes.images_gradient(conv), conv_transposes.kernel_gradient(conv)
     )
@@ -99,7 +99,7 @@ PLAIN = _derived("plain", reference.conv)
 
 
 # --- 1x1 ----------------------------------------------------------------------------------------
-# XLA transposes images, gradients and kernels for its convolutions.
+# XLA would transpose images, gradients and kernels.
 
 
 def _strided(x: Array, stride: tuple[int, int]) -> Array:
@@ -107,12 +107,12 @@ def _strided(x: Array, stride: tuple[int, int]) -> Array:
 
 
 def pointwise_conv(x: Array, w: Array, *, stride, **unused: Any) -> Array:
-    """1x1 convolution without padding, [N,H,W,C] by [1,1,C,F]: strided pixels first."""
+    """Computes a 1x1 convolution without padding, [N,H,W,C] by [1,1,C,F], of the strided pixels."""
     return reference.conv(_strided(x, stride), w)
 
 
 def pointwise_images_gradient(g: Array, w: Array, *, size, stride, **unused: Any) -> Array:
-    """See `images_gradient`: one matrix product."""
+    """Computes `images_gradient` as one matrix product."""
     rows = lax.dot_general(g.reshape(-1, g.shape[-1]), w[0, 0], (((1,), (1,)), ((), ())))
     images = jax.ShapeDtypeStruct((g.shape[0], *size, w.shape[2]), g.dtype)
     spread = jax.linear_transpose(functools.partial(_strided, stride=stride), images)
@@ -120,7 +120,7 @@ def pointwise_images_gradient(g: Array, w: Array, *, size, stride, **unused: Any
 
 
 def pointwise_kernel_gradient(x: Array, g: Array, *, stride, **unused: Any) -> Array:
-    """See `kernel_gradient`: one matrix product."""
+    """Computes `kernel_gradient` as one matrix product."""
     x = _strided(x, stride)
     rows = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
     return lax.dot_general(*rows, (((0,), (0,)), ((), ())))[None, None]
@@ -135,7 +135,7 @@ _POINTWISE = Implementation(
 
 
 def _folded(channels: int) -> Implementation:
-    """`folded_conv`, whose folds are those that were found to be fastest."""
+    """Returns `folded_conv` with the folds that were fastest in measurements."""
     conv = functools.partial(folded_conv, fold=4 if channels < 3 else 2)
     images = functools.partial(folded_conv, fold=4)
     return _derived("folded", conv)._replace(
@@ -147,17 +147,18 @@ def _folded_by_two(x: Array, w: Array, **options: Any) -> Array:
     return folded_conv(x, w, fold=2, **options)
 
 
-# From 16 to 16 channels the gradients are faster in XLA's own way.
+# From 16 to 16 channels, XLA's gradients are faster.
 _FOLDED_FORWARD = PLAIN._replace(name="folded", conv=_folded_by_two)
 
 
 def folded_conv(x: Array, w: Array, *, padding: Pairs, fold: int, **unused: Any) -> Array:
-    """Convolution with stride 1, [N,H,W,C] by [kh,kw,C,F], `fold` outputs of a row at a time.
+    """Computes a convolution with stride 1, [N,H,W,C] by [kh,kw,C,F], with folded columns.
 
-    A row of W pixels of C channels lies in memory as W / f pixels of f * C channels. A convolution
-    that makes f adjacent outputs from such wide pixels is the same function with f times the
-    channels: 5x5 from 1 to 6 channels becomes 5x2 from 4 to 24. Its kernel holds the original's f
-    times, each shifted by one pixel, and zeros between; images are only read in another shape.
+    A row of W pixels with C channels has the same memory layout as W / f pixels with f * C
+    channels, where f is `fold`. A convolution that computes f adjacent outputs from such pixels
+    is the same function with f times the channels: 5x5 from 1 to 6 channels becomes 5x2 from 4 to
+    24. Its kernel contains the original one f times, each shifted by one pixel and padded with
+    zeros. The images are only reshaped.
     """
     n, h, width, channels = x.shape
     kh, kw, _, features = w.shape
@@ -184,14 +185,14 @@ _WINOGRAD = Implementation(
 
 # --- groups -------------------------------------------------------------------------------------
 
-_BLOCK = 32  # channels that several groups may have as one, with zeros between
-_MOST_BLOCKS = 32  # convolutions in a program in place of one
-_FEW_PIXELS = 1024  # of the outputs: below, patches
-_WIDE_GROUP = 32  # channels of a group, from which on XLA's own forward pass is faster
+_BLOCK = 32  # maximum number of channels of merged groups
+_MOST_BLOCKS = 32  # maximum number of convolutions that replace one
+_FEW_PIXELS = 1024  # with fewer output pixels, patches are used
+_WIDE_GROUP = 32  # from this number of channels per group on, XLA's forward pass is faster
 
 
 def _grouped(pixels: Any, channels: int, groups: int) -> Implementation:
-    """What suits that many output pixels and channels of a group."""
+    """Chooses the implementation of a grouped convolution."""
     together = max(1, _BLOCK // channels)
     if groups <= 4 or (groups // together <= _MOST_BLOCKS and at_least(pixels, _FEW_PIXELS)):
         return _derived("blocks", block_conv)
@@ -200,7 +201,7 @@ def _grouped(pixels: Any, channels: int, groups: int) -> Implementation:
 
 
 def block_conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, **unused: Any) -> Array:
-    """Grouped convolution: a few groups at a time as one, whose kernel has zeros between them."""
+    """Computes a grouped convolution block by block, each block merging a few groups."""
     w, blocks = merge_groups(w, groups, _BLOCK)
     pieces = zip(jnp.split(x, blocks, -1), jnp.split(w, blocks, -1), strict=True)
     one = functools.partial(reference.conv, stride=stride, padding=padding)
@@ -208,7 +209,7 @@ def block_conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, **unu
 
 
 def patch_conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, **unused: Any) -> Array:
-    """Grouped convolution: the pixels below each output in a row, one product for each group."""
+    """Computes a grouped convolution as one matrix product per group, from image patches."""
     kh, kw, channels, features = w.shape
     n = x.shape[0]
     out = output_size(x.shape[1:3], (kh, kw), stride, padding)

@@ -1,9 +1,9 @@
-"""Convolutions on a GPU whose channels are too few for cuDNN: its kernels want multiples of 8.
+"""Convolutions on a GPU with few channels; the fast kernels of cuDNN need multiples of 8.
 
 | implementation | used for |
 | --- | --- |
 | `packed_conv` | at most 4 channels with equal strides above 1: the stem of a network |
-| `merged_conv` | groups, and networks under `vmap`: wider groups, with zeros between them |
+| `merged_conv` | groups, and networks under `vmap`: merged into wider groups, padded with zeros |
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from jax import Array, lax
 from jaxcnn.ops import reference
 from jaxcnn.ops.windows import Pairs, output_size
 
-_FEW_CHANNELS = 4  # those of a photo
-_MERGED = 64  # channels that merged groups may have
+_FEW_CHANNELS = 4  # the images have 3
+_MERGED = 64  # maximum number of channels of merged groups
 
 
 def conv(
     x: Array, w: Array, *, stride, padding: Pairs, groups: int, networks: int = 1, precision: Any
 ):
-    """A convolution by what suits its shape; see `jaxcnn.ops.conv`.
+    """Computes a convolution with the implementation for its shape; see `jaxcnn.ops.conv`.
 
-    Networks side by side share wider groups: what is not finite in one reaches its neighbors.
+    Several networks can share a merged group. Non-finite values in one of them then affect the
+    others.
     """
     options = {"stride": stride, "padding": padding, "precision": precision}
     if groups > 1:
@@ -36,12 +37,12 @@ def conv(
 
 
 def packed_conv(x: Array, w: Array, *, stride, padding: Pairs, precision=None) -> Array:
-    """Convolution with equal strides s, [N,H,W,C] by [kh,kw,C,F], over blocks of s x s pixels.
+    """Computes a convolution with equal strides s, [N,H,W,C] by [kh,kw,C,F], on blocks of pixels.
 
-    A block becomes a pixel of s * s * C channels, and a window of the kernel's likewise, with zeros
-    below and to the right of it (7x7 becomes 8x8, then 4x4 of four times the channels): the same
-    function with stride 1. C is filled up with zeros to a multiple of four (3 to 4 with stride 2),
-    or of two where s is odd; with stride 4 the channels are a multiple of eight without.
+    Each block of s x s pixels becomes one pixel with s * s * C channels. The kernel is padded with
+    zeros and reshaped in the same way: 7x7 with stride 2 becomes 8x8, then 4x4 with four times the
+    channels. The result is the same function with stride 1. C is padded to a multiple of four (3 to
+    4 with stride 2), or of two if s is odd; with stride 4, s * s * C is a multiple of eight anyway.
     """
     s = stride[0]
     kh, kw, channels, features = w.shape
@@ -62,15 +63,21 @@ def packed_conv(x: Array, w: Array, *, stride, padding: Pairs, precision=None) -
 
 
 def merged_conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, precision=None):
-    """A grouped convolution as one of fewer, wider groups."""
+    """Computes a grouped convolution with fewer, wider groups."""
     w, groups = merge_groups(w, groups, _MERGED)
     return reference.conv(x, w, stride=stride, padding=padding, groups=groups, precision=precision)
 
 
 def merge_groups(w: Array, groups: int, most: int) -> tuple[Array, int]:
-    """The kernel of fewer groups of up to `most` channels, with zeros between, and their number.
+    """Merges groups into wider ones, and pads the kernel with zeros.
 
-    [kh,kw,C/groups,F] to [kh,kw,C/fewer,F].
+    Args:
+      w: kernel f[kh,kw,C/groups,F].
+      groups: number of groups.
+      most: maximum number of channels of a merged group.
+
+    Returns:
+      The kernel f[kh,kw,C/merged,F] and the number of merged groups.
     """
     kh, kw, channels, features = w.shape
     m = max(m for m in range(1, groups + 1)

@@ -10,7 +10,14 @@ Conv = Callable[..., jax.Array]  # conv(x, w, *, stride, padding, groups, precis
 
 
 def images_gradient(conv: Conv) -> Conv:
-    """`gradient(g, w, *, size, **options)`: [N,h,w,F] by [kh,kw,C/groups,F] to [N,*size,C]."""
+    """Derives the gradient of the images from a convolution.
+
+    Args:
+      conv: the convolution.
+
+    Returns:
+      `gradient(g, w, *, size, **options)`, [N,h,w,F] by [kh,kw,C/groups,F] to [N,*size,C].
+    """
 
     def gradient(g, w, *, size, groups, **options):
         images = jax.ShapeDtypeStruct((g.shape[0], *size, w.shape[2] * groups), g.dtype)
@@ -21,7 +28,14 @@ def images_gradient(conv: Conv) -> Conv:
 
 
 def kernel_gradient(conv: Conv) -> Conv:
-    """`gradient(x, g, *, window, **options)`: [N,H,W,C] by [N,h,w,F] to [*window,C/groups,F]."""
+    """Derives the gradient of the kernel from a convolution.
+
+    Args:
+      conv: the convolution.
+
+    Returns:
+      `gradient(x, g, *, window, **options)`, [N,H,W,C] by [N,h,w,F] to [*window,C/groups,F].
+    """
 
     def gradient(x, g, *, window, groups, **options):
         kernel = jax.ShapeDtypeStruct((*window, x.shape[-1] // groups, g.shape[-1]), g.dtype)

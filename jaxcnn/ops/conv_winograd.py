@@ -1,11 +1,12 @@
-"""3x3 convolution by Winograd's algorithm: 16 products where the definition takes 36.
+"""3x3 convolution with Winograd's algorithm, with 16 products instead of 36.
 
 Lavin and Gray 2015 (arXiv 1509.09308), F(2x2, 3x3): a tile of 2x2 outputs is
-`A^T [(G g G^T) * (B^T d B)] A` of the kernel g and the 4x4 pixels d below it, where the product
-runs over channels as a matrix product for each of the 16 places. The matrices hold 0, 1 and 1/2:
-results differ from the definition's by float noise (float32: 1e-6 of the largest output). The
-kernel's gradient has the same form, with sums over tiles. Rows are transformed before columns and
-the four places of a column stay in one array, which keeps the program small.
+`A^T [(G g G^T) * (B^T d B)] A`, where g is the kernel and d is the 4x4 pixels under the tile. The
+product is a matrix product over channels for each of the 16 elements. The matrices contain only 0,
++-1 and +-1/2, so results differ from those of a direct convolution by rounding only (in float32,
+1e-6 of the largest output). The gradient of the kernel has the same form, with sums over tiles.
+Rows are transformed before columns, and the four elements of a column are kept in one array, which
+keeps the program small.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from jaxcnn.ops.windows import Pairs, at_least
 
 
 def is_applicable(x: Any, w: Any, stride: tuple[int, int], padding: Pairs) -> bool:
-    """Whether this pays: 3x3, stride 1, wide enough, enough tiles, no half precision."""
+    """Returns whether the algorithm supports a convolution and is faster than XLA for it.
+
+    The kernel must be 3x3 with stride 1, with enough channels and tiles, in float32 or float64.
+
+    Args:
+      x, w: images [N,H,W,C] and kernel [kh,kw,C,F], of which the shapes and dtypes are used.
+      stride: vertical and horizontal stride.
+      padding: ((top, bottom), (left, right)).
+    """
     wide_types = (jnp.float32, jnp.float64)
     if w.shape[:2] != (3, 3) or stride != (1, 1) or x.dtype not in wide_types:
         return False
@@ -33,13 +42,12 @@ def is_applicable(x: Any, w: Any, stride: tuple[int, int], padding: Pairs) -> bo
 
 
 def _tiles(shape: Sequence[int], padding: Pairs) -> tuple[int, int, int]:
-    """Images, and how many tiles of 2x2 outputs lie below and beside one another."""
+    """Returns the number of images, and of rows and columns of tiles of 2x2 outputs."""
     height, width = (-(-(n + sum(p) - 2) // 2) for n, p in zip(shape[1:3], padding, strict=True))
     return shape[0], height, width
 
 
-# One axis of the paper's transforms B^T, G, A^T and their transposes (`_t`): of four or two pixels,
-# or of the three values of a kernel.
+# The paper's transforms B^T, G, A^T and their transposes (`_t`), along one axis.
 
 
 def _b(d: Sequence[Array]) -> list[Array]:
@@ -65,12 +73,12 @@ def _a(y: Sequence[Array]) -> list[Array]:
 
 
 def _with_barrier(parts: Sequence[Array], axis: int = 0) -> Array:
-    """The parts in one array that is computed once, not anew within each of its users."""
+    """Stacks arrays behind a barrier, so that XLA does not fuse them into each of their uses."""
     return lax.optimization_barrier(jnp.stack(parts, axis))
 
 
 def _transform_input(x: Array, padding: Pairs) -> list[Array]:
-    """B^T d B of [N,H,W,C]: for each column of a tile [4, tiles, C]."""
+    """Computes B^T d B of [N,H,W,C], as [4,tiles,C] for each column of a tile."""
     n, rows, columns = _tiles(x.shape, padding)
     c = x.shape[-1]
     sizes = (2 * rows + 2, 2 * columns + 2)
@@ -84,13 +92,13 @@ def _transform_input(x: Array, padding: Pairs) -> list[Array]:
 
 
 def _transform_kernel(w: Array) -> list[Array]:
-    """G g G^T of [3,3,C,F]: for each column of a tile [4,C,F]."""
+    """Computes G g G^T of [3,3,C,F], as [4,C,F] for each column of a tile."""
     by_rows = _with_barrier(_g(list(w)))
     return _g([by_rows[:, j] for j in range(3)])
 
 
 def _transform_gradient(y: Array, rows: int, columns: int) -> list[Array]:
-    """A y A^T of [N,H,W,F]: for each column of a tile [4, tiles, F]."""
+    """Computes A y A^T of [N,H,W,F], as [4,tiles,F] for each column of a tile."""
     n, height, width, f = y.shape
     y = jnp.pad(y, ((0, 0), (0, 2 * rows - height), (0, 2 * columns - width), (0, 0)))
     y = y.reshape(n, rows, 2, 2 * columns * f)
@@ -99,7 +107,7 @@ def _transform_gradient(y: Array, rows: int, columns: int) -> list[Array]:
 
 
 def _inverse_transform(products: Sequence[Array], n: int, rows: int, columns: int) -> Array:
-    """A^T m A: [N, 2 rows, 2 columns, F] of [4, tiles, F] for each column of a tile."""
+    """Computes A^T m A, [N,2*rows,2*columns,F] from [4,tiles,F] for each column of a tile."""
     f = products[0].shape[-1]
     by_columns = lax.optimization_barrier(jnp.concatenate(_a_t(products), -1))
     by_columns = by_columns.reshape(4, n, rows, 2 * columns * f)
@@ -107,7 +115,7 @@ def _inverse_transform(products: Sequence[Array], n: int, rows: int, columns: in
 
 
 def _products(a: Sequence[Array], b: Sequence[Array], over: tuple[int, int]) -> list[Array]:
-    """Each place's matrix product, summed over the named axes."""
+    """Computes the matrix product for each element of a tile, over the given axes."""
     one = functools.partial(
         lax.dot_general, dimension_numbers=(((over[0],), (over[1],)), ((0,), (0,)))
     )
@@ -115,7 +123,7 @@ def _products(a: Sequence[Array], b: Sequence[Array], over: tuple[int, int]) -> 
 
 
 def conv(x: Array, w: Array, *, padding: Pairs, transposed: bool = False, **unused: Any) -> Array:
-    """3x3 convolution with stride 1, [N,H,W,C] by [3,3,C,F]; `transposed` sums over F."""
+    """Computes a 3x3 convolution, [N,H,W,C] by [3,3,C,F]; `transposed` sums over F."""
     n, rows, columns = _tiles(x.shape, padding)
     products = _products(
         _transform_input(x, padding), _transform_kernel(w), (2, 2 if transposed else 1)
@@ -125,14 +133,14 @@ def conv(x: Array, w: Array, *, padding: Pairs, transposed: bool = False, **unus
 
 
 def images_gradient(g: Array, w: Array, *, padding: Pairs, **unused: Any) -> Array:
-    """The gradient of the images, [N,h,w,F] by [3,3,C,F] to [N,H,W,C]."""
+    """Computes the gradient of the images, [N,h,w,F] by [3,3,C,F] to [N,H,W,C]."""
     (top, bottom), (left, right) = padding
     rest = ((2 - top, 2 - bottom), (2 - left, 2 - right))
     return conv(g, w[::-1, ::-1], padding=rest, transposed=True)
 
 
 def kernel_gradient(x: Array, g: Array, *, padding: Pairs, **unused: Any) -> Array:
-    """The gradient of the kernel, [N,H,W,C] by [N,h,w,F] to [3,3,C,F]."""
+    """Computes the gradient of the kernel, [N,H,W,C] by [N,h,w,F] to [3,3,C,F]."""
     _, rows, columns = _tiles(x.shape, padding)
     transformed = _transform_input(x, padding), _transform_gradient(g, rows, columns)
     by_columns = _g_t(_products(*transformed, (1, 1)))

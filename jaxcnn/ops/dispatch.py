@@ -1,9 +1,9 @@
-"""Operations that have one implementation per platform, and the switch that turns all of them off.
+"""Operations with one implementation per platform, and the switch that disables them.
 
-An operation is a JAX primitive. Its implementation is chosen while a program is lowered for a
-platform, so a program compiled ahead of time for a TPU holds nothing made for a CPU, whatever
-machine compiles it. Every operation has a plain implementation in `jaxcnn.ops.reference`, which
-defines its shape, its values and its derivatives.
+An operation is a JAX primitive. Its implementation is chosen when a program is lowered for a
+platform. A program that is compiled ahead of time for a TPU therefore contains TPU implementations,
+whatever machine compiles it. Every operation has a plain implementation in `jaxcnn.ops.reference`,
+which defines its shape, values and derivatives.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def use(mode: str) -> Iterator[None]:
 
 
 def reference_requested() -> bool:
-    """Whether operations are traced with their plain implementations.
+    """Returns whether operations are traced with their plain implementations.
 
     Raises:
-      ValueError: `JAXCNN_OPS` is set to something else than a mode.
+      ValueError: `JAXCNN_OPS` is not a mode.
     """
     mode = _mode.value or _checked("JAXCNN_OPS", os.environ.get("JAXCNN_OPS") or "platform")
     return mode == "reference"
@@ -66,18 +66,24 @@ def _checked(name: str, mode: str) -> str:
 def by_platform(
     plain: Function, *args: Any, cpu: Function | None = None, gpu: Function | None = None
 ) -> Any:
-    """`plain(*args)`, by `cpu` or `gpu` when lowered for such a platform.
+    """Computes `plain(*args)`, or uses `cpu` or `gpu` when lowered for such a platform.
 
-    For functions whose derivatives are derived from each implementation.
+    Each implementation is differentiated separately.
+
+    Args:
+      plain: the implementation for all other platforms.
+      *args: arrays.
+      cpu: the implementation for CPUs, if there is one.
+      gpu: the implementation for GPUs, if there is one.
     """
     if reference_requested() or (cpu is None and gpu is None):
         return plain(*args)
-    own = {} if cpu is None else {"cpu": cpu}
-    return lax.platform_dependent(*args, **own, **on_gpus(gpu), default=plain)
+    on_cpu = {} if cpu is None else {"cpu": cpu}
+    return lax.platform_dependent(*args, **on_cpu, **on_gpus(gpu), default=plain)
 
 
 def on_gpus(implementation: Function | None) -> dict[str, Function]:
-    """The implementation under the names of both GPU platforms; {} for None."""
+    """Maps the names of both GPU platforms to an implementation; {} for None."""
     return {} if implementation is None else dict.fromkeys(GPUS, implementation)
 
 
@@ -89,16 +95,17 @@ def new_primitive(
     gpu: Function | None = None,
     several: bool = False,
 ) -> Primitive:
-    """A primitive that computes `plain(*arrays, **params)`, or what a platform has in its place.
+    """Creates a primitive that computes `plain(*arrays, **params)`.
 
-    It can be evaluated, compiled and exported. Derivatives and a batching rule have to be added.
+    The primitive can be evaluated, compiled and exported. The caller must add derivatives and a
+    batching rule.
 
     Args:
-      name: what a jaxpr shows.
-      plain: the implementation that defines shapes and dtypes, used on every other platform.
+      name: name in a jaxpr.
+      plain: the implementation that defines shapes and dtypes, and is used on all other platforms.
         `params` must be hashable.
-      cpu: the CPU's implementation, if it has one of its own.
-      gpu: that of both GPU platforms.
+      cpu: the implementation for CPUs, if there is one.
+      gpu: the implementation for GPUs, if there is one.
       several: whether the implementations return a tuple of arrays instead of one array.
     """
     primitive = Primitive(name)
@@ -118,8 +125,8 @@ def new_primitive(
     primitive.def_impl(evaluate)
     primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=several))
-    own = {**({} if cpu is None else {"cpu": cpu}), **on_gpus(gpu)}
-    for platform, implementation in own.items():
+    by_name = {**({} if cpu is None else {"cpu": cpu}), **on_gpus(gpu)}
+    for platform, implementation in by_name.items():
         lowering = mlir.lower_fun(implementation, multiple_results=several)
         mlir.register_lowering(primitive, lowering, platform=platform)
     return primitive
@@ -134,7 +141,7 @@ def linear_pair(
     cpu: Function | None = None,
     gpu: Function | None = None,
 ) -> Function:
-    """A function that is linear in its first arguments, with its own transpose.
+    """Creates a function that is linear in its first arguments, with a given transpose.
 
     `forward(*t, *residuals, **params)` and `backward(*cotangents, *residuals, **params)` are each
     other's transposes in the linear arguments; both return tuples. The result has derivatives of
@@ -142,13 +149,13 @@ def linear_pair(
     plain implementations.
 
     Args:
-      name: what a jaxpr shows; the transpose's name ends in "_transpose".
+      name: name in a jaxpr; that of the transpose ends in "_transpose".
       forward: the plain implementation.
       backward: the plain implementation of the transpose. Returns a cotangent for each linear
         argument.
-      counts: how many arguments are linear, and how many arrays `forward` returns.
-      cpu: the CPU's implementation of the transpose, if it has one of its own.
-      gpu: that of both GPU platforms.
+      counts: number of linear arguments, and of arrays that `forward` returns.
+      cpu: the implementation of the transpose for CPUs, if there is one.
+      gpu: the implementation of the transpose for GPUs, if there is one.
 
     Returns:
       `function(*t, *residuals, **params)`, which returns a tuple.
@@ -168,7 +175,7 @@ def linear_pair(
 
 
 def _mapped(function: Function) -> Function:
-    """`function` under a `vmap` for each entry of `mapped`: arguments' axes, innermost first."""
+    """Applies a `vmap` for each entry of `mapped`, which are axes of arguments, innermost first."""
 
     def call(*args, mapped: Sequence[tuple[int | None, ...]], **params):
         one = functools.partial(function, **params)
@@ -230,12 +237,19 @@ def _is_zero(tangent: Any) -> bool:
 
 
 def _dense(tangent: Any, like: Any) -> Any:
-    """A symbolic zero as an array of zeros."""
+    """Converts a symbolic zero to an array of zeros."""
     return jnp.zeros(like.shape, like.dtype) if _is_zero(tangent) else tangent
 
 
 def in_front(a: Any, axis: int | None, size: int | None = None) -> Any:
-    """The mapped axis first. What is not mapped is repeated `size` times, or left for None."""
+    """Moves the mapped axis to the front.
+
+    Args:
+      a: an array.
+      axis: the mapped axis, or `batching.not_mapped`.
+      size: length of the mapped axis, to broadcast an array that is not mapped; if None, such an
+        array is returned unchanged.
+    """
     if axis is not batching.not_mapped:
         return jnp.moveaxis(a, axis, 0)
     return a if size is None else jnp.broadcast_to(a, (size, *a.shape))

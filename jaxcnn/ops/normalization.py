@@ -1,9 +1,9 @@
-"""BatchNorm, also with a shortcut and ReLU behind it, and local response normalization.
+"""BatchNorm, optionally fused with a shortcut and ReLU, and local response normalization.
 
 Large batches are normalized in small groups for accuracy ("ghost batches", Hoffer et al. 2017,
-arXiv 1705.08741; 32 per accelerator in Goyal et al. 2017, arXiv 1706.02677, section 3). Where such
-a group is whatever lies on a device, the number of devices is part of the recipe. Here it is
-stated: with groups of 32, a batch of 256 gives the same result on one device and on eight.
+arXiv 1705.08741; 32 per accelerator in Goyal et al. 2017, arXiv 1706.02677, section 3). If each
+group is the shard of a device, results depend on the number of devices. Here the group size is
+explicit: with groups of 32, a batch of 256 gives the same result on one device and on eight.
 """
 
 from __future__ import annotations
@@ -31,10 +31,18 @@ def local_response_norm(
     beta: float = 0.75,
     alpha_div_n: bool = False,
 ) -> Array:
-    """x / (k + alpha * sum of squares over n adjacent channels) ** beta, [N,H,W,C].
+    """Computes x / (k + alpha * sum of squares over n adjacent channels) ** beta.
 
-    Krizhevsky et al. 2012, section 3.3, as printed. `alpha_div_n=True` divides alpha by n, as
-    Caffe (with k=1) and the authors' own code (k=2) do.
+    The defaults are those of Krizhevsky et al. 2012, section 3.3.
+
+    Args:
+      x: f[N,H,W,C].
+      n: number of adjacent channels.
+      k, alpha, beta: constants.
+      alpha_div_n: divide alpha by n, as Caffe (with k=1) and the authors' code (with k=2) do.
+
+    Returns:
+      f[N,H,W,C].
     """
     alpha = alpha / n if alpha_div_n else alpha
     if reference_requested() or beta != 0.75:
@@ -46,21 +54,24 @@ def local_response_norm(
 class BatchNorm(nn.Module):
     """BatchNorm, f[N,...,C] to f[N,...,C] of `dtype`.
 
-    Variables and values of a step are those of `nn.BatchNorm` with its defaults.
+    Variables and results are those of `nn.BatchNorm` with its defaults.
 
     Attributes:
-      use_running_average: normalize by the running statistics; nothing is updated.
-      momentum: the fraction of the running statistics that a step keeps.
+      use_running_average: normalize with the running statistics, without updating them.
+      momentum: decay of the running statistics.
       epsilon: added to the variance.
-      dtype: of the result; None for that of x and the parameters. Statistics take float32 at least.
-      use_scale, use_bias, scale_init, bias_init: of the parameters, f32[C].
-      axis_name: mesh axis that shares the batch, over which statistics are averaged.
-      group: in training, take statistics over that many neighboring examples; the running ones are
-        the means of the groups'. None takes them over the whole batch. A device's shard of the
-        batch holds whole groups, or a group whole shards; then `axis_name` names the devices.
+      dtype: of the result; by default that of x and the parameters. Statistics use at least
+        float32.
+      use_scale, use_bias: whether there are parameters `scale` and `bias`, f32[C].
+      scale_init, bias_init: their initializers.
+      axis_name: mesh axis over which the batch is sharded and statistics are averaged.
+      group: number of neighboring examples over which statistics are computed in training; None for
+        the whole batch. The running statistics are updated with the mean over groups. Either the
+        shard of a device consists of whole groups, or a group consists of whole shards, which
+        requires `axis_name`.
 
     Raises:
-      ValueError: a group fits neither.
+      ValueError: neither holds.
     """
 
     use_running_average: bool
@@ -81,20 +92,20 @@ class BatchNorm(nn.Module):
 
 
 class BatchNormAct(BatchNorm):
-    """BatchNorm, then a shortcut added where there is one, then ReLU.
+    """BatchNorm, the optional addition of a shortcut, and ReLU, as one operation.
 
-    The three are one operation, whose gradient is in one place. Attributes, variables and values
-    are those of `BatchNorm`: `norm_act(x, shortcut)` is `nn.relu(norm(x) + shortcut)`.
+    Attributes and variables are those of `BatchNorm`. `norm_act(x, shortcut)` equals
+    `nn.relu(norm(x) + shortcut)`.
     """
 
     @nn.compact
     def __call__(self, x: Array, shortcut: Array | None = None) -> Array:
-        """relu(norm(x) + shortcut); x and the shortcut are f[N,...,C]."""
+        """Computes relu(norm(x) + shortcut), for x and shortcut f[N,...,C]."""
         return _batch_norm(self, x, shortcut, relu=True)
 
 
 def _batch_norm(module: BatchNorm, x: Array, skip: Array | None, *, relu: bool) -> Array:
-    """What both modules compute; the variables are the module's."""
+    """Implements both modules, with the variables of `module`."""
     shape, features = x.shape, x.shape[-1:]
     mean = module.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
     var = module.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
@@ -116,16 +127,16 @@ def _batch_norm(module: BatchNorm, x: Array, skip: Array | None, *, relu: bool) 
         axes = tuple(range(x.ndim - 1)) if groups is None else (1,)
         axis_name = module.axis_name if groups is None or devices else None
         means, variances = batch_statistics(x, axes, axis_name, devices, mean.value)
-        for running, found in ((mean, means), (var, variances)):
+        for running, current in ((mean, means), (var, variances)):
             kept = module.momentum * running.value
-            running.value = kept + (1 - module.momentum) * found.reshape(-1, *features).mean(0)
+            running.value = kept + (1 - module.momentum) * current.reshape(-1, *features).mean(0)
     factor = lax.rsqrt(variances + module.epsilon) * _like(x, scale)
     y = normalize(x, means, factor, _like(x, bias), skip, relu=relu, dtype=dtype)
     return y.reshape(shape)
 
 
 def _groups(examples: int, group: int | None, axis_name: str | None) -> tuple[int | None, int]:
-    """How many groups these examples are, None for one of the batch; the devices of a group."""
+    """(number of groups, or None without groups; number of devices per group, or 0)."""
     if group is None:
         return None, 0
     larger, smaller = max(group, examples), min(group, examples)
@@ -139,7 +150,7 @@ def _groups(examples: int, group: int | None, axis_name: str | None) -> tuple[in
 
 
 def _like(x: Array, value: Array) -> Array:
-    """A value per channel, f[C], with as many axes as x has."""
+    """Reshapes f[C] to the rank of x."""
     return value.reshape((1,) * (x.ndim - 1) + value.shape)
 
 
@@ -149,17 +160,17 @@ def _like(x: Array, value: Array) -> Array:
 def batch_statistics(
     x: Array, axes: tuple[int, ...], axis_name: str | None, devices: int, guess: Array
 ) -> tuple[Array, Array]:
-    """Mean and biased variance over the axes, which stay with size 1, and over devices.
+    """Computes the mean and biased variance over axes and devices.
 
     Args:
       x: f[...,C].
-      axes: over which statistics are taken.
-      axis_name: mesh axis of devices that share the batch, or None.
-      devices: how many neighboring devices share a group; 0 for all of them.
-      guess: f[C], about the mean; the same on all devices.
+      axes: the axes to reduce, which keep size 1.
+      axis_name: mesh axis over which the batch is sharded, or None.
+      devices: number of neighboring devices that share a group; 0 for all of them.
+      guess: f[C], an estimate of the mean, which must be the same on all devices.
 
     Returns:
-      Two arrays of float32 at least.
+      Mean and variance, of at least float32.
     """
     local = reference.moments if reference_requested() else moments
     mean, var = local(x, axes)
@@ -169,7 +180,7 @@ def batch_statistics(
     if devices:
         count = lax.psum(1, axis_name)
         neighbors = [list(range(i, i + devices)) for i in range(0, count, devices)]
-    # Squares of distances from a guess: those from zero lose what is small beside the mean.
+    # Squares are relative to an estimate of the mean, since those relative to zero lose precision.
     guess = lax.stop_gradient(_like(x, guess))
     first = mean - guess
     second = var + lax.square(first)
@@ -179,10 +190,18 @@ def batch_statistics(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    """Mean and biased variance over the axes, which stay with size 1, in one pass over x.
+    """Computes the mean and biased variance in one pass over x.
 
-    Sums are of differences from the mean of a few elements: from zero, float32 loses a variance
-    that is small beside the squared mean (at a mean of 1,000 standard deviations, all of it).
+    The mean of a few elements is subtracted first. Without it, float32 loses precision if the
+    variance is small compared to the squared mean (at a mean of 1,000 standard deviations, all of
+    it).
+
+    Args:
+      x: f[...,C].
+      axes: the axes to reduce, which keep size 1.
+
+    Returns:
+      Mean and variance, of at least float32.
     """
     shift = lax.optimization_barrier(_wide(_sample(x, axes)).mean(axes, keepdims=True))
 
@@ -191,7 +210,7 @@ def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
         return y.mean(axes, keepdims=True), lax.square(y).mean(axes, keepdims=True)
 
     def rows(x, shift):
-        # XLA adds up rows of pixels about three times as fast as it adds up over three axes.
+        # XLA reduces rows of pixels about three times as fast as three axes.
         first, second = two_reductions(x.reshape(-1, x.shape[-1]), shift.reshape(1, -1), (0,))
         return first.reshape(shift.shape), second.reshape(shift.shape)
 
@@ -224,7 +243,7 @@ _moments_tangent = linear_pair("moments_tangent", _moments_change, _moments_grad
 
 
 def _sample(x: Array, axes: tuple[int, ...]) -> Array:
-    """Some of the elements: of the first example a grid of 4 x 4, or 16 of each group."""
+    """Selects a few elements: a 4x4 grid of the first example, or 16 elements of each group."""
     steps = [slice(None)] * x.ndim
     for axis in axes:
         steps[axis] = slice(None, None, max(1, x.shape[axis] // (16 if axes == (1,) else 4)))
@@ -238,7 +257,7 @@ def _wide(x: Array) -> Array:
 
 
 def _mean_of_both(a: Array, b: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    """The means of both over the axes, which stay with size 1, in one pass."""
+    """Computes the means of both arrays over the axes, which keep size 1, in one pass."""
     zero = jnp.zeros((), a.dtype)
     sums = lax.reduce((a, b), (zero, zero), lambda p, q: (p[0] + q[0], p[1] + q[1]), axes)
     shape = [1 if axis in axes else n for axis, n in enumerate(a.shape)]
@@ -246,20 +265,23 @@ def _mean_of_both(a: Array, b: Array, axes: tuple[int, ...]) -> tuple[Array, Arr
     return sums[0].reshape(shape) / count, sums[1].reshape(shape) / count
 
 
-# --- normalization and what follows it ----------------------------------------------------------
+# --- normalization, shortcut and ReLU ------------------------------------------------------------
 
 
 def normalize(
     x: Array, mean: Array, factor: Array, bias: Array, skip: Array | None, *, relu: bool, dtype: Any
 ) -> Array:
-    """(x - mean) * factor + bias as `dtype`, plus the shortcut, and its ReLU, f[...,C].
+    """Computes (x - mean) * factor + bias, optionally adds a shortcut, and applies ReLU.
 
     Args:
       x: f[...,C].
-      mean, factor, bias: of as many axes as x, of size 1 or of x's.
-      skip: f[...,C], or None.
+      mean, factor, bias: arrays of the same rank as x, which broadcast to its shape.
+      skip: the shortcut f[...,C], or None.
       relu: apply `nn.relu`.
       dtype: of the result.
+
+    Returns:
+      f[...,C].
     """
     skip = None if skip is None else skip.astype(dtype)
     if reference_requested():
@@ -278,8 +300,8 @@ def _normalize_jvp(options, primals, tangents):
     relu, dtype = options
     x, mean, factor, bias, skip = primals
     y = _normalize(options, *primals)
-    # The barrier keeps the sign where there is a shortcut, a byte per element; without one it is
-    # found again from x where that is cheaper.
+    # With a shortcut, the barrier stores the sign, one byte per element. Without one, XLA may
+    # recompute it from x if that is cheaper.
     positive = y > 0 if skip is None else lax.optimization_barrier(y > 0)
     linear = [t for t in tangents if t is not None]
     (t,) = (_tangent if skip is None else _tangent_with_skip)(
@@ -304,14 +326,14 @@ def _gradient(g, x, mean, factor, bias, positive, *, relu, dtype, skip=False):
 
 
 def _gradients(x, factor, bias, masked, sum_g, sum_gx, skip):
-    """Of x, mean, factor, bias and the shortcut, from the two sums of the ReLU's gradient."""
+    """Gradients of x, mean, factor, bias and shortcut, from the sums of the masked gradient."""
     dx = (masked.astype(factor.dtype) * factor).astype(x.dtype)
     of_bias = _sum_to(bias, sum_g).astype(bias.dtype)
     return dx, -factor * sum_g, sum_gx, of_bias, *([masked] if skip else [])
 
 
 def _gradient_by_rows(g, x, mean, factor, bias, positive, **options):
-    """`_gradient` on a CPU, over rows of pixels."""
+    """Computes `_gradient` on a CPU, over rows of pixels."""
     channels = x.shape[-1]
     if mean.size != channels:
         return _gradient(g, x, mean, factor, bias, positive, **options)
@@ -323,10 +345,10 @@ def _gradient_by_rows(g, x, mean, factor, bias, positive, **options):
 def _gradient_in_two_passes(
     g, x, mean, factor, bias, positive, *, relu, dtype, skip=False
 ):  # fmt: skip
-    """`_gradient` on a GPU, where passes over memory are what it costs.
+    """Computes `_gradient` on a GPU, where the cost is that of the passes over memory.
 
-    One pass adds up, a second one makes the result. The barriers keep the passes apart: otherwise
-    the first writes for the second what is cheaper to find again.
+    The first pass computes the sums, the second one the result. The barriers separate the passes;
+    otherwise the first pass stores values that the second one can recompute at lower cost.
     """
 
     def behind_relu(x, g, positive):
@@ -345,7 +367,7 @@ def _gradient_in_two_passes(
 
 
 def _sum_to(like: Array, a: Array) -> Array:
-    """The sum over the axes that `like` has with size 1."""
+    """Sums over the axes in which `like` has size 1."""
     axes = tuple(axis for axis, n in enumerate(like.shape) if n == 1)
     return a.sum(axes, keepdims=True)
 

@@ -1,8 +1,8 @@
-"""Pooling.
+"""Max and average pooling.
 
-Max pooling knows the place of each window's maximum by a number, found while the maximum is. Its
-derivative is a choice by that number: nothing is compared with a value that a compiler could have
-computed twice, in two roundings.
+Max pooling stores the index of the maximum in each window, and its derivative selects elements by
+this index. It does not compare values, because a compiler may compute a value twice, with different
+rounding.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from jaxcnn.ops.windows import Padding, Pair, output_size, pair, pool_padding, s
 def max_pool(
     x: Array, window: Pair, stride: Pair, padding: Padding = 0, *, ceil_mode: bool = False
 ) -> Array:
-    """Max pooling, [N,H,W,C] to [N,h,w,C]. The first of equal maxima gets the whole gradient.
+    """Computes max pooling. The first of equal maxima receives the whole gradient.
 
     Args:
-      x: images.
-      window: height and width of a window.
-      stride: vertical and horizontal step.
+      x: images f[N,H,W,C].
+      window: height and width of the window.
+      stride: vertical and horizontal stride.
       padding: minus infinity around the images, see `padding_pairs`.
       ceil_mode: round the output size up as Caffe does, see `pool_padding`.
+
+    Returns:
+      f[N,h,w,C].
     """
     options = _options(x, window, stride, padding, ceil_mode)
     if reference_requested():
@@ -47,16 +50,19 @@ def avg_pool(
     count_include_pad: bool = False,
     ceil_mode: bool = False,
 ) -> Array:
-    """Average pooling, [N,H,W,C] to [N,h,w,C].
+    """Computes average pooling.
 
     Args:
-      x: images.
-      window: height and width of a window.
-      stride: vertical and horizontal step.
+      x: images f[N,H,W,C].
+      window: height and width of the window.
+      stride: vertical and horizontal stride.
       padding: zeros around the images, see `padding_pairs`.
       count_include_pad: divide by the whole window (Caffe, torchvision's inception_v3), not by the
-        pixels inside the images (TensorFlow).
+        number of pixels inside the images (TensorFlow).
       ceil_mode: round the output size up as Caffe does, see `pool_padding`.
+
+    Returns:
+      f[N,h,w,C].
     """
     options = _options(x, window, stride, padding, ceil_mode)
     if count_include_pad or not any(map(any, options["padding"])):
@@ -66,12 +72,20 @@ def avg_pool(
 
 
 def global_avg_pool(x: Array) -> Array:
-    """[N,H,W,C] to [N,C]."""
+    """Averages over all pixels, f[N,H,W,C] to f[N,C]."""
     return jnp.mean(x, axis=(1, 2))
 
 
 def adaptive_avg_pool(x: Array, size: int) -> Array:
-    """Torch's adaptive average: [N,H,W,C] to [N,size,size,C]; windows may overlap."""
+    """Computes adaptive average pooling as in PyTorch. Windows can overlap.
+
+    Args:
+      x: f[N,H,W,C].
+      size: height and width of the result.
+
+    Returns:
+      f[N,size,size,C].
+    """
     for axis in (1, 2):
         n = x.shape[axis]
         bounds = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
@@ -99,7 +113,7 @@ def _window_sum(x: Array, **options) -> Array:
 
 
 def _plain_and_by_axes(reduce, window, stride, padding):
-    """`reduce(x, window=..., ...)`, and the same one axis at a time where windows overlap."""
+    """Returns `reduce` for a window, and a variant that reduces axis by axis if windows overlap."""
     plain = functools.partial(reduce, window=window, stride=stride, padding=padding)
 
     def by_axes(x):
@@ -112,7 +126,7 @@ def _plain_and_by_axes(reduce, window, stride, padding):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x, window, stride, padding):
-    """The maxima where no number is needed."""
+    """Max pooling, without the indices of the maxima."""
     plain, by_axes = _plain_and_by_axes(reference.max_pool, window, stride, padding)
     scan = functools.partial(_scan, window=window, stride=stride, padding=padding)
     return by_platform(plain, x, cpu=by_axes, gpu=lambda x: scan(x)[0])
@@ -126,14 +140,15 @@ def _max_pool_jvp(window, stride, padding, primals, tangents):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def _max_and_number(x, window, stride, padding):
-    """Each window's maximum and, on CPU and GPU, the number of its first place, by rows.
+    """Computes the maximum of each window, f[N,h,w,C], and its index in the window, i8[N,h,w,C].
 
-    f[N,h,w,C] and i8[N,h,w,C].
+    Indices count by rows, and the first of equal maxima is used. On platforms other than CPU and
+    GPU, the indices are zeros.
     """
     plain = functools.partial(reference.max_pool, window=window, stride=stride, padding=padding)
     scan = functools.partial(_scan, window=window, stride=stride, padding=padding)
 
-    def unnumbered(x):  # where `_placed` finds the maximum in x
+    def unnumbered(x):  # `_placed` recomputes the maxima from x
         y = plain(x)
         return y, jnp.zeros(y.shape, _number_dtype(window))
 
@@ -154,7 +169,7 @@ def _number_dtype(window):
 
 
 def _scan(x, *, window, stride, padding):
-    """`_max_and_number` in one pass over x."""
+    """Computes `_max_and_number` in one pass over x."""
     out = output_size(x.shape[1:3], window, stride, padding)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     places = [(i, j) for i in range(window[0]) for j in range(window[1])]
@@ -169,11 +184,11 @@ def _scan(x, *, window, stride, padding):
 
 
 # --- the derivative of max pooling --------------------------------------------------------------
-# Linear in its first argument; `x` serves XLA's own transpose, which finds the maximum in it.
+# Linear in its first argument. XLA's transpose recomputes the maxima from `x`.
 
 
 def _chosen(t, number, x, *, window, stride, padding, size):
-    """The element of each window of t that the number names, [N,H,W,C] to [N,h,w,C]."""
+    """Selects the element of each window of t by its index, [N,H,W,C] to [N,h,w,C]."""
     scan = functools.partial(_scan, window=window, stride=stride, padding=padding)
     number = by_platform(
         lambda number, x: scan(x)[1], number, x, cpu=lambda number, x: number,
@@ -189,13 +204,13 @@ def _chosen(t, number, x, *, window, stride, padding, size):
 
 
 def _placed(g, number, x, *, window, stride, padding, size):
-    """The transpose of `_chosen`: what XLA's own gradient of max pooling is."""
+    """The transpose of `_chosen`, which is XLA's gradient of max pooling."""
     pool = functools.partial(reference.max_pool, window=window, stride=stride, padding=padding)
     return jax.vjp(pool, x)[1](g)
 
 
 def _placed_by_spreading(g, number, x, *, window, stride, padding, size):
-    """`_placed` on a CPU: the windows' n-th places for each n, added up."""
+    """Computes `_placed` on a CPU, as a sum over the indices in a window."""
     if window == stride and not any(map(any, padding)) and _tile(number, window, size):
         return (_placed_side_by_side(g, number, window),)
     padded = [n + sum(p) for n, p in zip(size, padding)]
@@ -207,12 +222,12 @@ def _placed_by_spreading(g, number, x, *, window, stride, padding, size):
 
 
 def _tile(number, window, size):
-    """Whether the windows lie side by side on the whole image."""
+    """Whether the windows tile the whole image."""
     return all(n == out * k for n, out, k in zip(size, number.shape[1:3], window))
 
 
 def _placed_side_by_side(g, number, window):
-    """One selection for all places of windows that tile the image."""
+    """Computes `_placed` for windows that tile the image, with a single selection."""
     places = np.arange(window[0] * window[1]).reshape(window)
     hits = jnp.stack([jnp.stack([number == n for n in row], 3) for row in places], 2)
     dx = jnp.where(hits, g[:, :, None, :, None, :], 0)
@@ -221,18 +236,18 @@ def _placed_side_by_side(g, number, window):
 
 
 def _placed_by_gathering(g, number, x, *, window, stride, padding, size):
-    """`_placed` on a GPU, where XLA's own scatters with atomic additions.
+    """Computes `_placed` on a GPU, where XLA would scatter with atomic additions.
 
-    Each pixel looks at the last window that begins at or before it, and at those before that one
-    as far as they reach.
+    Each pixel gathers from the last window that starts at or before it, and from all earlier
+    windows that contain it.
     """
-    number = lax.optimization_barrier(number)  # or it is found anew for each pixel
+    number = lax.optimization_barrier(number)  # otherwise it is recomputed for each pixel
     (top, _), (left, _) = padding
     rows, columns = (-(-(n + pad) // s) for n, pad, s in zip(size, (top, left), stride))
     pixels = (g.shape[0], rows, stride[0], columns, stride[1], g.shape[-1])
 
     def of_window(a, down, right):
-        """`a` of the window that begins so many steps before a pixel's own, for every pixel."""
+        """For each pixel, `a` of the window that starts `down` and `right` steps before it."""
         spare = (down, rows - a.shape[1] - down, 0), (right, columns - a.shape[2] - right, 0)
         a = lax.pad(a, a.dtype.type(0), ((0, 0, 0), *spare, (0, 0, 0)))
         return lax.broadcast_in_dim(a, pixels, (0, 1, 3, 5))

@@ -1,7 +1,7 @@
-"""Every operation in plain `lax` and Flax: what the other implementations are tested against.
+"""Plain implementations of every operation in `lax` and Flax.
 
-`jaxcnn.ops.use("reference")` computes with these. They define values and derivatives; nothing here
-is written for speed.
+They define values and derivatives and are not optimized. The other implementations are tested
+against them. `jaxcnn.ops.use("reference")` selects them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def conv(
     networks: int = 1,
     precision: Any = None,
 ) -> Array:
-    """Convolution, [N,H,W,C] by [kh,kw,C/groups,F] to [N,h,w,F].
+    """Computes a convolution, [N,H,W,C] by [kh,kw,C/groups,F] to [N,h,w,F].
 
-    `networks` says how many networks the groups belong to, side by side; it changes nothing here.
+    Other implementations use `networks`, the number of networks to which the groups belong.
     """
     return lax.conv_general_dilated(
         x, w, stride, padding, dimension_numbers=_LAYOUT, feature_group_count=groups,
@@ -41,32 +41,32 @@ def conv(
 def max_pool(
     x: Array, *, window: tuple[int, int], stride: tuple[int, int], padding: Pairs
 ) -> Array:
-    """Max pooling, [N,H,W,C] to [N,h,w,C]."""
+    """Computes max pooling, [N,H,W,C] to [N,h,w,C]."""
     return nn.max_pool(x, window, stride, padding)
 
 
 def window_sum(x: Array, *, window: Sequence[int], stride: Sequence[int], padding: Pairs) -> Array:
-    """The sum over each window, [N,H,W,C] to [N,h,w,C]."""
+    """Computes the sum over each window, [N,H,W,C] to [N,h,w,C]."""
     pads = ((0, 0), *padding, (0, 0))
     return lax.reduce_window(x, 0.0, lax.add, (1, *window, 1), (1, *stride, 1), pads)
 
 
 def local_response_norm(x: Array, *, n: int, k: float, alpha: float, beta: float) -> Array:
-    """x / (k + alpha * sum of squares over n adjacent channels) ** beta, [N,H,W,C]."""
+    """Computes x / (k + alpha * sum of squares over n adjacent channels) ** beta, [N,H,W,C]."""
     return x * (k + alpha * channel_window_sum(x * x, n)) ** -beta
 
 
 def channel_window_sum(x: Array, n: int) -> Array:
-    """The sum over n channels around each one, [N,H,W,C]."""
+    """Computes the sum over the n channels around each channel, [N,H,W,C]."""
     half = n // 2
     pads = ((0, 0), (0, 0), (0, 0), (half, n - 1 - half))
     return lax.reduce_window(x, x.dtype.type(0), lax.add, (1, 1, 1, n), (1, 1, 1, 1), pads)
 
 
 def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    """Mean and biased variance over the axes, which stay with size 1, in three passes.
+    """Computes the mean and biased variance over the axes, which keep size 1, in three passes.
 
-    Both are float32 at least. The second pass takes the rounding of the first out of the mean.
+    Both have at least float32. The second pass corrects the rounding error of the first.
     """
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = x.mean(axes, keepdims=True)
@@ -77,7 +77,7 @@ def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
 def normalize(
     x: Array, mean: Array, factor: Array, bias: Array, skip: Array | None, *, relu: bool, dtype: Any
 ) -> Array:
-    """(x - mean) * factor + bias as `dtype`, plus the shortcut, and its ReLU, [...,C]."""
+    """Computes (x - mean) * factor + bias, adds a shortcut and applies ReLU, [...,C]."""
     y = ((x - mean) * factor + bias).astype(dtype)
     y = y if skip is None else skip + y
     return nn.relu(y) if relu else y

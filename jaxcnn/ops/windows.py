@@ -13,12 +13,17 @@ Padding = int | tuple[tuple[int, int], tuple[int, int]]
 
 
 def pair(value: Pair) -> tuple[int, int]:
-    """3 -> (3, 3); (1, 7) stays."""
+    """Converts 3 to (3, 3); a pair such as (1, 7) is returned unchanged."""
     return (value, value) if isinstance(value, int) else value
 
 
 def padding_pairs(padding: Padding | tuple[int, int]) -> Pairs:
-    """1 -> ((1, 1), (1, 1)); (0, 3) -> ((0, 0), (3, 3)); pairs stay."""
+    """Converts padding to ((top, bottom), (left, right)).
+
+    Args:
+      padding: a number such as 1, for ((1, 1), (1, 1)); (vertical, horizontal) such as (0, 3), for
+        ((0, 0), (3, 3)); or pairs, which are returned unchanged.
+    """
     height, width = pair(padding)  # type: ignore[arg-type]
     return pair(height), pair(width)
 
@@ -26,15 +31,15 @@ def padding_pairs(padding: Padding | tuple[int, int]) -> Pairs:
 def pool_padding(
     size: Sequence[int], window: Pair, stride: Pair, padding: Padding, ceil_mode: bool
 ) -> Pairs:
-    """Explicit padding of a pooling layer.
+    """Computes the explicit padding of a pooling layer.
 
     Args:
       size: height and width of the images.
-      window: height and width of a window.
-      stride: vertical and horizontal step.
+      window: height and width of the window.
+      stride: vertical and horizontal stride.
       padding: see `padding_pairs`.
-      ceil_mode: round the output size up, as Caffe and Torch do, by more padding below and to the
-        right. A last window that would start in the padding is dropped, as in both.
+      ceil_mode: round the output size up, as Caffe and PyTorch do, with more padding at the bottom
+        and right. As in both, a last window that would start in the padding is dropped.
 
     Returns:
       ((top, bottom), (left, right)).
@@ -47,7 +52,7 @@ def pool_padding(
 
 
 def _ceil_padding(n: int, window: int, stride: int, low: int, high: int) -> int:
-    """The high padding of one axis of `n` pixels when the output size is rounded up."""
+    """Computes the padding at the end of an axis of `n` pixels if the output size is rounded up."""
     out = -(-(n + low + high - window) // stride) + 1
     if (out - 1) * stride >= n + low:
         out -= 1
@@ -57,7 +62,7 @@ def _ceil_padding(n: int, window: int, stride: int, low: int, high: int) -> int:
 def output_size(
     size: Sequence[int], window: Sequence[int], stride: Sequence[int], padding: Pairs
 ) -> tuple[int, int]:
-    """Height and width of what a convolution or a pooling layer returns."""
+    """Computes the output height and width of a convolution or a pooling layer."""
     height, width = (
         (n + sum(p) - k) // s + 1 for n, k, s, p in zip(size, window, stride, padding, strict=True)
     )
@@ -65,14 +70,14 @@ def output_size(
 
 
 def window_slice(x: Array, i: int, j: int, out: Sequence[int], stride: tuple[int, int]) -> Array:
-    """Element (i, j) of every window: [N,H,W,C] to [N,*out,C]."""
+    """Selects element (i, j) of every window, [N,H,W,C] to [N,*out,C]."""
     n, _, _, c = x.shape
     end = (i + stride[0] * (out[0] - 1) + 1, j + stride[1] * (out[1] - 1) + 1)
     return lax.slice(x, (0, i, j, 0), (n, *end, c), (1, *stride, 1))
 
 
 def spread(x: Array, i: int, j: int, size: Sequence[int], stride: tuple[int, int]) -> Array:
-    """The transpose of `window_slice`: [N,h,w,C] to [N,*size,C], zero elsewhere."""
+    """Computes the transpose of `window_slice`, [N,h,w,C] to [N,*size,C], with zeros elsewhere."""
     sides = [(0, 0, 0)]
     for start, n, out, step in zip((i, j), size, x.shape[1:3], stride, strict=True):
         sides.append((start, n - start - step * (out - 1) - 1, step - 1))
@@ -80,5 +85,5 @@ def spread(x: Array, i: int, j: int, size: Sequence[int], stride: tuple[int, int
 
 
 def at_least(count: Any, least: int) -> bool:
-    """Whether the count reaches `least`; True for a symbolic one that nothing is known of."""
+    """Returns whether a count is at least `least`; True if the count is symbolic."""
     return export.is_symbolic_dim(count) or count >= least

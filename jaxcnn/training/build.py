@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxcnn.data.sets import Dataset, EncodedSet
+from jaxcnn.data.sets import Dataset, ImageFileDataset
 from jaxcnn.models.registry import create_model
 from jaxcnn.training import parallel
 from jaxcnn.training.clock import Calendar, make_calendar
@@ -46,8 +46,8 @@ class Experiment:
     """
 
     config: TrackedConfig
-    train_set: Dataset | EncodedSet
-    test_set: Dataset | EncodedSet
+    train_set: Dataset | ImageFileDataset
+    test_set: Dataset | ImageFileDataset
     stream: sets.Stream | None
     model: nn.Module
     loss: Callable[[jax.Array, jax.Array], jax.Array]

@@ -52,10 +52,10 @@ def test_overlap_equals_counted_pixels_and_survives_stretching():
     np.testing.assert_allclose(boxes.iou(*stretched), right, atol=1e-5)
 
 
-def test_centre_form_is_undone():
+def test_center_form_is_undone():
     found = jnp.array([[0.1, 0.2, 0.5, 0.8]])
-    np.testing.assert_allclose(boxes.to_centre(found), [[0.5, 0.3, 0.6, 0.4]], atol=1e-6)
-    np.testing.assert_allclose(boxes.from_centre(boxes.to_centre(found)), found, atol=1e-6)
+    np.testing.assert_allclose(boxes.to_center(found), [[0.5, 0.3, 0.6, 0.4]], atol=1e-6)
+    np.testing.assert_allclose(boxes.from_center(boxes.to_center(found)), found, atol=1e-6)
 
 
 def test_packed_largest_first():
@@ -104,7 +104,7 @@ def test_follow_a_window():
     for window in (
         Window(5, 6, 35, 46, True),
         Window(20, 0, 40, 30, True),
-        crops.centre(40, 60, size=28, side=32),
+        crops.center(40, 60, size=28, side=32),
         *(crops.inception(random, 40, 60) for _ in range(8)),
     ):
         shown = crops.resize(image, window, 100)[..., 0] > 127

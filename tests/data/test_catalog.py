@@ -43,7 +43,7 @@ def test_what_a_set_is(name):
 
 
 def test_digits_are_scikit_learns_each_once():
-    """Every fourth pixel's neighbourhood averages to the scan, and no digit is in both splits."""
+    """Every fourth pixel's neighborhood averages to the scan, and no digit is in both splits."""
     from sklearn.datasets import load_digits
 
     whole = catalog.load("digits", "all")
@@ -96,7 +96,7 @@ def test_the_held_out_digits_never_change():
     assert digest(test) == DIGITS["test"]
 
 
-def test_synthetic_images_are_always_the_same_and_can_be_learnt():
+def test_synthetic_images_are_always_the_same_and_can_be_learned():
     train, test = catalog.load("synthetic", "train"), catalog.load("synthetic", "test")
     assert (train.images.shape, test.images.shape) == ((2048, 32, 32, 3), (512, 32, 32, 3))
     again = catalog.load("synthetic", "train")

@@ -65,14 +65,14 @@ def test_alexnets_windows_lie_in_the_central_square():
 
 
 @pytest.mark.parametrize("height, width", [(96, 128), (131, 90), (40, 41), (64, 64)])
-def test_centre_is_resize_then_crop(height, width):
+def test_center_is_resize_then_crop(height, width):
     array = photos.pixels(3, height, width)
     side, size = 64, 56
     new = (side, side * width // height) if height <= width else (side * height // width, side)
     whole = Image.fromarray(array).resize(new[::-1], Image.Resampling.BILINEAR)
     top, left = (round((n - size) / 2) for n in new)
     expected = np.asarray(whole)[top : top + size, left : left + size]
-    got = crops.resize(array, crops.centre(height, width, size=size, side=side), size)
+    got = crops.resize(array, crops.center(height, width, size=size, side=side), size)
     assert np.abs(got.astype(int) - expected).max() <= 1
 
 
@@ -80,8 +80,8 @@ def triangle(length, size):
     """Matrix f64[size,length] of antialiased linear interpolation."""
     scale = length / size
     reach = max(scale, 1)
-    centre = (np.arange(size)[:, None] + 0.5) * scale
-    weight = np.maximum(0, 1 - np.abs(np.arange(length) + 0.5 - centre) / reach)
+    center = (np.arange(size)[:, None] + 0.5) * scale
+    weight = np.maximum(0, 1 - np.abs(np.arange(length) + 0.5 - center) / reach)
     return weight / weight.sum(1, keepdims=True)
 
 

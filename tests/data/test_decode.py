@@ -35,10 +35,10 @@ def test_decoding_some_rows_gives_those_of_the_whole(subsampling, rows):
     assert rows > 40 or len(part) < 96
 
 
-def test_grey_cmyk_and_png_become_rgb():
+def test_gray_cmyk_and_png_become_rgb():
     array = photos.pixels()
-    grey = decode(photos.jpeg(array, "L"))
-    np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
+    gray = decode(photos.jpeg(array, "L"))
+    np.testing.assert_array_equal(gray[..., 0], gray[..., 2])
     assert near(decode(photos.jpeg(array, "CMYK", quality=95, subsampling=0)), array, 8)
     disguised = photos.encode(Image.fromarray(array), "PNG")
     np.testing.assert_array_equal(decode(disguised), array)
@@ -59,7 +59,7 @@ RAMP = np.linspace(0, 1, 256)[None].repeat(48, 0)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_grey_of_more_bits_is_the_same_picture(kind):
+def test_gray_of_more_bits_is_the_same_picture(kind):
     """256 levels from black to white, of 16 bits, of 32-bit integers, and of floats."""
     wanted = np.arange(256, dtype=np.uint8)[None].repeat(48, 0)
     deep = {"16 bits": (RAMP * 65535).astype(np.uint16)}
@@ -72,8 +72,8 @@ def test_grey_of_more_bits_is_the_same_picture(kind):
             "floats to 255": (RAMP * 255).round().astype(np.float32),
             "floats to 65535": (RAMP * 65535).astype(np.float32),
         }
-    for name, grey in deep.items():
-        pixels = decode(photos.encode(Image.fromarray(grey), kind))
+    for name, gray in deep.items():
+        pixels = decode(photos.encode(Image.fromarray(gray), kind))
         assert pixels.shape == (48, 256, 3) and pixels.dtype == np.uint8
         np.testing.assert_array_equal(pixels[..., 2], wanted, err_msg=name)
 
@@ -90,17 +90,17 @@ def test_grey_of_more_bits_is_the_same_picture(kind):
     ],
 )
 def test_pixels_of_no_known_range_are_refused(value, text):
-    grey = RAMP.astype(value.dtype)
-    grey[3, 4] = value
+    gray = RAMP.astype(value.dtype)
+    gray[3, 4] = value
     with pytest.raises(BadImage, match=text):
-        decode(photos.encode(Image.fromarray(grey), "TIFF"))
+        decode(photos.encode(Image.fromarray(gray), "TIFF"))
 
 
 def test_other_formats_are_not_opened_whatever_their_name():
     for data in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"P6\n1 1\n255\nabc"):
-        with pytest.raises(BadImage, match="is no image"):
+        with pytest.raises(BadImage, match="is not an image"):
             image_size(data)
-        with pytest.raises(BadImage, match="is no image"):
+        with pytest.raises(BadImage, match="is not an image"):
             open_image(data)
 
 

@@ -107,7 +107,7 @@ def test_sources_that_there_are_not(name, message):
     [
         ("digits", draw, "'digits' is a data source of jaxcnn"),
         ("folder", draw, "'folder' is a data source of jaxcnn"),
-        ("my:set", draw, "it contains a colon"),
+        ("my:set", draw, "must not contain a colon"),
         ("mine", 3, "data source 'mine' is of type int; it must be a function"),
         ("mine", draw, r"cannot be called with \(\): missing a required argument: 'count'"),
     ],

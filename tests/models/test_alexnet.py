@@ -8,8 +8,9 @@ import reference
 from drawing import draw_images, draw_variables
 
 import jaxcnn
-from jaxcnn.models import alexnet
+from jaxcnn.models import alexnet, registry
 from jaxcnn.runtime.compilation import compile_init
+from jaxcnn.training.config.checks import check_options
 
 NARROW = {"widths": (16, 16, 12, 12, 8), "fc_width": 10, "num_classes": 5}
 
@@ -148,11 +149,11 @@ def test_dropout_follows_the_dense_layers_or_precedes_them():
 
 
 @pytest.mark.parametrize(
-    ("initialiser", "one", "std", "fc_std"),
+    ("initializer", "one", "std", "fc_std"),
     [("caffe", 0.1, 0.01, 0.005), ("paper", 1, 0.01, 0.01)],
 )
-def test_initial_values(initialiser, one, std, fc_std):
-    model = jaxcnn.create_model("alexnet", initialiser=initialiser, **NARROW | {"fc_width": 64})
+def test_initial_values(initializer, one, std, fc_std):
+    model = jaxcnn.create_model("alexnet", initializer=initializer, **NARROW | {"fc_width": 64})
     # Only the parameters leave the function, so that XLA drops the forward pass.
     params = compile_init(lambda key: model.init(key, jnp.zeros((1, 227, 227, 3)))["params"])(
         jax.random.key(0)
@@ -166,6 +167,18 @@ def test_initial_values(initialiser, one, std, fc_std):
     assert {biases[name] for name in ("conv1", "conv3", "fc8")} == {0.0}
     np.testing.assert_allclose(layers["conv1"]["kernel"].std(), std, rtol=0.1)
     np.testing.assert_allclose(layers["fc6"]["kernel"].std(), fc_std, rtol=0.1)
+
+
+def test_the_former_name_of_an_option_works_with_one_notice(caplog):
+    registry._warn_once.cache_clear()
+    for _ in range(2):
+        model = jaxcnn.create_model("alexnet", initialiser="paper")
+        assert model == jaxcnn.create_model("alexnet", initializer="paper")
+    check_options("alexnet", {"initialiser": "paper"})
+    with pytest.raises(ValueError, match="initializer is 1; it must be str"):
+        check_options("alexnet", {"initialiser": 1})
+    notes = [record.getMessage() for record in caplog.records]
+    assert notes == ["the option initialiser is now initializer"]
 
 
 def test_recomputing_changes_nothing_and_the_gradient_reaches_every_parameter():
@@ -189,7 +202,7 @@ def test_recomputing_changes_nothing_and_the_gradient_reaches_every_parameter():
         ("alexnet", {}, 200, "at least 224x224"),
         ("alexnet_owt", {}, 227, "take 224x224; dense=True"),
         ("alexnet", {"lrn": "cafe"}, 227, "lrn is 'cafe'; did you mean 'caffe'"),
-        ("alexnet", {"initialiser": "torchh"}, 227, "initialiser is 'torchh'.*'torch'"),
+        ("alexnet", {"initializer": "torchh"}, 227, "initializer is 'torchh'.*'torch'"),
     ],
 )
 def test_bad_input_is_named(name, options, size, message):

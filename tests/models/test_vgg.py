@@ -172,7 +172,7 @@ def test_torch_names_count_positions_in_one_sequence():
 
 
 def test_glorot_values_have_their_variance():
-    model = jaxcnn.create_model("vgg11", min_size=32, initialiser="glorot", widths=(8,) * 5)
+    model = jaxcnn.create_model("vgg11", min_size=32, initializer="glorot", widths=(8,) * 5)
     params = compile_init(lambda key: model.init(key, jnp.zeros((1, 32, 32, 3)))["params"])(
         jax.random.key(0)
     )
@@ -187,7 +187,7 @@ def test_glorot_values_have_their_variance():
         ({}, 256, "images are 256x256; .* VGG take 224x224; dense=True"),
         ({}, 200, "at least 224x224"),
         ({"min_size": 100}, 128, "min_size is 100; VGG needs a multiple of 32"),
-        ({"initialiser": "xavier"}, 224, "initialiser is 'xavier'; it must be one of he, glorot"),
+        ({"initializer": "xavier"}, 224, "initializer is 'xavier'; it must be one of he, glorot"),
     ],
 )
 def test_bad_input_is_named(options, size, message):

@@ -90,7 +90,7 @@ def test_the_evaluation_counts_each_photo_once(root, finished):
     wrong = 0
     for i in range(len(test)):
         data, label = test.read(i)
-        image = crops.cut(data, lambda h, w: crops.centre(h, w, size=SIZE, side=9), SIZE)
+        image = crops.cut(data, lambda h, w: crops.center(h, w, size=SIZE, side=9), SIZE)
         image = (image / 255 - np.float32(test.mean)) / np.float32(test.std)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         logits = experiment.model.apply(variables, image.astype(np.float32)[None], train=False)

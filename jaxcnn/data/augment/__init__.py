@@ -1,1 +1,1 @@
-"""Augmentation in pure JAX, on the device; `pipeline` puts the steps together."""
+"""Augmentation in pure JAX, on the device. `pipeline` composes the steps."""

@@ -1,4 +1,4 @@
-"""Erasing a part of an image [H,W,C] in 0..255; the type stays."""
+"""Erasing a region of an image [H,W,C] in 0..255. The dtype is unchanged."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from jax import Array
 
 
 def cutout(key: Array, image: Array, side: int = 16, *, fill: Sequence[float]) -> Array:
-    """Cutout (DeVries & Taylor 2017, arXiv 1708.04552): a square of this side in one colour.
-
-    Its centre is any pixel with equal probability; what lies outside the image is cut off.
+    """Fills a square with one color: Cutout (DeVries & Taylor 2017, arXiv 1708.04552).
 
     Args:
-      fill: f[C], the mean colour in 0..255: the paper's zeros of the normalised image.
+      key: random key of the example.
+      image: u8 or f32[H,W,C] in 0..255.
+      side: side of the square in pixels. Each pixel is equally likely to be its center; the square
+        is clipped at the border of the image.
+      fill: f[C], the mean color in 0..255, which normalization maps to the zeros of the paper.
+
+    Returns:
+      The image, of the same shape and dtype.
     """
     height, width, _ = image.shape
     at = jax.random.randint(key, (2,), 0, np.array([height, width]))
@@ -25,10 +30,19 @@ def cutout(key: Array, image: Array, side: int = 16, *, fill: Sequence[float]) -
 
 
 def random_erasing(key: Array, image: Array, probability: float = 0.5) -> Array:
-    """Random erasing (Zhong et al. 2020, arXiv 1708.04896): a rectangle of random pixels.
+    """Fills a rectangle with random pixels: random erasing (Zhong et al. 2020, arXiv 1708.04896).
 
-    With this probability a rectangle of 2 to 40 % of the area and an aspect of 0.3 to 3.3. The
-    paper draws again until it fits; here ten are drawn and, if none fits, nothing is erased.
+    The rectangle covers 2 to 40 % of the area and has an aspect ratio of 0.3 to 3.3. The paper
+    draws rectangles until one fits into the image. This function draws ten of them, and erases
+    nothing if none fits.
+
+    Args:
+      key: random key of the example.
+      image: u8 or f32[H,W,C] in 0..255.
+      probability: of erasing a rectangle.
+
+    Returns:
+      The image, of the same shape and dtype.
     """
     height, width, _ = image.shape
     use_key, area_key, aspect_key, at_key, pixel_key = jax.random.split(key, 5)
@@ -46,7 +60,7 @@ def random_erasing(key: Array, image: Array, probability: float = 0.5) -> Array:
 
 
 def _fill(image: Array, start: Array, stop: Array, value: Array) -> Array:
-    """`value` from corner i32[2] to corner i32[2], which is left out."""
+    """Sets the rectangle from corner `start` i32[2] to corner `stop` i32[2] (exclusive)."""
     y, x = jnp.mgrid[: image.shape[0], : image.shape[1]]
     inside = (y >= start[0]) & (y < stop[0]) & (x >= start[1]) & (x < stop[1])
     return jnp.where(inside[..., None], value.astype(image.dtype), image)

@@ -1,9 +1,9 @@
-"""The image operations of learned augmentation policies, with the rounding of Pillow's.
+"""The image operations of learned augmentation policies, rounded as in Pillow.
 
-Every operation takes f32[H,W,3] with whole numbers 0..255 and gives the same. Which one is carried
-out may be known on the device only: then a batch computes them all, so they are arranged to share
-work. Those of one pixel alone are a table of 256 values per channel, looked up once; those that
-move pixels are one affine map.
+Every operation maps f32[H,W,3] with integer values 0..255 to the same. The operation may be drawn
+on the device, in which case a batch computes all of them; they are therefore arranged to share
+work. All pointwise operations use one lookup in a table of 256 values per channel, and all
+geometric operations use one affine transformation.
 """
 
 from __future__ import annotations
@@ -24,37 +24,41 @@ _TABLES = (
     "brightness",
     "contrast",
 )
-_BLENDS = ("colour", "sharpness")
+_BLENDS = ("color", "sharpness")
 _MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 OPS = (*_TABLES, *_BLENDS, *_MOVES)
 
 
 def apply(image: Array, op: Array | int, argument: Array | float, fill: Sequence[float]) -> Array:
-    """One operation, f32[H,W,3] to f32[H,W,3].
+    """Applies one operation to an image.
 
     Args:
-      image: whole numbers 0..255.
-      op: i32[], its place in `OPS`.
-      argument: f32[]; posterize: bits that are kept; solarize: the least value that is inverted;
-        solarize_add: what is added to values below 128; brightness, contrast, colour, sharpness: 1
-        leaves the image, 0 gives black, the mean grey, the grey image, the smoothed one; rotate:
-        degrees, counterclockwise; shear: slope; translate: pixels to the left or up; else unused.
-      fill: colour of what comes in from outside, 3 whole numbers.
+      image: f32[H,W,3] with integer values 0..255.
+      op: i32[], index of the operation in `OPS`.
+      argument: f32[]. For posterize: number of bits to keep. For solarize: smallest value to
+        invert. For solarize_add: increment of values below 128. For brightness, contrast, color and
+        sharpness: blend factor, where 1 keeps the image and 0 gives black, the mean gray, the
+        grayscale image or the smoothed image. For rotate: degrees, counterclockwise. For shear:
+        slope. For translate: pixels, to the left or up. The other operations ignore it.
+      fill: color of pixels that come from outside the image, 3 integers.
+
+    Returns:
+      f32[H,W,3] with integer values 0..255.
     """
     op, argument = jnp.asarray(op), jnp.asarray(argument, jnp.float32)
     table = _tables(image, argument)[jnp.where(op < len(_TABLES), op, 0)]
     looked_up = table[image.astype(jnp.int32), jnp.arange(3)[None, None]]
-    colour = blend(grey(image)[..., None], image, argument)
+    color = blend(gray(image)[..., None], image, argument)
     sharp = blend(_smooth(image), image, argument)
     first = len(_TABLES) + len(_BLENDS)
     moved = _affine(image, _matrix(op - first, argument, image.shape[:2]), fill)
-    out = jnp.where(op == OPS.index("colour"), colour, looked_up)
+    out = jnp.where(op == OPS.index("color"), color, looked_up)
     out = jnp.where(op == OPS.index("sharpness"), sharp, out)
     return jnp.where(op >= first, moved, out)
 
 
-def grey(image: Array) -> Array:
-    """Luma of ITU-R 601, [H,W], rounded as Pillow's mode "L"."""
+def gray(image: Array) -> Array:
+    """Computes the luma of ITU-R 601, f32[H,W], rounded as in Pillow's mode "L"."""
     weights = jnp.array([19595, 38470, 7471], jnp.int32)
     return ((image.astype(jnp.int32) * weights[None, None]).sum(-1) + 0x8000 >> 16).astype(
         jnp.float32
@@ -62,18 +66,18 @@ def grey(image: Array) -> Array:
 
 
 def blend(start: Array, image: Array, factor: Array) -> Array:
-    """start + factor (image - start), cut to 0..255 and to whole numbers."""
+    """Computes start + factor * (image - start), clipped to 0..255 and rounded down."""
     return jnp.floor(jnp.clip(start + factor * (image - start), 0, 255))
 
 
 def _tables(image: Array, argument: Array) -> Array:
-    """f32[operation,256,3]: what each value of each channel becomes, in the order of _TABLES."""
+    """Lookup tables f32[operation,256,3], in the order of `_TABLES`."""
     value = jnp.broadcast_to(jnp.arange(256.0)[:, None], (256, 3))
     counts = jnp.zeros((256, 3), jnp.int32)
     counts = counts.at[image.astype(jnp.int32), jnp.arange(3)[None, None]].add(1)
     keep = 2.0 ** (8 - argument)
-    mean = jnp.floor(grey(image).mean() + 0.5)
-    found = {
+    mean = jnp.floor(gray(image).mean() + 0.5)
+    tables = {
         "identity": value,
         "autocontrast": _autocontrast(value, counts),
         "equalize": _equalize(value, counts),
@@ -84,7 +88,7 @@ def _tables(image: Array, argument: Array) -> Array:
         "brightness": blend(jnp.zeros_like(value), value, argument),
         "contrast": blend(mean, value, argument),
     }
-    return jnp.stack([found[name] for name in _TABLES])
+    return jnp.stack([tables[name] for name in _TABLES])
 
 
 def _autocontrast(value: Array, counts: Array) -> Array:
@@ -103,7 +107,7 @@ def _equalize(value: Array, counts: Array) -> Array:
 
 
 def _smooth(image: Array) -> Array:
-    """The mean of 3x3 with the centre counted five times; the edge stays."""
+    """Averages 3x3 pixels with a weight of 5 for the center. The border is unchanged."""
     height, width = image.shape[:2]
     around = sum(image[i : height - 2 + i, j : width - 2 + j] for i in range(3) for j in range(3))
     inner = jnp.floor((around + 4 * image[1:-1, 1:-1]) / 13 + 0.5)
@@ -111,24 +115,24 @@ def _smooth(image: Array) -> Array:
 
 
 def _matrix(move: Array, argument: Array, size: tuple[int, ...]) -> Array:
-    """f32[2,3]: (x, y, 1) of a pixel of the output to (x, y) in the input."""
+    """Affine matrix f32[2,3] from an output pixel (x, y, 1) to input coordinates (x, y)."""
     one, zero = jnp.float32(1), jnp.float32(0)
     angle = jnp.deg2rad(argument)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     y, x = size[0] / 2, size[1] / 2
-    found = {
+    matrices = {
         "rotate": (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y),
         "shear_x": (one, argument, zero, zero, one, zero),
         "shear_y": (one, zero, zero, argument, one, zero),
         "translate_x": (one, zero, argument, zero, one, zero),
         "translate_y": (one, zero, zero, zero, one, argument),
     }
-    every = jnp.stack([jnp.stack(found[name]) for name in _MOVES])
-    return every[jnp.clip(move, 0, len(_MOVES) - 1)].reshape(2, 3)
+    stacked = jnp.stack([jnp.stack(matrices[name]) for name in _MOVES])
+    return stacked[jnp.clip(move, 0, len(_MOVES) - 1)].reshape(2, 3)
 
 
 def _affine(image: Array, matrix: Array, fill: Sequence[float]) -> Array:
-    """The nearest pixel to where the matrix points."""
+    """Resamples the image with nearest-neighbor interpolation; see `_matrix`."""
     height, width = image.shape[:2]
     y, x = jnp.mgrid[:height, :width] + 0.5
     (a, b, c), (d, e, f) = matrix

@@ -1,7 +1,7 @@
-"""Augmentation policies: which of the operations of `ops`, and how strong.
+"""Augmentation policies, which draw operations of `ops` and their magnitudes.
 
-Each takes the key of one example, its image u8 or f32[H,W,3] in 0..255, and gives f32[H,W,3] with
-whole numbers 0..255.
+Each policy maps the key of an example and its image u8 or f32[H,W,3] in 0..255 to f32[H,W,3] with
+integer values 0..255.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from jax import Array
 
 from jaxcnn.data.augment import ops as image_ops
 
-_GREY = (128.0, 128.0, 128.0)
-# Of an operation: the argument for a level in [0,1] is base + sign * swing, the sign being drawn.
+_GRAY = (128.0, 128.0, 128.0)
+# {operation: (base, swing)}. The argument of an operation is base + sign * swing, with random sign.
 _Arguments = Mapping[str, tuple[Array | float, Array | float]]
 
 
@@ -25,17 +25,22 @@ def randaugment(
     image: Array,
     amount: Sequence[float] = (2, 9.0, 0.5),
     *,
-    fill: Sequence[float] = _GREY,
+    fill: Sequence[float] = _GRAY,
 ) -> Array:
-    """RandAugment (Cubuk et al. 2020, arXiv 1909.13719) as the recipes of today have it.
+    """Applies RandAugment (Cubuk et al. 2020, arXiv 1909.13719) in timm's "increasing" form.
 
-    So many operations, drawn with replacement, each carried out with probability 0.5. It is timm's
-    "increasing" form, which "ResNet strikes back" uses: more magnitude is a stronger change for
-    every operation, and each has a magnitude of its own around the stated one.
+    "ResNet strikes back" uses this form. Operations are drawn with replacement, and each is applied
+    with probability 0.5. A larger magnitude strengthens every operation, and the magnitude of each
+    operation is drawn from a normal distribution.
 
     Args:
-      amount: (number of operations, magnitude 0..10, its standard deviation).
-      fill: colour of what comes in from outside.
+      key: random key of the example.
+      image: u8 or f32[H,W,3] in 0..255.
+      amount: (number of operations, mean magnitude 0..10, standard deviation of the magnitude).
+      fill: color of pixels that come from outside the image.
+
+    Returns:
+      f32[H,W,3] with integer values 0..255.
     """
     count, magnitude, spread = amount
     size = image.shape[:2]
@@ -51,13 +56,18 @@ def randaugment(
 
 
 def trivial_augment(
-    key: Array, image: Array, amount: int = 31, *, fill: Sequence[float] = _GREY
+    key: Array, image: Array, amount: int = 31, *, fill: Sequence[float] = _GRAY
 ) -> Array:
-    """TrivialAugment, "wide" (Müller & Hutter 2021, arXiv 2103.10158): one operation, any strength.
+    """Applies one random operation: TrivialAugment Wide (Müller & Hutter 2021, arXiv 2103.10158).
 
     Args:
-      amount: number of strengths, equally spaced.
-      fill: colour of what comes in from outside.
+      key: random key of the example.
+      image: u8 or f32[H,W,3] in 0..255.
+      amount: number of equally spaced strengths to draw from.
+      fill: color of pixels that come from outside the image.
+
+    Returns:
+      f32[H,W,3] with integer values 0..255.
     """
     op_key, level_key, sign_key, _ = _keys(key, 0)
     level = jax.random.randint(level_key, (), 0, amount) / (amount - 1)
@@ -67,29 +77,37 @@ def trivial_augment(
 
 
 def autoaugment(
-    key: Array, image: Array, amount: str = "cifar10", *, fill: Sequence[float] = _GREY
+    key: Array, image: Array, amount: str = "cifar10", *, fill: Sequence[float] = _GRAY
 ) -> Array:
-    """AutoAugment's policy found on CIFAR-10 (Cubuk et al. 2019, arXiv 1805.09501, appendix).
+    """Applies AutoAugment's policy for CIFAR-10 (Cubuk et al. 2019, arXiv 1805.09501, appendix).
 
-    One of 25 pairs of operations, each of which has a probability and one of ten strengths.
+    The policy draws one of 25 pairs of operations. Each operation has a fixed probability and one
+    of ten strengths.
 
     Args:
-      amount: "cifar10", the only one.
-      fill: colour of what comes in from outside.
+      key: random key of the example.
+      image: u8 or f32[H,W,3] in 0..255.
+      amount: name of the policy; only "cifar10" is available.
+      fill: color of pixels that come from outside the image.
+
+    Returns:
+      f32[H,W,3] with integer values 0..255.
     """
     del amount
     pair = jax.random.randint(jax.random.fold_in(key, 2), (), 0, len(_CIFAR10))
     size = image.shape[:2]
     names = list(_strengths(0.0, size))
     ops = np.array([[names.index(op) for op, _, _ in p] for p in _CIFAR10])
-    shares = np.array([[share for _, share, _ in p] for p in _CIFAR10], np.float32)
+    probabilities = np.array([[chance for _, chance, _ in p] for p in _CIFAR10], np.float32)
     levels = np.array([[level / 9 for _, _, level in p] for p in _CIFAR10], np.float32)
     image = jnp.round(image.astype(jnp.float32))
     for layer in range(2):
         _, _, sign_key, apply_key = _keys(key, layer)
-        op, share, level = (jnp.asarray(table)[pair, layer] for table in (ops, shares, levels))
+        op, probability, level = (
+            jnp.asarray(table)[pair, layer] for table in (ops, probabilities, levels)
+        )
         changed = _apply(image, _strengths(level, size), op, sign_key, fill)
-        image = jnp.where(jax.random.bernoulli(apply_key, share), changed, image)
+        image = jnp.where(jax.random.bernoulli(apply_key, probability), changed, image)
     return image
 
 
@@ -100,18 +118,18 @@ def _keys(key: Array, layer: int) -> Array:
 def _apply(
     image: Array, space: _Arguments, op: Array, sign_key: Array, fill: Sequence[float]
 ) -> Array:
-    """The operation number `op` of a space of arguments."""
+    """Applies the operation with index `op` in `space`."""
     base, swing = (
         jnp.stack([jnp.asarray(pair[i], jnp.float32) for pair in space.values()])[op]
         for i in range(2)
     )
-    place = jnp.array([image_ops.OPS.index(name) for name in space])[op]
+    index = jnp.array([image_ops.OPS.index(name) for name in space])[op]
     sign = jnp.where(jax.random.bernoulli(sign_key), 1.0, -1.0)
-    return image_ops.apply(image, place, base + sign * swing, fill)
+    return image_ops.apply(image, index, base + sign * swing, fill)
 
 
 def _enhance(swing: Array | float) -> dict[str, tuple[Array | float, Array | float]]:
-    names = ("colour", "contrast", "brightness", "sharpness")
+    names = ("color", "contrast", "brightness", "sharpness")
     return dict.fromkeys(names, (1.0, swing))
 
 
@@ -164,7 +182,7 @@ def _strengths(level: Array | float, size: tuple[int, ...]) -> _Arguments:
     }
 
 
-# (operation, probability, strength 0..9), twice.
+# Pairs of (operation, probability, strength 0..9).
 _CIFAR10 = (
     (("invert", 0.1, 0), ("contrast", 0.2, 6)),
     (("rotate", 0.7, 2), ("translate_x", 0.3, 9)),
@@ -172,20 +190,20 @@ _CIFAR10 = (
     (("shear_y", 0.5, 8), ("translate_y", 0.7, 9)),
     (("autocontrast", 0.5, 0), ("equalize", 0.9, 0)),
     (("shear_y", 0.2, 7), ("posterize", 0.3, 7)),
-    (("colour", 0.4, 3), ("brightness", 0.6, 7)),
+    (("color", 0.4, 3), ("brightness", 0.6, 7)),
     (("sharpness", 0.3, 9), ("brightness", 0.7, 9)),
     (("equalize", 0.6, 0), ("equalize", 0.5, 0)),
     (("contrast", 0.6, 7), ("sharpness", 0.6, 5)),
-    (("colour", 0.7, 7), ("translate_x", 0.5, 8)),
+    (("color", 0.7, 7), ("translate_x", 0.5, 8)),
     (("equalize", 0.3, 0), ("autocontrast", 0.4, 0)),
     (("translate_y", 0.4, 3), ("sharpness", 0.2, 6)),
-    (("brightness", 0.9, 6), ("colour", 0.2, 8)),
+    (("brightness", 0.9, 6), ("color", 0.2, 8)),
     (("solarize", 0.5, 2), ("invert", 0.0, 0)),
     (("equalize", 0.2, 0), ("autocontrast", 0.6, 0)),
     (("equalize", 0.2, 0), ("equalize", 0.6, 0)),
-    (("colour", 0.9, 9), ("equalize", 0.6, 0)),
+    (("color", 0.9, 9), ("equalize", 0.6, 0)),
     (("autocontrast", 0.8, 0), ("solarize", 0.2, 8)),
-    (("brightness", 0.1, 3), ("colour", 0.7, 0)),
+    (("brightness", 0.1, 3), ("color", 0.7, 0)),
     (("solarize", 0.4, 5), ("autocontrast", 0.9, 0)),
     (("translate_y", 0.9, 9), ("translate_y", 0.7, 9)),
     (("autocontrast", 0.9, 0), ("solarize", 0.8, 3)),

@@ -1,1 +1,1 @@
-"""Batches by step number: of sets in memory (`resident`) and of image files (`streaming`)."""
+"""Batches as functions of the step: from memory (`resident`) and image files (`streaming`)."""

@@ -1,7 +1,7 @@
-"""Small sets that live on the device: which examples a batch holds, as a function of the step.
+"""Batches of small datasets that are kept on the device: example indices as a function of the step.
 
-An order is drawn for each epoch from (seed, epoch) by a generator whose draws NumPy has frozen.
-Nothing is stored: to go on at a step, ask for that step.
+The order of each epoch is drawn from (seed, epoch) with NumPy's legacy generator, whose results do
+not change between versions. There is no state: a run can continue at any step.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import numpy as np
 
 
 def batch_indices(seed: int, step: int, size: int, batch: int) -> np.ndarray:
-    """The examples of a step's batch, i32[batch].
+    """Computes the indices of the examples of a batch.
 
-    The epochs' orders follow one another without a gap: place j of step s is place
-    p = s * batch + j of the whole run, which is example order(seed, p // size)[p % size]. Each
-    epoch has every example exactly once, also where a batch holds the end of one and the beginning
-    of the next.
+    Epochs follow each other without gaps. Slot j of step s has position p = s * batch + j in the
+    run, and contains the example order(seed, p // size)[p % size]. Every epoch has each example
+    exactly once, even if a batch spans the end of one epoch and the start of the next.
 
     Args:
-      seed: of the run, 0 to 2**32 - 1.
+      seed: seed of the run, 0 to 2**32 - 1.
       step: number of the step, from 0.
-      size: examples in the set.
-      batch: examples in a batch.
+      size: number of examples in the dataset.
+      batch: number of examples in a batch.
+
+    Returns:
+      i32[batch].
 
       >>> second_epoch = [batch_indices(0, step, size=6, batch=3) for step in (2, 3)]
       >>> sorted(np.concatenate(second_epoch).tolist())
@@ -32,12 +34,12 @@ def batch_indices(seed: int, step: int, size: int, batch: int) -> np.ndarray:
     """
     if min(size, batch) < 1 or step < 0:
         raise ValueError(f"step {step} of batch size {batch} over {size} examples makes no batch")
-    place = step * batch + np.arange(batch, dtype=np.int64)
-    epoch, within = place // size, place % size
+    position = step * batch + np.arange(batch, dtype=np.int64)
+    epoch, within = position // size, position % size
     index = np.empty(batch, np.int32)
     for e in range(epoch[0], epoch[-1] + 1):
-        here = epoch == e
-        index[here] = _order(seed, e, size)[within[here]]
+        in_epoch = epoch == e
+        index[in_epoch] = _order(seed, e, size)[within[in_epoch]]
     return index
 
 
@@ -49,9 +51,15 @@ def _order(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def eval_batches(size: int, batch: int) -> Iterator[dict[str, np.ndarray]]:
-    """Every example once, in order: {"index": i32[batch], "mask": f32[batch]}.
+    """Yields batches that contain every example once, in order.
 
-    The last batch is filled up with example 0 under mask 0.
+    Args:
+      size: number of examples in the dataset.
+      batch: number of examples in a batch.
+
+    Yields:
+      {"index": i32[batch], "mask": f32[batch]}. The last batch is padded with example 0, with a
+      mask of 0.
     """
     for start in range(0, size, batch):
         index = np.arange(start, start + batch, dtype=np.int32)

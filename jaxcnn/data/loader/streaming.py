@@ -1,10 +1,10 @@
-"""Batches of image files, decoded by threads ahead of the device.
+"""Batches of image files, which threads decode ahead of the device.
 
-Batch k is a function of (seed, k): its examples are those of `resident.batch_indices`, and what is
-random about slot j is drawn from a counter-based generator at (seed, k, j). No state is kept, so
-going on at step k costs nothing, and the number of threads or processes changes nothing.
+Batch k is a function of (seed, k). Its examples are those of `resident.batch_indices`, and slot j
+uses a counter-based random generator at (seed, k, j). There is no state, so a run can continue at
+any step at no cost, and the batches do not depend on the number of threads or processes.
 
-Threads suffice, as decoding and resizing release Python's lock.
+Threads are sufficient, since decoding and resizing release the GIL.
 """
 
 from __future__ import annotations
@@ -22,41 +22,54 @@ from jaxcnn.data import boxes, crops
 from jaxcnn.data.bad_records import BadRecords, retried
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.loader import resident
-from jaxcnn.data.sets import Dataset, EncodedSet
+from jaxcnn.data.sets import Dataset, ImageFileDataset
 
 Batch = dict[str, np.ndarray]
-Example = tuple[Any, ...]  # image u8[S,S,3], label, and the boxes f32[M,4] of a set that has them
-AHEAD = 3  # batches in preparation
+Example = tuple[Any, ...]  # image u8[S,S,3], label and, if the dataset has boxes, f32[M,4]
+AHEAD = 3  # batches to prefetch
 
 
 def share(total: int, process: int, count: int) -> range:
-    """Which of `total` places are one process's: disjoint, complete, sizes differ by at most 1."""
+    """Returns the range of items that belong to a process.
+
+    The ranges of all processes are disjoint and complete, and their lengths differ by at most 1.
+
+    Args:
+      total: number of items.
+      process: index of the process.
+      count: number of processes.
+
+    Raises:
+      ValueError: `process` is out of range.
+    """
     if not 0 <= process < count:
         raise ValueError(f"process is {process} of {count}")
     return range(total * process // count, total * (process + 1) // count)
 
 
 def randomness(seed: int, step: int, slot: int) -> np.random.Generator:
-    """The generator of one example of a step; the same whatever was drawn before."""
+    """Creates the random generator of an example, which depends only on seed, step and slot."""
     return np.random.Generator(np.random.Philox(counter=[0, 0, slot, step], key=[seed, 0]))
 
 
 class Training:
-    """Training batches of a set.
+    """Training batches of a dataset of image files.
+
+    A bad record is replaced by the next example in the order of the epoch.
 
     Args:
       dataset: the examples.
-      seed: of the order and the crops, 0 to 2**32 - 1.
-      batch: examples in the whole batch.
-      size: of the images.
+      seed: seed of the order and of the crops, 0 to 2**32 - 1.
+      batch: number of examples in the global batch.
+      size: height and width of the images.
       crop: see `crops.training_crop`.
-      bad: where bad records go.
-      slots: the places of the batch to make, by default all; `share(batch, process, count)`.
+      bad: collects the bad records.
+      slots: the slots of the batch to load, such as `share(batch, process, count)`; by default all.
     """
 
     def __init__(
         self,
-        dataset: EncodedSet,
+        dataset: ImageFileDataset,
         seed: int,
         batch: int,
         size: int,
@@ -69,23 +82,31 @@ class Training:
         self.slots = range(batch) if slots is None else slots
 
     def jobs(self, step: int) -> list[Callable[[], Example]]:
-        """One function for each slot, that makes (image u8[S,S,3], label)."""
+        """Returns a function for each slot of a step, which loads the example."""
         return [functools.partial(self._example, step, slot) for slot in self.slots]
 
     def collect(self, step: int, done: list[Example]) -> Batch:
-        """{"image": u8[B,S,S,3], "label": i32[B], "slot": i32[B]} of what the jobs made."""
+        """Stacks the examples that the jobs loaded.
+
+        Args:
+          step: number of the step.
+          done: results of `jobs(step)`.
+
+        Returns:
+          {"image": u8[B,S,S,3], "label": i32[B], "slot": i32[B]} and, if the dataset has boxes,
+          "box" f32[B,M,4].
+        """
         return _stack(done) | {"slot": np.asarray(self.slots, np.int32)}
 
     def _example(self, step: int, slot: int) -> Example:
-        """Slot `slot` of step `step`; for a bad record, the one after it in the epoch's order."""
+        """Loads the example of a slot or, if it is bad, the next good one of the epoch."""
         size = len(self._set)
-        place = step * self._batch + slot
-        epoch, within = divmod(place, size)
+        epoch, within = divmod(step * self._batch + slot, size)
         random = randomness(self._seed, step, slot)
         choose = functools.partial(self._crop, random)
-        for further in range(size):
-            at = epoch * size + (within + further) % size
-            index = int(resident.batch_indices(self._seed, at, size, 1)[0])
+        for offset in range(size):
+            position = epoch * size + (within + offset) % size
+            index = int(resident.batch_indices(self._seed, position, size, 1)[0])
             try:
                 return _read(self._set, index, choose, self._size)
             except (BadImage, OSError) as error:
@@ -94,33 +115,50 @@ class Training:
 
 
 class Evaluation:
-    """Each example once, in order, cropped at the centre; a bad record is an error.
+    """Evaluation batches, which contain each example once, in order, with a central crop.
+
+    A bad record is an error.
 
     Args:
       dataset: the examples.
-      batch: examples in a batch.
-      size, side: see `crops.centre`.
-      places: the examples to take, by default all; `share(len(dataset), process, count)`.
+      batch: number of examples in a batch.
+      size, side: see `crops.center`.
+      places: indices of the examples to load, such as `share(len(dataset), process, count)`; by
+        default all.
     """
 
     def __init__(
-        self, dataset: EncodedSet, batch: int, size: int, side: int, places: range | None = None
+        self,
+        dataset: ImageFileDataset,
+        batch: int,
+        size: int,
+        side: int,
+        places: range | None = None,
     ):
         self._set, self._batch, self._size = dataset, batch, size
         self._places = range(len(dataset)) if places is None else places
-        self._choose = functools.partial(crops.centre, size=size, side=side)
+        self._choose = functools.partial(crops.center, size=size, side=side)
         self.steps = -(-len(self._places) // batch)
 
     def jobs(self, step: int) -> list[Callable[[], Example]]:
-        """One function for each example of the batch, that makes (image u8[S,S,3], label)."""
+        """Returns a function for each example of a batch, which loads it."""
         places = self._places[step * self._batch : (step + 1) * self._batch]
         return [functools.partial(self._example, index) for index in places]
 
     def collect(self, step: int, done: list[Example]) -> Batch:
-        """{"image", "label", "mask": f32[B]}, filled up with black images under mask 0."""
+        """Stacks the examples that the jobs loaded, and pads the batch.
+
+        Args:
+          step: number of the batch.
+          done: results of `jobs(step)`.
+
+        Returns:
+          {"image": u8[B,S,S,3], "label": i32[B], "mask": f32[B]} and, if the dataset has boxes,
+          "box" f32[B,M,4]. Padding has a mask of 0.
+        """
         missing = self._batch - len(done)
-        nowhere = [np.zeros((boxes.MOST, 4), np.float32)] * self._set.has_boxes
-        blank = (np.zeros((self._size, self._size, 3), np.uint8), 0, *nowhere)
+        no_boxes = [np.zeros((boxes.MOST, 4), np.float32)] * self._set.has_boxes
+        blank = (np.zeros((self._size, self._size, 3), np.uint8), 0, *no_boxes)
         mask = np.arange(self._batch) < len(done)
         return _stack(done + [blank] * missing) | {"mask": mask.astype(np.float32)}
 
@@ -136,19 +174,19 @@ class Evaluation:
 
 
 def make_batch(source: Training | Evaluation, step: int) -> Batch:
-    """One batch, made here and now."""
+    """Loads one batch in the calling thread."""
     return source.collect(step, [job() for job in source.jobs(step)])
 
 
 class Prefetch:
-    """Makes batches with threads, the next ones while one is in use.
+    """Loads batches with threads, ahead of their use.
 
     Args:
-      source: of the batches.
-      steps: batches of steps below this are made.
-      workers: threads; 0 for one per core that this process may use.
-      place: what becomes of a batch beforehand, such as its way to the device.
-      ahead: batches in preparation, besides the one in use.
+      source: the batches.
+      steps: number of steps; no batch is loaded for later ones.
+      workers: number of threads; 0 for one per core that the process may use.
+      place: applied to each batch after loading, for example to transfer it to the device.
+      ahead: number of batches to load ahead of the current one.
     """
 
     def __init__(
@@ -165,12 +203,12 @@ class Prefetch:
         self._coming: collections.OrderedDict[int, Future] = collections.OrderedDict()
 
     def get(self, step: int) -> Any:
-        """The batch of a step; quick for the step after the last one asked for."""
+        """Returns the batch of a step. Consecutive steps have been loaded ahead."""
         self.begin(step)
         return self._coming.pop(step).result()
 
     def begin(self, step: int) -> None:
-        """Begins to make the batches from a step on."""
+        """Starts loading batches, from the given step on."""
         for other in [s for s in self._coming if not step <= s <= step + self._ahead]:
             self._coming.pop(other).cancel()
         for s in range(step, min(step + self._ahead + 1, self._steps)):
@@ -185,7 +223,7 @@ class Prefetch:
         return (self.get(step) for step in range(self._steps))
 
     def close(self) -> None:
-        """Ends the threads; what they have not begun is dropped."""
+        """Stops the threads and cancels pending jobs."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._collector.shutdown(wait=False, cancel_futures=True)
 
@@ -197,14 +235,23 @@ class Prefetch:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def in_memory(dataset: EncodedSet, limit: int, size: int, side: int, workers: int = 0) -> Dataset:
-    """The first examples, cropped as for evaluation."""
+def in_memory(
+    dataset: ImageFileDataset, limit: int, size: int, side: int, workers: int = 0
+) -> Dataset:
+    """Loads the first examples into memory, cropped as for evaluation.
+
+    Args:
+      dataset: the examples.
+      limit: maximum number of examples.
+      size, side: see `crops.center`.
+      workers: see `Prefetch`.
+    """
     source = Evaluation(dataset, min(limit, len(dataset)), size, side)
     with Prefetch(source, 1, workers) as batches:
         batch: Batch = batches.get(0)
@@ -212,7 +259,7 @@ def in_memory(dataset: EncodedSet, limit: int, size: int, side: int, workers: in
     return Dataset(images=batch["image"], labels=batch["label"], **rest)
 
 
-def _read(dataset: EncodedSet, index: int, choose: Callable, size: int) -> Example:
+def _read(dataset: ImageFileDataset, index: int, choose: Callable, size: int) -> Example:
     data, label = retried(lambda: dataset.read(index))
     if not 0 <= label < dataset.num_classes:
         raise ValueError(
@@ -233,6 +280,6 @@ def _read(dataset: EncodedSet, index: int, choose: Callable, size: int) -> Examp
 
 
 def _stack(examples: list[Example]) -> Batch:
-    images, labels, *located = zip(*examples)
+    images, labels, *example_boxes = zip(*examples)
     batch = {"image": np.stack(images), "label": np.array(labels, np.int32)}
-    return batch | ({"box": np.stack(located[0])} if located else {})
+    return batch | ({"box": np.stack(example_boxes[0])} if example_boxes else {})

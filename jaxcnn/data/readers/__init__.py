@@ -1,1 +1,1 @@
-"""One file for each format that a data set may have."""
+"""Readers, one for each format of datasets."""

@@ -1,10 +1,10 @@
-"""Where the objects of an image folder are: annotations beside the images.
+"""Bounding boxes of image folders.
 
-`PATH/Annotations` has Pascal VOC's XML files, as ILSVRC does, at `<part>/<class>/<image>.xml`,
-`<part>/<image>.xml` or `<image>.xml`; or `PATH/boxes.csv` has a row for each object and the columns
-filename (`train/ant/1.jpg`), width, height, xmin, ymin, xmax, ymax, and perhaps class. Numbers are
-pixels. Objects of another class than the image's are left out. An image may be without any: in
-training its box is then not learnt.
+`PATH/Annotations` contains Pascal VOC XML files, as in ILSVRC, at `<part>/<class>/<image>.xml`,
+`<part>/<image>.xml` or `<image>.xml`. Alternatively, `PATH/boxes.csv` has a row for each object,
+with the columns filename (`train/ant/1.jpg`), width, height, xmin, ymin, xmax, ymax and
+(optional) class. All numbers are pixels. Objects of other classes than that of the image are
+ignored. Images without objects do not contribute to the loss of the boxes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,18 @@ Find = Callable[[str, str, str], np.ndarray]
 
 
 def find_boxes(root: Path) -> Find | None:
-    """(part, class, file name) to boxes f32[M,4], see `jaxcnn.data.boxes`; None if there are none.
+    """Finds the annotations of an image folder.
+
+    Args:
+      root: the folder.
+
+    Returns:
+      A function of (part, class, file name) that returns the boxes f32[M,4] of an image, see
+      `jaxcnn.data.boxes`; None if the folder has no annotations. It raises ValueError if an XML
+      file is invalid.
 
     Raises:
-      ValueError: `boxes.csv` lacks a column or has a row that is no box; of an XML file that is so,
-        when it is read.
+      ValueError: `boxes.csv` lacks a column, or a row is not a valid box.
     """
     if (root / "boxes.csv").is_file():
         rows = _read_csv(root / "boxes.csv")
@@ -52,10 +59,16 @@ def find_boxes(root: Path) -> Find | None:
 
 
 def read_voc(path: Path) -> list[tuple[str, list[float]]]:
-    """(class, box) of each object of a Pascal VOC file, boxes in shares of the image.
+    """Reads a Pascal VOC file.
+
+    Args:
+      path: the XML file.
+
+    Returns:
+      (class, box) of each object. Boxes are fractions of the image size, see `jaxcnn.data.boxes`.
 
     Raises:
-      ValueError: it is not such a file, or a box is none.
+      ValueError: the file is not a Pascal VOC file, or a box is invalid.
     """
     try:
         tree = ElementTree.parse(path).getroot()
@@ -63,8 +76,8 @@ def read_voc(path: Path) -> list[tuple[str, list[float]]]:
         found = []
         for one in tree.iter("object"):
             values = {side: one.findtext(f"bndbox/{side}") for side in _SIDES}
-            found.append((one.findtext("name") or "", _box(size | values, str(path))))
-        return found
+            objects.append((one.findtext("name") or "", _box(size | values, str(path))))
+        return objects
     except (ElementTree.ParseError, LookupError) as error:  # the latter of an unknown encoding
         raise ValueError(f"{path} is no XML: {error}") from error
 
@@ -101,9 +114,9 @@ def _box(text: Mapping[str, str | None], where: str) -> list[float]:
     finite = all(map(math.isfinite, (height, width, *sides)))
     if not (finite and min(height, width) > 0 and sides[0] < sides[2] and sides[1] < sides[3]):
         raise ValueError(f"{where}: box {sides} of an image {width:g}x{height:g} has no area")
-    shares = np.array(sides) / [height, width, height, width]
-    return boxes.visible(shares).tolist()
+    fractions = np.array(sides) / [height, width, height, width]
+    return boxes.visible(fractions).tolist()
 
 
-def _of_class(found: list[tuple[str, list[float]]], class_name: str) -> np.ndarray:
-    return boxes.pack([box for name, box in found if name in ("", class_name)])
+def _of_class(objects: list[tuple[str, list[float]]], class_name: str) -> np.ndarray:
+    return boxes.pack([box for name, box in objects if name in ("", class_name)])

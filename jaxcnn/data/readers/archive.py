@@ -1,10 +1,11 @@
-"""A set of image files as a folder of ArrayRecord files: quick to copy, and to read at any place.
+"""Archives: image files in ArrayRecord files, for fast copying and random access.
 
-    info.json                           classes, examples in each file, how it was made
-    train.array_record-00000-of-00313   records in MessagePack: {"image": an image file,
-    ...                                 "label": its class's number, "name": where it came from}
+    info.json                           classes, examples in each file, options of the conversion
+    train.array_record-00000-of-00313   records in MessagePack: {"image": content of the image file,
+    ...                                 "label": index of the class, "name": original file}
 
-It is written in a folder `OUT.draft`, whose finished files stay there after a kill.
+An archive is first written to a directory `OUT.draft`. After an interruption, the complete files in
+it are reused.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ import msgpack
 
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, old_archive
-from jaxcnn.data.sets import Part
+from jaxcnn.data.sets import FileShard
 
 INFO = "info.json"
-SHARD_SIZE = 4096  # examples in a file: a killed preparation has to make at most as many anew
+SHARD_SIZE = 4096  # examples per file; an interruption loses at most this many
 _UNFINISHED = "unfinished"
 
 
 class Shard(NamedTuple):
-    """A file of an archive: it has `length` examples of a part, from number `first` on."""
+    """A file of an archive.
+
+    Attributes:
+      file: name of the file.
+      part: the split.
+      first, length: index of its first example in the split, and number of examples.
+    """
 
     file: str
     part: str
@@ -36,12 +43,18 @@ class Shard(NamedTuple):
     length: int
 
 
-def open_archive(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
-    """(class names, {part: examples}), the examples in the order in which they were written.
+def open_archive(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
+    """Opens an archive.
+
+    Args:
+      path: its directory.
+
+    Returns:
+      (class names, {split: examples}), with the examples in the order in which they were written.
 
     Raises:
-      FileNotFoundError: there is no such folder, or a file of it is missing.
-      ValueError: it is no archive, or one of an earlier version.
+      FileNotFoundError: the directory or one of its files does not exist.
+      ValueError: the directory is not an archive, or has the format of an earlier version.
     """
     if old_archive.is_old_archive(path):
         raise ValueError(
@@ -65,11 +78,11 @@ def open_archive(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
 
 
 def _are(values: Any, kind: type) -> bool:
-    """Whether it is a list of values of that type."""
+    """Whether `values` is a list of values of this type."""
     return isinstance(values, list) and all(type(value) is kind for value in values)
 
 
-def _part(path: Path, part: str, lengths: list[int], classes: int) -> Part:
+def _part(path: Path, part: str, lengths: list[int], classes: int) -> FileShard:
     shards = [(path / file, n) for file, n in zip(_files(part, len(lengths)), lengths)]
     for file, _ in shards:
         if not file.is_file():
@@ -84,42 +97,42 @@ def _part(path: Path, part: str, lengths: list[int], classes: int) -> Part:
 
     def name(i: int) -> str:
         shard, row = place(i)
-        with contextlib.suppress(ValueError):  # of a damaged record
+        with contextlib.suppress(ValueError):  # the record is damaged
             return f"{path}: {msgpack.unpackb(record(shard, row))['name']}"
         return f"{shards[shard][0]}, record {row}"
 
     def listing(start: int, stop: int) -> list[str]:
         return [f"{start} to {stop}", *(f"{file.name} {length}" for file, length in shards)]
 
-    return Part(sum(lengths), read, name, listing=listing)
+    return FileShard(sum(lengths), read, name, listing=listing)
 
 
 def _example(record: bytes) -> tuple[bytes, int]:
-    """The image file and the label of a record."""
+    """Unpacks a record to (image file, label)."""
     try:
         example = msgpack.unpackb(record)
         image, label = example["image"], example["label"]
     except (ValueError, LookupError, TypeError) as error:
-        raise BadImage(f"is no example of an archive: {error}") from None
+        raise BadImage(f"is not an example of an archive: {error}") from None
     if not isinstance(image, bytes) or type(label) is not int:
-        raise BadImage("is no example of an archive: it lacks an image file and a label")
+        raise BadImage("is not an example of an archive: it lacks an image file and a label")
     return image, label
 
 
 class Draft:
-    """An archive being written, which goes on where an earlier process ended.
+    """An archive that is being written, possibly continued from an earlier process.
 
     Args:
-      path: where the archive will be.
-      about: what it is to hold: "class_names", and how the files are made. A draft of something
-        else is refused.
-      sizes: {part: number of examples}.
+      path: directory of the finished archive.
+      about: "class_names" and the options of the conversion. A draft can only be continued with the
+        same values.
+      sizes: {split: number of examples}.
 
     Attributes:
       shards: all files, in order.
 
     Raises:
-      ValueError: there is a draft of something else, or the archive already, or another process is
+      ValueError: the archive exists, there is a draft with other values, or another process is
         writing it.
     """
 
@@ -151,15 +164,15 @@ class Draft:
             self._info.write(json.dumps(info))
             self._info.flush()
             return
-        was = _parsed(text)
-        if changed := [key for key in info if was.get(key) != info[key]]:
+        earlier = _parsed(text)
+        if changed := [key for key in info if earlier.get(key) != info[key]]:
             raise ValueError(
                 f"{self._folder} was begun with another {', '.join(changed)}; delete it, or "
                 "prepare the same as then"
             )
 
     def has(self, shard: Shard) -> bool:
-        """Whether an earlier process finished a file."""
+        """Returns whether an earlier process completed a file."""
         path = self._folder / shard.file
         if not path.exists():
             return False
@@ -171,11 +184,11 @@ class Draft:
 
     @contextlib.contextmanager
     def write(self, shard: Shard) -> Iterator[Callable[[bytes, int, str], None]]:
-        """Gives a function that adds an image file, its label and its name to a file."""
+        """Opens a file of the archive; yields a function that adds (image file, label, name)."""
         from array_record.python.array_record_module import ArrayRecordWriter
 
         path = self._folder / _UNFINISHED
-        # Image files are compressed, and each is to be read alone.
+        # Image files are already compressed, and are read one at a time.
         writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
 
         def add(image: bytes, label: int, name: str) -> None:
@@ -190,18 +203,18 @@ class Draft:
         os.replace(path, self._folder / shard.file)
 
     def finish(self) -> None:
-        """Makes it the archive."""
+        """Renames the draft to the finished archive."""
         self._info.close()
         os.replace(self._folder, self._path)
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """The object in a JSON text, {} of any other text."""
+    """Parses a JSON object; {} if the text is anything else."""
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _files(part: str, count: int) -> list[str]:
@@ -221,7 +234,7 @@ def _draft(path: Path) -> Path:
 
 
 def _lock(file: IO[str], path: Path) -> None:
-    """Keeps other processes from writing the same archive, where the system can, until closed."""
+    """Locks the archive against other processes until the file is closed, if supported."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""ArrayRecord files: single records by their number, in a file or over the files of a set."""
+"""Random access to ArrayRecord files, single ones and those of a sharded dataset."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ import numpy as np
 
 from jaxcnn.data.decode import BadImage
 
-Shard = tuple[Path, int]  # a file, and how many records it has
-_OPEN = 512  # files of a set that are kept open; ImageNet has 1,088, and systems allow 1,024
+Shard = tuple[Path, int]  # a file and its number of records
+_OPEN = 512  # maximum number of open files; ImageNet has 1,088, and common limits are 1,024
 
 
 def open_file(path: Path) -> Any:
-    """An `ArrayRecordReader` for single records. Raises RuntimeError for a damaged file."""
+    """Opens a file for random access. Raises RuntimeError if it is damaged."""
     from array_record.python.array_record_module import ArrayRecordReader
 
-    # Reading ahead would read whole chunks for single records.
+    # With read-ahead, each access would read a whole chunk.
     options = "readahead_buffer_size:0"
     reader = ArrayRecordReader(str(path), options=options, file_reader_buffer_size=32768)
     if not reader.num_records():
-        reader.read([0])  # says why the file could not be opened
+        reader.read([0])  # raises an error with the reason
     return reader
 
 
 def open_checked(path: Path, expected: int) -> Any:
-    """The same. Raises ValueError for a damaged file, or one that has not so many records."""
+    """Like `open_file`. Raises ValueError if the file is damaged or its length is wrong."""
     try:
         reader = open_file(path)
     except RuntimeError as error:
         raise ValueError(f"{path} ({path.stat().st_size} bytes) is damaged: {error}") from None
-    if (found := reader.num_records()) != expected:
-        raise ValueError(f"{path} holds {found} examples; {expected} expected")
+    if (actual := reader.num_records()) != expected:
+        raise ValueError(f"{path} holds {actual} examples; {expected} expected")
     return reader
 
 
 def place_of(shards: Sequence[Shard]) -> Callable[[int], tuple[int, int]]:
-    """A function from a record's number in a set to (shard, number in it)."""
+    """Returns a function from the index of a record in a dataset to (shard, index in the shard)."""
     ends = np.cumsum([length for _, length in shards])
 
     def place(i: int) -> tuple[int, int]:
@@ -50,9 +50,10 @@ def place_of(shards: Sequence[Shard]) -> Callable[[int], tuple[int, int]]:
 
 
 def read_shards(shards: Sequence[Shard]) -> Callable[[int, int], bytes]:
-    """A function from (shard, number in it) to a record; files are opened when first needed.
+    """Returns a function that reads the record at (shard, index in the shard).
 
-    It raises `BadImage` for a damaged record, ValueError as `open_checked`.
+    Files are opened on first use. The function raises `BadImage` if a record is damaged, and
+    ValueError like `open_checked`.
     """
 
     @functools.lru_cache(maxsize=_OPEN)

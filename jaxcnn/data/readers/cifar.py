@@ -1,9 +1,9 @@
-"""CIFAR-10 and CIFAR-100 from their official archives, unpacked: the binary or the Python one.
+"""CIFAR-10 and CIFAR-100, from the unpacked official archives in binary or Python format.
 
-Krizhevsky 2009, "Learning multiple layers of features from tiny images". In the binary archive an
-example is its labels, one byte each, and the image, 3x32x32 bytes. The Python archive, pickles, has
-the same examples; it is read as well because it is the one that torchvision and Keras download, so
-that many have no other. Nothing in its pickles is run (`unpickling`).
+Krizhevsky 2009, "Learning multiple layers of features from tiny images". In the binary format an
+example consists of its labels, one byte each, and the image, 3x32x32 bytes. The Python format
+contains the same examples as pickles. It is supported because torchvision and Keras download it.
+The pickles are read without executing code (`unpickling`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _PIXELS = 3 * 32 * 32
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """One of the two forms of a set.
+    """One of the two formats of a dataset.
 
     Attributes:
-      folder: what it unpacks to.
-      files: {part: names of the files}.
-      names: the file with the names of the classes.
+      folder: name of the unpacked directory.
+      files: {split: names of the files}.
+      names: name of the file with the class names.
     """
 
     folder: str
@@ -39,14 +39,14 @@ class Archive:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a set is laid out.
+    """Layout of a dataset.
 
     Attributes:
-      num_classes: of the finest label, which is the last before an image.
-      label_bytes: labels of an example.
-      examples: {part: number in one file}.
-      binary, python: the two archives.
-      keys: where a pickle of the Python archive has the labels, and the names of the classes.
+      num_classes: number of classes of the finest label, which is the last one before the image.
+      label_bytes: number of labels per example.
+      examples: {split: number of examples per file}.
+      binary, python: the archives in the two formats.
+      keys: keys of the labels and of the class names in the pickles.
     """
 
     num_classes: int
@@ -86,15 +86,15 @@ LAYOUTS = {
 
 
 def open_cifar(layout: Layout, data_dir: str | os.PathLike) -> Source:
-    """Finds the files of a set.
+    """Opens a dataset.
 
     Args:
       layout: one of `LAYOUTS`.
-      data_dir: the unpacked folder or the one above.
+      data_dir: the unpacked directory or its parent.
 
     Raises:
-      FileNotFoundError: a file is not there.
-      ValueError: a file has a wrong size.
+      FileNotFoundError: a file does not exist.
+      ValueError: a file has the wrong size.
     """
     archive, folder = _find(layout, Path(data_dir).expanduser())
     for part, names in archive.files.items():
@@ -107,14 +107,14 @@ def open_cifar(layout: Layout, data_dir: str | os.PathLike) -> Source:
     read_file = _read_binary if archive is layout.binary else _read_python
 
     def read(part: str, start: int, stop: int) -> Arrays:
-        size, read_ = layout.examples[part], []
+        size, chunks = layout.examples[part], []
         for i, name in enumerate(archive.files[part]):
             first, last = max(start - i * size, 0), min(stop - i * size, size)
             if first < last:
                 images, labels = read_file(layout, folder / name, size)
                 check_labels(labels, layout.num_classes, str(folder / name))
-                read_.append((images[first:last], labels[first:last]))
-        images, labels = map(np.concatenate, zip(*read_))
+                chunks.append((images[first:last], labels[first:last]))
+        images, labels = map(np.concatenate, zip(*chunks))
         return images.transpose(0, 2, 3, 1), labels.astype(np.int32)
 
     return Source(
@@ -125,7 +125,7 @@ def open_cifar(layout: Layout, data_dir: str | os.PathLike) -> Source:
 
 
 def _find(layout: Layout, data_dir: Path) -> tuple[Archive, Path]:
-    """The archive that is there, and its folder."""
+    """Finds the archive, in either format, and its directory."""
     archives = (layout.binary, layout.python)
     for folder in (*(data_dir / a.folder for a in archives), data_dir):
         for archive in archives:
@@ -144,7 +144,7 @@ def _check_size(path: Path, expected: int) -> None:
 
 
 def _read_binary(layout: Layout, path: Path, size: int) -> Arrays:
-    """Images u8[size,3,32,32] and labels u8[size] of a file."""
+    """Reads images u8[size,3,32,32] and labels u8[size] from a file."""
     rows = np.fromfile(path, np.uint8).reshape(size, layout.label_bytes + _PIXELS)
     return rows[:, layout.label_bytes :].reshape(size, *_SHAPE), rows[:, layout.label_bytes - 1]
 
@@ -165,7 +165,7 @@ def _read_python(layout: Layout, path: Path, size: int) -> Arrays:
 
 
 def _class_names(layout: Layout, archive: Archive, path: Path) -> tuple[str, ...]:
-    """The names in the archive; numbers where the file of names was left out."""
+    """Reads the class names; if their file is missing, the names are numbers."""
     if not path.is_file():
         return tuple(map(str, range(layout.num_classes)))
     if archive is layout.binary:

@@ -1,7 +1,7 @@
-"""The 1,797 handwritten digits inside scikit-learn, as 32x32 images.
+"""The 1,797 handwritten digits of scikit-learn, as 32x32 images.
 
-Real scans of 8x8 pixels with 17 levels of grey, ten digits: the test half of "Optical recognition
-of handwritten digits" (Alpaydin and Kaynak 1998, UCI machine learning repository).
+The scans have 8x8 pixels with 17 levels of gray. They are the test set of "Optical recognition of
+handwritten digits" (Alpaydin and Kaynak 1998, UCI machine learning repository).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _FILE = "datasets/data/digits.csv.gz"
 
 
 def open_digits() -> Source:
-    """The source: images u8[N,32,32,1], 1,437 to train on and 360 held out.
+    """Opens the dataset: images u8[N,32,32,1], 1,437 for training and 360 for testing.
 
-    Which are held out is drawn once and for all, by a generator whose draws NumPy has frozen.
+    The split is random but fixed: NumPy's legacy generator does not change between versions.
     """
     images, labels = _scans()
     order = np.random.RandomState(0).permutation(len(labels))
@@ -41,7 +41,7 @@ def open_digits() -> Source:
 
 @functools.cache
 def _scans() -> Arrays:
-    """All images and labels in scikit-learn's order."""
+    """All images and labels, in the order of scikit-learn."""
     table = _table()
     grid = table[:, :-1].reshape(-1, 8, 8) * (255 / 16)  # 0..16 to 0..255
     weights = _bilinear(grid.shape[-1], SIZE)
@@ -50,18 +50,18 @@ def _scans() -> Arrays:
 
 
 def _table() -> np.ndarray:
-    """f64[1797,65]: pixels and label. Scikit-learn's file, whose import would take seconds."""
+    """Pixels and labels f64[1797,65], from the file of scikit-learn, whose import takes seconds."""
     spec = importlib.util.find_spec("sklearn")
     for folder in (spec and spec.submodule_search_locations) or ():
         if (Path(folder) / _FILE).is_file():
             return np.loadtxt(Path(folder) / _FILE, delimiter=",")
-    from sklearn.datasets import load_digits  # for a version that keeps it elsewhere
+    from sklearn.datasets import load_digits  # for versions that store the file elsewhere
 
     bunch = load_digits()
     return np.column_stack([bunch.data, bunch.target])
 
 
 def _bilinear(small: int, large: int) -> np.ndarray:
-    """Weights f64[large,small] of bilinear interpolation between the centres of pixels."""
-    centres = (np.arange(large) + 0.5) * small / large - 0.5
-    return np.stack([np.interp(centres, np.arange(small), row) for row in np.eye(small)], axis=1)
+    """Weights f64[large,small] of bilinear interpolation between pixel centers."""
+    centers = (np.arange(large) + 0.5) * small / large - 0.5
+    return np.stack([np.interp(centers, np.arange(small), row) for row in np.eye(small)], axis=1)

@@ -1,9 +1,9 @@
-"""Image folders, `PATH/train/<class>/*.jpg` as torchvision has them, and the same as tar files.
+"""Image folders `PATH/train/<class>/*.jpg`, as in torchvision, or tar files of them.
 
-`PATH/train.tar` holds `<class>/*.jpg`. Classes are the folders' names in sorted order, those of
-"train"; other parts may lack some of them but have no others. An image may lie in further folders
-below its class's; hidden files and folders are left out. A tar may have all of it below one folder
-of the part's name. Boxes may lie beside the parts, see `annotations`.
+`PATH/train.tar` contains `<class>/*.jpg`, optionally below a directory with the name of the split.
+The classes are the directories of "train" in sorted order; other splits can have fewer classes but
+no additional ones. Images can be in subdirectories of their class. Hidden files and directories are
+ignored. For bounding boxes, see `annotations`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,24 @@ from pathlib import Path
 from jaxcnn._checks import near
 from jaxcnn._files import read_at
 from jaxcnn.data.readers.annotations import Find, find_boxes
-from jaxcnn.data.sets import Part
+from jaxcnn.data.sets import FileShard
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PARTS = ("train", "val", "validation", "test")
 
 
-def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
-    """(class names, {part: examples}), the examples sorted by name.
+def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
+    """Opens an image folder.
+
+    Args:
+      path: the folder.
+
+    Returns:
+      (class names, {split: examples}), with the examples sorted by class and name.
 
     Raises:
-      FileNotFoundError: there is no such folder, or no "train" in it.
-      ValueError: a class has no images, or a part a class that "train" does not have.
+      FileNotFoundError: the folder does not exist or has no "train".
+      ValueError: a class has no images, or a split has a class that "train" does not have.
     """
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder {path}")
@@ -46,14 +52,16 @@ def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
     return classes, {p: _part(path / p, classes, find, *listing) for p, listing in listings.items()}
 
 
-def _part(path: Path, classes: tuple[str, ...], find: Find | None, by_class: dict, read) -> Part:
+def _part(
+    path: Path, classes: tuple[str, ...], find: Find | None, by_class: dict, read
+) -> FileShard:
     label = {name: i for i, name in enumerate(classes)}
-    for name, found in by_class.items():
+    for name, files in by_class.items():
         if name not in label:
             raise ValueError(
                 f"{path} has a class {name!r}{near(name, classes)}, which 'train' does not have"
             )
-        if not found:
+        if not files:
             raise ValueError(f"{path / name} has no images ({', '.join(EXTENSIONS)})")
     if not by_class:
         raise ValueError(f"{path} has no folders of images, one for each class")
@@ -62,7 +70,7 @@ def _part(path: Path, classes: tuple[str, ...], find: Find | None, by_class: dic
     def file(i: int) -> tuple[str, str]:
         return classes[places[i][0]], os.path.basename(places[i][1][0])
 
-    return Part(
+    return FileShard(
         size=len(places),
         read=lambda i: (read(places[i][1]), places[i][0]),
         name=lambda i: f"{path}/{classes[places[i][0]]}/{places[i][1][0]}",
@@ -72,37 +80,44 @@ def _part(path: Path, classes: tuple[str, ...], find: Find | None, by_class: dic
 
 
 def list_images(folder: str | os.PathLike) -> list[str]:
-    """Names of the images in a folder and those below it, relative to it and sorted.
+    """Lists the images in a directory and its subdirectories.
 
-    Hidden files and folders are left out, and folders that a link leads to twice.
+    Hidden files and directories are ignored. A directory that is also reached by a link is listed
+    once.
+
+    Args:
+      folder: the directory.
+
+    Returns:
+      Sorted names, relative to the directory.
     """
-    found: list[str] = []
-    seen: set[str] = set()
-    waiting = [""]
-    while waiting:
-        below = waiting.pop()
-        place = os.path.join(folder, below)
-        real = os.path.realpath(place)
-        if real in seen:
+    images: list[str] = []
+    visited: set[str] = set()
+    pending = [""]
+    while pending:
+        subfolder = pending.pop()
+        path = os.path.join(folder, subfolder)
+        real = os.path.realpath(path)
+        if real in visited:
             continue
-        seen.add(real)
-        for entry in os.scandir(place):
-            name = f"{below}/{entry.name}" if below else entry.name
+        visited.add(real)
+        for entry in os.scandir(path):
+            name = f"{subfolder}/{entry.name}" if subfolder else entry.name
             if entry.is_dir() and not entry.name.startswith("."):
-                waiting.append(name)
+                pending.append(name)
             elif is_image(entry.name) and entry.is_file():
-                found.append(name)
-    return sorted(found)
+                images.append(name)
+    return sorted(images)
 
 
 def is_image(name: str) -> bool:
-    """Whether a file, named with the folders that it lies in, is taken for an image."""
+    """Returns whether a relative path has the extension of an image and no hidden component."""
     hidden = any(part.startswith(".") for part in name.split("/"))
     return name.lower().endswith(EXTENSIONS) and not hidden
 
 
 def _folder(path: Path):
-    """({class: [(name in it,)]}, read)."""
+    """({class: [(relative name, path of the class)]}, function that reads an entry)."""
     by_class = {}
     for folder in os.scandir(path):
         if folder.is_dir() and not folder.name.startswith("."):
@@ -120,8 +135,8 @@ def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _tar(path: Path, part: str):
-    """({class: [(name in it, offset, size)]}, read); the tar is read once, headers only."""
-    members: list[tuple[str, tuple[int, int] | None]] = []  # (name, place; None for a folder)
+    """({class: [(relative name, offset, size)]}, function that reads an entry) of a tar file."""
+    members: list[tuple[str, tuple[int, int] | None]] = []  # (name, None for a directory)
     end = path.stat().st_size
     with _open_tar(path) as tar:
         for member in tar:

@@ -1,7 +1,7 @@
-"""MNIST and Fashion-MNIST from their four idx files, gzipped or not.
+"""MNIST and Fashion-MNIST, from their four IDX files, optionally gzipped.
 
-An idx file is two bytes 0, the type (8 is u8), the number of axes, each axis's length as
-big-endian u32, and the values (LeCun, Cortes, Burges, "The MNIST database").
+An IDX file consists of two zero bytes, the type (8 is u8), the number of axes, the length of each
+axis as big-endian u32, and the values (LeCun, Cortes, Burges, "The MNIST database").
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _CLASS_NAMES = {
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
 }
-_MOST_UNPACKED = 1032  # bytes for a byte of a gzip file, in which there can be no more
-# Folders below data_dir in which the files are usual.
+_MOST_UNPACKED = 1032  # maximum compression ratio of gzip
+# Usual subdirectories of data_dir.
 _FOLDERS = {
     "mnist": ("", "mnist", "MNIST/raw"),
     "fashion_mnist": ("", "fashion_mnist", "FashionMNIST/raw"),
@@ -33,18 +33,22 @@ _FOLDERS = {
 
 
 def open_idx(name: str, data_dir: str | os.PathLike) -> Source:
-    """Finds the files of "mnist" or "fashion_mnist" in `data_dir` or a folder of that name below.
+    """Opens a dataset.
+
+    Args:
+      name: "mnist" or "fashion_mnist".
+      data_dir: directory of the files, or its parent.
 
     Raises:
-      FileNotFoundError: a file is not there.
-      ValueError: a file is not what it should be.
+      FileNotFoundError: a file does not exist.
+      ValueError: a file is not a valid IDX file.
     """
     root = Path(data_dir).expanduser()
-    places = [root / folder for folder in _FOLDERS[name]]
-    folder = next((p for p in places if _file(p, "train", "images-idx3").is_file()), None)
+    candidates = [root / folder for folder in _FOLDERS[name]]
+    folder = next((p for p in candidates if _file(p, "train", "images-idx3").is_file()), None)
     if folder is None:
-        wanted = _file(root, "train", "images-idx3").name
-        raise FileNotFoundError(f"{wanted}.gz is in none of {', '.join(map(str, places))}")
+        file = _file(root, "train", "images-idx3").name
+        raise FileNotFoundError(f"{file}.gz is in none of {', '.join(map(str, candidates))}")
     paths = {
         part: (_file(folder, stem, "images-idx3"), _file(folder, stem, "labels-idx1"))
         for part, stem in _STEMS.items()
@@ -71,17 +75,25 @@ def open_idx(name: str, data_dir: str | os.PathLike) -> Source:
 
 
 def _file(folder: Path, stem: str, kind: str) -> Path:
-    """The file, gzipped, or named with a dot in place of the dash, whichever is there."""
+    """Finds a file, which can be gzipped and can have a dot instead of the dash in its name."""
     names = (f"{stem}-{kind}-ubyte", f"{stem}-{kind.replace('-', '.')}-ubyte")
     paths = [folder / f"{name}{end}" for name in names for end in ("", ".gz")]
     return next((p for p in paths if p.is_file()), paths[0])
 
 
 def read_idx(path: Path, rank: int) -> np.ndarray:
-    """The values u8 of an idx file, in the shape that it states.
+    """Reads an IDX file.
+
+    Args:
+      path: the file.
+      rank: number of axes.
+
+    Returns:
+      The values, u8.
 
     Raises:
-      ValueError: it is no idx file of u8 with so many axes, or longer or shorter than it states.
+      ValueError: the file is not an IDX file of u8 with this rank, or its length does not match its
+        header.
     """
     header, size, packed = 4 + 4 * rank, path.stat().st_size, path.suffix == ".gz"
     shape = _shape(path, _start(path, header), rank)
@@ -100,7 +112,7 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
 
 
 def _start(path: Path, size: int) -> bytes:
-    """The first so many bytes of a file, unpacked, or all that there are."""
+    """Reads the first `size` bytes of a file, after decompression, or fewer if it is shorter."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             return file.read(size)

@@ -1,9 +1,9 @@
-"""Archives of earlier versions, which `jaxcnn prepare` still reads, to write them anew.
+"""Archives of earlier versions, which `jaxcnn prepare` converts.
 
 magic            8 bytes
-image files      one after another, as they are
-index            an .npz: "about" (JSON: classes, parts, how it was made), "records" (length,
-                 CRC-32 and label of each file) and "names" (zlib, a line each)
+image files      concatenated
+index            an .npz: "about" (JSON: classes, splits, options of the conversion), "records"
+                 (length, CRC-32 and label of each file) and "names" (zlib, one per line)
 footer           u64 start and u64 length of the index, u32 CRC-32 of it, magic; little-endian
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxcnn._files import read_at
 from jaxcnn.data.decode import BadImage
-from jaxcnn.data.sets import Part
+from jaxcnn.data.sets import FileShard
 
 _MAGIC = b"jaxcnn1\n"
 _FOOTER = struct.Struct("<QQI8s")
@@ -27,12 +27,12 @@ _RECORD = np.dtype([("length", "<u4"), ("crc", "<u4"), ("label", "<i4")])
 
 
 def is_old_archive(path: Path) -> bool:
-    """Whether it is a file that begins as such an archive does."""
+    """Returns whether a path is an archive of an earlier version."""
     return path.is_file() and read_at(path, 0, len(_MAGIC)) == _MAGIC
 
 
-def open_old_archive(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
-    """As `archive.open_archive`. Raises ValueError if it is truncated or damaged."""
+def open_old_archive(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
+    """Like `archive.open_archive`. Raises ValueError if the file is truncated or damaged."""
     size = path.stat().st_size
     footer = read_at(path, max(0, size - _FOOTER.size), _FOOTER.size)
     if len(footer) != _FOOTER.size or not footer.endswith(_MAGIC):
@@ -52,7 +52,7 @@ def open_old_archive(path: Path) -> tuple[tuple[str, ...], dict[str, Part]]:
     return tuple(about["class_names"]), parts
 
 
-def _part(path: Path, first: int, count: int, records, starts, names: bytes) -> Part:
+def _part(path: Path, first: int, count: int, records, starts, names: bytes) -> FileShard:
     unpacked: list[str] = []
 
     def read(i: int) -> tuple[bytes, int]:
@@ -67,4 +67,4 @@ def _part(path: Path, first: int, count: int, records, starts, names: bytes) -> 
             unpacked.extend(zlib.decompress(names).decode().split("\n"))
         return f"{path}: {unpacked[first + i]}"
 
-    return Part(count, read, name)
+    return FileShard(count, read, name)

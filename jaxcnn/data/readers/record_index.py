@@ -1,7 +1,7 @@
-"""Random access to the TFRecord files of a large set: where each record lies, found once.
+"""Random access to the TFRecord files of a large dataset, with a persistent index.
 
-The index is kept beside the files, or, where that cannot be written, in the user's folder of caches
-(`cache_folder`). It is made anew when a file has another size or time of change.
+The index is stored next to the files or, if that directory is not writable, in the user's cache
+directory (`cache_folder`). It is rebuilt if the size or modification time of a file changes.
 """
 
 from __future__ import annotations
@@ -18,37 +18,40 @@ from jaxcnn._files import atomic_write, cache_folder, read_at
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import tfrecord
 
-Places = tuple[np.ndarray, np.ndarray]  # start and length of each record's data, i64[N]
+Places = tuple[np.ndarray, np.ndarray]  # start and length of the data of each record, i64[N]
 
 
 def open_index(paths: Sequence[Path], name: str) -> list[Places]:
-    """The places of the records of each file.
+    """Loads or builds the index of the files of a dataset.
 
     Args:
-      paths: TFRecord files of one folder.
-      name: of the index.
+      paths: TFRecord files in one directory.
+      name: name of the index.
+
+    Returns:
+      (starts, lengths) of the records of each file.
 
     Raises:
-      ValueError: one is truncated, or no TFRecord file.
+      ValueError: a file is truncated or is not a TFRecord file.
     """
     stamps = np.array([(s.st_size, s.st_mtime_ns) for s in map(os.stat, paths)], np.int64)
-    kept = _candidates(paths[0].parent, name)
-    for file in kept:
-        found = _load(file, stamps)  # None of one that is old, damaged, or not an index
-        if found is not None:
-            return found
+    candidates = _candidates(paths[0].parent, name)
+    for file in candidates:
+        index = _load(file, stamps)  # None if it is outdated, damaged or not an index
+        if index is not None:
+            return index
     places = []
     for path in paths:
         records = tfrecord.index_records(path)
         places.append((records.starts, records.lengths))
-    for file in kept:
+    for file in candidates:
         if _save(file, stamps, places):
             break
     return places
 
 
 def read_record(path: Path, start: int, length: int) -> bytes:
-    """A record's data. Raises `BadImage` if it does not pass its check."""
+    """Reads the data of a record. Raises `BadImage` if its checksum is wrong."""
     data = read_at(path, start, length + 4)
     content, check = data[:length], data[length:]
     if len(check) != 4 or tfrecord.masked_crc32c(content) != int.from_bytes(check, "little"):
@@ -57,19 +60,19 @@ def read_record(path: Path, start: int, length: int) -> bytes:
 
 
 def _candidates(folder: Path, name: str) -> list[Path]:
-    beside, cache = folder / f"{name}.index.npz", cache_folder()
+    local, cache = folder / f"{name}.index.npz", cache_folder()
     if cache is None:
-        return [beside]
-    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return [beside, cache / f"{name}-{place}.index.npz"]
+        return [local]
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return [local, cache / f"{name}-{digest}.index.npz"]
 
 
 def _load(file: Path, stamps: np.ndarray) -> list[Places] | None:
     try:
-        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as kept:
-            if not np.array_equal(kept["stamps"], stamps):
+        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            if not np.array_equal(arrays["stamps"], stamps):
                 return None
-            starts, lengths, counts = (kept[name] for name in ("starts", "lengths", "counts"))
+            starts, lengths, counts = (arrays[name] for name in ("starts", "lengths", "counts"))
     except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile):
         return None
     if any(values.dtype != np.int64 or values.ndim != 1 for values in (starts, lengths, counts)):
@@ -78,7 +81,7 @@ def _load(file: Path, stamps: np.ndarray) -> list[Places] | None:
         return None
     if not len(starts) == len(lengths) == counts.sum():
         return None
-    sizes = np.repeat(stamps[:, 0], counts)  # of the file of each record
+    sizes = np.repeat(stamps[:, 0], counts)  # size of the file of each record
     if not _are_within(starts, lengths, sizes):
         return None
     ends = np.cumsum(counts)[:-1]
@@ -91,7 +94,7 @@ def _are_within(starts: np.ndarray, lengths: np.ndarray, sizes: np.ndarray) -> b
 
 
 def _save(file: Path, stamps: np.ndarray, places: list[Places]) -> bool:
-    """Whether it could be written; who reads it meanwhile sees the old one or the new one."""
+    """Writes the index atomically. Returns False if that is not possible."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as draft, open(draft, "wb") as out:

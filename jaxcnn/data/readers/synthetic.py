@@ -1,4 +1,4 @@
-"""Gratings to learn without any data: a class is a direction and a colour of stripes."""
+"""Synthetic images of stripes. A class has a direction and a color."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ LARGE_SIZES = {"train": 64, "test": 32}
 
 
 def open_synthetic(side: int = SIZE) -> Source:
-    """The source: images u8[N,side,side,3], 10 classes, 2,048 to train on and 512 to test on.
+    """Opens the dataset: images u8[N,side,side,3] of 10 classes.
 
-    Of images of another side than 32 there are 64 and 32, to try out what takes no small ones.
-    Always the same images: stripes of wave length 8 whose direction and colour are the class's,
-    at a random phase, under noise.
+    The images are the same every time. They show stripes with a wavelength of 8 pixels, the
+    direction and color of the class, a random phase, and noise.
+
+    Args:
+      side: height and width of the images. With the default of 32 there are 2,048 images for
+        training and 512 for testing; with other values there are 64 and 32, to try out networks
+        that need larger images.
+
+    Raises:
+      ValueError: `side` is too large.
     """
     if side > LARGEST:
         raise ValueError(f"images of synthetic are {side} pixels wide; {LARGEST} is the most")
@@ -41,7 +48,7 @@ def _read(sizes: Mapping[str, int], side: int, part: str, start: int, stop: int)
     y, x = np.mgrid[:side, :side] * (2 * np.pi / 8)
     across = np.cos(angle)[:, None, None] * x + np.sin(angle)[:, None, None] * y
     stripes = np.cos(across + phase[:, None, None])[..., None]
-    colour = 40 + 40 * np.cos(2 * angle[:, None] + np.arange(3) * 2 * np.pi / 3)
-    images = 128 + stripes * colour[:, None, None] + noise
+    color = 40 + 40 * np.cos(2 * angle[:, None] + np.arange(3) * 2 * np.pi / 3)
+    images = 128 + stripes * color[:, None, None] + noise
     images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
     return images[start:stop], labels[start:stop].astype(np.int32)

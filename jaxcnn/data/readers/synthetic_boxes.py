@@ -1,4 +1,4 @@
-"""Bright shapes on noise, to learn where something is: each image has one, its box is known."""
+"""Synthetic images for localization: each has one bright shape on noise, with a known box."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ NAMES = ("disc", "ring", "square", "frame", "plus", "cross", "triangle", "funnel
 
 
 def open_synthetic_boxes(side: int = SIZE) -> Source:
-    """The source: images u8[N,side,side,3], 8 classes, 4,096 to train on and 512 to test on.
+    """Opens the dataset: images u8[N,side,side,3] of 8 classes.
 
-    Always the same images. A class has a shape and a bright colour, of which the largest level is
-    185 to 255, on noise of levels 0 to 99. A shape is three to six eighths of the side high and
-    wide, the longer extent at most twice the other. The boxes f32[N,1,4] are
-    exact: their first and last rows and columns have a pixel of the shape.
+    There are 4,096 images for training and 512 for testing, and they are the same every time. A
+    class has a shape and a bright color, whose largest channel is 185 to 255, on noise of 0 to 99.
+    The height and width of a shape are 3/8 to 6/8 of the side, and differ by at most a factor of
+    two. The boxes f32[N,1,4] are tight: their first and last rows and columns contain pixels of the
+    shape.
+
+    Args:
+      side: height and width of the images.
+
+    Raises:
+      ValueError: `side` is not in 16 to 512.
     """
     if not 16 <= side <= 512:
         raise ValueError(f"images of synthetic_boxes are {side} pixels wide; they have 16 to 512")
@@ -41,25 +48,25 @@ def _read(side: int, part: str, start: int, stop: int) -> tuple[*Arrays, np.ndar
     wide = random.randint(np.maximum(low, -(-tall // 2)), np.minimum(high, 2 * tall) + 1)
     top, left = random.randint(0, side - tall + 1), random.randint(0, side - wide + 1)
     hue = 2 * np.pi * (labels[:, None] / len(NAMES) + np.arange(3) / 3)
-    colour = np.rint(160 + 60 * np.cos(hue)).astype(int) + random.randint(-5, 36, (size, 1))
+    color = np.rint(160 + 60 * np.cos(hue)).astype(int) + random.randint(-5, 36, (size, 1))
     seeds = random.randint(0, 2**31, size)
     images = np.empty((stop - start, side, side, 3), np.uint8)
-    for place, i in enumerate(range(start, stop)):
+    for row, i in enumerate(range(start, stop)):
         image = np.random.RandomState(seeds[i]).randint(0, 100, (side, side, 3))
         inside = image[top[i] : top[i] + tall[i], left[i] : left[i] + wide[i]]
-        inside[shape(NAMES[labels[i]], tall[i], wide[i])] = colour[i]
-        images[place] = image
+        inside[shape(NAMES[labels[i]], tall[i], wide[i])] = color[i]
+        images[row] = image
     boxes = np.stack([top, left, top + tall, left + wide], -1).astype(np.float32) / side
     return images, labels[start:stop], boxes[start:stop, None]
 
 
 def shape(name: str, height: int, width: int) -> np.ndarray:
-    """The shape that fills bool[height,width] from border to border."""
+    """Draws a shape as a mask bool[height,width], which it fills from border to border."""
     y = (np.arange(height)[:, None] + 0.5) * 2 / height - 1
     x = (np.arange(width)[None] + 0.5) * 2 / width - 1
     far = np.maximum(abs(y), abs(x))
     near_corner = abs(abs(y) - abs(x))
-    down, least = (y + 1) / 2, 1.01 / width  # a tip is one or two pixels wide
+    down, least = (y + 1) / 2, 1.01 / width  # a tip has one or two pixels
     return {
         "disc": y**2 + x**2 <= 1,
         "ring": (y**2 + x**2 <= 1) & (y**2 + x**2 > 0.3),

@@ -1,7 +1,7 @@
-"""Sets that TFDS has built, read without TensorFlow: array_record files and TFRecord files.
+"""Datasets prepared with TensorFlow Datasets (TFDS), read without TensorFlow.
 
-TFDS tells what a set is (splits, shards, features) and takes examples apart; this file finds the
-records and decodes the images.
+TFDS provides the metadata (splits, shards, features) and parses the examples. This module reads the
+records from array_record and TFRecord files and decodes the images.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from jaxcnn.data.readers import tfrecord
 from jaxcnn.data.sets import Arrays, Source
 
 NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
-# In the order of preference; TFDS can also write riegeli and parquet.
+# In order of preference. TFDS can also write riegeli and parquet files.
 FORMATS = ("array_record", "tfrecord")
-FILES = ("mnist", "fashion_mnist", "cifar10", "cifar100")  # whose official files can be read too
+FILES = ("mnist", "fashion_mnist", "cifar10", "cifar100")  # "files:NAME" reads their official files
 
 _OWN_CLASS = re.compile(r"tensorflow_datasets(\.[A-Za-z_]\w*)+")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
-# (path, rows, number of records there should be) to the serialised examples of these rows.
+# Function of (path, rows, expected number of records) that returns the serialized examples.
 _Read = Callable[[Path, Sequence[int], int], list[bytes]]
 
 
 def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
-    """Finds a set that TFDS has built, by its name ("cifar10", "emnist/letters").
+    """Opens a prepared dataset.
 
     Args:
-      name: TFDS's name. The set has an `image` u8 of one fixed shape and a `label`.
-      data_dir: the folder that has the sets, or the folder of this set's version; by default
-        $TFDS_DATA_DIR or ~/tensorflow_datasets, as in TFDS.
+      name: name in TFDS, such as "cifar10" or "emnist/letters". The dataset must have a `label` and
+        an `image` u8 of a fixed shape.
+      data_dir: directory of the prepared datasets, or directory of a version of this dataset; by
+        default $TFDS_DATA_DIR or ~/tensorflow_datasets, as in TFDS.
 
     Raises:
-      FileNotFoundError: the set is not there.
-      ValueError: it is there in formats or with features that cannot be read.
+      FileNotFoundError: the dataset does not exist.
+      ValueError: the formats or features of the dataset are not supported.
     """
     info, form = open_info(name, data_dir)
     _check_features(name, info.features)
@@ -54,7 +55,7 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
         records = _records(info.splits[part], form, start, stop)
         for i, (where, record) in enumerate(records):
             image, label = _example(info.features, record, shape, where)
-            if not i:  # now that there is an example as the description says
+            if not i:  # allocate once the first example has matched the metadata
                 images = np.empty((stop - start, *shape), np.uint8)
                 labels = np.empty(stop - start, np.int32)
             images[i], labels[i] = image, label
@@ -68,7 +69,7 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
 
 
 def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str]:
-    """(TFDS's `DatasetInfo`, the format to read) of a set. Raises as `open_tfds` does."""
+    """Returns (TFDS's `DatasetInfo`, format to read) of a dataset. Raises like `open_tfds`."""
     tfds = optional_package("tensorflow_datasets", "tfds")
     folder = find_folder(name, data_dir)
     for file in ("dataset_info.json", "features.json"):
@@ -79,7 +80,7 @@ def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str]:
         formats = [f for f in FORMATS if f in stored]
         for split in info.splits.values():
             _check_shards(split, formats)
-    except Exception as error:  # TFDS raises whatever its parts raise
+    except Exception as error:  # TFDS does not document its exceptions
         raise ValueError(
             f"dataset_info.json or features.json in {folder} cannot be used: {one_line(error)}"
         ) from error
@@ -99,15 +100,15 @@ def _check_shards(split: Any, formats: Sequence[str]) -> None:
 
 
 def _check_classes(path: Path) -> None:
-    """Raises ValueError if a file is not JSON, or names a class that is not TFDS's.
+    """Raises ValueError if a file is not JSON, or names a class outside of TFDS.
 
-    TFDS would import its module.
+    TFDS would import the module of such a class.
     """
 
     def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for key, value in pairs:
             key = key.replace("_", "").lower()
-            if key == "json" and isinstance(value, str):  # the content of a feature, once more
+            if key == "json" and isinstance(value, str):  # a nested feature
                 json.loads(value, object_pairs_hook=check)
             elif key not in ("pythonclassname", "type") or not isinstance(value, str):
                 continue
@@ -123,13 +124,22 @@ def _check_classes(path: Path) -> None:
 
 
 def data_root(data_dir: str | os.PathLike | None) -> Path:
-    """The folder that has the sets, as TFDS finds it."""
+    """Returns the directory of the prepared datasets, as TFDS does."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(root).expanduser()
 
 
 def find_folder(name: str, data_dir: str | os.PathLike | None = None) -> Path:
-    """The folder of the set's newest version. Raises as `open_tfds` does."""
+    """Finds the directory of the newest version of a dataset.
+
+    Args:
+      name: see `open_tfds`.
+      data_dir: see `open_tfds`.
+
+    Raises:
+      FileNotFoundError: the dataset does not exist.
+      ValueError: the dataset exists in several configurations, and `name` selects none.
+    """
     root = data_root(data_dir)
     if (root / "dataset_info.json").is_file():
         return root
@@ -150,8 +160,8 @@ def find_folder(name: str, data_dir: str | os.PathLike | None = None) -> Path:
 
 
 def _versions(folder: Path) -> list[Path]:
-    found = (p.parent for p in folder.glob("*/dataset_info.json"))
-    return [p for p in found if _VERSION.fullmatch(p.name)]
+    folders = (p.parent for p in folder.glob("*/dataset_info.json"))
+    return [p for p in folders if _VERSION.fullmatch(p.name)]
 
 
 def _check_features(name: str, features: Any) -> None:
@@ -168,7 +178,7 @@ def _check_features(name: str, features: Any) -> None:
 
 
 def _records(split: Any, form: str, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
-    """Yields ("<file>, record <number>", serialised example) of examples start to stop."""
+    """Yields ("<file>, record <number>", serialized example) of examples start to stop."""
     first = 0
     for path, length in shards(split, form):
         rows = range(max(start - first, 0), min(stop - first, length))
@@ -181,8 +191,8 @@ def _records(split: Any, form: str, start: int, stop: int) -> Iterator[tuple[str
 
 
 def shards(split: Any, form: str) -> list[tuple[Path, int]]:
-    """The files of a split and how many examples each has."""
-    # TFDS itself opens a set in its main format only; the others have the same shards.
+    """Returns (path, number of examples) of the files of a split."""
+    # TFDS only opens the main format of a dataset. The other formats have the same shards.
     template = split.filename_template.replace(filetype_suffix=form)
     paths = map(Path, template.sharded_filepaths(split.num_shards))
     return list(zip(paths, split.shard_lengths))
@@ -191,19 +201,19 @@ def shards(split: Any, form: str) -> list[tuple[Path, int]]:
 def _example(
     features: Any, record: bytes, shape: tuple[int, ...], where: str
 ) -> tuple[np.ndarray, int]:
-    """(image u8[H,W,C], label) of a serialized example."""
+    """Parses a serialized example to (image u8[H,W,C], label)."""
     tfds = optional_package("tensorflow_datasets", "tfds")
     try:
         skip = {"image": tfds.decode.SkipDecoding()}
         example = features.deserialize_example_np(record, decoders=skip)
         encoded, label = example["image"], int(example["label"])
-    except Exception as error:  # TFDS raises whatever its parts raise
-        raise ValueError(f"{where} is no example of the set: {one_line(error)}") from error
+    except Exception as error:  # TFDS does not document its exceptions
+        raise ValueError(f"{where} is not an example of the dataset: {one_line(error)}") from error
     return _decode(encoded, shape, where), label
 
 
 def _decode(encoded: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """The image u8[H,W,C] in a PNG or JPEG file."""
+    """Decodes a PNG or JPEG file to u8[H,W,C]."""
     from jaxcnn.data.decode import open_image
 
     try:
@@ -241,14 +251,14 @@ def _read_tfrecord(path: Path, rows: Sequence[int], expected: int) -> list[bytes
 
 @functools.lru_cache(maxsize=64)
 def _index(path: Path, size: int, changed: int) -> tfrecord.Records:
-    """The index of a file; made anew when its size or time of change is another."""
+    """The index of a file. It is rebuilt if the size or modification time changes."""
     del size, changed
     return tfrecord.index_records(path)
 
 
-def _check_count(path: Path, found: int, expected: int) -> None:
-    if found != expected:
-        raise ValueError(f"{path} holds {found} examples; {expected} expected")
+def _check_count(path: Path, actual: int, expected: int) -> None:
+    if actual != expected:
+        raise ValueError(f"{path} holds {actual} examples; {expected} expected")
 
 
 _READERS: dict[str, _Read] = {"array_record": _read_array_record, "tfrecord": _read_tfrecord}

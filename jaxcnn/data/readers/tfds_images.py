@@ -1,11 +1,13 @@
-"""Sets of photos that TFDS has built, read without TensorFlow: ImageNet and the like.
+"""Datasets of photos prepared with TensorFlow Datasets, such as ImageNet, without TensorFlow.
 
-Any set with an `image` (JPEG or PNG files of any size) and a `label`, or with `objects` that have a
-`label` and a `bbox` (voc): then the image's label is that of its largest object. Boxes are those of
-the objects of that label, or the set's own `bbox`. Images stay encoded. The
-labels of `imagenet2012_real` are the original ones, so that an error on it is comparable with one
-on `imagenet2012`; `real_labels` gives the reassessed ones (arXiv 2006.07159), of which an image has
-any number, also none.
+A dataset must have an `image` (JPEG or PNG files of any size) and a `label`, or `objects` with
+`label` and `bbox` (such as voc). In the latter case the label of an image is that of its largest
+object, and its boxes are those of all objects with this label. Otherwise the boxes are the feature
+`bbox`, if there is one. Images remain encoded.
+
+The labels of `imagenet2012_real` are the original ones, so that errors are comparable with those on
+`imagenet2012`. `real_labels` returns the reassessed ones (arXiv 2006.07159), of which an image can
+have any number, including none.
 """
 
 from __future__ import annotations
@@ -21,25 +23,28 @@ from jaxcnn._checks import one_line, optional_package
 from jaxcnn.data import boxes
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, record_index, tfds
-from jaxcnn.data.sets import Part
+from jaxcnn.data.sets import FileShard
 
-# Parts whose labels are -1 throughout.
-_UNLABELLED = {"imagenet2012": ("test",)}
+# Splits whose labels are all -1.
+_UNLABELED = {"imagenet2012": ("test",)}
 _LABELS = ("label", "original_label")
 
 
 def open_tfds_images(
     name: str, data_dir: str | os.PathLike | None = None
-) -> tuple[tuple[str, ...], dict[str, Part]]:
-    """(class names, {part: examples}) of a set that TFDS has built, by its name.
+) -> tuple[tuple[str, ...], dict[str, FileShard]]:
+    """Opens a prepared dataset of photos.
 
     Args:
-      name: TFDS's name: "imagenet2012", "imagenette/320px-v2".
+      name: name in TFDS, such as "imagenet2012" or "imagenette/320px-v2".
       data_dir: see `tfds.open_tfds`.
 
+    Returns:
+      (class names, {split: examples}).
+
     Raises:
-      FileNotFoundError: the set or one of its files is not there.
-      ValueError: it is there in formats or with features that cannot be read.
+      FileNotFoundError: the dataset or one of its files does not exist.
+      ValueError: the formats or features of the dataset are not supported.
     """
     tensorflow_datasets = optional_package("tensorflow_datasets", "tfds")
     info, form = tfds.open_info(name, data_dir)
@@ -50,29 +55,29 @@ def open_tfds_images(
     def parse(record: bytes) -> Any:
         try:
             return info.features.deserialize_example_np(record, decoders=skip)
-        except Exception as error:  # TFDS raises whatever its parts raise
-            raise BadImage(f"is no example of the set: {one_line(error)}") from error
+        except Exception as error:  # TFDS does not document its exceptions
+            raise BadImage(f"is not an example of the dataset: {one_line(error)}") from error
 
     def example(record: bytes) -> tuple[bytes, int]:
-        found = parse(record)
+        features = parse(record)
         if not objects:
-            return found["image"], int(found[label])
-        return found["image"], _largest(found["objects"])[0]
+            return features["image"], int(features[label])
+        return features["image"], _largest(features["objects"])[0]
 
-    def located(record: bytes) -> np.ndarray:
-        found = parse(record)
-        return _largest(found["objects"])[1] if objects else boxes.pack(found["bbox"])
+    def read_boxes(record: bytes) -> np.ndarray:
+        features = parse(record)
+        return _largest(features["objects"])[1] if objects else boxes.pack(features["bbox"])
 
     has_boxes = objects or "bbox" in info.features
     parts = {}
     for part, split in info.splits.items():
-        if part not in _UNLABELLED.get(name.partition("/")[0], ()):
+        if part not in _UNLABELED.get(name.partition("/")[0], ()):
             record, where, listing = _open_part(split, form)
-            parts[part] = Part(
+            parts[part] = FileShard(
                 size=split.num_examples,
                 read=lambda i, record=record: example(record(i)),  # type: ignore[misc]
                 name=where,
-                boxes=(lambda i, record=record: located(record(i))) if has_boxes else None,  # type: ignore[misc]
+                boxes=(lambda i, record=record: read_boxes(record(i))) if has_boxes else None,  # type: ignore[misc]
                 listing=listing,
             )
     feature = info.features["objects"]["label"] if objects else info.features[label]
@@ -80,9 +85,16 @@ def open_tfds_images(
 
 
 def real_labels(data_dir: str | os.PathLike | None = None) -> list[tuple[int, ...]]:
-    """The reassessed labels of each example of `imagenet2012_real`, in order.
+    """Reads the reassessed labels of `imagenet2012_real`.
 
-    An answer counts as right if it is one of an image's labels; images without any are left out.
+    A prediction is correct if it is one of the labels of the image. Images without labels are
+    excluded from the evaluation.
+
+    Args:
+      data_dir: see `tfds.open_tfds`.
+
+    Returns:
+      The labels of each example, in order.
     """
     tensorflow_datasets = optional_package("tensorflow_datasets", "tfds")
     info, form = tfds.open_info("imagenet2012_real", data_dir)
@@ -97,19 +109,19 @@ def real_labels(data_dir: str | os.PathLike | None = None) -> list[tuple[int, ..
 
 
 def _has_objects(features: Any) -> bool:
-    inside = getattr(dict(features.items()).get("objects"), "feature", None)
+    fields = getattr(dict(features.items()).get("objects"), "feature", None)
     return not any(name in features for name in _LABELS) and all(
-        name in (inside or ()) for name in ("label", "bbox")
+        name in (fields or ()) for name in ("label", "bbox")
     )
 
 
 def _largest(objects: Any) -> tuple[int, np.ndarray]:
-    """The label of the largest object, and the boxes f32[M,4] of that label."""
-    found, labels = np.reshape(objects["bbox"], (-1, 4)), np.asarray(objects["label"])
+    """Returns the label of the largest object, and the boxes f32[M,4] with this label."""
+    all_boxes, labels = np.reshape(objects["bbox"], (-1, 4)), np.asarray(objects["label"])
     if not len(labels):
         raise BadImage("has no object")
-    label = int(labels[boxes.area(found).argmax()])
-    return label, boxes.pack(found[labels == label])
+    label = int(labels[boxes.area(all_boxes).argmax()])
+    return label, boxes.pack(all_boxes[labels == label])
 
 
 def _label_feature(name: str, features: Any) -> str:
@@ -120,16 +132,16 @@ def _label_feature(name: str, features: Any) -> str:
         raise ValueError(
             f"tfds:{name} has images of {np.dtype(features['image'].np_dtype)}, not u8"
         )
-    found = [label for label in _LABELS if label in features]
-    if not found or getattr(features[found[0]], "num_classes", None) is None:
+    names = [label for label in _LABELS if label in features]
+    if not names or getattr(features[names[0]], "num_classes", None) is None:
         raise ValueError(f"tfds:{name} has no 'label' of one class; it has {has}")
-    return found[0]
+    return names[0]
 
 
 def _open_part(
     split: Any, form: str
 ) -> tuple[Callable[[int], bytes], Callable[[int], str], Callable[[int, int], list[str]]]:
-    """(record, where, listing): functions of examples' numbers in a split, see `Part`."""
+    """(record, name, listing): functions of indices of examples in a split, see `FileShard`."""
     shards = tfds.shards(split, form)
     for path, length in shards:
         if not path.is_file():
@@ -148,7 +160,7 @@ def _open_part(
 
 
 def _tfrecords(shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:
-    """(shard, row) to a record, by an index of the files."""
+    """Returns a function that reads the record at (shard, row), with an index of the files."""
     paths = [path for path, _ in shards]
     indexed = record_index.open_index(paths, paths[0].name.partition(".")[0])
     for (path, length), (starts, _) in zip(shards, indexed):

@@ -1,8 +1,8 @@
-"""TFRecord files without TensorFlow, made random access by an index of offsets.
+"""Random access to TFRecord files without TensorFlow.
 
-A record is u64 length, u32 check of the length, the data, u32 check of the data, little-endian. A
-check is the CRC-32C of the bytes, rotated right by 15 bits plus a constant (tensorflow/core/lib/
-hash/crc32c.h).
+A record consists of the length (u64), a checksum of the length (u32), the data, and a checksum of
+the data (u32), all little-endian. A checksum is the CRC-32C rotated right by 15 bits, plus a
+constant (tensorflow/core/lib/hash/crc32c.h).
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ _HEADER, _FOOTER = 12, 4
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """An indexed file: `starts` and `lengths` i64[N] of the data in its `content`."""
+    """An indexed file.
+
+    Attributes:
+      path: the file.
+      content: its memory-mapped content.
+      starts, lengths: offset and length i64[N] of the data of each record.
+    """
 
     path: str
     content: memoryview
@@ -30,22 +36,25 @@ class Records:
         return len(self.starts)
 
     def read(self, rows: Sequence[int]) -> list[bytes]:
-        """The records of these numbers. Raises ValueError if one does not pass its check."""
-        found = []
+        """Reads the given records. Raises ValueError if a checksum is wrong."""
+        records = []
         for row in rows:
             start, length = int(self.starts[row]), int(self.lengths[row])
             if _is_damaged(self.content, start, length):
                 raise ValueError(f"{self.path}: record {row} is damaged (wrong checksum)")
-            found.append(bytes(self.content[start : start + length]))
-        return found
+            records.append(bytes(self.content[start : start + length]))
+        return records
 
 
 def index_records(path: str | os.PathLike) -> Records:
-    """Finds the records of a file by their lengths, without reading their data.
+    """Finds the records of a file, without reading their data.
+
+    Args:
+      path: the file.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file ends within a record, or is no TFRecord file.
+      FileNotFoundError: the file does not exist.
+      ValueError: the file is truncated or is not a TFRecord file.
     """
     path = os.fspath(path)
     size = os.path.getsize(path)
@@ -55,7 +64,7 @@ def index_records(path: str | os.PathLike) -> Records:
     at = 0
     while at < size:
         length = int.from_bytes(content[at : at + 8], "little")
-        # A wrong length is most often a wrong file.
+        # Usually, a wrong length means that the file is not a TFRecord file.
         if at + _HEADER <= size and _is_damaged(content, at, 8):
             raise ValueError(f"{path}: no TFRecord at byte {at} (wrong checksum of a length)")
         if at + _HEADER + length + _FOOTER > size:
@@ -67,13 +76,13 @@ def index_records(path: str | os.PathLike) -> Records:
 
 
 def _is_damaged(content: memoryview, start: int, length: int) -> bool:
-    """Whether the u32 after a stretch of bytes is not its check."""
+    """Whether the checksum after a range of bytes is wrong."""
     end = start + length
-    told = int.from_bytes(content[end : end + 4], "little")
-    return told != masked_crc32c(bytes(content[start:end]))
+    stored = int.from_bytes(content[end : end + 4], "little")
+    return stored != masked_crc32c(bytes(content[start:end]))
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The check of some bytes, as a TFRecord file has it: u32."""
+    """Computes the checksum u32 of a TFRecord file."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

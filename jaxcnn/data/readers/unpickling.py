@@ -1,4 +1,4 @@
-"""Reads pickles of dictionaries, lists, strings and NumPy arrays, and runs no code in them."""
+"""Reads pickles of dictionaries, lists, strings and NumPy arrays, without executing code."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import numpy as np
 
 
 def read_pickle(path: str | os.PathLike) -> Any:
-    """The content of a pickle, Python 2's included; their strings come as bytes.
+    """Reads a pickle. Strings of Python 2 are returned as bytes.
+
+    Args:
+      path: the file.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is no pickle, ends too early, or holds something other than plain data.
+      FileNotFoundError: the file does not exist.
+      ValueError: the file is not a pickle, is truncated, or contains anything but plain data.
     """
     try:
         with open(path, "rb") as file:
             return _PlainUnpickler(file, encoding="bytes").load()
     except FileNotFoundError:
         raise
-    except Exception as error:  # damaged pickles raise nearly anything
+    except Exception as error:  # damaged pickles can raise almost any exception
         size = os.path.getsize(path)
         raise ValueError(
             f"{path} ({size} bytes) is truncated or no pickle of plain data: {error}"
@@ -29,7 +32,7 @@ def read_pickle(path: str | os.PathLike) -> Any:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How protocol 2 writes bytes."""
+    """Decodes bytes as written by protocol 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
     return text.encode(encoding)

@@ -106,7 +106,7 @@ def check_options(model: str, options: Any) -> None:
     """Raises ValueError unless a network has these options, with values of their types."""
     if not isinstance(options, (ConfigDict, Mapping)):
         raise ValueError(f"config.model.options is {options!r}; it must be fields and values")
-    from jaxcnn.models.registry import create_model
+    from jaxcnn.models.registry import RENAMED_OPTIONS, create_model
 
     module = create_model(model)
     types = {field.name: field.type for field in dataclasses.fields(module)}
@@ -118,6 +118,8 @@ def check_options(model: str, options: Any) -> None:
             )
         if name in _CREATED_OPTIONS:
             continue
+        if name not in types:
+            name = RENAMED_OPTIONS.get(name, name)
         if name not in types or name in ("parent", "name"):
             raise ValueError(f"unknown option {name!r} of model {model!r}{near(name, types)}")
         right = _OPTION_TYPES.get(str(types[name]))

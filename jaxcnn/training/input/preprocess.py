@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxcnn._objects import is_address
 from jaxcnn.data import boxes
 from jaxcnn.data.augment import mixing, pipeline
-from jaxcnn.data.sets import Dataset, EncodedSet
+from jaxcnn.data.sets import Dataset, ImageFileDataset
 
 Array = jax.Array
 Batch = Mapping[str, Array]
@@ -34,7 +34,7 @@ def gather(batch: Batch, keys: Array | None = None) -> dict[str, Array]:
 
 
 def make_preprocess(
-    dataset: Dataset | EncodedSet,
+    dataset: Dataset | ImageFileDataset,
     steps: Sequence[tuple[str, Any]],
     *,
     mixup: float = 0.0,

@@ -10,7 +10,7 @@ import flax.linen as nn
 from jaxcnn.data import catalog, crops
 from jaxcnn.data.catalog import open_encoded
 from jaxcnn.data.preprocessing import Preprocessing
-from jaxcnn.data.sets import Dataset, EncodedSet
+from jaxcnn.data.sets import Dataset, ImageFileDataset
 from jaxcnn.models.registry import create_model, model_info
 from jaxcnn.training.config import TrackedConfig
 
@@ -31,7 +31,7 @@ class Stream:
 
 def open_sets(
     config: TrackedConfig,
-) -> tuple[Dataset, Dataset, None] | tuple[EncodedSet, EncodedSet, Stream]:
+) -> tuple[Dataset, Dataset, None] | tuple[ImageFileDataset, ImageFileDataset, Stream]:
     """(training set, test set, how they are streamed) of `config.data`, checked.
 
     Raises:
@@ -55,7 +55,7 @@ def open_sets(
     return photos[0], photos[1], stream
 
 
-def image_shape(dataset: Dataset | EncodedSet, stream: Stream | None) -> tuple[int, int, int]:
+def image_shape(dataset: Dataset | ImageFileDataset, stream: Stream | None) -> tuple[int, int, int]:
     """(height, width, channels) of a training image."""
     if isinstance(dataset, Dataset):
         height, width, channels = dataset.images.shape[1:]
@@ -64,7 +64,9 @@ def image_shape(dataset: Dataset | EncodedSet, stream: Stream | None) -> tuple[i
     return stream.image_size, stream.image_size, 3
 
 
-def normalized_for(model: nn.Module, photos: Dataset | EncodedSet) -> Dataset | EncodedSet:
+def normalized_for(
+    model: nn.Module, photos: Dataset | ImageFileDataset
+) -> Dataset | ImageFileDataset:
     """The set with the mean and standard deviation of the network's own, where it has them."""
     own = {name: getattr(model, name) for name in ("mean", "std") if hasattr(model, name)}
     return dataclasses.replace(photos, **own)
@@ -116,7 +118,9 @@ def _check_alike(what: str, train: object, test: object) -> None:
         raise ValueError(f"the training split has {what} {train}, the test split {test}")
 
 
-def with_boxes(dataset: Dataset | EncodedSet, weight: float, split: str) -> Dataset | EncodedSet:
+def with_boxes(
+    dataset: Dataset | ImageFileDataset, weight: float, split: str
+) -> Dataset | ImageFileDataset:
     """The set with its boxes if they are learned, else without them.
 
     Raises:

@@ -132,7 +132,7 @@ def box_loss(boxes: Array, labels: Array, truth: Array) -> Array:
         own = jnp.stack([take_label(each[..., i], labels) for i in range(4)], -1)
     there = geometry.area(truth) > 0
     first = jnp.take_along_axis(truth, there.argmax(-1)[:, None, None], axis=1)[:, 0]
-    distance = jnp.square(own - geometry.to_centre(first)).sum(-1)
+    distance = jnp.square(own - geometry.to_center(first)).sum(-1)
     return jnp.where(there.any(-1), distance, 0)
 
 

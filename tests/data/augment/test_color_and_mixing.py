@@ -1,10 +1,11 @@
-"""Colour, erasing and mixing against closed forms and NumPy with the same draws."""
+"""Color, erasing and mixing against closed forms and NumPy with the same draws."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn.data import boxes
 from jaxcnn.data.augment import color, erasing, mixing, pipeline
 
 RNG = np.random.default_rng(0)
@@ -19,7 +20,7 @@ def over_keys(function, size):
     return np.asarray(jax.jit(jax.vmap(function))(keys_of(size)))
 
 
-def test_lighting_adds_one_colour_of_the_right_covariance():
+def test_lighting_adds_one_color_of_the_right_covariance():
     out = over_keys(lambda key: color.lighting(key, jnp.asarray(IMAGE), 0.1), 4000)
     shift = out - IMAGE
     np.testing.assert_allclose(shift, shift[:, :1, :1] * np.ones((1, 12, 10, 1)), atol=1e-4)
@@ -39,14 +40,14 @@ def test_lighting_adds_one_colour_of_the_right_covariance():
 def slow_jitter(image, order, factors):
     image = image.astype(np.float64)
     for kind in order:
-        grey = image @ np.array([0.299, 0.587, 0.114])
-        start = [np.zeros_like(image), np.full_like(image, grey.mean()), grey[..., None]][kind]
+        gray = image @ np.array([0.299, 0.587, 0.114])
+        start = [np.zeros_like(image), np.full_like(image, gray.mean()), gray[..., None]][kind]
         image = factors[kind] * image + (1 - factors[kind]) * start
     return image
 
 
-def test_colour_jitter_against_numpy():
-    jitter = jax.jit(lambda key: color.colour_jitter(key, jnp.asarray(IMAGE), 0.4))
+def test_color_jitter_against_numpy():
+    jitter = jax.jit(lambda key: color.color_jitter(key, jnp.asarray(IMAGE), 0.4))
     orders = set()
     for key in keys_of(24):
         order_key, factor_key = jax.random.split(key)
@@ -66,7 +67,7 @@ def test_cutout_paints_one_square():
     assert ((out == image).all(-1) | painted).all()
     assert set(painted.sum((1, 2))) <= {a * b for a in (2, 3, 4) for b in (2, 3, 4)}
     assert (painted.sum((1, 2)) == 16).mean() == pytest.approx(9 * 7 / 120, abs=0.07)
-    # Pixel (0, 0) is reached from centres at rows 0..2 and columns 0..2.
+    # Pixel (0, 0) is reached from centers at rows 0..2 and columns 0..2.
     assert painted[:, 0, 0].mean() == pytest.approx(9 / 120, abs=0.04)
     assert painted[:, 6, 5].mean() == pytest.approx(16 / 120, abs=0.05)
 
@@ -143,13 +144,13 @@ def test_mixing_does_not_depend_on_the_split_of_the_batch():
         mixing.mix(keys_of(2), IMAGES[:2], LABELS[:2], 5, mixup=-1, cutmix=0)
 
 
-def test_steps_by_name_with_the_mean_colour_for_paint():
+def test_steps_by_name_with_the_mean_color_for_paint():
     mean, std = (0.5, 0.25, 0.75), (0.2, 0.2, 0.2)
-    steps = (("flip", 0.5), ("colour_jitter", 0.4), ("lighting", 0.1), ("random_erasing", 0.5))
+    steps = (("flip", 0.5), ("color_jitter", 0.4), ("lighting", 0.1), ("random_erasing", 0.5))
     prepare = jax.jit(pipeline.make_prepare((*steps, ("cutout", 12)), mean, std))
     out = prepare(np.stack([IMAGE] * 4), keys_of(4))
     assert out.shape == (4, 12, 10, 3) and out.dtype == jnp.float32
-    # 12 pixels around any centre reach the middle: the mean colour, rounded, normalised.
+    # 12 pixels around any center reach the middle: the mean color, rounded, normalized.
     painted = (np.rint(255 * np.array(mean)) / 255 - np.array(mean)) / np.array(std)
     np.testing.assert_allclose(out[:, 6, 5], np.tile(painted, (4, 1)), atol=1e-5)
 
@@ -157,8 +158,8 @@ def test_steps_by_name_with_the_mean_colour_for_paint():
 @pytest.mark.parametrize(
     "step, message",
     [
-        (("colour_jiter", 0.4), "did you mean 'colour_jitter'"),
-        (("colour_jitter", 1.5), "colour_jitter is 1.5; it must be in"),
+        (("color_jiter", 0.4), "did you mean 'color_jitter'"),
+        (("color_jitter", 1.5), "color_jitter is 1.5; it must be in"),
         (("randaugment", (2, 11, 0.5)), "number of operations, magnitude 0 to 10"),
         (("autoaugment", "svhn"), "it must be 'cifar10'"),
         (("trivial_augment", 1), "2 or more"),
@@ -170,6 +171,19 @@ def test_bad_amounts(step, message):
         pipeline.make_prepare((step,), (0.5,) * 3, (0.2,) * 3)
 
 
-def test_colour_steps_refuse_grey_images():
+def test_former_names_of_steps_work_with_one_notice(capsys):
+    pipeline._noted.clear()
+    images, keys, numbers = np.stack([IMAGE] * 2), keys_of(2), ((0.5,) * 3, (0.2,) * 3)
+    former, current = (
+        pipeline.make_prepare(((name, 0.4),), *numbers)(images, keys)
+        for name in ("colour_jitter", "color_jitter")
+    )
+    np.testing.assert_array_equal(former, current)
+    boxes.make_move((("colour_jitter", 0.4),))
+    note = "note: the augmentation colour_jitter is now color_jitter\n"
+    assert capsys.readouterr().err == note
+
+
+def test_color_steps_refuse_gray_images():
     with pytest.raises(ValueError, match="lighting is for images of 3 channels; these have 1"):
         pipeline.make_prepare((("lighting", 0.1),), (0.5,), (0.2,))

@@ -40,7 +40,7 @@ PILLOW = {
     "solarize_add": solarize_add,
     "brightness": lambda image, factor: ImageEnhance.Brightness(image).enhance(factor),
     "contrast": lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
-    "colour": lambda image, factor: ImageEnhance.Color(image).enhance(factor),
+    "color": lambda image, factor: ImageEnhance.Color(image).enhance(factor),
     "sharpness": lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
     "rotate": lambda image, degrees: image.rotate(degrees, fillcolor=FILL),
     "shear_x": lambda image, slope: moved(image, (1, slope, 0, 0, 1, 0)),
@@ -57,7 +57,7 @@ ARGUMENTS = {
     "shear_y": (-0.21, 0.3),
     "translate_x": (-7, 3, 25),
     "translate_y": (-7, 3),
-    **dict.fromkeys(("brightness", "contrast", "colour", "sharpness"), (0.1, 0.63, 1.0, 1.9)),
+    **dict.fromkeys(("brightness", "contrast", "color", "sharpness"), (0.1, 0.63, 1.0, 1.9)),
 }
 MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 
@@ -72,7 +72,7 @@ def test_operation_against_pillow(name):
             found = np.asarray(APPLY(pixels.astype(np.float32), op, argument, FILL))
             np.testing.assert_array_equal(found, np.round(found))
             off = np.abs(found - expected)
-            if name in MOVES:  # Pillow counts in 1/65536: a pixel on a border may be its neighbour
+            if name in MOVES:  # Pillow counts in 1/65536: a pixel on a border may be its neighbor
                 assert np.mean(off.max(-1) > 0) <= 0.02, (argument, np.mean(off > 0))
             else:
                 assert off.max() <= 1, (argument, off.max())

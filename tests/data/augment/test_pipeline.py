@@ -18,19 +18,19 @@ def keys_of(size, seed=0):
     return jax.random.split(jax.random.key(seed), size)
 
 
-def normalised(images):
+def normalized(images):
     return (images / 255 - np.array(MEAN)) / np.array(STD)
 
 
-def test_normalise():
+def test_normalize():
     images = draw(4)
     for values in (images, images.astype(np.float32)):
-        out = pipeline.normalise(jnp.asarray(values), MEAN, STD)
+        out = pipeline.normalize(jnp.asarray(values), MEAN, STD)
         assert out.dtype == jnp.float32
-        np.testing.assert_allclose(out, normalised(images), atol=2e-6)
-    grey = draw(2, (5, 5, 1))
-    out = pipeline.normalise(jnp.asarray(grey), (0.1307,), (0.3081,))
-    np.testing.assert_allclose(out, (grey / 255 - 0.1307) / 0.3081, atol=2e-6)
+        np.testing.assert_allclose(out, normalized(images), atol=2e-6)
+    gray = draw(2, (5, 5, 1))
+    out = pipeline.normalize(jnp.asarray(gray), (0.1307,), (0.3081,))
+    np.testing.assert_allclose(out, (gray / 255 - 0.1307) / 0.3081, atol=2e-6)
 
 
 @pytest.mark.parametrize(("pad", "mode"), [(1, "zeros"), (4, "zeros"), (3, "reflect")])
@@ -72,7 +72,7 @@ def test_half_of_the_images_are_flipped():
 def test_prepare_augments_with_keys_only():
     images, keys = draw(32), keys_of(32)
     prepare = jax.jit(pipeline.make_prepare((("pad_crop", 2), ("flip", 0.5)), MEAN, STD))
-    np.testing.assert_allclose(prepare(images), normalised(images), atol=2e-6)
+    np.testing.assert_allclose(prepare(images), normalized(images), atol=2e-6)
     out = prepare(images, keys)
     assert out.shape == images.shape and out.dtype == jnp.float32
     steps = (lambda k, x: pipeline.pad_crop(k, x, 2), pipeline.flip)
@@ -80,7 +80,7 @@ def test_prepare_augments_with_keys_only():
     for i, step in enumerate(steps):
         own = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
         expected = jax.vmap(step)(own, expected)
-    np.testing.assert_allclose(out, normalised(np.asarray(expected)), atol=2e-6)
+    np.testing.assert_allclose(out, normalized(np.asarray(expected)), atol=2e-6)
     assert np.abs(out - prepare(images)).max() > 0.1
 
 

@@ -14,7 +14,7 @@ from jaxcnn.data import crops
 from jaxcnn.data.bad_records import BadRecords, retried
 from jaxcnn.data.catalog import open_encoded
 from jaxcnn.data.loader import resident, streaming
-from jaxcnn.data.sets import EncodedSet, Part
+from jaxcnn.data.sets import FileShard, ImageFileDataset
 
 CROP = crops.training_crop("inception", 24)
 WHOLE = crops.training_crop("whole", 24)
@@ -109,8 +109,8 @@ def damaged(dataset, bad_indices, data=b"", count=None):
     def read(i):
         return (data, 0) if i in bad_indices else dataset.part.read(i)
 
-    part = Part(count or len(dataset), read, dataset.part.name)
-    return EncodedSet(part, 0, count or len(dataset), dataset.class_names)
+    part = FileShard(count or len(dataset), read, dataset.part.name)
+    return ImageFileDataset(part, 0, count or len(dataset), dataset.class_names)
 
 
 def test_a_bad_record_is_named_once_and_the_next_of_the_order_stands_in(root, tmp_path):
@@ -142,7 +142,7 @@ def test_evaluation_and_labels_leave_nothing_out(root):
     test = open_encoded(f"folder:{root}", "test")
     with pytest.raises(ValueError, match=r"ant/001.jpg is empty; an evaluation leaves no"):
         streaming.make_batch(streaming.Evaluation(damaged(test, {1}), 3, 24, 27), 0)
-    unknown = EncodedSet(test.part, 0, 5, ("ant",))
+    unknown = ImageFileDataset(test.part, 0, 5, ("ant",))
     with pytest.raises(ValueError, match=r"bee/000.jpg has label 1; the classes are 0 to 0"):
         streaming.make_batch(streaming.Evaluation(unknown, 5, 24, 27), 0)
 

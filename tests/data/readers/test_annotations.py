@@ -126,7 +126,7 @@ def test_an_evaluation_needs_every_box(folder):
         streaming.make_batch(evaluation, 0)
     annotate(root, own)
     batch = streaming.make_batch(evaluation, 0)
-    wide = 36 * 60 // 40  # the width of the resized photo, of which the centre 32 is seen
+    wide = 36 * 60 // 40  # the width of the resized photo, of which the center 32 is seen
     left, top, right, bottom = own["bee"]
     lies = [top * 36 / 40 - 2, left * wide / 60 - 11, bottom * 36 / 40 - 2, right * wide / 60 - 11]
     np.testing.assert_allclose(batch["box"][1, 0] * 32, lies, atol=1e-4)

@@ -200,8 +200,8 @@ def test_resized_and_encoded_anew(tmp_path):
     folder = root / "train" / "ant"
     (folder / "small.jpg").write_bytes(photos.jpeg(small))
     (folder / "wrong.jpg").write_bytes(b"GIF89a nonsense")
-    grey = Image.fromarray(photos.pixels(10, 90, 60)).convert("L")
-    (folder / "grey.jpg").write_bytes(photos.encode(grey, "PNG"))
+    gray = Image.fromarray(photos.pixels(10, 90, 60)).convert("L")
+    (folder / "gray.jpg").write_bytes(photos.encode(gray, "PNG"))
     found = {}
     for name, options in {
         "side": {"side": 24},
@@ -210,11 +210,11 @@ def test_resized_and_encoded_anew(tmp_path):
     }.items():
         out = tmp_path / name
         bad = [p.bad for p in write(root, out, **options) if p.bad]
-        assert len(bad) == 1 and bad[0].startswith(f"{folder}/wrong.jpg is no image")
+        assert len(bad) == 1 and bad[0].startswith(f"{folder}/wrong.jpg is not an image")
         (part,) = open_parts(f"archive:{out}")[1].values()
         found[name] = {part.name(i).rpartition("/")[2]: part.read(i)[0] for i in range(part.size)}
     assert decode.image_size(found["side"]["000.jpg"]) == (24, 32)
-    assert decode.image_size(found["side"]["grey.jpg"]) == (36, 24)
+    assert decode.image_size(found["side"]["gray.jpg"]) == (36, 24)
     assert found["side"]["small.jpg"] == (folder / "small.jpg").read_bytes()
     assert all(files["wrong.jpg"] == b"GIF89a nonsense" for files in found.values())
     assert decode.image_size(found["quality"]["000.jpg"]) == (48, 64)
@@ -222,7 +222,7 @@ def test_resized_and_encoded_anew(tmp_path):
     assert len(found["both"]["000.jpg"]) < len(found["side"]["000.jpg"])
     pixels = decode.decode(found["quality"]["small.jpg"]).astype(int)
     assert np.abs(pixels - small).mean() < 12
-    # A resized photo is the photo: its mean colours stay.
+    # A resized photo is the photo: its mean colors stay.
     whole = decode.decode((folder / "000.jpg").read_bytes())
     half = decode.decode(found["side"]["000.jpg"])
     np.testing.assert_allclose(half.mean((0, 1)), whole.mean((0, 1)), atol=2)
@@ -242,7 +242,7 @@ def test_the_command(root, tmp_path, capsys, monkeypatch):
         ("tfds:imagenet2012", "--side", "3"): "--side is for an archive",
         (f"folder:{root}", str(tmp_path / "x"), "--quality", "0"): "quality is 0; it must be 1 to",
         (f"folder:{root}", str(tmp_path / "x"), "--side", "0"): "side is 0; it must be 1 or more",
-        ("digits", str(tmp_path / "x")): "'digits' is no set of image files",
+        ("digits", str(tmp_path / "x")): "'digits' is not a dataset of image files",
     }.items():
         assert main(["prepare", *arguments]) == 2
         error = capsys.readouterr().err

@@ -20,7 +20,7 @@ def contents(dataset):
     return [dataset.read(i) for i in range(len(dataset))]
 
 
-def test_examples_are_sorted_and_labelled(root):
+def test_examples_are_sorted_and_labeled(root):
     (root / "train" / "ant" / ".hidden.jpg").write_bytes(b"")
     (root / "train" / "ant" / "notes.txt").write_bytes(b"")
     train = open_encoded(f"folder:{root}", "train")

@@ -118,9 +118,9 @@ def test_an_example_of_other_features_is_named(folder):
     try:
         catalog.load("tfds:cifar10", "train", data_dir=folder)
     except ValueError as error:
-        assert "is no example of the set" in str(error)
+        assert "is not an example of the dataset" in str(error)
     _, parts = tfds_images.open_tfds_images("cifar10", folder.parents[1])
     try:
         parts["train"].read(0)
     except BadImage as error:
-        assert "is no example of the set" in str(error)
+        assert "is not an example of the dataset" in str(error)
