@@ -127,8 +127,8 @@ def _check_batch_norm(experiment: Experiment) -> None:
     if degenerate:
         raise ValueError(
             f"BatchNorm {degenerate[0]!r} has a map of 1x1 and takes its statistics of one "
-            "example, so that all images give the same; more examples must go through the network at once "
-            "(config.train.batch_size, accumulate, bn_group), or larger images"
+            "example, so that all images give the same; more examples must go through the network "
+            "at once (config.train.batch_size, accumulate, bn_group), or larger images"
         )
 
 
