@@ -130,7 +130,7 @@ def _settle(values: flags.FlagValues) -> None:
     from jaxcnn.training.config import files
 
     config: ConfigDict = values.config
-    files.settle(config, config_flags.get_override_values(values["config"]))
+    files.clear_superseded(config, config_flags.get_override_values(values["config"]))
     for text in files.shorthands(deterministic=values.deterministic, profile=values.profile):
         files.apply_overrides(config, files.split_overrides([text]))
     config.lock()

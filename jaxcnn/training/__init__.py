@@ -31,7 +31,7 @@ __all__ = [
     "train",
 ]
 
-# Imported when first used: the loop needs data sources that a pure step does not.
+# Imported on first use: the loop needs data sources that a pure step does not.
 _HOMES = {
     "Report": "jaxcnn.reporting.report",
     "TrainedModel": "jaxcnn.training.output.trained",
@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(types.ModuleType):
-    """`jaxcnn.training.train` is the function, also once the file of its name is imported."""
+    """Keeps `jaxcnn.training.train` the function after the submodule of that name is imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "train" or not isinstance(value, types.ModuleType):

@@ -1,4 +1,4 @@
-"""From a configuration to an experiment: data, network, optimizer, devices, calendar."""
+"""Builds an experiment from a configuration: data, network, optimizer, devices, calendar."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ from jaxcnn.training.clock import Calendar, make_calendar
 from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.input import preprocess, sets
 from jaxcnn.training.input.preprocess import Preprocess
-from jaxcnn.training.optim import OWN_FIELDS, losses, optimizers, schedules
+from jaxcnn.training.optim import RESERVED_FIELDS, losses, optimizers, schedules
 from jaxcnn.training.state import TrainState, abstract_state, abstract_variables
 
-_STEPS_PER_CALL = 25  # on accelerators; a convolution in a loop is several times slower on a CPU
+_STEPS_PER_CALL = 25  # on accelerators; on a CPU convolutions in a loop are several times slower
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What a configuration describes, built and checked; nothing is computed yet.
+    """The objects that a configuration describes, built and checked; no step is computed yet.
 
     Attributes:
-      config: the configuration; it remembers which fields were read.
-      train_set, test_set: in memory, or as image files.
-      stream: how image files become images; None for a set in memory.
+      config: the configuration; it tracks which fields were read.
+      train_set: the training set, in memory or as image files.
+      test_set: the test set, likewise.
+      stream: how image files are decoded and cropped; None for a set in memory.
       model: the network, with the axis over which BatchNorm averages.
-      loss: (logits f32[N,K], labels) to f32[N].
-      optimizer: the update rule.
-      learning_rate: its rate as a function of the step; None if that is the optimizer's own affair.
-      preprocess: from a batch to what the network takes, on the device.
+      loss: (logits f32[N,K], labels i32[N] or f32[N,K]) to f32[N].
+      optimizer: the optax transform.
+      learning_rate: function of the step; None if the optimizer sets its rate itself.
+      preprocess: (batch, keys) to the inputs of the network, on the device.
       image_shape: (1, H, W, C) in training.
-      shapes: the abstract state of training.
-      mesh, mode: the devices, and how a step uses them; see `parallel`.
-      batch_norm_examples: examples that BatchNorm takes its statistics of.
-      calendar: when things are due.
+      shapes: the abstract training state.
+      mesh: the devices.
+      mode: how a step uses the devices; see `parallel`.
+      batch_norm_examples: number of examples in each set of BatchNorm statistics.
+      calendar: the steps after which to log, evaluate and save.
     """
 
     config: TrackedConfig
@@ -63,20 +65,26 @@ class Experiment:
 
     @property
     def aux_weight(self) -> float:
-        """Weight of each auxiliary head's loss."""
+        """Weight of the loss of each auxiliary head."""
         return self.config.loss.get("aux_weight", 0.0)
 
     @property
     def box_weight(self) -> float:
-        """Weight of the box head's loss; 0 where boxes are not learned."""
+        """Weight of the loss of the box head; 0 if boxes are not learned."""
         return self.config.loss.get("box_weight", 0.0)
 
 
 def build_experiment(config: TrackedConfig) -> Experiment:
-    """Loads the data, builds everything, and checks that it fits, without computing a step.
+    """Loads the data, builds all objects and checks them, without computing a step.
+
+    Args:
+      config: a configuration that passed `jaxcnn.training.config.validate`.
+
+    Returns:
+      The experiment.
 
     Raises:
-      ValueError: a field, the data, the devices or the network do not fit, named.
+      ValueError: a field, the data, the devices or the network do not fit together.
     """
     mesh = parallel.make_mesh(config.train.devices or None)
     mode, bn_examples = _parallelism(config, mesh)
@@ -85,18 +93,18 @@ def build_experiment(config: TrackedConfig) -> Experiment:
     if stream:
         train_set, test_set = (sets.normalized_for(model, s) for s in (train_set, test_set))
     data = config.data
-    prepare = preprocess.make_preprocess(
+    preprocess_batch = preprocess.make_preprocess(
         train_set, data.augment, mixup=data.mixup, cutmix=data.cutmix
     )
     image_shape = (1, *sets.image_shape(train_set, stream))
-    preprocess.check_own_steps(prepare, data.augment, image_shape)
-    one_by_one = stream is not None or mesh.devices.flat[0].platform == "cpu"
-    steps_per_call = config.train.steps_per_call or (1 if one_by_one else _STEPS_PER_CALL)
+    preprocess.check_custom_steps(preprocess_batch, data.augment, image_shape)
+    single_steps = stream is not None or mesh.devices.flat[0].platform == "cpu"
+    steps_per_call = config.train.steps_per_call or (1 if single_steps else _STEPS_PER_CALL)
     calendar = make_calendar(config, len(train_set), steps_per_call)
     params = abstract_variables(model, image_shape)["params"]
     check_head(params, config.model.options, config.loss.get("box_weight", 0.0))
     optimizer, rate = make_optimizer(config, calendar, params)
-    loss_options = {k: v for k, v in config.loss.items() if k not in OWN_FIELDS["loss"]}
+    loss_options = {k: v for k, v in config.loss.items() if k not in RESERVED_FIELDS["loss"]}
     return Experiment(
         config=config,
         train_set=train_set,
@@ -108,7 +116,7 @@ def build_experiment(config: TrackedConfig) -> Experiment:
         ),
         optimizer=optimizer,
         learning_rate=rate,
-        preprocess=prepare,
+        preprocess=preprocess_batch,
         image_shape=image_shape,
         shapes=abstract_state(model, optimizer, image_shape, ema=bool(config.train.ema_decay)),
         mesh=mesh,
@@ -124,7 +132,17 @@ def make_optimizer(
     params: Any,
     rate: schedules.Schedule | None = None,
 ) -> tuple[optax.GradientTransformation, schedules.Schedule | None]:
-    """(optimizer, learning rate) of a configuration; `rate` takes the place of its schedule."""
+    """Makes the optimizer of a configuration.
+
+    Args:
+      config: the configuration.
+      calendar: provides the length of the run and of an epoch.
+      params: the parameters or their shapes.
+      rate: learning rate as a function of the step; replaces `config.schedule`.
+
+    Returns:
+      (optimizer, learning rate as a function of the step); see `optimizers.make_optimizer`.
+    """
     return optimizers.make_optimizer(
         config["optimizer"],
         config["schedule"],
@@ -137,7 +155,7 @@ def make_optimizer(
 
 
 def check_head(params: Mapping[str, Any], options: Mapping[str, Any], weight: float) -> None:
-    """Raises ValueError unless the network has a box head exactly where boxes are learned."""
+    """Raises ValueError unless the network has a box head if and only if boxes are learned."""
     if weight and "box_fc" not in params:
         if options.get("box_head"):
             raise ValueError("this network's classifier takes no features, so it has no box head")
@@ -150,7 +168,7 @@ def check_head(params: Mapping[str, Any], options: Mapping[str, Any], weight: fl
 
 
 def _parallelism(config: TrackedConfig, mesh: Mesh) -> tuple[str, int]:
-    """(mode, examples that BatchNorm takes its statistics of), checked."""
+    """Returns (mode, examples in each set of BatchNorm statistics), checked."""
     mode = config.train.parallel
     if mode == "auto":
         mode = "jit" if mesh.size == 1 else "shard_map"
@@ -164,7 +182,7 @@ def _parallelism(config: TrackedConfig, mesh: Mesh) -> tuple[str, int]:
 
 
 def _open_data(config: TrackedConfig) -> tuple[Any, Any, sets.Stream | None]:
-    """(training set, test set, stream), with boxes where they are learned."""
+    """Returns (training set, test set, stream); the sets have boxes only if boxes are learned."""
     train_set, test_set, stream = sets.open_sets(config)
     box_weight = config.loss.get("box_weight", 0.0)
     train_set = sets.with_boxes(train_set, box_weight, config.data.train_split)

@@ -1,4 +1,4 @@
-"""When things of a run are due, and where its time goes."""
+"""The calendar of a run (when to log, evaluate and save), and its clock."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from jaxcnn.training.optim import schedules
 TRAINING, EVALUATION, CHECKPOINTS = "training", "evaluation", "checkpoints"
 SETUP, COMPILING, FIGURES = "setup", "compiling", "figures"
 
-
-_MOST_STEPS = 10**9  # steps are counted in 32 bits
+_MOST_STEPS = 10**9  # the step counter is an int32
 
 
 @dataclasses.dataclass(frozen=True)
 class Calendar:
-    """When the things of a run are due, as a function of the step alone.
+    """The steps after which to log, evaluate and save, as a function of the step alone.
 
-    Intervals are in steps and need not be whole: something that is due every 11.2 steps happens
-    after steps 11, 22, 34, ...
+    Intervals are in steps and may be fractional: an interval of 11.2 steps is due after steps 11,
+    22, 34, ...
 
     Attributes:
-      batch_size: examples in a step.
-      train_examples: examples in the training set.
-      total_steps: of the run.
-      eval_every, checkpoint_every: steps between two evaluations, two checkpoints.
-      log_every: steps between two rows of training metrics.
-      steps_per_call: most steps in one call of the compiled program.
+      batch_size: number of examples in a step.
+      train_examples: number of examples in the training set.
+      total_steps: number of steps in the run.
+      eval_every: steps between evaluations.
+      checkpoint_every: steps between checkpoints.
+      log_every: steps between rows of training metrics.
+      steps_per_call: maximum number of steps in one call of the compiled step.
     """
 
     batch_size: int
@@ -45,40 +45,52 @@ class Calendar:
     steps_per_call: int = 1
 
     def epoch(self, step: int) -> float:
-        """Passes over the training set after this many steps."""
+        """Number of passes over the training set after `step` steps."""
         return step * self.batch_size / self.train_examples
 
     def is_due(self, every: float, step: int) -> bool:
-        """Whether something that happens every `every` steps happens after this one."""
+        """Whether an event with an interval of `every` steps is due after `step`."""
         return step == self.total_steps or round(round(step / every) * every) == step
 
     def evaluates(self, step: int) -> bool:
-        """Whether there is an evaluation after this step."""
+        """Whether an evaluation is due after `step`."""
         return self.is_due(self.eval_every, step)
 
     def saves(self, step: int) -> bool:
-        """Whether there is a checkpoint after this step."""
+        """Whether a checkpoint is due after `step`."""
         return self.is_due(self.checkpoint_every, step)
 
     def logs(self, before: int, step: int) -> bool:
-        """Whether a row of training metrics falls in the steps `before` + 1 to `step`."""
+        """Whether a row of training metrics is due in the steps `before` + 1 to `step`."""
         return step // self.log_every > before // self.log_every
 
     def next_boundary(self, step: int) -> int:
-        """The next step after which something other than training happens."""
+        """The next step after which an evaluation or a checkpoint is due, or the run ends."""
         intervals = (self.eval_every, self.checkpoint_every)
         return min(self.total_steps, *(_next(every, step) for every in intervals))
 
     def steps_at_once(self, step: int) -> int:
-        """How many steps the call after this step makes: full calls, then single steps.
+        """Number of steps in the call that follows `step`: `steps_per_call` if they fit, else 1.
 
-        A function of the step alone, so that a resumed run makes the same calls.
+        It is a function of the step alone, so that a resumed run makes the same calls.
         """
         return self.steps_per_call if step + self.steps_per_call <= self.next_boundary(step) else 1
 
 
 def make_calendar(config: Any, train_examples: int, steps_per_call: int) -> Calendar:
-    """The calendar of a configuration for a training set of this many examples."""
+    """Makes the calendar of a configuration.
+
+    Args:
+      config: the configuration.
+      train_examples: number of examples in the training set.
+      steps_per_call: maximum number of steps in one call of the compiled step.
+
+    Returns:
+      The calendar.
+
+    Raises:
+      ValueError: the run has too many steps.
+    """
     batch_size = config.train.batch_size
     steps_per_epoch = train_examples / batch_size
     length = schedules.duration(
@@ -117,9 +129,11 @@ def _next(every: float, step: int) -> int:
 
 
 class Clock:
-    """Seconds by what they were spent on: the steps, and everything named by `on`.
+    """Measures the seconds spent on training steps and on each activity named by `on`.
 
-    `first_step` is None until the first steps are done, then the seconds that passed before.
+    Attributes:
+      total: {activity: seconds}.
+      first_step: seconds until the first steps were complete; None before that.
     """
 
     def __init__(self) -> None:
@@ -135,29 +149,29 @@ class Clock:
 
     @contextlib.contextmanager
     def on(self, what: str) -> Iterator[None]:
-        """The time within counts for `what`, and not for steps."""
-        began = time.perf_counter()
+        """Counts the time within the `with` statement for `what` instead of for steps."""
+        start = time.perf_counter()
         yield
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         self.total[what] += seconds
         self._spent += seconds
 
     def take(self, what: str) -> float:
-        """Seconds spent on it since the last call."""
+        """Returns the seconds spent on `what` since the last call."""
         seconds = self.total[what] - self._taken[what]
         self._taken[what] = self.total[what]
         return seconds
 
     def begin_steps(self) -> None:
-        """From now on time that is spent on nothing else is that of steps."""
+        """Starts to count time that no activity claims for training steps."""
         self._since, self._spent, self._steps = time.perf_counter(), 0.0, 0
 
     def finished(self, steps: int) -> None:
-        """This many more steps are finished on the device."""
+        """Adds steps that are complete on the device."""
         self._steps += steps
 
     def take_steps(self, batch_size: int) -> dict[str, float]:
-        """`images_per_second` and `step_ms` of the steps finished since the last call."""
+        """Returns `images_per_second` and `step_ms` of the steps completed since the last call."""
         seconds, steps = time.perf_counter() - self._since - self._spent, self._steps
         self.total[TRAINING] += seconds
         self.begin_steps()
@@ -168,16 +182,16 @@ class Clock:
             "step_ms": 1000 * seconds / steps,
         }
 
-    def shares(self) -> Mapping[str, float]:
-        """Fractions of the whole time, the largest first; what is left is "other"."""
-        whole = self.elapsed()
-        shares = {what: seconds / whole for what, seconds in self.total.items()}
-        shares = dict(sorted(shares.items(), key=lambda item: -item[1]))
-        return shares | {"other": max(0.0, 1 - sum(shares.values()))}
+    def fractions(self) -> Mapping[str, float]:
+        """Returns the fraction of the time spent on each activity, largest first, then "other"."""
+        elapsed = self.elapsed()
+        fractions = {what: seconds / elapsed for what, seconds in self.total.items()}
+        fractions = dict(sorted(fractions.items(), key=lambda item: -item[1]))
+        return fractions | {"other": max(0.0, 1 - sum(fractions.values()))}
 
 
 def device_memory() -> dict[str, float]:
-    """`device_memory_mib`: the most that a device of this process has held; {} if not known."""
-    known = [device.memory_stats() or {} for device in jax.local_devices()]
-    peaks = [stats["peak_bytes_in_use"] for stats in known if "peak_bytes_in_use" in stats]
+    """Returns `device_memory_mib`, the peak of this process's devices; {} if they do not report."""
+    all_stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [stats["peak_bytes_in_use"] for stats in all_stats if "peak_bytes_in_use" in stats]
     return {"device_memory_mib": max(peaks) / 2**20} if peaks else {}

@@ -1,6 +1,6 @@
-"""The compiled programs of a run: the training step, evaluation, prediction.
+"""The compiled functions of a run: the training step, evaluation, prediction.
 
-They take batches and fetch none: where batches come from is `input.loaders`.
+They receive batches as arguments; `input.loaders` provides the batches.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ from jaxcnn.training.step import make_eval_step, make_train_step
 
 Batch = Mapping[str, Any]
 Pairs = dict[str, tuple[jax.Array, jax.Array]]
-_AHEAD = 4  # evaluation batches that are under way
+_AHEAD = 4  # evaluation batches dispatched before waiting for the device
 
 
 def pure_step(experiment: Experiment, **changed: Any) -> Callable:
-    """The experiment's `step.make_train_step`; `changed` are arguments of it."""
+    """Makes the training step of an experiment, not compiled.
+
+    Args:
+      experiment: the experiment.
+      **changed: arguments of `step.make_train_step` that replace those of the experiment.
+    """
     arguments = {
         "model": experiment.model,
         "optimizer": experiment.optimizer,
@@ -48,43 +53,49 @@ def pure_step(experiment: Experiment, **changed: Any) -> Callable:
 class TrainStep:
     """`step(state, batch, key) -> (state, metrics)`, compiled on its first call.
 
-    A batch of several steps is stacked, [steps, N, ...], and has a program of its own. The state's
-    memory is taken; metrics are (sum, count) pairs on the device.
+    A stacked batch, [steps, N, ...], computes several steps with a separate executable. The memory
+    of the old state is reused. The metrics are (sum, count) pairs on the device.
+
+    Args:
+      experiment: provides the devices and the parallel mode.
+      pure: the step to compile.
     """
 
     def __init__(self, experiment: Experiment, pure: Callable):
         self._pure, self._mode, self._mesh = pure, experiment.mode, experiment.mesh
         self._deterministic = experiment.config.train.deterministic
-        self._programs: dict[int, Callable] = {}
+        self._compiled: dict[int, Callable] = {}
         self._memory: dict[int, int | None] = {}
         self._key_of: Callable[[Any], Any] = lambda key: key
 
     def with_key(self, key_of: Callable[[Any], Any]) -> TrainStep:
-        """The same programs, called with `key_of(key)` as the key."""
+        """Returns a step that shares the executables and calls them with `key_of(key)`."""
         other = copy.copy(self)
         other._key_of = key_of
         return other
 
     def __call__(self, state: TrainState, batch: Batch, key: Any) -> tuple[TrainState, Pairs]:
         key = self._key_of(key)
-        return self._program(state, batch, key)(state, batch, key)
+        return self._executable(state, batch, key)(state, batch, key)
 
     def compile(self, state: TrainState, batch: Batch, key: Any) -> dict[str, Any]:
-        """Compiles for such arguments: `seconds`, and `memory_bytes` that the program takes.
+        """Compiles the step for arguments of these shapes, unless it is compiled already.
 
-        `memory_bytes` is None where it is not known, and missing if the program was there.
+        Returns:
+          `seconds` of compilation, and `memory_bytes` of the executable: None if unknown, absent if
+          it was compiled already.
         """
-        began = time.perf_counter()
-        known = len(self._programs)
-        self._program(state, batch, self._key_of(key))
-        facts: dict[str, Any] = {"seconds": time.perf_counter() - began}
-        if len(self._programs) > known:
+        start = time.perf_counter()
+        count = len(self._compiled)
+        self._executable(state, batch, self._key_of(key))
+        facts: dict[str, Any] = {"seconds": time.perf_counter() - start}
+        if len(self._compiled) > count:
             facts["memory_bytes"] = self._memory[step_count(batch)]
         return facts
 
-    def _program(self, *arguments: Any) -> Callable:
+    def _executable(self, *arguments: Any) -> Callable:
         count = step_count(arguments[1])
-        if count not in self._programs:
+        if count not in self._compiled:
             call: Any = parallel.parallelize(
                 self._pure,
                 self._mode,
@@ -94,26 +105,26 @@ class TrainStep:
                 deterministic=self._deterministic,
             )
             self._memory[count] = None
-            if self._mode != "pmap":  # which compiles when it is first called
+            if self._mode != "pmap":  # pmap compiles on its first call
                 call = call.lower(*arguments).compile()
                 self._memory[count] = compilation.memory_bytes(call)
-            self._programs[count] = call
-        return self._programs[count]
+            self._compiled[count] = call
+        return self._compiled[count]
 
 
 def step_count(batch: Batch) -> int:
-    """How many steps a batch is for: 1, or the length of its leading axis if it is stacked."""
+    """Number of steps in a batch: 1, or the length of the leading axis if it is stacked."""
     slot = batch["slot"]
     return slot.shape[0] if slot.ndim > 1 else 1
 
 
 def compile_train_step(experiment: Experiment, *, pure: Callable | None = None) -> TrainStep:
-    """The training step of an experiment; `pure` takes the place of its `pure_step`."""
+    """Makes the training step of an experiment; `pure` replaces its `pure_step`."""
     return TrainStep(experiment, pure_step(experiment) if pure is None else pure)
 
 
 def compile_eval_step(experiment: Experiment) -> Callable[[TrainState, Batch], Pairs]:
-    """`step(state, batch)` gives the (sum, count) pairs of an evaluation batch, on the device."""
+    """Makes `step(state, batch)`, which returns the (sum, count) pairs of an evaluation batch."""
     pure = make_eval_step(
         experiment.model,
         preprocess=experiment.preprocess,
@@ -124,7 +135,7 @@ def compile_eval_step(experiment: Experiment) -> Callable[[TrainState, Batch], P
 
 
 def compile_init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
-    """The state before the first step as a function of the key, compiled once for any keys."""
+    """Makes the function from key to initial state; it is compiled once for all keys."""
     ema = bool(experiment.config.train.ema_decay)
     return initializer(experiment.model, experiment.optimizer, experiment.image_shape, ema=ema)
 
@@ -135,7 +146,17 @@ def evaluate(
     batches: Iterable[Batch],
     expected: int,
 ) -> dict[str, float]:
-    """Means over the batches; where the state has a running average, also `ema_loss` and so on.
+    """Evaluates a state.
+
+    Args:
+      eval_step: (state, batch) to (sum, count) pairs.
+      state: the training state.
+      batches: the evaluation batches.
+      expected: number of examples that every metric must count.
+
+    Returns:
+      {metric: mean over the examples}; if the state has a running average of the weights, also its
+      metrics, with the prefix "ema_".
 
     Raises:
       ValueError: a metric did not count exactly `expected` examples.
@@ -147,11 +168,11 @@ def evaluate(
     for batch in batches:
         for prefix, now in states.items():
             pairs[prefix].append(eval_step(now, batch))
-        if len(pairs[""]) > _AHEAD:  # else every batch of a large set may wait on the device
+        if len(pairs[""]) > _AHEAD:  # otherwise all batches of a large set may queue on the device
             jax.block_until_ready(pairs[""][-_AHEAD])
     row: dict[str, float] = {}
-    for prefix, listed in pairs.items():
-        means = metrics.finalize(metrics.combine(listed), expected=expected)
+    for prefix, batch_pairs in pairs.items():
+        means = metrics.finalize(metrics.combine(batch_pairs), expected=expected)
         row |= {prefix + name: value for name, value in means.items()}
     return row
 
@@ -159,7 +180,17 @@ def evaluate(
 def predict(
     experiment: Experiment, state: TrainState, images: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
-    """Predicted classes i32[N] of test images u8[N,H,W,C]; the labels only pass through."""
+    """Predicts the classes of test images.
+
+    Args:
+      experiment: provides the network and the preprocessing.
+      state: the training state.
+      images: u8[N,H,W,C].
+      labels: i32[N]; the preprocessing needs them, the prediction does not depend on them.
+
+    Returns:
+      The predicted classes, i32[N].
+    """
 
     @compilation.jit
     def classes(state, batch):
@@ -172,19 +203,20 @@ def predict(
     predicted = []
     for start in range(0, len(labels), size):
         index = np.arange(start, start + size)
-        index[index >= len(labels)] = 0  # one shape, one program
+        index[index >= len(labels)] = 0  # pads to one shape, for a single compilation
         batch = {"image": images[index], "label": labels[index]}
         predicted.append(np.asarray(classes(state, batch)))
     return np.concatenate(predicted)[: len(labels)]
 
 
 def step_cost(experiment: Experiment) -> dict[str, float]:
-    """What a step has to compute, and how many images a second that allows at most.
+    """Estimates the cost of a training step.
 
-    `flops`: six for each multiply-add of the network's convolutions and products and each image,
-    two of the forward and four of the backward pass. `roofline_images_per_second`: if all devices
-    computed them as fast as this process's first multiplies large matrices in the type of the
-    computation, measured now.
+    Returns:
+      `flops` of a step: for each image and each multiply-add of a convolution or dense layer, two
+      in the forward and four in the backward pass. `roofline_images_per_second`: an upper bound on
+      throughput, if every device computed at the rate of a large matrix product in the compute
+      dtype, which is measured here on one device.
     """
     shapes = experiment.shapes
     variables = {"params": shapes.params, "batch_stats": shapes.batch_stats}
@@ -199,15 +231,15 @@ def step_cost(experiment: Experiment) -> dict[str, float]:
 
 
 def _matmul_rate(dtype: Any) -> float:
-    """FLOP/s of a large matrix product on the default device, the best of three."""
+    """Measures the FLOP/s of a large matrix product on the default device, best of three."""
     side = 1024 if jax.default_backend() == "cpu" else 8192
     x = jnp.ones((side, side), dtype)
     product = jax.jit(jnp.matmul)
     product(x, x).block_until_ready()
 
     def seconds() -> float:
-        began = time.perf_counter()
+        start = time.perf_counter()
         product(x, x).block_until_ready()
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     return 2 * side**3 / min(seconds() for _ in range(3))

@@ -1,4 +1,4 @@
-"""The loop: everything with a side effect, around the pure step."""
+"""The training loop: everything with a side effect, around the pure step."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ _PREDICTED = 1000  # held-out examples that `predictions.png` is drawn from
 
 
 @dataclasses.dataclass(frozen=True)
-class Programs:
-    """What a run computes with; runs that are trained as one share it.
+class Engine:
+    """The compiled functions of a run; runs that are trained together share them.
 
     Attributes:
-      init: from the key of the initialization to the state before the first step.
-      train_step: (state, batch, key) to (state, metrics); None where whoever drives several runs
-        makes their steps.
+      init: key of the initialization to the state before the first step.
+      train_step: (state, batch, key) to (state, metrics); None for the runs of an ensemble whose
+        steps are computed together.
       eval_step: (state, batch) to (sum, count) pairs.
-      eval_batches: goes through the test set once.
+      eval_batches: returns an iterator over one pass of the test set.
     """
 
     init: Callable[[jax.Array], TrainState]
@@ -58,9 +58,9 @@ class Programs:
     eval_batches: Callable[[], Iterator[Batch]]
 
 
-def make_programs(experiment: Experiment) -> Programs:
-    """The programs of a run that is trained alone."""
-    return Programs(
+def make_engine(experiment: Experiment) -> Engine:
+    """Makes the compiled functions of a run that is trained alone."""
+    return Engine(
         init=engine.compile_init(experiment),
         train_step=engine.compile_train_step(experiment),
         eval_step=engine.compile_eval_step(experiment),
@@ -69,7 +69,7 @@ def make_programs(experiment: Experiment) -> Programs:
 
 
 def train_one(config: Mapping[str, Any], directory: str | Path, **options: Any) -> Iterator[Report]:
-    """Trains one run; `options` are those of `Run`."""
+    """Trains one run and yields its reports; `options` are those of `Run`."""
     with Run(config, directory, **options) as run:
         yield from run.begin()
         while not run.finished():
@@ -80,25 +80,26 @@ def train_one(config: Mapping[str, Any], directory: str | Path, **options: Any) 
 
 
 class Run:
-    """One run: where it stands, and everything around its steps.
+    """One run: its state, and everything that happens around its steps.
 
-    Constructing it checks the configuration, the data and the network, and writes nothing;
-    entering it opens the directory. `train_one` shows the order of the calls. Methods that have
-    something to say are iterators of `Report`s, to be exhausted.
+    The constructor checks the configuration, the data and the network, and writes nothing;
+    `__enter__` opens the directory. `train_one` shows the order of the calls. Methods that return
+    an iterator of `Report`s do their work while the iterator is consumed.
 
     Args:
       config: see `jaxcnn.training.config.default_config`.
-      directory: for checkpoints, metrics and figures.
-      resume: go on with the run that it holds; begin if it holds none.
-      overwrite: delete the run that it holds.
-      extend: with `resume`, the run may get another length.
-      stop: where a signal to stop is noted.
-      experiment, programs: built before, for runs that are trained as one.
+      directory: directory for checkpoints, metrics and figures.
+      resume: continue the run in `directory`; start a new one if there is none.
+      overwrite: delete the run in `directory`, then start a new one.
+      extend: with `resume`, allow a different length.
+      stop: records signals to stop.
+      experiment: the experiment, for runs that are trained together; built from `config` if None.
+      engine: the compiled functions, for runs that are trained together; made if None.
 
     Attributes:
-      state: the training state; whoever makes a step sets it.
-      step: steps made.
-      key: of the run; a step folds its number into it.
+      state: the training state; the caller updates it after each step.
+      step: number of completed steps.
+      key: the key of the run; each step folds in the step number.
 
     Raises:
       ValueError: the configuration, the data or the network cannot be used.
@@ -116,20 +117,20 @@ class Run:
         extend: bool = False,
         stop: StopSignals | None = None,
         experiment: Experiment | None = None,
-        programs: Programs | None = None,
+        engine: Engine | None = None,
     ):
         self.clock = Clock()
         with self.clock.on(timing.SETUP):
             self.experiment = experiment or build_experiment(TrackedConfig(config))
             self.config, self.calendar = self.experiment.config, self.experiment.calendar
-            self.programs = programs or make_programs(self.experiment)
+            self.engine = engine or make_engine(self.experiment)
             preflight.check(self.experiment)
             trackers.check(self.config.log.wandb)
-            self._use = {"resume": resume, "overwrite": overwrite, "extend": extend}
-            self.directory = workdir.check_workdir(directory, config, **self._use)
+            self._options = {"resume": resume, "overwrite": overwrite, "extend": extend}
+            self.directory = workdir.check_workdir(directory, config, **self._options)
             total = self.calendar.total_steps
             self._old_length = workdir.previous_length(self.directory, total) if extend else total
-        self._given = config
+        self._original_config = config
         self.step = 0
         train = self.config.train
         self._init_key, key = run_keys(train.seed, train.init_seed, train.dropout_seed)
@@ -139,16 +140,16 @@ class Run:
         self._signal: str | None = None
         schedule = self.config.schedule
         self._plateau = schedule if schedule["name"] == "plateau" else None
-        # Read here, since a run that is resumed does not come to use them.
+        # Read here, so that a resumed run does not report these fields as unused.
         self._weights, self._weights_only = (
             self.config.model.weights,
             self.config.model.weights_only,
         )
         self._test_examples = len(self.experiment.test_set)
         self._sums: dict[str, Any] = {"log": {}, "eval": {}}
-        # Metrics are fetched one call late, so that the device never waits for them.
+        # Metrics are fetched one call late, so that the device never waits for the host.
         self._late: tuple[int, int, Any] | None = None
-        self._fetched: Batch | None = None
+        self._prefetched: Batch | None = None
         self._trace: profiling.Trace | None = None
         self._opened = contextlib.ExitStack()
 
@@ -156,31 +157,31 @@ class Run:
         with self.clock.on(timing.SETUP), contextlib.ExitStack() as opened:
             self._open(opened)
             self._opened = opened.pop_all()
-        _OPEN.add(self)
+        _OPEN_RUNS.add(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
-        _OPEN.discard(self)
+        _OPEN_RUNS.discard(self)
         self._opened.__exit__(kind, *error)
 
     def close(self) -> None:
-        """Ends what works in the background; nothing more is saved."""
+        """Stops all background work; nothing more is saved."""
         self.__exit__(None, None, None)
 
     def _open(self, opened: contextlib.ExitStack) -> None:
-        """Opens the directory and what is written there, and finds out where the run stands."""
-        resume = self._use["resume"]
-        # Before anything is written, since the weights to begin with may not fit.
+        """Opens the directory and its files, and restores the state of a resumed run."""
+        resume = self._options["resume"]
+        # Before anything is written, since the initial weights may not fit the network.
         first = None if self._resumes() else self._initial_state()
         directory, keep = self.directory, self.config.checkpoint.keep
         opened.enter_context(workdir.lock(directory))
-        workdir.open_workdir(directory, self._given, self._facts(), **self._use)
+        workdir.open_workdir(directory, self._original_config, self._facts(), **self._options)
         self._newest = opened.enter_context(Checkpoints(directory / workdir.CHECKPOINTS, keep))
         self._best = opened.enter_context(Checkpoints(directory / workdir.BEST, 1))
         self._notices = self._restore(first) if resume else []
         if first is not None and not resume:
             self.state = first
-        self._notices += self._extension()
+        self._notices += self._extension_notices()
         self._best.delete_after(self.step)
         self._files = MetricsFiles(
             directory, after=self.step if resume else None, write=distributed.is_first()
@@ -197,28 +198,28 @@ class Run:
             opened.callback(self._trace.close)
 
     def _resumes(self) -> bool:
-        return self._use["resume"] and workdir.has_checkpoints(self.directory)
+        return self._options["resume"] and workdir.has_checkpoints(self.directory)
 
     def check_weights(self) -> None:
-        """Raises what is wrong with the weights that the run is to begin with."""
+        """Raises an error if the initial weights cannot be loaded."""
         if self._weights and not self._resumes():
             self._initial_state()
 
     def _restore(self, first: TrainState | None) -> list[str]:
-        """Takes up the newest checkpoint that can be read; returns what there is to say.
+        """Restores the newest readable checkpoint; returns notices for the user.
 
-        Without checkpoints the state is `first`, that before the first step, made if it is None.
+        Without checkpoints the state is `first`, or a new initial state if `first` is None.
         """
-        found = self._newest.restore_newest(self._shapes())
-        if found is None:
+        restored = self._newest.restore_newest(self._shapes())
+        if restored is None:
             self.state = first or self._initial_state()
             return [_BEGINS]
-        self.step, state, self._sums, notices = found
+        self.step, state, self._sums, notices = restored
         self.state = parallel.place_state(state, self.experiment.mesh)
         return notices
 
-    def _extension(self) -> list[str]:
-        """What there is to say of a run that goes on with another length."""
+    def _extension_notices(self) -> list[str]:
+        """Returns a notice if the length of the run has changed."""
         before, total = self._old_length, self.calendar.total_steps
         if before == total:
             return []
@@ -232,16 +233,16 @@ class Run:
         return checkpoints.abstract(self.experiment.shapes, self.experiment.mesh)
 
     def _save_lost_best(self) -> list[str]:
-        """Saves the best checkpoint anew, where a kill came before it was written.
+        """Saves the best checkpoint again if a kill interrupted its first save.
 
-        It is taken from those that are there to resume from; returns what there is to say.
+        The state comes from the checkpoints to resume from. Returns notices for the user.
         """
-        scores, held = self._files.scores, self._best.steps()
-        candidates = {step for step in (*held, *self._newest.steps()) if step in scores}
+        scores, saved = self._files.scores, self._best.steps()
+        candidates = {step for step in (*saved, *self._newest.steps()) if step in scores}
         for step in sorted(candidates, key=lambda step: (scores[step], step)):
-            if step in held:
+            if step in saved:
                 break
-            with contextlib.suppress(Exception):  # one that cannot be read
+            with contextlib.suppress(Exception):  # this checkpoint cannot be read
                 state = self.state
                 if step != self.step:
                     state = self._newest.restore(step, self._shapes())[0]
@@ -250,8 +251,8 @@ class Run:
         return []
 
     def _initial_state(self) -> TrainState:
-        """The state before the first step, on the mesh."""
-        state = self.programs.init(self._init_key)
+        """Returns the state before the first step, on the mesh."""
+        state = self.engine.init(self._init_key)
         model, weights = self.config.model, self._weights
         if weights and self._weights_only is not None:
             state = with_layers(state, weights, self._weights_only)
@@ -260,7 +261,7 @@ class Run:
         return parallel.place_state(state, self.experiment.mesh)
 
     def _facts(self) -> dict[str, Any]:
-        """What the manifest and the first report say of the run."""
+        """Returns the facts about the run for the manifest and the start report."""
         experiment, calendar = self.experiment, self.calendar
         sizes = jax.tree.map(lambda leaf: int(np.prod(leaf.shape)), experiment.shapes.params)
         return {
@@ -292,7 +293,7 @@ class Run:
         return self._report("notice", {"text": text})
 
     def begin(self) -> Iterator[Report]:
-        """Reports the start, and compiles: what does not fit in memory is found now."""
+        """Reports the start and compiles the step, which fails here if memory does not suffice."""
         facts = self._facts()
         yield self._report("start", facts)
         if self.calendar.steps_per_call > 1 and facts["platform"] == "cpu":
@@ -301,35 +302,35 @@ class Run:
             self._notices.append(f"unused config fields: {', '.join(unused)}")
         yield from map(self._notice, self._notices)
         compiled: dict[str, Any] = {"seconds": 0.0}
-        program = self.programs.train_step
-        if program is not None and self.step < self.calendar.total_steps:
+        train_step = self.engine.train_step
+        if train_step is not None and self.step < self.calendar.total_steps:
             with self.clock.on(timing.COMPILING):
                 compiled = engine.step_cost(self.experiment)
-                self._fetched = self.next_batch()
-                compiled |= program.compile(self.state, self._fetched, self.key)
+                self._prefetched = self.next_batch()
+                compiled |= train_step.compile(self.state, self._prefetched, self.key)
         yield self._report("compiled", compiled)
         self.clock.begin_steps()
 
     def finished(self) -> bool:
-        """Whether all steps are made, or a signal asks to stop before the next one."""
+        """Whether all steps are complete, or a signal requested a stop."""
         if self.step < self.calendar.total_steps and self._signal is None:
             self._signal = self._stop.reached()
         return self.step >= self.calendar.total_steps or self._signal is not None
 
     def next_batch(self) -> Batch:
-        """The batch of the next steps, on the device; stacked where a call makes several."""
-        if self._fetched is None:
+        """Returns the batch of the next call, on the device; stacked if it has several steps."""
+        if self._prefetched is None:
             return self._loader.batch(self.step, self.calendar.steps_at_once(self.step))
-        batch, self._fetched = self._fetched, None
+        batch, self._prefetched = self._prefetched, None
         return batch
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, engine.Pairs]:
-        """(state after the step, its metrics); takes the memory of `state`."""
-        assert self.programs.train_step is not None
-        return self.programs.train_step(state, batch, self.key)
+        """Computes one step: (state after it, metrics). The memory of `state` is reused."""
+        assert self.engine.train_step is not None
+        return self.engine.train_step(state, batch, self.key)
 
     def after_step(self, train_metrics: engine.Pairs) -> Iterator[Report]:
-        """Counts the steps made; logs, evaluates and saves what is due after them."""
+        """Counts the completed steps; logs, evaluates and saves checkpoints that are due."""
         first = self.step
         last = first + self.calendar.steps_at_once(first)
         if self._trace is not None and (text := self._trace.after_call(train_metrics)):
@@ -352,7 +353,7 @@ class Run:
             yield self._report("checkpoint", {"best": False})
 
     def end(self) -> Iterator[Report]:
-        """Saves the last state, draws the figures, and reports the end or that the run stopped."""
+        """Saves the last state, draws the figures, and reports "end" or "stopped"."""
         yield from self._log_late_metrics()
         self.clock.take_steps(self.calendar.batch_size)
         with self.clock.on(timing.CHECKPOINTS):
@@ -371,7 +372,7 @@ class Run:
             with self.clock.on(timing.FIGURES):
                 self._draw(rows)
         values = {k: v for k, v in last.items() if k not in ("kind", "step", "epoch")}
-        values |= {"seconds": self.clock.elapsed(), "time_shares": self.clock.shares()}
+        values |= {"seconds": self.clock.elapsed(), "time_shares": self.clock.fractions()}
         yield self._report("end", values)
 
     def _log_late_metrics(self) -> Iterator[Report]:
@@ -380,7 +381,7 @@ class Run:
             yield from self._log_metrics(*late)
 
     def _log_metrics(self, first: int, last: int, train_metrics: Any) -> Iterator[Report]:
-        """Fetches and sums the metrics of the steps first + 1 to last; writes a row if due."""
+        """Fetches and sums the metrics of steps `first` + 1 to `last`; writes a row if due."""
         fetched = jax.device_get(train_metrics)
         self.clock.finished(last - first)
         if self.clock.first_step is None:
@@ -389,12 +390,12 @@ class Run:
             yield self._report("first_step", seconds, last)
         if not np.all(fetched["finite"][0]):
             yield from self._stop_nonfinite(*nonfinite.describe(fetched, first))
-        for name, so_far in self._sums.items():
-            self._sums[name] = metrics.combine([so_far, fetched])
+        for name, sums in self._sums.items():
+            self._sums[name] = metrics.combine([sums, fetched])
         values = metrics.finalize(metrics.combine([fetched]))
         yield self._report("step", _without_finite(values), last)
         if self.calendar.logs(first, last):
-            # First the speed: what is computed for the row waits for the next step's end.
+            # Speed first: the computations below wait until the device has finished the next step.
             row = self.clock.take_steps(self.calendar.batch_size)
             row |= self._loader.data_wait() | timing.device_memory()
             row |= _without_finite(metrics.finalize(self._sums["log"]))
@@ -406,14 +407,14 @@ class Run:
             yield self._report("train", row, last)
 
     def _evaluate(self) -> Iterator[Report]:
-        """Evaluates, writes a row, tells a plateau schedule, and keeps the best checkpoint."""
+        """Evaluates, writes a row, updates a plateau schedule, and saves a new best checkpoint."""
         with self.clock.on(timing.EVALUATION):
             row = self._test_means(self.state)
         means, self._sums["eval"] = metrics.finalize(self._sums["eval"]), {}
         row |= {f"train_{name}": means[name] for name in ("loss", "top1_error", "top5_error")}
         if not np.isfinite(row["loss"]):
             raise FloatingPointError(f"the test loss is not finite after step {self.step}")
-        # That of the checkpoint which is there: a better one may have been lost in a kill.
+        # The score of the saved checkpoint: a kill may have lost a better one.
         best = max(self._best.steps(), default=None)
         improved = score(row) < self._files.scores.get(best, float("inf"))
         row["eval_seconds"] = self.clock.take(timing.EVALUATION)
@@ -428,11 +429,11 @@ class Run:
             yield self._report("checkpoint", {"best": True})
 
     def _test_means(self, state: TrainState) -> dict[str, float]:
-        batches = self.programs.eval_batches()
-        return engine.evaluate(self.programs.eval_step, state, batches, self._test_examples)
+        batches = self.engine.eval_batches()
+        return engine.evaluate(self.engine.eval_step, state, batches, self._test_examples)
 
     def _observe(self, state: TrainState, error: float) -> TrainState:
-        """Tells a plateau schedule the error of an evaluation."""
+        """Passes the error of an evaluation to a plateau schedule; returns the new state."""
         if self._plateau is None:
             return state
         opt_state = schedules.observe(self._plateau, state.opt_state, jnp.float32(error))
@@ -441,19 +442,19 @@ class Run:
         )
 
     def _stop_nonfinite(self, step: int, what: str) -> Iterator[Report]:
-        """Raises FloatingPointError that says where a step that was not finite went wrong."""
-        program = self.programs.train_step
-        if program is None:
+        """Raises FloatingPointError that names the first layer with a nonfinite value."""
+        train_step = self.engine.train_step
+        if train_step is None:
             raise FloatingPointError(what)
         self._newest.wait()
         experiment = self.experiment
-        found = self._newest.restore_newest(self._shapes())
-        start, state = (0, self._initial_state()) if found is None else found[:2]
+        restored = self._newest.restore_newest(self._shapes())
+        start, state = (0, self._initial_state()) if restored is None else restored[:2]
         text = f"{what}; repeating steps {start + 1} to {step} to find the layer"
         yield self._report("notice", {"text": text}, step)
 
         def make_steps(state: TrainState, before: int, count: int) -> TrainState:
-            state, _ = program(state, self._loader.batch(before, count), self.key)
+            state, _ = train_step(state, self._loader.batch(before, count), self.key)
             if self._plateau is not None and self.calendar.evaluates(before + count):
                 state = self._observe(state, self._test_means(state)["top1_error"])
             return state
@@ -465,7 +466,7 @@ class Run:
         raise FloatingPointError(f"{what}: {where}")
 
     def _draw(self, rows: list[dict[str, Any]]) -> None:
-        """Draws the error curves, and predictions of held-out examples."""
+        """Draws the error curves, and the predictions for held-out examples."""
         curves.plot_curves(rows, self.directory / curves.CURVES, self.config.model.name)
         images, labels = loaders.first_examples(self.experiment, _PREDICTED)
         state = parallel.on_this_host(self.state)
@@ -479,15 +480,15 @@ def _without_finite(means: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in means.items() if name != "finite"}
 
 
-# Runs whose iterator was left in the middle: what works in the background ends while it still can.
-_OPEN: weakref.WeakSet[Run] = weakref.WeakSet()
+# Runs whose iterator was not exhausted: at exit their background threads are stopped.
+_OPEN_RUNS: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
 def _close_open_runs() -> None:
-    for run in list(_OPEN):
+    for run in list(_OPEN_RUNS):
         with contextlib.suppress(Exception):
             run.close()
 
 
-# Before the pools of threads are shut down, which checkpoints are written with; `atexit` is later.
+# Runs before the thread pools that write checkpoints are shut down; `atexit` would be too late.
 getattr(threading, "_register_atexit", atexit.register)(_close_open_runs)

@@ -1,7 +1,7 @@
-"""One step on one device or on many: `jit`, `jit(shard_map)` over a mesh, or `pmap`.
+"""Data parallelism: a step under `jit`, `jit(shard_map)` over a mesh, or `pmap`.
 
-All three mean the same: the batch is split evenly by example over the mesh's axis "data", the state
-and the resident set are held by every device in full, and the metrics are of the whole batch.
+All three compute the same: the batch is split evenly by example over the mesh axis "data", the
+state and the resident set are replicated on every device, and the metrics cover the whole batch.
 """
 
 from __future__ import annotations
@@ -31,13 +31,19 @@ BN_SYNC = ("local", "global")
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
-    """A mesh with the one axis "data" over the first `devices` devices, by default all.
+    """Makes a mesh with the single axis "data".
 
-    Of several processes it has all devices, those of the first process first: what a process holds
-    of a batch is one piece.
+    With several processes the mesh is ordered by process, so the shard of each process is
+    contiguous.
+
+    Args:
+      devices: number of devices to use, by default all; with several processes it must be all.
+
+    Returns:
+      The mesh.
 
     Raises:
-      ValueError: there are not so many, or of several processes not all are asked for.
+      ValueError: this many devices are not available, or several processes do not use all devices.
     """
     present = jax.device_count()
     devices = present if devices is None else devices
@@ -56,18 +62,25 @@ def make_mesh(devices: int | None = None) -> Mesh:
 
 
 def axis_name(mode: str) -> str | None:
-    """The `axis_name` of a step for this mode. Raises ValueError for an unknown mode."""
+    """Returns the `axis_name` of a step for a mode. Raises ValueError for an unknown mode."""
     if mode not in MODES:
         raise ValueError(f"parallel is {mode!r}; it must be one of {', '.join(MODES)}")
     return None if mode == "jit" else AXIS
 
 
 def batch_norm_axis(mode: str, bn_sync: str, bn_group: int | None = None) -> str | None:
-    """The `axis_name` of a model: BatchNorm over the whole batch, or over each device's shard.
+    """Returns the `axis_name` of a model, the axis over which BatchNorm averages.
 
-    With `bn_group` a group may lie on several devices, whatever `bn_sync` says.
+    Args:
+      mode: one of `MODES`.
+      bn_sync: "global" for statistics of the whole batch, "local" for those of a device's shard.
+      bn_group: size of BatchNorm groups, which may span several devices; replaces `bn_sync`.
 
-    Raises ValueError for an unknown mode or `bn_sync`.
+    Returns:
+      The axis, or None if BatchNorm does not communicate.
+
+    Raises:
+      ValueError: `mode` or `bn_sync` is unknown.
     """
     if bn_sync not in BN_SYNC:
         raise ValueError(f"bn_sync is {bn_sync!r}; it must be {' or '.join(BN_SYNC)}")
@@ -77,30 +90,30 @@ def batch_norm_axis(mode: str, bn_sync: str, bn_group: int | None = None) -> str
 def batch_norm_examples(
     batch_size: int, devices: int, accumulate: int, bn_sync: str, bn_group: int | None
 ) -> int:
-    """How many examples BatchNorm takes its statistics of.
+    """Returns the number of examples in each set of BatchNorm statistics.
 
     Raises:
-      ValueError: `accumulate` does not divide a device's shard, or groups of `bn_group` examples
-        cannot be formed of the parts of the batch that go through the network at once.
+      ValueError: `accumulate` does not divide a device's shard, or the microbatches cannot be
+        divided into groups of `bn_group` examples.
     """
-    share = batch_size // devices
-    if share % accumulate:
+    shard = batch_size // devices
+    if shard % accumulate:
         raise ValueError(
-            f"config.train.accumulate is {accumulate}; it must divide a device's {share} examples"
+            f"config.train.accumulate is {accumulate}; it must divide a device's {shard} examples"
         )
-    part = share // accumulate
+    microbatch = shard // accumulate
     if bn_group is None:
-        return part * devices if bn_sync == "global" else part
-    spread = accumulate == 1 and bn_group % part == 0 and batch_size % bn_group == 0
-    if not (part % bn_group == 0 or spread):
-        fitting = [
+        return microbatch * devices if bn_sync == "global" else microbatch
+    spans_devices = accumulate == 1 and bn_group % microbatch == 0 and batch_size % bn_group == 0
+    if not (microbatch % bn_group == 0 or spans_devices):
+        valid_sizes = [
             size
-            for size in range(1, (part if accumulate > 1 else batch_size) + 1)
-            if part % size == 0 or (size % part == 0 and batch_size % size == 0)
+            for size in range(1, (microbatch if accumulate > 1 else batch_size) + 1)
+            if microbatch % size == 0 or (size % microbatch == 0 and batch_size % size == 0)
         ]
         raise ValueError(
-            f"config.train.bn_group is {bn_group}; with {part} examples at once on each of "
-            f"{devices} devices it must be one of {', '.join(map(str, fitting))}"
+            f"config.train.bn_group is {bn_group}; with {microbatch} examples at once on each of "
+            f"{devices} devices it must be one of {', '.join(map(str, valid_sizes))}"
         )
     return bn_group
 
@@ -121,17 +134,17 @@ def parallelize(
         `axis_name(mode)`.
       mode: "jit" (one device), "shard_map", or "pmap" (one process).
       mesh: of `make_mesh`.
-      donate: let the new state take the memory of the old, which is then gone.
-      steps: train steps in one call, over stacked batches; see `step.multi_step`.
-      deterministic: see `compilation.jit`; not for "pmap".
+      donate: whether the new state reuses the memory of the old state, which becomes invalid.
+      steps: number of train steps per call, over stacked batches; see `step.multi_step`.
+      deterministic: see `compilation.jit`; not supported with "pmap".
 
     Returns:
-      A function of the same arguments, placed by `place_state` and `place_batch`; it has
-      `.lower(...).compile()`.
+      A function of the same arguments, which must be placed by `place_state` and `place_batch`. It
+      has `.lower(...).compile()`.
 
     Raises:
-      ValueError: the mode is unknown, "jit" is asked for on several devices, or "pmap" with several
-        processes or `deterministic`.
+      ValueError: the mode is unknown, "jit" is used on several devices, or "pmap" with several
+        processes or with `deterministic`.
     """
     if axis_name(mode) is None and mesh.size > 1:
         raise ValueError(f"parallel is 'jit' on {mesh.size} devices; it must be 'shard_map' there")
@@ -151,8 +164,8 @@ def parallelize(
 
     def sharded(state, batch, *key):
         specs = {name: _spec(name, steps > 1) for name in batch}
-        # With check_vma=True gradients of replicated parameters arrive summed over the devices
-        # already, and the step's own mean would make them too long by their number.
+        # With check_vma=True the gradients of replicated parameters are already summed over the
+        # devices, and the mean in the step would make them too large by the number of devices.
         return jax.shard_map(
             step,
             mesh=mesh,
@@ -165,9 +178,9 @@ def parallelize(
 
 
 def place_state(state: Any, mesh: Mesh) -> Any:
-    """The state on every device of the mesh, as a step takes it and gives it back.
+    """Replicates the state on every device of the mesh.
 
-    A copy: a step that takes its memory leaves the original alone.
+    The result is a copy: donating it to a step does not affect the original.
     """
     if distributed.count() > 1:
         return jax.tree.map(lambda leaf: _on_every_host(leaf, mesh), state)
@@ -176,10 +189,18 @@ def place_state(state: Any, mesh: Mesh) -> Any:
 
 
 def place_batch(batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False) -> dict[str, Any]:
-    """The batch on the mesh: split by example, the resident set in full on every device.
+    """Places a batch on the mesh: split by example, the resident set replicated.
 
-    `stacked` batches have a leading axis of steps. Every process has the whole batch, and its
-    devices take their part of it; see `place_shard` for one that has its part alone.
+    Every process passes the whole batch, and its devices receive their shards. If each process has
+    only its shard, use `place_shard`.
+
+    Args:
+      batch: name to array.
+      mesh: of `make_mesh`.
+      stacked: whether the arrays have a leading axis of steps.
+
+    Returns:
+      The batch on the devices.
 
     Raises:
       ValueError: the examples cannot be split evenly.
@@ -187,32 +208,32 @@ def place_batch(batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False) 
     for name, value in batch.items():
         if name not in RESIDENT:
             check_batch_size(np.shape(value)[int(stacked)], mesh.size)
-    held = {name: sharding(mesh, _spec(name, stacked)) for name in batch}
+    targets = {name: sharding(mesh, _spec(name, stacked)) for name in batch}
     if distributed.count() > 1:
-        return {name: _from_whole(value, held[name]) for name, value in batch.items()}
-    return {name: jax.device_put(value, held[name]) for name, value in batch.items()}
+        return {name: _from_whole(value, targets[name]) for name, value in batch.items()}
+    return {name: jax.device_put(value, targets[name]) for name, value in batch.items()}
 
 
 def place_shard(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
-    """`place_batch` where each process has the examples of its own devices only."""
+    """Like `place_batch`, but each process passes only the examples of its devices."""
     if distributed.count() == 1:
         return place_batch(batch, mesh)
-    held = sharding(mesh, PartitionSpec(AXIS))
+    target = sharding(mesh, PartitionSpec(AXIS))
     return {
-        name: jax.make_array_from_process_local_data(held, value) for name, value in batch.items()
+        name: jax.make_array_from_process_local_data(target, value) for name, value in batch.items()
     }
 
 
 def on_this_host(tree: Any) -> Any:
-    """What every device holds in full, such as a state, for computing with it in one process."""
+    """Fetches a replicated tree, such as a state, for computations within one process."""
     return jax.device_get(tree) if distributed.count() > 1 else tree
 
 
 def sharding(mesh: Mesh, spec: PartitionSpec = PartitionSpec()) -> Sharding:  # noqa: B008
-    """How an array lies on the mesh, by default in full on every device.
+    """Returns the sharding of an array on the mesh, by default replicated.
 
-    On one device nothing is said of a mesh: what is traced from such arrays would carry it along,
-    and jax 0.7 has no rule then for convolutions under `vmap`.
+    On one device it does not refer to the mesh: tracing would propagate the mesh, and jax 0.7 has
+    no batching rule for convolutions with one.
     """
     if mesh.size == 1:
         return SingleDeviceSharding(mesh.devices.flat[0])
@@ -230,19 +251,19 @@ def check_batch_size(batch_size: int, devices: int) -> None:
         )
 
 
-def _from_whole(value: Any, held: Sharding) -> jax.Array:
+def _from_whole(value: Any, target: Sharding) -> jax.Array:
     whole = np.asarray(value)
-    return jax.make_array_from_callback(whole.shape, held, lambda part: whole[part])
+    return jax.make_array_from_callback(whole.shape, target, lambda index: whole[index])
 
 
 def _on_every_host(leaf: jax.Array, mesh: Mesh) -> jax.Array:
     if not leaf.is_fully_addressable:
         return leaf.copy()
-    held = sharding(mesh)
+    target = sharding(mesh)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = _from_whole(jax.random.key_data(leaf), held)
+        data = _from_whole(jax.random.key_data(leaf), target)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    return _from_whole(leaf, held)
+    return _from_whole(leaf, target)
 
 
 def _spec(name: str, stacked: bool) -> PartitionSpec:
@@ -255,7 +276,7 @@ def _pmap(step: Callable, mesh: Mesh, donated: tuple[int, ...], *, stacked: bool
     axis = int(stacked)
 
     @functools.cache
-    def program(names, keys):
+    def compiled(names, keys):
         in_axes = (None, {n: None if n in RESIDENT else axis for n in names}, *(None,) * keys)
         return jax.pmap(
             step,
@@ -277,10 +298,10 @@ def _pmap(step: Callable, mesh: Mesh, donated: tuple[int, ...], *, stacked: bool
         return state, {name: split(name, value) for name, value in batch.items()}, *key
 
     def call(state, batch, *key):
-        return program(tuple(batch), len(key))(*arguments(state, batch, *key))
+        return compiled(tuple(batch), len(key))(*arguments(state, batch, *key))
 
     def lower(state, batch, *key):
-        return program(tuple(batch), len(key)).lower(*arguments(state, batch, *key))
+        return compiled(tuple(batch), len(key)).lower(*arguments(state, batch, *key))
 
     call.lower = lower  # type: ignore[attr-defined]
     return call

@@ -1,4 +1,4 @@
-"""What a run carries from step to step, and how it begins."""
+"""The training state, and its initialization."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from jaxcnn.runtime import compilation
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step changes; nothing random, since a step's key follows from its number.
+    """Everything that a training step updates.
 
-    Fields:
-      step: i32[], number of updates made.
+    The state holds no key: the key of a step is a function of the step number.
+
+    Attributes:
+      step: i32[], number of completed updates.
       params: f32 parameters.
-      batch_stats: f32 running statistics of BatchNorm; {} where there are none.
-      opt_state: the optimizer's own state, the plateau schedule's included.
+      batch_stats: f32 running statistics of BatchNorm; {} without BatchNorm.
+      opt_state: the state of the optimizer, including that of a plateau schedule.
       ema: {"params", "batch_stats"}, running averages of both (see `follow`), or None.
     """
 
@@ -35,12 +37,21 @@ class TrainState:
 
 
 def init_variables(model: nn.Module, key: jax.Array, images_shape: Sequence[int]) -> Mapping:
-    """Initial {"params", "batch_stats"} of a model for images f32[images_shape] (N, H, W, C)."""
+    """Initializes a model.
+
+    Args:
+      model: the network.
+      key: key of the initialization.
+      images_shape: (N, H, W, C) of the images; N may be 1.
+
+    Returns:
+      {"params", "batch_stats"}.
+    """
     return compilation.compile_init(lambda key: _init(model, key, images_shape))(key)
 
 
 def abstract_variables(model: nn.Module, images_shape: Sequence[int]) -> Mapping:
-    """Shapes and types of `init_variables`, without computing: for decay masks and restoring."""
+    """Shapes and dtypes of `init_variables`, without computation: for decay masks and restoring."""
     return jax.eval_shape(lambda key: _init(model, key, images_shape), jax.random.key(0))
 
 
@@ -52,9 +63,17 @@ def create_state(
     *,
     ema: bool = False,
 ) -> TrainState:
-    """The state before the first step. `images_shape` is (N, H, W, C); N may be 1.
+    """Creates the state before the first step.
 
-    With `ema` it has a running average, which begins with the initial weights.
+    Args:
+      model: the network.
+      optimizer: the optax transform.
+      key: key of the initialization.
+      images_shape: (N, H, W, C) of the images; N may be 1.
+      ema: whether the state has a running average, which starts from the initial weights.
+
+    Returns:
+      The state.
     """
     return initializer(model, optimizer, images_shape, ema=ema)(key)
 
@@ -66,7 +85,7 @@ def initializer(
     *,
     ema: bool = False,
 ) -> Callable[[jax.Array], TrainState]:
-    """`create_state` as a function of the key, compiled once for any number of keys."""
+    """Makes `create_state` as a function of the key; it is compiled once for all keys."""
     return compilation.compile_init(lambda key: _create(model, optimizer, key, images_shape, ema))
 
 
@@ -77,32 +96,32 @@ def abstract_state(
     *,
     ema: bool = False,
 ) -> TrainState:
-    """Shapes and types of `create_state`, without computing: what a checkpoint is restored into."""
+    """Shapes and dtypes of `create_state`, without computation: the target of a restore."""
     return jax.eval_shape(
         lambda key: _create(model, optimizer, key, images_shape, ema), jax.random.key(0)
     )
 
 
 def decay_at(step: Any, decay: float) -> jax.Array:
-    """The share of the old average that update number `step` (from 1) keeps, f32[].
+    """Decay of the running average at update number `step` (from 1), f32[].
 
-    min(decay, (1 + step) / (10 + step)): TensorFlow's warm-up, so that the random initial weights
-    do not stay in the average for 1 / (1 - decay) steps.
+    It is min(decay, (1 + step) / (10 + step)), the warm-up of TensorFlow: without it, the random
+    initial weights would stay in the average for 1 / (1 - decay) steps.
     """
     step = jnp.asarray(step, jnp.float32)
     return jnp.minimum(jnp.float32(decay), (1 + step) / (10 + step))
 
 
 def follow(state: TrainState, decay: float) -> TrainState:
-    """The state with its average moved towards its weights; `state.step` counts this update."""
-    keep = decay_at(state.step, decay)
-    now = {"params": state.params, "batch_stats": state.batch_stats}
-    ema = jax.tree.map(lambda old, new: new + keep * (old - new), state.ema, now)
+    """Updates the running average of the weights; `state.step` already counts this update."""
+    rate = decay_at(state.step, decay)
+    current = {"params": state.params, "batch_stats": state.batch_stats}
+    ema = jax.tree.map(lambda old, new: new + rate * (old - new), state.ema, current)
     return dataclasses.replace(state, ema=ema)
 
 
 def averaged(state: TrainState) -> TrainState:
-    """The state with the average in place of the weights, of the same structure."""
+    """Replaces the weights of a state by their running average; the structure stays the same."""
     return dataclasses.replace(
         state, params=state.ema["params"], batch_stats=state.ema["batch_stats"]
     )

@@ -1,13 +1,14 @@
 """The pure steps: (state, batch, key) to (state, metrics).
 
-A step is written for one device's shard of the batch. Where several devices work together,
-`axis_name` names the axis over which gradients, running statistics and metrics are averaged; the
-convention throughout is a mean loss per device and an explicit mean of its gradients.
+A step processes one device's shard of the batch. On several devices, `axis_name` names the axis
+over which gradients, running statistics and metrics are averaged; the loss is always a mean over
+the shard, and its gradients are averaged explicitly.
 
-A batch is a dictionary. Per example: `image`, `label`, or `index` into a set that lives on the
-device as `images` u8[size,H,W,C] and `labels` i32[size]; `slot`, the position in the whole batch;
-`mask`, 0 for padding. A prepared batch may also have soft targets, `target` f32[N,K].
-Where boxes are learned, `box` f32[N,M,4] is per example, and `boxes` f32[size,M,4] of the set.
+A batch is a dictionary. Each example has `image` and `label`, or an `index` into a set that resides
+on the device as `images` u8[size,H,W,C] and `labels` i32[size]; `slot`, its position in the whole
+batch; and `mask`, 0 for padding. A preprocessed batch may also have soft targets, `target`
+f32[N,K]. If boxes are learned, each example has a `box` f32[N,M,4], and the resident set has
+`boxes` f32[size,M,4].
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from jaxcnn.training.state import TrainState, follow
 Array = jax.Array
 Loss = Callable[[Array, Array], Array]
 
-# Entries that every device holds in full; all others are split among the devices by example.
+# Entries replicated on every device; all others are split over the devices by example.
 RESIDENT = ("images", "labels", "boxes")
-# A slot of a batch never has this number, so the key of dropout is nobody's augmentation key.
+# No slot has this number, so the dropout key differs from every augmentation key.
 _DROPOUT = np.uint32(0xFFFFFFFF)
 
 
@@ -52,32 +53,32 @@ def make_train_step(
     """Makes `step(state, batch, key) -> (state, metrics)`.
 
     Args:
-      model: `model.apply(variables, images, train=True)` gives logits f32[N,K].
-      optimizer: optax transform.
-      loss: (logits f32[N,K], labels) to f32[N].
+      model: the network; `model.apply(variables, images, train=True)` returns logits f32[N,K].
+      optimizer: the optax transform.
+      loss: (logits f32[N,K], labels i32[N] or f32[N,K]) to f32[N].
       preprocess: (batch, keys [N]) to {"image": f32[N,H,W,C], "label": i32[N]}, and "target"
-        f32[N,K] where the loss takes soft targets: looks up, augments, normalizes. An example's key
-        depends on the run's key, the step and its slot only, so that the number of devices does not
-        matter.
-      aux_weight: weight of each auxiliary head's loss; with 0 the heads are not computed.
-      box_weight: weight of the box head's loss, see `losses.box_losses`; the metrics then have its
-        `box_loss` and the localization errors, too.
-      accumulate: the batch goes through the network in this many parts, one after another, and
-        their gradients and running statistics are averaged before the one update. BatchNorm
-        normalizes within a part: the step equals one of the whole batch on `accumulate` devices
-        with statistics of their own, and without BatchNorm and dropout one of the whole batch.
-      ema_decay: with it, `state.ema` follows parameters and statistics; see `state.follow`.
-      axis_name: axis of the devices that share the batch; None on one device.
+        f32[N,K] for a loss with soft targets. It gathers, augments and normalizes the images. The
+        key of an example depends only on the key of the run, the step and the slot, so the result
+        does not depend on the number of devices.
+      aux_weight: weight of the loss of each auxiliary head; with 0 the heads are not computed.
+      box_weight: weight of the loss of the box head, see `losses.box_losses`. If nonzero, the
+        metrics include `box_loss` and the localization errors.
+      accumulate: number of microbatches. They pass through the network one after another; their
+        gradients and running statistics are averaged before a single update. BatchNorm normalizes
+        within a microbatch. The step equals that of the whole batch on `accumulate` devices with
+        local BatchNorm statistics; without BatchNorm and dropout, that of the whole batch.
+      ema_decay: decay of the running average `state.ema`, see `state.follow`; 0 for none.
+      axis_name: axis of the devices that the batch is split over; None on one device.
 
     Returns:
-      A pure function. `key` is the key of the run: the step folds its number in. It may be two
-      keys, [2]: of everything but dropout, and of dropout. The metrics are
-      pairs (sum, count) over the whole batch: `loss` (the auxiliary heads' not included),
-      `top1_error`, `top5_error`, and, counted once a step, `grad_norm` and `finite`: 1 unless the
-      loss or a gradient was not finite.
+      A pure function. `key` is the key of the run; the step folds in its number. It may be two
+      keys, [2]: one for dropout (the second) and one for everything else. The metrics are (sum,
+      count) pairs over the whole batch: `loss` (without the auxiliary heads), `top1_error`,
+      `top5_error`, and, counted once per step, `grad_norm` and `finite`, which is 0 if the loss or
+      a gradient is not finite and 1 otherwise.
 
     Raises:
-      ValueError: when traced, with aux_weight for a model without auxiliary heads, or if a
+      ValueError: while tracing, if `aux_weight` is set for a model without auxiliary heads, or a
         device's shard of the batch cannot be split into `accumulate` equal parts.
     """
 
@@ -119,7 +120,7 @@ def make_train_step(
         else:
             parts = _accumulate(gradient, batch, dropout, accumulate)
             means, (logits, per_example, located) = parts
-        # Needed even where BatchNorm averages over the devices: a gradient is of one device's loss.
+        # Needed even if BatchNorm averages over the devices: each device differentiates its loss.
         total, grads, batch_stats = _mean(means, axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         state = dataclasses.replace(
@@ -149,11 +150,18 @@ def make_eval_step(
     boxes: bool = False,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], dict[str, tuple[Array, Array]]]:
-    """Makes `eval_step(state, batch)`, the pairs `loss`, `top1_error`, `top5_error`.
+    """Makes `eval_step(state, batch) -> metrics`.
 
-    As `make_train_step`; `preprocess` is given None for keys, and where the batch has a `mask`
-    f32[N], only its examples with 1 are counted. With `boxes` also `box_loss` and the localization
-    errors.
+    Args:
+      model: the network; `model.apply(variables, images, train=False)` returns logits f32[N,K].
+      loss: (logits f32[N,K], labels i32[N]) to f32[N].
+      preprocess: as in `make_train_step`, called with None for the keys.
+      boxes: whether to include `box_loss` and the localization errors.
+      axis_name: axis of the devices that the batch is split over; None on one device.
+
+    Returns:
+      A pure function. The metrics are (sum, count) pairs: `loss`, `top1_error`, `top5_error`. If
+      the batch has a `mask` f32[N], only examples with mask 1 are counted.
     """
 
     def eval_step(state, batch):
@@ -172,10 +180,17 @@ def make_eval_step(
 
 
 def multi_step(step: Callable, steps: int) -> Callable:
-    """`steps` train steps in one call, for accelerators: the batch's entries are stacked.
+    """Makes a function that computes several train steps in one call, for accelerators.
 
-    Per-example entries are [steps, N, ...], resident ones as ever, the metrics [steps]. On a CPU a
-    convolution inside a loop loses its fast kernel: do not use it there.
+    Do not use it on a CPU, where XLA has no fast kernel for a convolution inside a loop.
+
+    Args:
+      step: of `make_train_step`.
+      steps: number of steps.
+
+    Returns:
+      A function like `step`. Entries per example are stacked, [steps, N, ...]; resident entries are
+      not. The metrics are [steps].
     """
 
     def many(state, batch, key):
@@ -191,10 +206,16 @@ def multi_step(step: Callable, steps: int) -> Callable:
 def run_keys(
     seed: int, init_seed: int | None = None, dropout_seed: int | None = None
 ) -> tuple[Array, Array]:
-    """(key of the initialization, key of the run, which a step folds its number in).
+    """Makes the keys of a run from its seeds.
 
-    With `init_seed` the first is of that seed; with `dropout_seed` the second is two keys, [2], as
-    `make_train_step` says.
+    Args:
+      seed: the seed of all randomness.
+      init_seed: seed of the initialization, if it differs.
+      dropout_seed: seed of dropout, if it differs.
+
+    Returns:
+      (key of the initialization, key of the run). With `dropout_seed` the second is two keys, [2];
+      see `make_train_step`.
     """
     init, key = jax.random.split(jax.random.key(seed))
     if init_seed is not None:
@@ -205,7 +226,7 @@ def run_keys(
 
 
 def example_keys(key: Array, batch: Batch, axis_name: str | None = None) -> Array:
-    """The keys [N] of a batch's examples: of the step's key and their slots."""
+    """Makes the keys [N] of the examples of a batch from the key of the step and their slots."""
     slot = batch.get("slot")
     if slot is None:
         size = next(len(v) for k, v in batch.items() if k not in RESIDENT)
@@ -214,7 +235,10 @@ def example_keys(key: Array, batch: Batch, axis_name: str | None = None) -> Arra
 
 
 def _accumulate(gradient: Callable, batch: Batch, dropout: Array, count: int) -> tuple[Any, Any]:
-    """`gradient` of equal parts of a batch: its first results averaged, its second end to end."""
+    """Calls `gradient` for each microbatch.
+
+    Returns the mean of its first results, and the concatenation of its second results.
+    """
     size = len(batch["label"])
     if size % count:
         raise ValueError(f"accumulate is {count}; it must divide a device's {size} examples")
@@ -229,7 +253,7 @@ def _accumulate(gradient: Callable, batch: Batch, dropout: Array, count: int) ->
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, *first)[0])
 
     def one_by_one(parts, keys):
-        # On a CPU a convolution inside a loop loses its fast kernel.
+        # On a CPU XLA has no fast kernel for a convolution inside a loop.
         sums, listed = zeros, []
         for i in range(count):
             sums, row = add(sums, jax.tree.map(lambda x, i=i: x[i], (parts, keys)))

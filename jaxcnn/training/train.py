@@ -1,4 +1,4 @@
-"""The front door: trains one run, or an ensemble."""
+"""The entry points: train one run, or an ensemble."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxcnn._objects import pass_object
 from jaxcnn.reporting.report import Report
 from jaxcnn.runtime.stop import StopSignals
 from jaxcnn.training.config import validate, with_present_names
-from jaxcnn.training.config.files import settle
+from jaxcnn.training.config.files import clear_superseded
 from jaxcnn.training.config.schema import OBJECTS
 from jaxcnn.training.ensemble import described, members
 from jaxcnn.training.loop import train_one
@@ -26,20 +26,23 @@ _FLAX_FIELDS = ("parent", "name")
 
 
 class Training(Iterator[Report]):
-    """The reports of a training, which goes on as they are asked for.
+    """An iterator over the reports of a training run; each `next` advances the training.
 
-    SIGTERM and Ctrl-C stop the training at its next step, with a checkpoint. They are caught while
-    a report is being made, and between two reports they do what they did before. In a `with`
-    statement they are caught throughout, and what was begun is closed at its end:
+    SIGTERM and Ctrl-C stop the training at its next step and save a checkpoint. The signals are
+    caught while `next` runs; between two reports the previous handlers are active. A `with`
+    statement catches the signals throughout and closes the run when it exits:
 
         with train(config, workdir) as reports:
             for report in reports:
                 ...
+
+    Args:
+      start: function of the `StopSignals` that starts the training; called by the first `next`.
     """
 
-    def __init__(self, make: Callable[[StopSignals], Iterator[Report]]):
+    def __init__(self, start: Callable[[StopSignals], Iterator[Report]]):
         self._stop = StopSignals()
-        self._reports = _when_asked(make, self._stop)
+        self._reports = _start_on_first_next(start, self._stop)
 
     def __next__(self) -> Report:
         with self._stop:
@@ -56,15 +59,15 @@ class Training(Iterator[Report]):
             self._stop.__exit__(*error)
 
     def close(self) -> None:
-        """Ends the training where it is; what was saved is kept."""
+        """Ends the training at the current step; saved files are kept."""
         self._reports.close()
 
 
-def _when_asked(
-    make: Callable[[StopSignals], Iterator[Report]], stop: StopSignals
+def _start_on_first_next(
+    start: Callable[[StopSignals], Iterator[Report]], stop: StopSignals
 ) -> Generator[Report, None, None]:
-    """The reports; nothing is made before the first is asked for."""
-    yield from make(stop)
+    """Yields the reports; `start` is called by the first `next`."""
+    yield from start(stop)
 
 
 def train(
@@ -80,42 +83,41 @@ def train(
     overwrite: bool = False,
     extend: bool = False,
 ) -> Training:
-    """Trains as the configuration says, and yields a report of each thing that happens.
+    """Trains a network as configured, and yields a report for every event.
 
-    Everything is checked before workdir is touched. SIGTERM or Ctrl-C ends the run at the
-    next step with a checkpoint; `resume` goes on from there, or from the newest checkpoint after a
-    kill, and ends in the same bits as an undisturbed run.
+    Everything is checked before anything is written to `workdir`. SIGTERM or Ctrl-C stops the run
+    at the next step and saves a checkpoint. `resume` continues from it (after a kill, from the
+    newest checkpoint); the result is bit-identical to that of an uninterrupted run.
 
     Args:
-      config: see `jaxcnn.training.config.default_config`. With `train.members` several runs are
-        trained as one; see `jaxcnn.training.ensemble.members`.
+      config: see `jaxcnn.training.config.default_config`. `train.members` trains several runs
+        together; see `jaxcnn.training.ensemble.members`.
       workdir: directory for checkpoints, metrics and figures.
-      model: a Linen module class, a partial of one, or a module, whose fields are taken. The fields
-        `num_classes`, `dtype`, `axis_name` and `bn_group` are set by the run. This object and those
-        below take the place of what the configuration names. `config.json` records that they came
-        from Python: whoever resumes the run has to pass them again.
-      data: a data source, or the function that opens it; see `jaxcnn.data.catalog`.
+      model: a Linen module class, a partial of one, or a module, of which only the fields are used.
+        The run sets the fields `num_classes`, `dtype`, `axis_name` and `bn_group`. This argument
+        and the four below replace the corresponding names in the configuration. `config.json`
+        records that they came from Python; pass them again to resume the run.
+      data: a data source, or a function that opens one; see `jaxcnn.data.catalog`.
       loss: function of (logits f32[N,K], labels i32[N]) that returns f32[N].
-      optimizer: an `optax.GradientTransformation`, or a function that returns one; if it has a
-        parameter `learning_rate`, it is given `config.schedule`.
-      prepare: augmentation in training, in place of `config.data.augment`: function of (key, image
-        u8[H,W,C]) that returns an image of the same shape; normalization follows it.
-      resume: go on with the run that it holds; begin if it holds none.
-      overwrite: delete the run that it holds.
-      extend: go on with the run that it holds, to another length: `train.length_*` and
-        `eval.batch_size` may differ, too. The schedule is that of the new length from here on.
+      optimizer: an `optax.GradientTransformation`, or a function that returns one. A function with
+        a parameter `learning_rate` receives the schedule of `config.schedule`.
+      prepare: training augmentation, replaces `config.data.augment`: function of (key, image
+        u8[H,W,C]) that returns an image of the same shape. Normalization follows it.
+      resume: continue the run in `workdir`; start a new one if there is none.
+      overwrite: delete the run in `workdir`, then start a new one.
+      extend: continue the run in `workdir` to a different length; `train.length_*` and
+        `eval.batch_size` may change. From here on the schedule is that of the new length.
 
     Returns:
-      An iterator of `Report`s, which can be used in a `with` statement, too; the last report is
-      "end" or "stopped".
+      An iterator over `Report`s, also usable in a `with` statement. The last report is "end" or
+      "stopped".
 
     Raises:
       ValueError: the configuration, the data or the directory cannot be used, or an evaluation did
-        not count every example once.
-      FloatingPointError: the loss or a gradient was not finite; the text names the step, what
-        was not finite, and the first layer where.
+        not count every example exactly once.
+      FloatingPointError: the loss or a gradient is not finite. The message names the step and the
+        first layer with a nonfinite value.
     """
-
     objects = {
         "model": model,
         "data": data,
@@ -125,19 +127,19 @@ def train(
     }
 
     def reports(stop: StopSignals) -> Iterator[Report]:
-        known = _with_objects(with_present_names(config), objects)
-        validate(known)
-        use = _directory_use(workdir, resume, overwrite, extend)
-        one_or_all = members.train_members if known["train"]["members"] else train_one
-        return one_or_all(known, workdir, stop=stop, **use)
+        complete = _with_objects(with_present_names(config), objects)
+        validate(complete)
+        options = _directory_options(workdir, resume, overwrite, extend)
+        train_run = members.train_members if complete["train"]["members"] else train_one
+        return train_run(complete, workdir, stop=stop, **options)
 
     return Training(reports)
 
 
-def _directory_use(
+def _directory_options(
     workdir: str | Path, resume: bool, overwrite: bool, extend: bool
 ) -> dict[str, bool]:
-    """What is to be done with the run that a directory holds; to extend is to resume."""
+    """Checks and returns `resume`, `overwrite` and `extend`; `extend` implies `resume`."""
     if extend and overwrite:
         raise ValueError("extend and overwrite exclude each other")
     if extend:
@@ -146,14 +148,14 @@ def _directory_use(
 
 
 def _with_objects(config: Mapping[str, Any], objects: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration with the addresses of the objects that are given, each in its field."""
-    given = {argument: value for argument, value in objects.items() if value is not None}
-    if not given:
+    """Returns the configuration with the address of each passed object in the object's field."""
+    passed = {argument: value for argument, value in objects.items() if value is not None}
+    if not passed:
         return config
     changed = copy.deepcopy(config)
     changed = changed if isinstance(changed, ConfigDict) else ConfigDict(changed)
     with changed.unlocked():
-        for argument, value in given.items():
+        for argument, value in passed.items():
             if isinstance(value, nn.Module):
                 fields = [f.name for f in dataclasses.fields(value) if f.name not in _FLAX_FIELDS]
                 value = functools.partial(type(value), **{f: getattr(value, f) for f in fields})
@@ -162,12 +164,12 @@ def _with_objects(config: Mapping[str, Any], objects: Mapping[str, Any]) -> Mapp
             section, _, name = OBJECTS[argument].partition(".")
             address = pass_object(value, argument)
             changed[section][name] = ((address, None),) if argument == "prepare" else address
-            settle(changed, [OBJECTS[argument]])
+            clear_superseded(changed, [OBJECTS[argument]])
     return changed
 
 
 def _opener(source: Any) -> Callable[[], Any]:
-    """A function that opens what is open already."""
+    """Returns a function that returns an open data source."""
     return lambda: source
 
 
@@ -180,24 +182,30 @@ def train_ensemble(
     overwrite: bool = False,
     extend: bool = False,
 ) -> Training:
-    """Trains the members that a file describes, "path/to/file.py" or "path/to/file.py:smoke".
+    """Trains the members described by a file, "path/to/file.py" or "path/to/file.py:smoke".
 
-    Those that differ only as `train.members` may differ are trained as one. A report's `member`
-    says whose it is. A member whose loss is not finite ends, the others go on.
+    Members that differ only in the fields allowed by `train.members` are trained together. The
+    `member` of a report is the member's index. If the loss of a member is not finite, that member
+    stops and the others continue.
 
     Args:
       spec: see `jaxcnn.training.ensemble.described`.
-      workdir: member i is trained into `workdir/member_i`.
-      overrides: "field=value", set in all members' configurations.
-      resume, overwrite, extend: as in `train`.
+      workdir: parent directory; member i is trained in `workdir/member_i`.
+      overrides: "field=value" strings, set in the configuration of every member.
+      resume: continue the runs in `workdir`, as in `train`.
+      overwrite: delete the runs in `workdir`, as in `train`.
+      extend: continue the runs to a different length, as in `train`.
+
+    Returns:
+      An iterator over the `Report`s of all members, as in `train`.
 
     Raises:
       ValueError: as `train`, `described.read_ensemble` and `described.ensemble_configs`.
-      FloatingPointError: when all others have ended, if the loss of a member was not finite.
+      FloatingPointError: the loss of a member was not finite; raised after the others have ended.
     """
 
     def reports(stop: StopSignals) -> Iterator[Report]:
-        use = _directory_use(workdir, resume, overwrite, extend)
-        return described.train_described(spec, workdir, overrides=overrides, stop=stop, **use)
+        options = _directory_options(workdir, resume, overwrite, extend)
+        return described.train_described(spec, workdir, overrides=overrides, stop=stop, **options)
 
     return Training(reports)

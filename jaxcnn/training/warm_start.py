@@ -1,4 +1,4 @@
-"""Beginning a run with the weights of a trained network: its backbone, or some layers."""
+"""Initializes a run with the weights of a trained network: its backbone, or some layers."""
 
 from __future__ import annotations
 
@@ -23,76 +23,82 @@ from jaxcnn.weights import layout, loading
 def with_backbone(
     state: TrainState, weights: str, model: str, options: Mapping[str, Any]
 ) -> TrainState:
-    """The state before the first step with all but the classifiers taken from stored weights.
+    """Replaces everything but the classifiers of an initial state by stored weights.
 
     Args:
-      state: of `create_state`; its classifiers stay.
-      weights: a run's directory, or published weights or a file, see `jaxcnn.load_pretrained`.
+      state: of `create_state`; its classifiers are kept.
+      weights: a run directory, published weights or a file, see `jaxcnn.load_pretrained`.
       model: id or alias of the network.
       options: fields of its module.
 
+    Returns:
+      The state with the stored weights.
+
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the weights cannot be had or read, or are another network's.
+      FileNotFoundError: the file does not exist.
+      ValueError: the weights cannot be downloaded or read, or belong to a different network.
     """
     options = {k: v for k, v in options.items() if k != "box_head"}  # classifiers have none
     _, backbone = loading.build(_open(weights, model), 0, **options)
-    fresh = {"params": state.params, "batch_stats": state.batch_stats}
-    left = flatten_dict(backbone, sep="/")
+    initial = {"params": state.params, "batch_stats": state.batch_stats}
+    unused = flatten_dict(backbone, sep="/")
 
     def pick(path, leaf):
         name = keystr(path, simple=True, separator="/")
-        found = left.pop(name, leaf)
-        if found.shape != leaf.shape:
+        stored = unused.pop(name, leaf)
+        if stored.shape != leaf.shape:
             raise ValueError(
-                f"{weights!r} has {name} of shape {found.shape}; {model!r} takes {leaf.shape}"
+                f"{weights!r} has {name} of shape {stored.shape}; {model!r} takes {leaf.shape}"
             )
-        return jnp.asarray(found, leaf.dtype)
+        return jnp.asarray(stored, leaf.dtype)
 
-    merged = jax.tree_util.tree_map_with_path(pick, fresh)
-    if left:
-        raise ValueError(f"{weights!r} has {next(iter(left))}, which {model!r} has not")
+    merged = jax.tree_util.tree_map_with_path(pick, initial)
+    if unused:
+        raise ValueError(f"{weights!r} has {next(iter(unused))}, which {model!r} has not")
     return dataclasses.replace(state, **merged, ema=merged if state.ema is not None else None)
 
 
 def with_layers(state: TrainState, weights: str, only: str) -> TrainState:
-    """The state before the first step with some layers taken from weights of another network.
+    """Replaces some layers of an initial state by stored weights, perhaps of another network.
 
     Args:
       state: of `create_state`.
-      weights: a run's directory, or published weights or a file that knows its network.
-      only: regular expression of the layers' paths, such as "block1/conv1|fc8".
+      weights: a run directory, published weights, or a file that records its network.
+      only: regular expression for the paths of the layers, such as "block1/conv1|fc8".
+
+    Returns:
+      The state with the stored weights.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the weights cannot be read, a layer is not in both networks, or has another shape,
-        or no layer is meant.
+      FileNotFoundError: the file does not exist.
+      ValueError: the weights cannot be read, no path matches, or a matching layer is missing in the
+        stored weights or has a different shape there.
     """
-    model, stored = loading.build(_open(weights))
-    there = flatten_dict(stored, sep="/")
-    wanted = re.compile(f"(params|batch_stats)/({only})/[^/]+")
-    taken = []
+    model, variables = loading.build(_open(weights))
+    flat = flatten_dict(variables, sep="/")
+    pattern = re.compile(f"(params|batch_stats)/({only})/[^/]+")
+    replaced = []
 
     def pick(path, leaf):
         name = keystr(path, simple=True, separator="/")
-        if not wanted.fullmatch(name):
+        if not pattern.fullmatch(name):
             return leaf
-        found = there.get(name)
-        if found is None or found.shape != leaf.shape:
-            has = "is not" if found is None else f"has shape {found.shape} and not {leaf.shape}"
+        stored = flat.get(name)
+        if stored is None or stored.shape != leaf.shape:
+            has = "is not" if stored is None else f"has shape {stored.shape} and not {leaf.shape}"
             raise ValueError(f"{name} {has} in {weights!r}, the weights of {type(model).__name__}")
-        taken.append(name)
-        return jnp.asarray(found, leaf.dtype)
+        replaced.append(name)
+        return jnp.asarray(stored, leaf.dtype)
 
-    fresh = {"params": state.params, "batch_stats": state.batch_stats}
-    merged = jax.tree_util.tree_map_with_path(pick, fresh)
-    if not taken:
+    initial = {"params": state.params, "batch_stats": state.batch_stats}
+    merged = jax.tree_util.tree_map_with_path(pick, initial)
+    if not replaced:
         raise ValueError(f"config.model.weights_only is {only!r}; no layer has such a path")
     return dataclasses.replace(state, **merged, ema=merged if state.ema is not None else None)
 
 
 def _open(weights: str, model: str | None = None) -> loading.Opened:
-    """The weights of a run's best checkpoint, or what `loading.open_weights` opens."""
+    """Opens the best checkpoint of a run directory, else calls `loading.open_weights`."""
     if not (local_path(weights) / MANIFEST).is_file():
         return loading.open_weights(weights, model)
     run = load_run(weights)

@@ -22,5 +22,5 @@ def test_time_is_counted_where_it_is_spent():
     assert clock.take_steps(10) == {}, "they were taken"
     assert clock.take(timing.EVALUATION) >= 0.1 and clock.take(timing.EVALUATION) == 0
     assert clock.total[timing.TRAINING] <= clock.elapsed() - 0.15, "neither start nor evaluation"
-    shares = clock.shares()
-    assert sum(shares.values()) == pytest.approx(1) and shares["evaluation"] > 0
+    fractions = clock.fractions()
+    assert sum(fractions.values()) == pytest.approx(1) and fractions["evaluation"] > 0

@@ -21,7 +21,7 @@ from small import (  # noqa: F401
 from jaxcnn.cli import main
 from jaxcnn.training import train
 from jaxcnn.training.ensemble import members
-from jaxcnn.training.ensemble import shared as members_shared
+from jaxcnn.training.ensemble import shared as shared_build
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import photos
@@ -121,7 +121,9 @@ def test_members_differ_in_dropout_alone(tmp_path):
 def test_members_are_spread_over_devices(reference, tmp_path):
     config = config_of("3", "vmap")
     config.train.devices = 2
-    experiments = members_shared.share(members.member_configs(config), one_device=True).experiments
+    experiments = shared_build.build_shared(
+        members.member_configs(config), one_device=True
+    ).experiments
     devices = [one.mesh.devices.item() for one in experiments]
     assert devices == [jax.devices()[i] for i in (0, 0, 1)]
     run(config, tmp_path)

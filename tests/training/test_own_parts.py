@@ -18,7 +18,7 @@ from jaxcnn.cli import main
 from jaxcnn.data.augment import pipeline
 from jaxcnn.training import train
 from jaxcnn.training.config import validate
-from jaxcnn.training.config.files import override, settle
+from jaxcnn.training.config.files import clear_superseded, override
 from jaxcnn.training.optim import losses, optimizers, schedules
 from jaxcnn.training.output.metrics_files import read_rows
 
@@ -39,7 +39,7 @@ def own_config(**fields):
     config.data.train_split, config.data.test_split = "train", "test"
     for field, value in fields.items():
         override(config, field.replace("__", "."), str(value))
-    settle(config, [field.replace("__", ".") for field in fields])
+    clear_superseded(config, [field.replace("__", ".") for field in fields])
     return config
 
 

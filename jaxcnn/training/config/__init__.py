@@ -1,4 +1,4 @@
-"""Configurations of a run: the fields there are, checks, and reading them from files."""
+"""Configurations: the available fields, their checks, and reading configurations from files."""
 
 from jaxcnn.training.config.checks import TrackedConfig, differences, validate
 from jaxcnn.training.config.files import read_config

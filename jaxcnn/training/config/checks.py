@@ -1,4 +1,4 @@
-"""Checks of a configuration: unknown, missing and unused fields, and values that cannot be."""
+"""Checks of a configuration: unknown, missing and unused fields, and invalid values."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ from jaxcnn.training.config.schema import (
     units,
     within,
 )
-from jaxcnn.training.optim import OWN_FIELDS
+from jaxcnn.training.optim import RESERVED_FIELDS
 
 
 def validate(config: Mapping[str, Any]) -> None:
-    """Checks what can be checked without data and devices; the rest is checked where it is used.
+    """Checks everything that needs neither data nor devices; other checks happen at use.
+
+    Args:
+      config: a configuration with the fields of `default_config`.
 
     Raises:
-      ValueError: an unknown or missing field, or a value that cannot be, named.
+      ValueError: a field is unknown or missing, or has an invalid value; the message names it.
     """
-    from jaxcnn.models.registry import resolve  # who only reads runs need not wait for JAX
+    from jaxcnn.models.registry import resolve  # imports JAX, which reading a run does not need
 
     known, given = leaves(default_config()), leaves(config)
     for field in given:
@@ -44,7 +47,7 @@ def validate(config: Mapping[str, Any]) -> None:
             raise ValueError(f"config.{section} is missing")
         given |= {f"{section}.{name}": config[section][name] for name in config[section]}
     for field, value in given.items():
-        if field in FIELDS and not _is_own_argument(field, given):
+        if field in FIELDS and not _is_custom_argument(field, given):
             check_field(field, value)
     check_options(resolve(given["model.name"]), config["model"]["options"])
     if given["model.weights_only"] is not None and given["model.weights"] is None:
@@ -58,16 +61,16 @@ def validate(config: Mapping[str, Any]) -> None:
             )
 
 
-def _is_own_argument(field: str, given: Mapping[str, Any]) -> bool:
-    """Whether a field is an argument of a function of the user's own, which may take any value."""
+def _is_custom_argument(field: str, given: Mapping[str, Any]) -> bool:
+    """Whether a field is an argument of a custom function, which may have any value."""
     section, _, last = field.partition(".")
-    if section not in OWN_FIELDS or last in OWN_FIELDS[section]:
+    if section not in RESERVED_FIELDS or last in RESERVED_FIELDS[section]:
         return False
     return is_address(given.get(f"{section}.name"))
 
 
 def check_field(name: str, value: Any) -> None:
-    """Raises ValueError unless a field may have this value; see `schema.FIELDS`."""
+    """Raises ValueError unless the value is valid for the field; see `schema.FIELDS`."""
     field = FIELDS[name]
     if value is None and field.optional:
         return
@@ -85,14 +88,14 @@ def _shown(value: Any) -> str:
 _LONGEST = 80
 
 
-# Options of a network that follow from the rest of the configuration.
+# Options of a network that the rest of the configuration determines.
 _FIXED_OPTIONS = {
     "num_classes": "the data",
     "dtype": "config.model.dtype",
     "axis_name": "config.train.bn_sync",
     "bn_group": "config.train.bn_group",
 }
-# Options of `create_model` that are no fields of the networks; it checks them.
+# Options of `create_model` that are not fields of the networks; `create_model` checks them.
 _CREATED_OPTIONS = ("box_head", "block_type")
 _OPTION_TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -103,7 +106,7 @@ _OPTION_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def check_options(model: str, options: Any) -> None:
-    """Raises ValueError unless a network has these options, with values of their types."""
+    """Raises ValueError unless a network has these options and the values have the right types."""
     if not isinstance(options, (ConfigDict, Mapping)):
         raise ValueError(f"config.model.options is {options!r}; it must be fields and values")
     from jaxcnn.models.registry import RENAMED_OPTIONS, create_model
@@ -132,12 +135,15 @@ def check_options(model: str, options: Any) -> None:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], *, extend: bool = False
 ) -> list[str]:
-    """Fields in which a resumed run's configuration would change what comes out, in words.
+    """Describes differences between configurations that would change the results of a resumed run.
 
     Args:
-      old: the configuration that the run began with.
-      new: the one that it is to go on with.
-      extend: whether the run may get another length.
+      old: the configuration that the run was started with.
+      new: the configuration to resume it with.
+      extend: whether the length may differ.
+
+    Returns:
+      One description per difference.
     """
     before, after = leaves(old), leaves(new)
     passed = [
@@ -162,12 +168,18 @@ def differences(
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON gives it back."""
+    """Converts a value to what a JSON round trip returns."""
     return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
 class TrackedConfig(Mapping):
-    """A configuration that remembers which fields were read, to find those that nothing reads."""
+    """A read-only configuration that tracks which fields were read, to report unused fields.
+
+    Args:
+      config: the configuration.
+      prefix: path of the section that `config` is, such as "train.".
+      read: the paths read so far, shared with other sections.
+    """
 
     def __init__(self, config: Mapping[str, Any], prefix: str = "", read: set | None = None):
         self._config, self._prefix = config, prefix
@@ -193,15 +205,15 @@ class TrackedConfig(Mapping):
     def __len__(self) -> int:
         return len(self._config)
 
-    def share(self, other: TrackedConfig) -> None:
-        """Counts as read what the other has read."""
+    def add_reads(self, other: TrackedConfig) -> None:
+        """Marks the fields that `other` has read as read."""
         self._read |= other._read
 
-    def of(self, config: Mapping[str, Any]) -> TrackedConfig:
-        """Another configuration; what is read in one of the two counts as read in both."""
+    def with_shared_reads(self, config: Mapping[str, Any]) -> TrackedConfig:
+        """Tracks another configuration; a field read in either one counts as read in both."""
         return TrackedConfig(config, self._prefix, self._read)
 
     def unread(self) -> list[str]:
-        """Paths of the fields that have a value and were not read."""
+        """Returns the paths of the fields that have a value and were not read."""
         paths = leaves(self._config, self._prefix)
         return sorted(p for p, value in paths.items() if value is not None and p not in self._read)

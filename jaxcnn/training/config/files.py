@@ -1,4 +1,4 @@
-"""Reading a configuration from a file, and setting its fields from the command line."""
+"""Reads a configuration from a file, and sets its fields from the command line."""
 
 from __future__ import annotations
 
@@ -32,18 +32,21 @@ _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) -> ConfigDict:
     """Reads a recipe or a configuration file, and applies overrides.
 
-    The file has `get_config(arg=None) -> ConfigDict`; it may import files beside it, as
+    The file defines `get_config(arg=None) -> ConfigDict`. It may import other files of its folder:
     `from .other import thing`.
 
     Args:
-      spec: name of a recipe or path of a file, and after ":" what `get_config` is called with:
-        "cifar_resnet:56", "path/to/file.py", "path/to/file.py:argument".
-      overrides: {"train.batch_size": "64"}, or "train.batch_size=64" strings. A value is read as
-        the field's own type; "none" clears a field that may be None.
+      spec: name of a recipe or path of a file, optionally followed by ":" and the argument of
+        `get_config`: "cifar_resnet:56", "path/to/file.py", "path/to/file.py:argument".
+      overrides: {"train.batch_size": "64"}, or strings such as "train.batch_size=64". A value is
+        parsed as the type of its field; "none" clears an optional field.
+
+    Returns:
+      The configuration.
 
     Raises:
-      ValueError: no such file or `get_config`, a mistake in the file, an unknown field, or a value
-        of another type.
+      ValueError: the file or its `get_config` does not exist or fails, a field is unknown, or a
+        value has the wrong type.
     """
     path, argument = split_spec(spec)
     get_config = load_function(path, "get_config")
@@ -60,28 +63,32 @@ def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) ->
 
 
 def apply_overrides(config: ConfigDict, overrides: Mapping[str, str]) -> None:
-    """Sets fields from their texts, in order; errors as `read_config`."""
+    """Sets fields from text, in order. Raises the same errors as `read_config`."""
     for field, text in overrides.items():
         override(config, field, text)
-    settle(config, overrides)
+    clear_superseded(config, overrides)
 
 
-def settle(config: ConfigDict, fields: Iterable[str]) -> None:
-    """What follows from the fields that were set.
+def clear_superseded(config: ConfigDict, fields: Iterable[str]) -> None:
+    """Clears the fields that setting other fields has made obsolete.
 
-    A duration in steps clears the one in epochs. Another optimizer, schedule or loss has other
-    fields: those that it does not take are dropped, with a notice, unless they were set as well.
+    Setting a duration in steps clears the duration in epochs. A new optimizer, schedule or loss
+    drops the fields that it does not take, with a notice, unless they were set as well.
+
+    Args:
+      config: the configuration, changed in place.
+      fields: the fields that were set, such as "train.length_steps".
     """
     fields = list(fields)
     for field in fields:
-        _clear_other_unit(config, field, fields)
+        _clear_other_units(config, field, fields)
         section, _, name = field.partition(".")
         if name == "name" and section in SECTION_FIELDS:
-            _drop_fields_of_others(config[section], section, fields)
+            _drop_untaken_fields(config[section], section, fields)
 
 
 def split_spec(spec: str) -> tuple[Path, str]:
-    """The file and the argument of "path/to/file.py:argument" or "recipe:argument"."""
+    """Splits "path/to/file.py:argument" or "recipe:argument" into file and argument."""
     path, suffix, argument = spec.partition(".py:")
     if suffix:
         return Path(path + ".py").expanduser(), argument
@@ -95,7 +102,7 @@ def split_spec(spec: str) -> tuple[Path, str]:
 
 
 def split_overrides(texts: Sequence[str]) -> dict[str, str]:
-    """{"train.seed": "1"} of "train.seed=1". Raises ValueError for one without "="."""
+    """Converts "train.seed=1" to {"train.seed": "1"}. Raises ValueError if "=" is missing."""
     for text in texts:
         if "=" not in text:
             raise ValueError(f"{text!r} does not say field=value")
@@ -103,10 +110,13 @@ def split_overrides(texts: Sequence[str]) -> dict[str, str]:
 
 
 def load_function(path: Path, name: str) -> Callable:
-    """A function of a Python file, which may import files beside it; errors as `read_config`."""
+    """Loads a function from a Python file, which may import other files of its folder.
+
+    Raises the same errors as `read_config`.
+    """
     if path.suffix != ".py" or not path.is_file():
-        what = "configuration file" if path.suffix == ".py" else "recipe or configuration file"
-        raise ValueError(f"no {what} {str(path)!r}{_similar(path)}")
+        kind = "configuration file" if path.suffix == ".py" else "recipe or configuration file"
+        raise ValueError(f"no {kind} {str(path)!r}{_similar(path)}")
     module_name = f"{_package(path.parent.resolve())}.{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
@@ -125,7 +135,10 @@ def load_function(path: Path, name: str) -> Callable:
 
 
 def _package(folder: Path) -> str:
-    """Name of a package made of the files of a folder, so that they can import each other."""
+    """Makes a package of the files of a folder, so that they can import each other.
+
+    Returns its name.
+    """
     if folder == configs.FOLDER.resolve():
         return configs.__name__
     name = "jaxcnn_configs_" + hashlib.sha256(str(folder).encode("utf-8", "replace")).hexdigest()
@@ -137,10 +150,10 @@ def _package(folder: Path) -> str:
 
 
 def _similar(path: Path) -> str:
-    """'; did you mean ...?' of the files beside a path that is none, or of the recipes."""
-    beside = sorted(path.parent.glob("[!_]*.py")) if path.suffix == ".py" else []
-    found = configs.similar(path.stem, [p.stem for p in beside])
-    words = [f"{stem}.py" for stem in found] or configs.similar(str(path))
+    """Suggests files of the same folder, or recipes, for a path that does not exist."""
+    siblings = sorted(path.parent.glob("[!_]*.py")) if path.suffix == ".py" else []
+    stems = configs.similar(path.stem, [p.stem for p in siblings])
+    words = [f"{stem}.py" for stem in stems] or configs.similar(str(path))
     return did_you_mean(words) or "; `jaxcnn train` lists the recipes"
 
 
@@ -174,10 +187,10 @@ def _raises(frame: traceback.FrameSummary, path: Path) -> bool:
 
 
 def override(config: ConfigDict, field: str, text: str) -> None:
-    """Sets a field from its text; errors as `read_config`.
+    """Sets a field from text. Raises the same errors as `read_config`.
 
-    A field of a section whose fields depend on a name may be new there, and so may all of
-    `model.options` be, as "{'depth': 20}": whoever reads them checks them.
+    In an open section (`OPEN_SECTIONS`) the field may be new, and `model.options` may be set as a
+    whole, "{'depth': 20}"; these fields are checked at use.
     """
     field, text = present_name(field, text)
     *parents, last = field.split(".")
@@ -185,8 +198,8 @@ def override(config: ConfigDict, field: str, text: str) -> None:
     for name in parents:
         section = section[name] if isinstance(section, ConfigDict) and name in section else None
     if isinstance(section, ConfigDict) and within(field, OPEN_SECTIONS):
-        value, whole = _value(text), isinstance(section.get(last), ConfigDict)
-        if last not in section or (whole and isinstance(value, dict)):
+        value, is_section = _parse_untyped(text), isinstance(section.get(last), ConfigDict)
+        if last not in section or (is_section and isinstance(value, dict)):
             with section.unlocked():
                 section[last] = value
             return
@@ -202,8 +215,8 @@ def override(config: ConfigDict, field: str, text: str) -> None:
         raise ValueError(f"config.{field} is {text!r:.80}; it must be of type {kind}") from error
 
 
-def _clear_other_unit(config: ConfigDict, field: str, given: Sequence[str]) -> None:
-    """A duration that is set in steps is no longer one in epochs."""
+def _clear_other_units(config: ConfigDict, field: str, given: Sequence[str]) -> None:
+    """Clears a duration in all units but that of `field`, and those that are given as well."""
     stem, _, unit = field.rpartition("_")
     if unit in units("every"):
         for other in units("every"):
@@ -212,7 +225,7 @@ def _clear_other_unit(config: ConfigDict, field: str, given: Sequence[str]) -> N
                 override(config, name, "none")
 
 
-def _drop_fields_of_others(section: ConfigDict, title: str, given: Sequence[str]) -> None:
+def _drop_untaken_fields(section: ConfigDict, title: str, given: Sequence[str]) -> None:
     taken = SECTION_FIELDS[title](section.name)
     dropped = [f for f in section if f not in taken and f"{title}.{f}" not in given]
     with section.unlocked():
@@ -225,7 +238,7 @@ def _drop_fields_of_others(section: ConfigDict, title: str, given: Sequence[str]
 
 
 def parse_value(text: str, kind: type) -> Any:
-    """A value of a type from its text. Raises ValueError or TypeError if it is none."""
+    """Parses text as a value of type `kind`. Raises ValueError or TypeError if it is not one."""
     if text.lower() == "none":
         return None
     if kind is str:
@@ -240,11 +253,11 @@ def parse_value(text: str, kind: type) -> Any:
     return tuple(value) if kind is tuple else value
 
 
-def _value(text: str) -> Any:
-    """Of a field whose type nothing says: a Python literal, or else the text itself."""
-    known = {"true": True, "false": False, "none": None}
-    if text.lower() in known:
-        return known[text.lower()]
+def _parse_untyped(text: str) -> Any:
+    """Parses the value of a field without a declared type: a Python literal, else the text."""
+    constants = {"true": True, "false": False, "none": None}
+    if text.lower() in constants:
+        return constants[text.lower()]
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -253,6 +266,6 @@ def _value(text: str) -> Any:
 
 
 def shorthands(*, deterministic: bool, profile: bool) -> list[str]:
-    """FIELD=VALUE of flags that the commands have for them."""
+    """Returns the FIELD=VALUE overrides that the flags of the commands stand for."""
     fields = {"train.deterministic=True": deterministic, "log.profile=10": profile}
     return [field for field, given in fields.items() if given]

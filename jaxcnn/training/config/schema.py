@@ -1,7 +1,7 @@
-"""Configurations of a run: the fields there are.
+"""The fields of a configuration.
 
-A configuration is a `ConfigDict` of sections. Durations are named by unit, such as `length_epochs`,
-`length_steps` or `length_examples`; one of them is set and the others are None.
+A configuration is a `ConfigDict` of sections. The name of a duration ends with its unit, such as
+`length_epochs`, `length_steps` or `length_examples`; one of them is set and the others are None.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict, config_dict
 
 from jaxcnn._objects import is_address, is_passed, load_object, parameters
-from jaxcnn.training.optim import OWN_FIELDS
+from jaxcnn.training.optim import RESERVED_FIELDS
 
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("auto", "jit", "shard_map", "pmap")
 ENSEMBLE_MODES = ("sequential", "vmap")
 MOST_MEMBERS = 1000
-# Fields that had another name, and values that had: {old field: (field, {old value: value})}.
+# Renamed fields and values: {old field: (field, {old value: value})}.
 RENAMED: dict[str, tuple[str, dict[str, str]]] = {
     "train.members_by": ("train.ensemble_mode", {"turn": "sequential"}),
 }
-# Sections whose fields depend on the name in them; whoever reads them checks them.
+# Sections whose fields depend on the name that is set; the fields are checked at use.
 OPEN_SECTIONS = ("model.options", "loss", "optimizer", "schedule")
-# Fields that change how a run is carried out, and not what comes out of it.
+# Fields that change how a run is executed, but not its results.
 RUNTIME_FIELDS = (
     *("data.dir", "data.workers", "train.parallel", "train.devices", "checkpoint", "log"),
     *("train.members", "train.ensemble_mode"),
 )
-# Fields that may differ besides where a run is extended. The overrides are those of an ensemble of
-# different networks, whose members' configurations are compared one by one.
+# Fields that may also differ when a run is extended. `overrides` belongs to an ensemble of
+# different networks; the configurations of its members are compared one by one.
 EXTENSION_FIELDS = (
     *("train.length_epochs", "train.length_steps", "train.length_examples"),
     *("train.length_percent", "eval.batch_size", "overrides"),
@@ -51,13 +51,13 @@ OBJECTS = {
 
 
 class Field(NamedTuple):
-    """What a field may hold.
+    """The valid values of a field.
 
     Attributes:
-      valid: in words, after "it must be".
-      is_valid: of a value that is not None.
-      optional: whether it may be None.
-      choices: the texts that it may be, for near matches.
+      valid: description for messages, follows "it must be".
+      is_valid: whether a value other than None is valid.
+      optional: whether None is valid.
+      choices: the valid strings, to suggest near matches.
     """
 
     valid: str
@@ -78,7 +78,7 @@ def _integer(least: int, most: int = _LARGE, *, optional: bool = False) -> Field
 
 
 def _number(least: float, most: float, bounds: str = "[]", *, optional: bool = False) -> Field:
-    """`bounds` are as in mathematics: "(]" is above `least` and at most `most`."""
+    """A number in an interval; `bounds` "(]" excludes `least` and includes `most`."""
 
     def is_valid(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -102,14 +102,14 @@ def _text(*choices: str, optional: bool = False) -> Field:
 
 
 def _is_pairs(value: Any, second: Callable[[Any], bool] = lambda _: True) -> bool:
-    """((text, anything), ...)."""
+    """Whether a value is ((text, second), ...) with valid `second`s."""
     return isinstance(value, (tuple, list)) and all(
         isinstance(p, (tuple, list)) and len(p) == 2 and isinstance(p[0], str) and second(p[1])
         for p in value
     )
 
 
-def _is_share(value: Any) -> bool:
+def _is_finite_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -122,7 +122,7 @@ def _is_regex(value: Any) -> bool:
 
 def _is_boundaries(value: Any) -> bool:
     values = value if isinstance(value, (tuple, list)) else (value,)
-    return len(values) > 0 and all(_is_share(v) and 0 < v < 1e15 for v in values)
+    return len(values) > 0 and all(_is_finite_number(v) and 0 < v < 1e15 for v in values)
 
 
 def _is_members(value: Any) -> bool:
@@ -136,7 +136,7 @@ def _is_members(value: Any) -> bool:
 
 
 def _durations(name: str) -> dict[str, Field]:
-    """By unit, of a duration that is one number."""
+    """Returns the fields of a duration that is one number, by unit."""
     return {
         f"{name}_epochs": _number(0, 1e6, "(]", optional=True),
         f"{name}_steps": _integer(1, optional=True),
@@ -148,15 +148,15 @@ def _durations(name: str) -> dict[str, Field]:
 _SWITCH = Field("True or False", lambda value: isinstance(value, bool))
 _SEED = _integer(0, 2**32 - 1)
 _PIXELS = _integer(1, 2**14, optional=True)
-_SHARES = Field(
+_MULTIPLIERS = Field(
     "pairs of a regular expression and a number",
-    lambda value: _is_pairs(value, _is_share),
+    lambda value: _is_pairs(value, _is_finite_number),
     optional=True,
 )
 _BATCH = _integer(1, 2**20)
 _UNIT_NUMBER = _number(0, 1, "[)")
 
-# What each field may hold; of `loss`, `optimizer` and `schedule` the fields of all of their kinds.
+# The valid values of each field. `loss`, `optimizer` and `schedule` list the fields of all names.
 FIELDS: dict[str, Field] = {
     "model.name": _text(),
     "model.dtype": _text(*DTYPES),
@@ -202,9 +202,9 @@ FIELDS: dict[str, Field] = {
     "optimizer.weight_decay": _number(0, 1e3),
     "optimizer.decay": Field(
         "'all', 'kernels', or pairs of a regular expression and a number",
-        lambda value: value in ("all", "kernels") or _is_pairs(value, _is_share),
+        lambda value: value in ("all", "kernels") or _is_pairs(value, _is_finite_number),
     ),
-    "optimizer.rates": _SHARES,
+    "optimizer.rates": _MULTIPLIERS,
     "optimizer.clip_norm": _number(0, 1e6, "(]", optional=True),
     "optimizer.clip_adaptive": _number(0, 1e6, "(]", optional=True),
     **{f"optimizer.{name}": _UNIT_NUMBER for name in ("momentum", "b1", "b2", "rho")},
@@ -247,7 +247,7 @@ def _optimizer_fields(name: str) -> set[str]:
     from jaxcnn.training.optim import optimizers, rules
 
     if is_address(name):
-        return _own_fields("optimizer", name)
+        return _custom_fields("optimizer", name)
     return {*optimizers.COMMON_FIELDS, *rules.RULES.get(name, (None, ()))[1]}
 
 
@@ -255,24 +255,27 @@ def _loss_fields(name: str) -> set[str]:
     from jaxcnn.training.optim import losses
 
     if is_address(name):
-        return _own_fields("loss", name)
-    own = parameters(losses.LOSSES[name]) if name in losses.LOSSES else ()
-    return {*OWN_FIELDS["loss"], *own}
+        return _custom_fields("loss", name)
+    options = parameters(losses.LOSSES[name]) if name in losses.LOSSES else ()
+    return {*RESERVED_FIELDS["loss"], *options}
 
 
 def _schedule_fields(name: str) -> set[str]:
     from jaxcnn.training.optim import schedules
 
-    return _own_fields("schedule", name) if is_address(name) else {*schedules.SCHEDULE_FIELDS}
+    return _custom_fields("schedule", name) if is_address(name) else {*schedules.SCHEDULE_FIELDS}
 
 
-def _own_fields(section: str, name: str) -> set[str]:
-    """Of a function of the user's own its arguments; an object passed in Python has its own."""
-    own = () if is_passed(name) else parameters(load_object(name))
-    return {*OWN_FIELDS[section], *own}
+def _custom_fields(section: str, name: str) -> set[str]:
+    """Returns the fields for a custom function, among them its arguments.
+
+    An object passed in Python takes no arguments from the configuration.
+    """
+    arguments = () if is_passed(name) else parameters(load_object(name))
+    return {*RESERVED_FIELDS[section], *arguments}
 
 
-# Of a section whose fields depend on the name in it: the fields that a name takes.
+# For each section whose fields depend on the name that is set: the fields that a name takes.
 SECTION_FIELDS: dict[str, Callable[[str], set[str]]] = {
     "optimizer": _optimizer_fields,
     "loss": _loss_fields,
@@ -281,39 +284,42 @@ SECTION_FIELDS: dict[str, Callable[[str], set[str]]] = {
 
 
 def default_config() -> ConfigDict:
-    """All fields with their defaults, locked: a field that is not there cannot be set.
+    """Returns the default configuration, locked: only existing fields can be set.
 
-    model: `name` (id or alias), `dtype` of the computation ("float32" or "bfloat16"), `options`
-      (further fields of the network), `weights` (a run's directory, published ones or a file, from
-      which all but the classifiers begin; see `jaxcnn.load_pretrained`), `weights_only` (regular
-      expression of the layers that begin so instead, perhaps with another network's weights).
-    data: `source` and `dir` (see `jaxcnn.data.catalog`), `train_split`, `test_split`, `augment`
-      (see `jaxcnn.training.input.preprocess`), `mixup` and `cutmix` (see
-      `jaxcnn.data.augment.mixing`). Of photos that are streamed ("folder:PATH", "archive:PATH",
-      "tfds:imagenet2012"; see `jaxcnn.data.catalog`) also: `image_size` in training, None for the
-      network's own; `crop` of it ("inception" if None; see `jaxcnn.data.crops`); `eval_size`, None
-      for `image_size`, of the center of the image whose shorter side is resized to `eval_resize`,
-      None for 8/7 of `eval_size`; `workers`, threads that decode, None for one per core.
-    train: `batch_size` over all devices; `length_epochs`, `_steps` or `_examples`; `seed` of
-      everything random; `parallel` ("auto" is "jit" on one device and "shard_map" on several);
-      `devices`, how many, 0 for all; `bn_sync`, BatchNorm over the "global" batch or each device's
-      "local" shard, or with `bn_group` over this many neighboring examples, wherever they lie;
-      `steps_per_call`, steps in one dispatch, 0 for 1 on a CPU and 25 elsewhere;
-      `accumulate`, parts in which a device takes its shard of the batch one after another;
-      `deterministic`, the same bits in every run on a GPU too, where that costs time;
-      `ema_decay` of a running average of the weights, evaluated beside them, 0 for none;
-      `init_seed` and `dropout_seed`, of the initial weights and of dropout alone, None for `seed`;
-      `members`, runs to train as one, and `ensemble_mode`, how; see
-      `jaxcnn.training.ensemble.members`.
+    Names of networks, sources, augmentations, losses, optimizers and schedules may also be
+    addresses of custom functions, "my_losses.py:focal" or "package.module:focal"; see
+    `docs/extending.md`.
+
+    model: `name`, an id or alias; `dtype` of the computation, "float32" or "bfloat16"; `options`,
+      further fields of the network; `weights`, a run directory, published weights or a file that
+      initializes everything but the classifiers (see `jaxcnn.load_pretrained`); `weights_only`, a
+      regular expression: only matching layers are initialized from `weights`, which may then
+      belong to another network.
+    data: `source` and `dir`, see `jaxcnn.data.catalog`; `train_split` and `test_split`; `augment`,
+      see `jaxcnn.training.input.preprocess`; `mixup` and `cutmix`, see
+      `jaxcnn.data.augment.mixing`. For streamed photos ("folder:PATH", "archive:PATH",
+      "tfds:imagenet2012"): `image_size` in training, None for the input size of the network; the
+      training `crop`, None for "inception", see `jaxcnn.data.crops`; `eval_size` of the center crop
+      in evaluation, None for `image_size`; `eval_resize`, to which the shorter side is resized
+      before that crop, None for 8/7 of `eval_size`; `workers`, the number of decoding threads, None
+      for one per core.
+    train: `batch_size` over all devices; `length_epochs`, `_steps` or `_examples`; `seed` of all
+      randomness; `init_seed` of the initial weights and `dropout_seed` of dropout, None for `seed`;
+      `parallel`, "auto" for "jit" on one device and "shard_map" on several; `devices`, how many to
+      use, 0 for all; `bn_sync`, BatchNorm statistics of the "global" batch or of each device's
+      "local" shard; `bn_group`, statistics of groups of this many consecutive examples instead;
+      `steps_per_call`, steps per dispatch, 0 for 1 on a CPU and 25 elsewhere; `accumulate`, number
+      of microbatches per device; `deterministic`, bit-identical results of repeated runs on a GPU
+      too, at some cost in speed; `ema_decay` of a running average of the weights, which is
+      evaluated as well, 0 for none; `members`, runs to train together, and `ensemble_mode`, how to
+      train them, see `jaxcnn.training.ensemble.members`.
     loss: `name` and options, see `jaxcnn.training.optim.losses`; `aux_weight` of auxiliary heads.
     optimizer, schedule: see `jaxcnn.training.optim.optimizers`.
-    Names of networks, sources, augmentations, losses, optimizers and schedules may be addresses of
-      your own, "my_losses.py:focal" or "package.module:focal", see `docs/extending.md`.
     eval: `batch_size`; `every_epochs`, `_steps`, `_examples` or `_percent` of the run.
-    checkpoint: the same of `every`, and `keep` (how many of the newest stay).
-    log: `every_steps`; `profile`, calls of the step to trace (see
-      `jaxcnn.training.output.profiling`); `wandb`, project of Weights & Biases that the rows go to
-      as well, if it is installed.
+    checkpoint: `every_...` as in `eval`; `keep`, the number of newest checkpoints to keep.
+    log: `every_steps`; `profile`, number of calls of the step to trace, see
+      `jaxcnn.training.output.profiling`; `wandb`, a Weights & Biases project that also receives the
+      metrics, if `wandb` is installed.
     """
     config = ConfigDict()
     config.model = ConfigDict(
@@ -374,7 +380,7 @@ def default_config() -> ConfigDict:
 
 
 class _Section(ConfigDict):
-    """A section whose renamed fields may still be set by their former names."""
+    """A section that accepts the former names of renamed fields."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
         former = f"train.{key}"
@@ -385,7 +391,7 @@ class _Section(ConfigDict):
 
 
 def present_name(field: str, value: Any) -> tuple[str, Any]:
-    """The field and the value by their names of today; a former name is noted once on stderr."""
+    """Returns the current names of a field and its value; prints a former name once as a notice."""
     if field not in RENAMED:
         return field, value
     name, values = RENAMED[field]
@@ -399,7 +405,7 @@ _noted: set[str] = set()
 
 
 def with_present_names(config: Any) -> Any:
-    """The configuration, or a copy of it with the fields by their names of today."""
+    """Returns the configuration, or a copy with the current names if it has renamed fields."""
     given = leaves(config)
     if not any(field in given for field in RENAMED):
         return config
@@ -423,9 +429,12 @@ def _duration(name: str, *, epochs: float) -> dict[str, Any]:
 
 
 def units(name: str) -> dict[str, type]:
-    """Units of the duration `length` or `every`; a length cannot be a share of itself."""
-    known = {"epochs": float, "steps": int, "examples": int}
-    return known if name == "length" else known | {"percent": float}
+    """Returns the units of the duration `length` or `every`, each with its type.
+
+    `every` may also be in percent of the length.
+    """
+    absolute = {"epochs": float, "steps": int, "examples": int}
+    return absolute if name == "length" else absolute | {"percent": float}
 
 
 def set_duration(section: ConfigDict, name: str, **value: float) -> None:
@@ -433,8 +442,13 @@ def set_duration(section: ConfigDict, name: str, **value: float) -> None:
 
     `set_duration(config.train, "length", steps=5)`
 
+    Args:
+      section: the section, changed in place.
+      name: "length" or "every".
+      **value: one unit and its value.
+
     Raises:
-      ValueError: not exactly one unit that there is is given.
+      ValueError: the keyword arguments are not exactly one known unit.
     """
     known = units(name)
     if len(value) != 1 or not value.keys() <= known.keys():
@@ -446,9 +460,16 @@ def set_duration(section: ConfigDict, name: str, **value: float) -> None:
 def smoke(
     config: ConfigDict, *, source: str = "synthetic", batch_size: int = 16, evaluated: int = 64
 ) -> ConfigDict:
-    """Makes a configuration a run of five steps of a small batch, for trying it out in seconds.
+    """Shortens a configuration to five steps of a small batch, to try it in seconds.
 
-    `evaluated` is how many examples of the test split are.
+    Args:
+      config: the configuration, changed in place.
+      source: the data source.
+      batch_size: examples per step, in training and in evaluation.
+      evaluated: number of test examples to evaluate.
+
+    Returns:
+      `config`.
     """
     config.data.source = source
     config.data.train_split = f"train[:{min(128, 8 * batch_size)}]"
@@ -469,13 +490,13 @@ def smoke(
 
 
 def _last_steps(boundaries: Any) -> tuple[int, ...]:
-    """As many steps of a run of five, or four."""
+    """Returns one step for each boundary, at most four: the last steps of a run of five."""
     count = len(boundaries) if isinstance(boundaries, (tuple, list)) else 1
     return tuple(range(5 - min(4, count), 5))
 
 
 def _shorten(config: ConfigDict, name: str, steps: Callable[[Any], Any]) -> None:
-    """Gives a duration of the schedule that is set in steps, as a function of its value."""
+    """Replaces a duration of the schedule, if set, by `steps(value)`."""
     fields = [f"{name}_{unit}" for unit in units("every")]
     values = [config.schedule[f] for f in fields if config.schedule.get(f) is not None]
     if values:
@@ -484,17 +505,17 @@ def _shorten(config: ConfigDict, name: str, steps: Callable[[Any], Any]) -> None
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"train.batch_size": 128, ...}: every value by its path; empty sections are left out."""
-    found: dict[str, Any] = {}
+    """Returns every value by its path, {"train.batch_size": 128, ...}, without empty sections."""
+    flat: dict[str, Any] = {}
     for name in config:
         value = config[name]
         if isinstance(value, (ConfigDict, Mapping)):
-            found |= leaves(value, f"{prefix}{name}.")
+            flat |= leaves(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = value
-    return found
+            flat[prefix + name] = value
+    return flat
 
 
 def within(field: str, sections: Sequence[str]) -> bool:
-    """Whether a field is one of these or of a section of these."""
+    """Whether a field is one of `sections`, or lies in one of them."""
     return any(field == section or field.startswith(f"{section}.") for section in sections)

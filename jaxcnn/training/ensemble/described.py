@@ -1,9 +1,10 @@
-"""Ensembles of different networks: a file that describes the members, and training all of them.
+"""Ensembles of different networks, described by a file.
 
-The file has `get_ensemble() -> Ensemble`; those of competition entries are in configs/ensembles.
-`jaxcnn train FILE --workdir DIR` trains the members into `DIR/member_0` and so on, each of which is
-a run of its own; `jaxcnn evaluate --as FILE DIR` tests each by its protocol, and all together.
-With ":smoke" after FILE the members are narrow networks of five steps.
+The file defines `get_ensemble() -> Ensemble`; configs/ensembles has files for competition entries.
+`jaxcnn train FILE --workdir DIR` trains the members in `DIR/member_0` and so on; each of these is
+the directory of a complete run. `jaxcnn evaluate --as FILE DIR` evaluates every member by its
+protocol, and the ensemble. With ":smoke" after FILE the members are narrow networks, trained for
+five steps.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from jaxcnn.runtime.stop import StopSignals
 from jaxcnn.training.config import validate
 from jaxcnn.training.config.files import load_function, read_config, split_overrides, split_spec
 from jaxcnn.training.ensemble import members
-from jaxcnn.training.ensemble import shared as members_shared
+from jaxcnn.training.ensemble import shared as shared_build
 from jaxcnn.training.output.records import member_directory
 from jaxcnn.training.output.workdir import check_workdir
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A network of an ensemble: how it is trained and how it is tested.
+    """A network of an ensemble: how to train and evaluate it.
 
-    Fields:
-      name: in words, for tables.
-      recipe: a configuration file, from the folder of the ensemble's file, with ":argument".
+    Attributes:
+      name: name for tables.
+      recipe: a configuration file, relative to the folder of the ensemble's file, with ":argument".
       options: fields of the network.
-      overrides: fields of the configuration, as `jaxcnn train` takes them.
-      view: how it is tested, as after the "@" of `jaxcnn evaluate`.
-      stand_in: id of a network that takes its place in the smoke form, for one that has no narrow
-        form; "" for none.
+      overrides: fields of the configuration, as for `jaxcnn train`.
+      view: views in evaluation, as after the "@" of `jaxcnn evaluate`.
+      stand_in: id of a network that replaces it in the smoke form if it has no narrow form; "" for
+        none.
       smoke: fields of the network in the smoke form.
     """
 
@@ -50,13 +51,13 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """Members, and how their answers are combined.
+    """Members, and how to combine their predictions.
 
-    Fields:
-      members: in the order of their directories.
-      combination: name of a row of the table of `jaxcnn evaluate`.
-      published: the error and its source, in words.
-      unverified: what is not published and is this project's choice; "" if there is nothing.
+    Attributes:
+      members: the members, in the order of their directories.
+      combination: name of a row in the table of `jaxcnn evaluate`.
+      published: the published error and its source.
+      unverified: choices of this project that are not published; "" if there are none.
     """
 
     members: Sequence[Member]
@@ -72,10 +73,16 @@ def is_ensemble(spec: str) -> bool:
 
 
 def read_ensemble(spec: str) -> Ensemble:
-    """Reads "path/to/file.py", or "path/to/file.py:smoke", which is the same but for training.
+    """Reads the ensemble of a file.
+
+    Args:
+      spec: "path/to/file.py" or "path/to/file.py:smoke"; the two differ only in training.
+
+    Returns:
+      The ensemble.
 
     Raises:
-      ValueError: no such file or `get_ensemble`, or another argument.
+      ValueError: the file or its `get_ensemble` does not exist, or the argument is unknown.
     """
     path, argument = split_spec(spec)
     if argument not in ("", "smoke"):
@@ -84,37 +91,44 @@ def read_ensemble(spec: str) -> Ensemble:
 
 
 def ensemble_configs(spec: str, overrides: Sequence[str] = ()) -> list[Any]:
-    """The configurations of the members' runs; `overrides` ("field=value") are set in all of them.
+    """Makes the configuration of every member's run.
 
-    The smoke form leaves out all of a member's overrides but its network and its seeds.
+    The smoke form ignores the overrides of a member, except its network and its seeds.
+
+    Args:
+      spec: as in `read_ensemble`.
+      overrides: "field=value" strings, set in every configuration.
+
+    Returns:
+      The configurations, in the order of the members.
 
     Raises:
       ValueError: as `read_ensemble` and `read_config`.
     """
     ensemble = read_ensemble(spec)
     path, argument = split_spec(spec)
-    given = split_overrides(overrides)
-    made = []
+    common_overrides = split_overrides(overrides)
+    configs = []
     for member in ensemble.members:
         recipe = str(path.parent / member.recipe)
-        own = dict(member.overrides)
+        fields = dict(member.overrides)
         if argument == "smoke":
             recipe += ",smoke" if ".py:" in recipe else ":smoke"
-            own = {k: v for k, v in own.items() if k == "model.name" or k.endswith("seed")}
+            fields = {k: v for k, v in fields.items() if k == "model.name" or k.endswith("seed")}
             if member.stand_in:
-                own["model.name"] = member.stand_in
-        own |= given
-        config = read_config(recipe, own)
-        recipes = dict(config.model.options)
+                fields["model.name"] = member.stand_in
+        fields |= common_overrides
+        config = read_config(recipe, fields)
+        recipe_options = dict(config.model.options)
         with config.unlocked():
             if argument == "smoke":
                 options = {} if member.stand_in else member.options
-                config.model.options = {**options, **recipes, **member.smoke}
+                config.model.options = {**options, **recipe_options, **member.smoke}
             else:
-                config.model.options = {**recipes, **member.options}
+                config.model.options = {**recipe_options, **member.options}
         validate(config)
-        made.append(config)
-    return made
+        configs.append(config)
+    return configs
 
 
 def train_described(
@@ -127,49 +141,54 @@ def train_described(
     extend: bool = False,
     stop: StopSignals,
 ) -> Iterator[Report]:
-    """`jaxcnn.training.train.train_ensemble`; signals to stop are noted in `stop`."""
+    """Implements `jaxcnn.training.train.train_ensemble`; `stop` records signals to stop."""
     configs = ensemble_configs(spec, overrides)
     mode = members.default_mode()
     groups = _groups(configs)
     shared = [
-        members_shared.share([configs[i] for i in group], one_device=mode == "vmap")
+        shared_build.build_shared([configs[i] for i in group], one_device=mode == "vmap")
         for group in groups
     ]
-    about = {"ensemble": Path(spec).name, "overrides": list(overrides)}
+    description = {"ensemble": Path(spec).name, "overrides": list(overrides)}
     facts = {"members": len(configs), "ensemble_mode": mode}
-    use = {"resume": resume, "overwrite": overwrite, "extend": extend}
-    directory = check_workdir(workdir, about, **use)
+    options = {"resume": resume, "overwrite": overwrite, "extend": extend}
+    directory = check_workdir(workdir, description, **options)
     directories = [member_directory(directory, i) for i in range(len(configs))]
     failed: list[dict[int, FloatingPointError]] = [{} for _ in groups]
     trainings = [
         members.train_group(
             [configs[i] for i in group],
             [directories[i] for i in group],
-            common,
+            group_shared,
             mode,
             stop,
-            own,
-            **use,
+            group_failed,
+            **options,
         )
-        for group, common, own in zip(groups, shared, failed)
+        for group, group_shared, group_failed in zip(groups, shared, failed)
     ]
-    with members.open_all(directory, about, facts, **use):
+    with members.open_all(directory, description, facts, **options):
         for group, reports in zip(groups, trainings):
             for report in reports:
                 yield dataclasses.replace(report, member=group[report.member or 0])
             if stop.received:
                 return
-    pairs = [(group[i], error) for group, own in zip(groups, failed) for i, error in own.items()]
-    members.raise_failed(dict(pairs))
+    members.raise_failed(
+        {
+            group[i]: error
+            for group, group_failed in zip(groups, failed)
+            for i, error in group_failed.items()
+        }
+    )
 
 
 def _groups(configs: Sequence[Any]) -> list[list[int]]:
-    """Which members differ in nothing but what members of one program may differ in."""
+    """Groups the members whose configurations differ only in `members.FIELDS`."""
     groups: dict[str, list[int]] = {}
     for i, config in enumerate(configs):
-        alike = json.loads(config.to_json())
+        common = json.loads(config.to_json())
         for field in members.FIELDS:
             section, name = field.split(".")
-            alike[section].pop(name, None)
-        groups.setdefault(json.dumps(alike, sort_keys=True), []).append(i)
+            common[section].pop(name, None)
+        groups.setdefault(json.dumps(common, sort_keys=True), []).append(i)
     return list(groups.values())

@@ -1,4 +1,4 @@
-"""Drives several runs with one compiled step under `vmap`."""
+"""Trains several runs with one compiled step under `vmap`."""
 
 from __future__ import annotations
 
@@ -22,44 +22,52 @@ Failures = dict[int, FloatingPointError]
 def train_in_lockstep(
     runs: Sequence[Run], step: Callable, keys: Sequence[Any], failed: Failures
 ) -> Iterator[Report]:
-    """Trains runs of equal shapes; a report's `member` counts them.
+    """Trains runs of equal shapes; the `member` of a report is the index of its run.
 
-    A run that is behind, as after a kill between two checkpoints, first catches up. A run whose
-    loss is not finite is put into `failed`, and the others go on.
+    A run that is behind, as after a kill between two checkpoints, first catches up. If the loss of
+    a run is not finite, the run is added to `failed`, and the others continue.
 
     Args:
-      runs: not entered yet; each has its device.
+      runs: the runs, not yet entered, each with its device.
       step: the pure step.
-      keys: what the step takes as the key, of each run.
-      failed: {member: what went wrong}, added to.
+      keys: the key argument of the step for each run.
+      failed: {member: error}, changed in place.
+
+    Yields:
+      The reports of all runs.
     """
     lockstep = _Lockstep(runs, step, keys)
     with contextlib.ExitStack() as opened:
         for member, run in enumerate(runs):
             opened.enter_context(run)
-            yield from _of_member(member, run.begin())
+            yield from _with_member(member, run.begin())
         alive = dict(enumerate(runs))
         while alive:
-            behind = min(run.step for run in alive.values())
-            now = {member: run for member, run in alive.items() if run.step == behind}
-            for member, run in list(now.items()):
+            step_number = min(run.step for run in alive.values())
+            active = {member: run for member, run in alive.items() if run.step == step_number}
+            for member, run in list(active.items()):
                 if run.finished():
-                    del alive[member], now[member]
-                    yield from _of_member(member, run.end())
-            for member, made in lockstep.make_steps(now).items():
-                runs[member].state, metrics = made
+                    del alive[member], active[member]
+                    yield from _with_member(member, run.end())
+            for member, (state, metrics) in lockstep.make_steps(active).items():
+                runs[member].state = state
                 try:
-                    yield from _of_member(member, runs[member].after_step(metrics))
+                    yield from _with_member(member, runs[member].after_step(metrics))
                 except FloatingPointError as error:
                     failed[member] = error
                     del alive[member]
 
 
 class _Lockstep:
-    """Makes the steps of runs that are equally far, with one program on each device.
+    """Computes the next steps of runs at the same step, with one executable per device.
 
-    The program of a device always has a place for each of its runs, since one of another size
-    rounds otherwise; the place of a run that does not take part is filled with another's steps.
+    The executable of a device always computes all runs of the device, since a different batch size
+    under `vmap` would round differently. The slots of inactive runs repeat an active run.
+
+    Args:
+      runs: the runs, each with its device.
+      step: the pure step.
+      keys: the key argument of the step for each run.
     """
 
     def __init__(self, runs: Sequence[Run], step: Callable, keys: Sequence[Any]):
@@ -67,52 +75,63 @@ class _Lockstep:
         self._members: dict[Mesh, list[int]] = {}
         for member, run in enumerate(runs):
             self._members.setdefault(run.experiment.mesh, []).append(member)
-        self._programs: dict[tuple[int, int], Callable] = {}
+        self._compiled: dict[tuple[int, int], Callable] = {}
 
-    def make_steps(self, now: dict[int, Run]) -> dict[int, tuple[Any, Any]]:
-        """{member: (state, metrics)} after the next steps, of no device waited for."""
-        made: dict[int, tuple[Any, Any]] = {}
+    def make_steps(self, active: dict[int, Run]) -> dict[int, tuple[Any, Any]]:
+        """Dispatches the next steps on all devices; returns {member: (state, metrics)}."""
+        results: dict[int, tuple[Any, Any]] = {}
         for members in self._members.values():
-            present = [member for member in members if member in now]
+            present = [member for member in members if member in active]
             if present:
-                made |= self._on_one_device(members, {m: now[m] for m in present})
-        return made
+                results |= self._on_one_device(members, {m: active[m] for m in present})
+        return results
 
-    def _on_one_device(self, members: list[int], now: dict[int, Run]) -> dict[int, Any]:
-        batches = {member: run.next_batch() for member, run in now.items()}
-        first = next(iter(now))
-        count = now[first].calendar.steps_at_once(now[first].step)
+    def _on_one_device(self, members: list[int], active: dict[int, Run]) -> dict[int, Any]:
+        batches = {member: run.next_batch() for member, run in active.items()}
+        first = next(iter(active))
+        count = active[first].calendar.steps_at_once(active[first].step)
         resident = {k: v for k, v in batches[first].items() if k in RESIDENT}
-        # The program takes the states' memory: who only fills a place gets a copy.
+        # The executable reuses the memory of the states, so inactive slots get a copy.
         states = [
-            now[m].state if m in now else jax.tree.map(jnp.copy, now[first].state) for m in members
+            active[m].state if m in active else jax.tree.map(jnp.copy, active[first].state)
+            for m in members
         ]
-        chosen = [batches[m if m in now else first] for m in members]
-        own = [{k: v for k, v in batch.items() if k not in RESIDENT} for batch in chosen]
-        keys = [self._keys[m if m in now else first] for m in members]
-        made = self._program(len(members), count)(states, resident, own, keys)
-        return {member: one for member, one in zip(members, made) if member in now}
+        sources = [m if m in active else first for m in members]
+        examples = [{k: v for k, v in batches[m].items() if k not in RESIDENT} for m in sources]
+        keys = [self._keys[m] for m in sources]
+        results = self._executable(len(members), count)(states, resident, examples, keys)
+        return {member: result for member, result in zip(members, results) if member in active}
 
-    def _program(self, members: int, count: int) -> Callable:
-        if (members, count) not in self._programs:
-            self._programs[members, count] = joint(self._step, members, count)
-        return self._programs[members, count]
+    def _executable(self, members: int, count: int) -> Callable:
+        if (members, count) not in self._compiled:
+            self._compiled[members, count] = joint(self._step, members, count)
+        return self._compiled[members, count]
 
 
-def _of_member(member: int, reports: Iterator[Report]) -> Iterator[Report]:
+def _with_member(member: int, reports: Iterator[Report]) -> Iterator[Report]:
     return (dataclasses.replace(report, member=member) for report in reports)
 
 
 def joint(step: Callable, members: int, count: int) -> Callable:
-    """Compiles the step, or `count` steps, of all members: lists in, a list of results out."""
-    one = multi_step(step, count) if count > 1 else step
+    """Compiles the steps of several members as one function.
+
+    Args:
+      step: the pure step.
+      members: number of members.
+      count: number of steps per call.
+
+    Returns:
+      Function of (states, resident, batches, keys) that returns a list of (state, metrics).
+      `resident` is common to all members; the other arguments are lists with one item per member.
+    """
+    single = multi_step(step, count) if count > 1 else step
 
     def call(states, resident, batches, keys):
         stacked = [
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
             for each in (states, batches, keys)
         ]
-        made = jax.vmap(lambda state, batch, key: one(state, resident | batch, key))(*stacked)
-        return [jax.tree.map(lambda leaf, i=i: leaf[i], made) for i in range(members)]
+        out = jax.vmap(lambda state, batch, key: single(state, resident | batch, key))(*stacked)
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], out) for i in range(members)]
 
     return compilation.jit(call, donate_argnums=(0,))

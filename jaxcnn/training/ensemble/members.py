@@ -1,20 +1,20 @@
-"""Runs that are trained as one: the members of an ensemble, or a choice of learning rates.
+"""Trains several runs together: the members of an ensemble, or a sweep of learning rates.
 
-`train.members` says how they differ: "7" is seven runs of the seeds train.seed, train.seed + 1 and
-so on; "FIELD=a,b,c" is a run for each value of train.seed, train.init_seed, train.dropout_seed or
-schedule.learning_rate. Each has a directory of its own, `WORKDIR/member_0` and so on, which is that
-of a run trained alone: it can be resumed, evaluated and exported by itself.
+`train.members` defines how they differ: "7" trains seven runs with the seeds train.seed,
+train.seed + 1 and so on; "FIELD=a,b,c" trains a run for each value of train.seed, train.init_seed,
+train.dropout_seed or schedule.learning_rate. Each member has a directory, `WORKDIR/member_0` and so
+on, like that of a run trained alone: it can be resumed, evaluated and exported separately.
 
-`train.ensemble_mode` says how they are trained:
+`train.ensemble_mode` selects how to train them:
 
-  sequential: one after another, through one compiled step; the default on a CPU, where a
-    convolution whose kernels differ within the batch is slow. A member equals the run alone bit for
-    bit, and for different learning rates too as far as the compiler rounds a rate that it is given
-    like one that it knows.
-  vmap: all members of a device make a step in one program; the default elsewhere. Members are
-    spread over the devices, each on one of them. Sums within a step are then added up in another
-    order: a member equals the run alone on one device to the rounding of float32, which training
-    enlarges step by step.
+  sequential: one after another, with one compiled step. It is the default on a CPU, where
+    convolutions with different kernels in a batch are slow. A member is bit-identical to the run
+    trained alone. With different learning rates this holds if the compiler rounds a rate that is an
+    argument like one that is a constant.
+  vmap: all members on a device compute a step together, under `vmap`. It is the default on
+    accelerators. Members are distributed over the devices, each on a single device. Reductions
+    within a step are evaluated in a different order: a member equals the run trained alone on one
+    device up to float32 rounding, which training amplifies.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from jaxcnn.runtime.stop import StopSignals
 from jaxcnn.training.config import validate
 from jaxcnn.training.config.files import override
 from jaxcnn.training.ensemble import lockstep
-from jaxcnn.training.ensemble import shared as members_shared
+from jaxcnn.training.ensemble import shared as shared_build
 from jaxcnn.training.loop import Run, train_one
 from jaxcnn.training.output import written
 from jaxcnn.training.output.records import MANIFEST, member_directory
@@ -52,11 +52,17 @@ FIELDS = ("train.seed", "train.init_seed", "train.dropout_seed", RATE)
 
 
 def member_configs(config: Any) -> list[Any]:
-    """The configurations of the single runs that `train.members` asks for.
+    """Makes the configuration of every member of `train.members`.
+
+    Args:
+      config: a configuration with `train.members`.
+
+    Returns:
+      The configurations of single runs.
 
     Raises:
-      ValueError: `train.members` cannot be read, names a field in which members cannot differ, or
-        gives a value twice.
+      ValueError: `train.members` cannot be parsed, names a field in which members may not differ,
+        or repeats a value.
     """
     text = str(config.train.members).strip()
     field, equals, values = text.partition("=")
@@ -73,17 +79,17 @@ def member_configs(config: Any) -> list[Any]:
             f"config.train.members is {text!r}; members may differ in {', '.join(FIELDS)}"
             f"{near(field, FIELDS)}"
         )
-    made: list[Any] = []
+    configs: list[Any] = []
     for value in values.split(","):
-        one = copy.deepcopy(config)
-        with one.unlocked():
-            override(one, field, value.strip())
-            one.train.members = one.train.ensemble_mode = None
-        validate(one)
-        if any(one == other for other in made):
+        member = copy.deepcopy(config)
+        with member.unlocked():
+            override(member, field, value.strip())
+            member.train.members = member.train.ensemble_mode = None
+        validate(member)
+        if any(member == other for other in configs):
             raise ValueError(f"config.train.members is {text!r}; it has {value.strip()} twice")
-        made.append(one)
-    return made
+        configs.append(member)
+    return configs
 
 
 def train_members(
@@ -95,18 +101,29 @@ def train_members(
     extend: bool = False,
     stop: StopSignals | None = None,
 ) -> Iterator[Report]:
-    """`jaxcnn.training.train` of all members; a report's `member` says whose it is.
+    """Trains all members, as `jaxcnn.training.train`; a report's `member` is the member's index.
 
-    With `resume`, finished members stay as they are, and more members than before may be asked for.
-    A member whose loss is not finite ends, the others go on.
+    With `resume`, finished members are not trained further, and members may be added. If the loss
+    of a member is not finite, that member stops and the others continue.
+
+    Args:
+      config: a configuration with `train.members`.
+      workdir: parent of the members' directories.
+      resume: as in `train`.
+      overwrite: as in `train`.
+      extend: as in `train`.
+      stop: records signals to stop.
+
+    Returns:
+      An iterator over the reports of all members.
 
     Raises:
       ValueError: as `train`.
-      FloatingPointError: when all others have ended, if the loss of a member was not finite.
+      FloatingPointError: the loss of a member was not finite; raised after the others have ended.
     """
     configs = member_configs(config)
     mode = config.train.ensemble_mode or default_mode()
-    shared = members_shared.share(configs, one_device=mode == "vmap")
+    shared = shared_build.build_shared(configs, one_device=mode == "vmap")
     facts = {"members": len(configs), "ensemble_mode": mode}
     use = {"resume": resume, "overwrite": overwrite, "extend": extend}
     directory = check_workdir(workdir, config, **use)
@@ -120,7 +137,7 @@ def train_members(
 
 
 def default_mode() -> str:
-    """How members are trained unless the configuration says: see above."""
+    """Returns the default `train.ensemble_mode` of this platform; see the module docstring."""
     return "sequential" if jax.default_backend() == "cpu" else "vmap"
 
 
@@ -134,9 +151,9 @@ def open_all(
     overwrite: bool = False,
     extend: bool = False,
 ) -> Iterator[None]:
-    """Locks and opens the directory of all; with `overwrite` its members' runs are deleted."""
-    with contextlib.ExitStack() as held:
-        held.enter_context(lock(workdir))
+    """Locks and opens the parent directory; with `overwrite` the members' runs are deleted."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock(workdir))
         if overwrite:
             distributed.on_first_process(lambda: _delete_members(workdir))
         open_workdir(workdir, config, facts, resume=resume, overwrite=overwrite, extend=extend)
@@ -148,21 +165,21 @@ def open_all(
 
 
 def _delete_members(workdir: Path) -> None:
-    """Deletes the members' runs, if all of them may be."""
+    """Deletes the members' runs, or none of them if one cannot be deleted."""
     check_deletable(workdir)
-    own, _ = written.sort(workdir, workdir.glob(f"member_*/{MANIFEST}"))
-    with contextlib.ExitStack() as held:
-        for manifest in own:
-            held.enter_context(lock(manifest.parent))
+    manifests, _ = written.sort(workdir, workdir.glob(f"member_*/{MANIFEST}"))
+    with contextlib.ExitStack() as stack:
+        for manifest in manifests:
+            stack.enter_context(lock(manifest.parent))
             check_deletable(manifest.parent)
-        for manifest in own:
+        for manifest in manifests:
             delete_run(manifest.parent)
 
 
 def train_group(
     configs: Sequence[Any],
     directories: Sequence[Path],
-    shared: members_shared.Shared,
+    shared: shared_build.Shared,
     mode: str,
     stop: StopSignals,
     failed: lockstep.Failures,
@@ -171,16 +188,30 @@ def train_group(
     overwrite: bool = False,
     extend: bool = False,
 ) -> Iterator[Report]:
-    """Checks runs that share their programs, and returns an iterator that trains them.
+    """Checks runs that share their compiled functions, and returns an iterator that trains them.
 
-    Nothing is written before the first report is asked for. A report's `member` counts the runs, as
-    keys of `failed`. A run whose loss is not finite is put into `failed`, and the others go on.
+    Nothing is written before the first report is requested.
+
+    Args:
+      configs: the configuration of each run.
+      directories: the directory of each run.
+      shared: of `build_shared`.
+      mode: "sequential" or "vmap".
+      stop: records signals to stop.
+      failed: {index of a run: error}, changed in place. If the loss of a run is not finite, the run
+        is added, and the others continue.
+      resume: as in `train`.
+      overwrite: as in `train`.
+      extend: as in `train`.
+
+    Returns:
+      An iterator over the reports; `member` is the index of the run.
     """
-    programs = members_shared.make_programs(shared, lockstep=mode == "vmap")
+    engines = shared_build.make_engines(shared, lockstep=mode == "vmap")
     use = {"resume": resume, "overwrite": overwrite, "extend": extend}
     options: list[dict[str, Any]] = [
-        {**use, "stop": stop, "experiment": experiment, "programs": own}
-        for experiment, own in zip(shared.experiments, programs)
+        {**use, "stop": stop, "experiment": experiment, "engine": engine}
+        for experiment, engine in zip(shared.experiments, engines)
     ]
     for config, directory in zip(configs, directories):
         check_workdir(directory, config, **use)
@@ -190,27 +221,27 @@ def train_group(
 
 def _train(
     members: Sequence[tuple[Any, Path, dict[str, Any]]],
-    shared: members_shared.Shared,
+    shared: shared_build.Shared,
     mode: str,
     stop: StopSignals,
     failed: lockstep.Failures,
 ) -> Iterator[Report]:
     if mode == "vmap":
-        runs = [Run(config, directory, **own) for config, directory, own in members]
+        runs = [Run(config, directory, **options) for config, directory, options in members]
         keys = [shared.key(i, run.key) for i, run in enumerate(runs)]
         yield from lockstep.train_in_lockstep(runs, shared.step, keys, failed)
         return
-    for i, (config, directory, own) in enumerate(members):
+    for i, (config, directory, options) in enumerate(members):
         if stop.received:
             return
         try:
-            for report in train_one(config, directory, **own):
+            for report in train_one(config, directory, **options):
                 yield dataclasses.replace(report, member=i)
         except FloatingPointError as error:
             failed[i] = error
 
 
 def raise_failed(failed: Mapping[int, FloatingPointError]) -> None:
-    """Raises FloatingPointError that names the members, if any."""
+    """Raises FloatingPointError that names the failed members, if there are any."""
     if failed:
         raise FloatingPointError("; ".join(f"member {i}: {error}" for i, error in failed.items()))

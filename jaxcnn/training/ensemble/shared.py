@@ -1,4 +1,4 @@
-"""What runs that are trained as one share: data, network, compiled step, evaluation."""
+"""Builds everything that runs trained together share: data, network, compiled step, evaluation."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from jaxcnn.training import engine, parallel
 from jaxcnn.training.build import Experiment, build_experiment, make_optimizer
 from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.input import loaders
-from jaxcnn.training.loop import Programs
+from jaxcnn.training.loop import Engine
 from jaxcnn.training.optim.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """What the members of an ensemble have in common.
+    """The objects that the members of an ensemble share.
 
     Attributes:
-      experiments: one a member; they differ in the configuration's seeds, the learning rate and
-        the device only.
-      step: the pure step; its key is that of the run, with `rates` (key, number of the member).
+      experiments: the experiment of each member; they differ only in the seeds, the learning rate
+        and the device.
+      step: the pure step; its key argument is the key of the run, or (key, index of the member) if
+        `rates` is set.
       rates: whether the members differ in the learning rate.
     """
 
@@ -36,15 +37,24 @@ class Shared:
     rates: bool
 
     def key(self, member: int, key: jax.Array) -> Any:
-        """What the step takes as the key, of a member's run."""
+        """Returns the key argument of the step for a member, given the key of its run."""
         if not self.rates:
             return key
         mesh = self.experiments[member].mesh
         return key, parallel.place_state(jnp.int32(member), mesh)
 
 
-def share(configs: Sequence[Any], *, one_device: bool) -> Shared:
-    """Builds what the members share; with `one_device` each is on one device."""
+def build_shared(configs: Sequence[Any], *, one_device: bool) -> Shared:
+    """Builds the objects that the members share.
+
+    Args:
+      configs: the configuration of each member.
+      one_device: whether each member is trained on a single device.
+
+    Raises:
+      ValueError: as `build_experiment`, or the members differ in the learning rate, but the
+        optimizer sets its rate itself.
+    """
     tracked = TrackedConfig(configs[0])
     devices = list(parallel.make_mesh(tracked.train.devices or None).devices.flat)
     if one_device:
@@ -52,7 +62,7 @@ def share(configs: Sequence[Any], *, one_device: bool) -> Shared:
         with single.unlocked():
             single.train.update({"devices": 1, "parallel": "jit"})
         first = build_experiment(TrackedConfig(single))
-        tracked.share(first.config)
+        tracked.add_reads(first.config)
     else:
         first = build_experiment(tracked)
     rates = len({config.schedule.get("learning_rate") for config in configs}) > 1
@@ -60,7 +70,7 @@ def share(configs: Sequence[Any], *, one_device: bool) -> Shared:
         raise ValueError("the members differ in the learning rate, and the optimizer has its own")
     experiments = []
     for i, config in enumerate(configs):
-        changed: dict[str, Any] = {"config": tracked.of(config)}
+        changed: dict[str, Any] = {"config": tracked.with_shared_reads(config)}
         if rates:
             changed["optimizer"], changed["learning_rate"] = make_optimizer(
                 config, first.calendar, first.shapes.params
@@ -68,17 +78,17 @@ def share(configs: Sequence[Any], *, one_device: bool) -> Shared:
         if one_device:
             changed["mesh"] = _mesh_of(devices[i * len(devices) // len(configs)])
         experiments.append(dataclasses.replace(first, **changed))
-    step = _step_of_rates(configs[0], experiments) if rates else engine.pure_step(first)
+    step = _step_with_rates(configs[0], experiments) if rates else engine.pure_step(first)
     return Shared(experiments, step, rates)
 
 
-def make_programs(shared: Shared, *, lockstep: bool) -> list[Programs]:
-    """The programs of each member's run; with `lockstep` without a step of its own."""
+def make_engines(shared: Shared, *, lockstep: bool) -> list[Engine]:
+    """Makes the engine of each member's run; with `lockstep` it has no `train_step`."""
     first = shared.experiments[0]
     init = engine.compile_init(first)
     train_step = engine.compile_train_step(first, pure=shared.step)
     evaluations: dict[Mesh, tuple[Callable, Callable]] = {}
-    programs = []
+    engines = []
     for member, experiment in enumerate(shared.experiments):
         if experiment.mesh not in evaluations:
             evaluations[experiment.mesh] = (
@@ -86,24 +96,27 @@ def make_programs(shared: Shared, *, lockstep: bool) -> list[Programs]:
                 loaders.eval_loader(experiment),
             )
         key_of = functools.partial(shared.key, member)
-        own = None if lockstep else train_step.with_key(key_of)
-        programs.append(Programs(init, own, *evaluations[experiment.mesh]))
-    return programs
+        member_step = None if lockstep else train_step.with_key(key_of)
+        engines.append(Engine(init, member_step, *evaluations[experiment.mesh]))
+    return engines
 
 
-def _step_of_rates(config: Any, experiments: Sequence[Experiment]) -> Callable:
-    """The step for different rates: each is there as the run alone has it; the member chooses."""
+def _step_with_rates(config: Any, experiments: Sequence[Experiment]) -> Callable:
+    """Makes a step that computes the rates of all members, and selects that of the member.
+
+    Each rate is computed as in the run trained alone.
+    """
     first = experiments[0]
 
     def step(state, batch, key_and_member):
         key, member = key_and_member
 
-        def rate(now: Any) -> jax.Array:
-            own = [one.learning_rate for one in experiments]
-            return jnp.stack([rate(now) for rate in own if rate is not None])[member]
+        def member_rate(number: Any) -> jax.Array:
+            rates = [experiment.learning_rate for experiment in experiments]
+            return jnp.stack([rate(number) for rate in rates if rate is not None])[member]
 
-        chosen: Schedule = rate
-        transform, _ = make_optimizer(config, first.calendar, first.shapes.params, chosen)
+        schedule: Schedule = member_rate
+        transform, _ = make_optimizer(config, first.calendar, first.shapes.params, schedule)
         return engine.pure_step(first, optimizer=transform)(state, batch, key)
 
     return step

@@ -1,1 +1,1 @@
-"""Checks before the first step, and the search for what was not finite."""
+"""Checks before the first step, and the search for the source of nonfinite values."""

@@ -1,4 +1,4 @@
-"""What a run looks at before anything is written or compiled: a few examples of its first batch."""
+"""Checks a few examples of the first batch, before a run writes or compiles anything."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jaxcnn.training.build import Experiment
 from jaxcnn.training.input import loaders
 
 _EXAMPLES = 8
-_LARGEST = 30.0  # standard deviations; white is 2.8 of them from ImageNet's mean, 13 from MNIST's
+_LARGEST = 30.0  # standard deviations from the mean; white is 2.8 for ImageNet, 13 for MNIST
 
 
 def check(experiment: Experiment) -> None:
-    """Checks images, labels, classes and splits against what the network and the loss take.
+    """Checks that images, labels, classes and splits fit the network and the loss.
 
     Raises:
-      ValueError: named, with the value and what would be right.
+      ValueError: a check failed; the message names the value and what is valid.
     """
     classes = experiment.train_set.num_classes
     for name, split in (("training", experiment.train_set), ("test", experiment.test_set)):
@@ -43,8 +43,8 @@ def check(experiment: Experiment) -> None:
     _check_images(batch["image"], "the first batch's images")
     if batch["image"].shape[1:] != experiment.image_shape[1:]:
         raise ValueError(
-            f"the first batch's images are {_by(batch['image'].shape[1:])}; the network is made "
-            f"for {_by(experiment.image_shape[1:])}"
+            f"the first batch's images are {_format_shape(batch['image'].shape[1:])}; the network "
+            f"is made for {_format_shape(experiment.image_shape[1:])}"
         )
     _check_labels(batch["label"], classes, "the first batch's labels")
     _check_prepared(np.asarray(experiment.preprocess(batch, None)["image"]), experiment)
@@ -72,7 +72,7 @@ def _check_labels(labels: np.ndarray, classes: int, what: str) -> None:
 
 
 def _check_prepared(images: np.ndarray, experiment: Experiment) -> None:
-    """Of float images as the network gets them."""
+    """Checks float images as the network receives them."""
     how = f"with mean {experiment.train_set.mean} and standard deviation {experiment.train_set.std}"
     if not np.isfinite(images).all():
         raise ValueError(f"the first batch is not finite once it is normalized {how}")
@@ -84,7 +84,7 @@ def _check_prepared(images: np.ndarray, experiment: Experiment) -> None:
 
 
 def _check_head(experiment: Experiment, classes: int) -> None:
-    """That the network's logits are as many as the classes, and auxiliary heads are there."""
+    """Checks the number of logits, and that auxiliary heads exist if their loss has a weight."""
     shapes = experiment.shapes
     variables = {"params": shapes.params, "batch_stats": shapes.batch_stats}
     images = jax.ShapeDtypeStruct(experiment.image_shape, jnp.float32)
@@ -106,31 +106,31 @@ def _check_head(experiment: Experiment, classes: int) -> None:
 
 
 def _check_batch_norm(experiment: Experiment) -> None:
-    """That no BatchNorm takes its statistics of one value, which makes all images alike."""
+    """Checks that no BatchNorm normalizes a single value, which would make all outputs equal."""
     if experiment.batch_norm_examples > 1:
         return
-    alone: list[str] = []
+    degenerate: list[str] = []
 
-    def look(call, args, kwargs, context):
+    def inspect(call, args, kwargs, context):
         module = context.module
         is_norm = isinstance(module, BatchNorm) and context.method_name == "__call__"
         if is_norm and math.prod(args[0].shape[1:-1]) == 1:
-            alone.append("/".join(module.path))
+            degenerate.append("/".join(module.path))
         return call(*args, **kwargs)
 
     model = without_axis(experiment.model)
-    with nn.intercept_methods(look):
+    with nn.intercept_methods(inspect):
         jax.eval_shape(
             lambda images: model.init(jax.random.key(0), images, train=True),
             jax.ShapeDtypeStruct(experiment.image_shape, jnp.float32),
         )
-    if alone:
+    if degenerate:
         raise ValueError(
-            f"BatchNorm {alone[0]!r} has a map of 1x1 and takes its statistics of one example, so "
-            "that all images give the same; more examples must go through the network at once "
-            "(config.train.batch_size, accumulate, bn_group), or larger images"
+            f"BatchNorm {degenerate[0]!r} has a map of 1x1 and takes its statistics of one "
+            "example, so that all images give the same; more examples must go through the network "
+            "at once (config.train.batch_size, accumulate, bn_group), or larger images"
         )
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))

@@ -1,6 +1,6 @@
-"""Where a run's batches come from: a set that lives on the device, or image files as they stream.
+"""Loaders: batches from a set that resides on the device, or streamed from image files.
 
-Either way the batch of a step is a function of (seed, step) alone.
+In both cases the batch of a step is a function of (seed, step) alone.
 """
 
 from __future__ import annotations
@@ -25,34 +25,46 @@ Batch = dict[str, Any]
 
 
 class BatchLoader(Protocol):
-    """Training batches, on the device."""
+    """Loads training batches onto the device."""
 
     def batch(self, step: int, count: int) -> Batch:
-        """The batch of a step, or stacked those of several."""
+        """Returns the batch of a step, or the stacked batches of `count` steps."""
 
     def data_wait(self) -> dict[str, float]:
-        """`data_wait_ms`: mean wait for a batch since the last call. Empty for a set in memory."""
+        """Returns `data_wait_ms`, the mean wait for a batch since the last call.
+
+        It is empty for a set in memory.
+        """
 
     def notice(self) -> str | None:
-        """A line on the records that cannot be read, if there are more than at the last call."""
+        """Returns a line on unreadable records, if there are more than at the last call."""
 
     def close(self) -> None:
-        """Ends what prepares batches."""
+        """Stops the threads that prepare batches."""
 
 
 def train_loader(experiment: Experiment, step: int, directory: Path | None) -> BatchLoader:
-    """The training batches from a step on; bad records are written to the directory."""
+    """Makes the training loader.
+
+    Args:
+      experiment: provides the training set.
+      step: the first step to load.
+      directory: where to list bad records; None to list none.
+
+    Returns:
+      The loader.
+    """
     if experiment.stream is None:
         return _ResidentLoader(experiment)
     return _StreamingLoader(experiment, step, directory)
 
 
 def eval_loader(experiment: Experiment) -> Callable[[], Iterator[Batch]]:
-    """A function that goes through the test set once, with masks, on the device."""
+    """Makes a function that returns one pass over the test set: masked batches, on the device."""
     test_set, stream, mesh = experiment.test_set, experiment.stream, experiment.mesh
     size, total = experiment.config.eval.batch_size, len(test_set)
     if isinstance(test_set, Dataset):
-        placed = parallel.place_batch(_whole(test_set), mesh)
+        placed = parallel.place_batch(_resident_entries(test_set), mesh)
         return lambda: (
             placed | parallel.place_batch(batch, mesh)
             for batch in resident.eval_batches(total, size)
@@ -60,21 +72,26 @@ def eval_loader(experiment: Experiment) -> Callable[[], Iterator[Batch]]:
     assert stream is not None
 
     count = distributed.count()
-    places = streaming.share(total, distributed.number(), count)
+    indices = streaming.share(total, distributed.number(), count)
     steps = -(-max(len(streaming.share(total, i, count)) for i in range(count)) // (size // count))
 
     def batches() -> Iterator[Batch]:
         source = streaming.Evaluation(
-            test_set, size // count, stream.eval_size, stream.eval_resize, places
+            test_set, size // count, stream.eval_size, stream.eval_resize, indices
         )
-        with streaming.Prefetch(source, steps, stream.workers, _placing(experiment)) as prefetched:
+        with streaming.Prefetch(source, steps, stream.workers, _place_on(experiment)) as prefetched:
             yield from prefetched
 
     return batches
 
 
 def first_slots(experiment: Experiment, count: int) -> Batch:
-    """The first examples of the first step's batch, on the host: "image", "label", "slot"."""
+    """Returns the first `count` examples of the first batch, on the host.
+
+    Returns:
+      {"image": u8[count,H,W,C], "label": i32[count], "slot": i32[count]}, and "box" if the set
+      has boxes.
+    """
     train_set, slots = experiment.train_set, range(count)
     if isinstance(train_set, Dataset):
         seed, batch_size = experiment.config.train.seed, experiment.calendar.batch_size
@@ -83,27 +100,31 @@ def first_slots(experiment: Experiment, count: int) -> Batch:
         if train_set.boxes is not None:
             batch["box"] = train_set.boxes[index]
         return batch | {"slot": np.arange(count, dtype=np.int32)}
-    return streaming.make_batch(_training(experiment, BadRecords(len(train_set)), slots), 0)
+    return streaming.make_batch(_training_source(experiment, BadRecords(len(train_set)), slots), 0)
 
 
 def first_examples(experiment: Experiment, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images u8[N,H,W,C] as they are evaluated and labels i32[N] of the first test examples."""
+    """Returns the first `limit` test examples, as decoded for evaluation.
+
+    Returns:
+      (images u8[N,H,W,C], labels i32[N]).
+    """
     test_set, stream = experiment.test_set, experiment.stream
     if isinstance(test_set, Dataset):
         return test_set.images[:limit], test_set.labels[:limit]
     assert stream is not None
-    some = streaming.in_memory(
+    subset = streaming.in_memory(
         test_set, limit, stream.eval_size, stream.eval_resize, stream.workers
     )
-    return some.images, some.labels
+    return subset.images, subset.labels
 
 
-def _whole(dataset: Dataset) -> Batch:
+def _resident_entries(dataset: Dataset) -> Batch:
     arrays = {"images": dataset.images, "labels": dataset.labels, "boxes": dataset.boxes}
     return {name: values for name, values in arrays.items() if values is not None}
 
 
-def _placing(experiment: Experiment) -> Callable[[streaming.Batch], Batch]:
+def _place_on(experiment: Experiment) -> Callable[[streaming.Batch], Batch]:
     return lambda batch: parallel.place_shard(batch, experiment.mesh)
 
 
@@ -112,7 +133,9 @@ class _ResidentLoader:
         assert isinstance(experiment.train_set, Dataset)
         self._seed, self._size = experiment.config.train.seed, len(experiment.train_set)
         self._batch_size, self._mesh = experiment.calendar.batch_size, experiment.mesh
-        self._whole = parallel.place_batch(_whole(experiment.train_set), experiment.mesh)
+        self._resident_entries = parallel.place_batch(
+            _resident_entries(experiment.train_set), experiment.mesh
+        )
 
     def batch(self, step: int, count: int) -> Batch:
         size, examples = self._size, self._batch_size
@@ -122,7 +145,7 @@ class _ResidentLoader:
         batch = {"index": index, "slot": slot}
         if count == 1:
             batch = {name: value[0] for name, value in batch.items()}
-        return self._whole | parallel.place_batch(batch, self._mesh, stacked=count > 1)
+        return self._resident_entries | parallel.place_batch(batch, self._mesh, stacked=count > 1)
 
     def data_wait(self) -> dict[str, float]:
         return {}
@@ -134,7 +157,7 @@ class _ResidentLoader:
         pass
 
 
-def _training(
+def _training_source(
     experiment: Experiment, bad: BadRecords, slots: range | None = None
 ) -> streaming.Training:
     train_set, stream = experiment.train_set, experiment.stream
@@ -153,25 +176,25 @@ class _StreamingLoader:
         self._bad = BadRecords(self._size, path)
         batch_size, total_steps = experiment.calendar.batch_size, experiment.calendar.total_steps
         slots = streaming.share(batch_size, distributed.number(), distributed.count())
-        source = _training(experiment, self._bad, slots)
+        source = _training_source(experiment, self._bad, slots)
         self._batches = streaming.Prefetch(
-            source, total_steps, stream.workers, _placing(experiment)
+            source, total_steps, stream.workers, _place_on(experiment)
         )
         if step < total_steps:
             self._batches.begin(step)
-        self._seconds, self._times = 0.0, 0
+        self._seconds, self._calls = 0.0, 0
 
     def batch(self, step: int, count: int) -> Batch:
         assert count == 1
-        began = time.perf_counter()
+        start = time.perf_counter()
         batch = self._batches.get(step)
-        self._seconds += time.perf_counter() - began
-        self._times += 1
+        self._seconds += time.perf_counter() - start
+        self._calls += 1
         return batch
 
     def data_wait(self) -> dict[str, float]:
-        milliseconds = 1000 * self._seconds / max(1, self._times)
-        self._seconds, self._times = 0.0, 0
+        milliseconds = 1000 * self._seconds / max(1, self._calls)
+        self._seconds, self._calls = 0.0, 0
         return {"data_wait_ms": milliseconds}
 
     def notice(self) -> str | None:

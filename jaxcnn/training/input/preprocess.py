@@ -1,4 +1,4 @@
-"""From a batch of indices to what the network takes, on the device: the `preprocess` of a step."""
+"""Turns batches of indices into the inputs of the network, on the device."""
 
 from __future__ import annotations
 
@@ -17,20 +17,25 @@ Array = jax.Array
 Batch = Mapping[str, Array]
 Preprocess = Callable[[Batch, Array | None], Batch]
 
-# An example's mixing has a key that no augmentation step has.
+# Folded into the key of an example for mixing; no augmentation step uses this number.
 _MIXING = 1 << 16
 
 
 def gather(batch: Batch, keys: Array | None = None) -> dict[str, Array]:
-    """{"image", "label", "box"} of a batch, from the resident set where it holds indices.
+    """Gathers the examples of a batch from the resident set if the batch has indices.
 
-    Without "box" where the set has no boxes.
+    Args:
+      batch: with "image" and "label", or "index" i32[N] and the resident set.
+      keys: unused; makes this function a `Preprocess`.
+
+    Returns:
+      {"image": u8[N,H,W,C], "label": i32[N]}, and "box" f32[N,M,4] if the set has boxes.
     """
     del keys
     if "index" not in batch:
         return {name: batch[name] for name in ("image", "label", "box") if name in batch}
-    index, sets = batch["index"], {"image": "images", "label": "labels", "box": "boxes"}
-    return {name: batch[whole][index] for name, whole in sets.items() if whole in batch}
+    index, resident = batch["index"], {"image": "images", "label": "labels", "box": "boxes"}
+    return {name: batch[entry][index] for name, entry in resident.items() if entry in batch}
 
 
 def make_preprocess(
@@ -42,18 +47,22 @@ def make_preprocess(
 ) -> Preprocess:
     """Makes `preprocess(batch, keys) -> {"image": f32[N,H,W,C], "label": i32[N]}`.
 
-    With keys, in training, images are augmented and normalized, without only normalized. Where
-    training mixes examples there is a "target" f32[N,K] too, and a label is the example's own. The
-    boxes of a set that has them come as "box" f32[N,M,4], in training as far as they are visible.
+    With keys (in training) it augments and normalizes the images; with None it only normalizes. If
+    training mixes examples, the result has a "target" f32[N,K], and "label" is the label before
+    mixing. If the set has boxes, it has "box" f32[N,M,4], in training cropped to the visible part.
 
     Args:
-      dataset: whose mean and standard deviation the images are normalized with.
+      dataset: provides the mean and standard deviation for normalization.
       steps: pairs of name and amount, see `jaxcnn.data.augment.pipeline.make_prepare`; a name may
-        be the address of a function of the user's own.
-      mixup, cutmix: see `jaxcnn.data.augment.mixing.mix`.
+        be the address of a custom function.
+      mixup: see `jaxcnn.data.augment.mixing.mix`.
+      cutmix: likewise.
+
+    Returns:
+      The function.
 
     Raises:
-      ValueError: an augmentation is unknown, or an amount impossible.
+      ValueError: an augmentation is unknown, or an amount is invalid.
     """
     for pair in steps:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -91,13 +100,18 @@ def make_preprocess(
     return preprocess
 
 
-def check_own_steps(
+def check_custom_steps(
     preprocess: Preprocess, steps: Sequence[tuple[str, Any]], image_shape: tuple[int, ...]
 ) -> None:
-    """Traces augmentations of the user's own, [1,H,W,C], before a run writes anything.
+    """Traces custom augmentations, before a run writes anything.
+
+    Args:
+      preprocess: of `make_preprocess`.
+      steps: the augmentations, pairs of name and amount.
+      image_shape: (1, H, W, C).
 
     Raises:
-      ValueError: one of them returns something else than an image of the same shape.
+      ValueError: a custom augmentation does not return an image of the same shape.
     """
     if any(is_address(name) for name, _ in steps):
         image, label = (jnp.zeros(shape, t) for shape, t in ((image_shape, "uint8"), (1, "int32")))

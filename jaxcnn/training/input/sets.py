@@ -1,4 +1,4 @@
-"""The two sets of a run, in memory or streamed from image files."""
+"""The training and the test set of a run, in memory or streamed from image files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ from jaxcnn.data.sets import Dataset, ImageFileDataset
 from jaxcnn.models.registry import create_model, model_info
 from jaxcnn.training.config import TrackedConfig
 
-# The center crop is this share of the resized image's shorter side: 224 of 256.
+# Center crop as a fraction of the shorter side of the resized image: 224 of 256.
 _CENTER_CROP = 0.875
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """What becomes of photos: their sizes in pixels, the crop, and the threads that decode."""
+    """How photos are decoded.
+
+    Attributes:
+      image_size: training image size, in pixels.
+      crop: training crop, see `jaxcnn.data.crops`.
+      eval_size: size of the center crop in evaluation.
+      eval_resize: size of the shorter side before the center crop.
+      workers: number of decoding threads, 0 for one per core.
+    """
 
     image_size: int
     crop: str
@@ -32,11 +40,14 @@ class Stream:
 def open_sets(
     config: TrackedConfig,
 ) -> tuple[Dataset, Dataset, None] | tuple[ImageFileDataset, ImageFileDataset, Stream]:
-    """(training set, test set, how they are streamed) of `config.data`, checked.
+    """Opens and checks the data sets of `config.data`.
+
+    Returns:
+      (training set, test set, stream); the stream is None for sets in memory.
 
     Raises:
-      ValueError: a field or the data are wrong, or the two do not go together, named.
-      FileNotFoundError: the set is not there.
+      ValueError: a field or the data are invalid, or the two sets do not match.
+      FileNotFoundError: the data do not exist.
     """
     data = config.data
     if not catalog.is_streamed(data.source, data.dir):
@@ -56,7 +67,7 @@ def open_sets(
 
 
 def image_shape(dataset: Dataset | ImageFileDataset, stream: Stream | None) -> tuple[int, int, int]:
-    """(height, width, channels) of a training image."""
+    """Returns (height, width, channels) of a training image."""
     if isinstance(dataset, Dataset):
         height, width, channels = dataset.images.shape[1:]
         return height, width, channels
@@ -64,28 +75,26 @@ def image_shape(dataset: Dataset | ImageFileDataset, stream: Stream | None) -> t
     return stream.image_size, stream.image_size, 3
 
 
-def normalized_for(
-    model: nn.Module, photos: Dataset | ImageFileDataset
-) -> Dataset | ImageFileDataset:
-    """The set with the mean and standard deviation of the network's own, where it has them."""
-    own = {name: getattr(model, name) for name in ("mean", "std") if hasattr(model, name)}
-    return dataclasses.replace(photos, **own)
+def normalized_for(model: nn.Module, photos: Dataset | ImageFileDataset) -> Dataset | ImageFileDataset:
+    """Replaces the mean and standard deviation of a set by those of the network, if it has any."""
+    statistics = {name: getattr(model, name) for name in ("mean", "std") if hasattr(model, name)}
+    return dataclasses.replace(photos, **statistics)
 
 
 def preprocessing(config: TrackedConfig) -> tuple[Preprocessing, tuple[str, ...]]:
-    """How a run prepares an image to evaluate it, and the names of its classes.
+    """Returns (preprocessing in evaluation, class names) of a run.
 
-    Raises as `open_sets`.
+    Raises the same errors as `open_sets`.
     """
     data = config.data
     if not catalog.is_streamed(data.source, data.dir):
-        one = catalog.load(data.source, "train[:1]", data_dir=data.dir)
-        how = Preprocessing(one.images.shape[1], 1.0, "bilinear", one.mean, one.std)
-        return how, one.class_names
+        first = catalog.load(data.source, "train[:1]", data_dir=data.dir)
+        transform = Preprocessing(first.images.shape[1], 1.0, "bilinear", first.mean, first.std)
+        return transform, first.class_names
     stream = _stream(config)
     size, resize = stream.eval_size, stream.eval_resize
     crop = size / resize
-    while int(size / crop) < resize:  # rounded the other way
+    while int(size / crop) < resize:  # corrects the rounding of the division
         crop = math.nextafter(crop, 0)
     model = create_model(config.model.name, **dict(config.model.options))
     photos = normalized_for(model, open_encoded(data.source, data.train_split, data.dir))
@@ -118,13 +127,16 @@ def _check_alike(what: str, train: object, test: object) -> None:
         raise ValueError(f"the training split has {what} {train}, the test split {test}")
 
 
-def with_boxes(
-    dataset: Dataset | ImageFileDataset, weight: float, split: str
-) -> Dataset | ImageFileDataset:
-    """The set with its boxes if they are learned, else without them.
+def with_boxes(dataset: Dataset | ImageFileDataset, weight: float, split: str) -> Dataset | ImageFileDataset:
+    """Returns the set with its boxes if they are learned, else without boxes.
+
+    Args:
+      dataset: the set.
+      weight: `config.loss.box_weight`; boxes are learned unless it is 0.
+      split: name of the split, for messages.
 
     Raises:
-      ValueError: they are learned and the set has none.
+      ValueError: boxes are learned and the set has none, or the weight is negative.
     """
     if not weight:
         return dataset.without_boxes()

@@ -1,8 +1,7 @@
 """Optimizers, their update rules, learning rate schedules, and losses."""
 
-# Where a section of the configuration names a function of the user's own: the fields that are not
-# arguments of that function.
-OWN_FIELDS = {
+# Fields that are not passed to the function if `name` is the address of a custom function.
+RESERVED_FIELDS = {
     "loss": ("name", "aux_weight", "box_weight"),
     "optimizer": ("name", "rates", "clip_norm", "clip_adaptive"),
     "schedule": ("name",),

@@ -1,13 +1,13 @@
-"""Losses: one number per example, in float32; that of a box head beside the classifier's.
+"""Losses of the classifier and of the box head: one float32 number per example.
 
-A network with `box_head` says beside its logits four numbers, the box's center x, center y, width
-and height in shares of what it sees: "scr" once for all classes, "pcr" for each class (single-class
-and per-class regression, Simonyan & Zisserman 2015, arXiv 1409.1556, appendix A.1). The head is a
-dense layer on the features that the classifier takes; `config.loss.box_weight` switches it on.
+A network with a `box_head` also predicts a box: the center x, center y, width and height, as
+fractions of the input image. "scr" predicts one box for all classes, "pcr" one for each class
+(single-class and per-class regression, Simonyan & Zisserman 2015, arXiv 1409.1556, appendix A.1).
+The head is a dense layer on the features of the classifier; `config.loss.box_weight` enables it.
 
-Where this differs from the appendix: class and box are learned by one network at once, from the sum
-of both losses, where VGG trains a second network on boxes alone, begun from the classifier's
-weights (`config.model.weights` begins one here, too). Boxes of several views are not merged.
+Differences from the appendix: one network learns class and box together, from the sum of both
+losses, whereas VGG trains a second network on boxes alone, initialized with the weights of the
+classifier (`config.model.weights` does this here). Boxes of several views are not merged.
 """
 
 from __future__ import annotations
@@ -30,18 +30,24 @@ Array = jax.Array
 
 
 def cross_entropy(logits: Array, labels: Array, *, label_smoothing: float = 0.0) -> Array:
-    """Softmax cross-entropy, f32[N,K] and i32[N], or soft targets f32[N,K], to f32[N].
+    """Softmax cross-entropy.
 
-    `label_smoothing` s makes the target t (1 - s) t + s / K (Szegedy et al. 2016, arXiv 1512.00567,
-    section 7). A label outside 0..K-1 gives NaN.
+    Args:
+      logits: f32[N,K].
+      labels: i32[N], or soft targets f32[N,K]. A label outside 0..K-1 gives NaN.
+      label_smoothing: s replaces the target t by (1 - s) t + s / K (Szegedy et al. 2016, arXiv
+        1512.00567, section 7).
+
+    Returns:
+      The loss of each example, f32[N].
 
     Raises:
       ValueError: label_smoothing is not in [0, 1).
     """
     _check_smoothing(label_smoothing)
     log_p = jax.nn.log_softmax(layers.as_output(logits))
-    own = take_label(log_p, labels) if labels.ndim == 1 else (labels * log_p).sum(-1)
-    loss = -own
+    likelihood = take_label(log_p, labels) if labels.ndim == 1 else (labels * log_p).sum(-1)
+    loss = -likelihood
     if label_smoothing:
         loss = (1 - label_smoothing) * loss - label_smoothing * log_p.mean(-1)
     return loss
@@ -50,11 +56,19 @@ def cross_entropy(logits: Array, labels: Array, *, label_smoothing: float = 0.0)
 def binary_cross_entropy(
     logits: Array, labels: Array, *, label_smoothing: float = 0.0, threshold: float | None = None
 ) -> Array:
-    """Mean over the classes of each one's own sigmoid cross-entropy; shapes as `cross_entropy`.
+    """Sigmoid cross-entropy of each class, averaged over the classes.
 
-    Of "ResNet strikes back" (Wightman et al. 2021, arXiv 2110.00476, section 3): every class that a
-    mixed image shows is present. With `threshold` a target above it counts as 1 and all others as
-    0, after the smoothing.
+    From "ResNet strikes back" (Wightman et al. 2021, arXiv 2110.00476, section 3), where every
+    class in a mixed image is a positive.
+
+    Args:
+      logits: f32[N,K].
+      labels: i32[N], or soft targets f32[N,K]. A label outside 0..K-1 gives NaN.
+      label_smoothing: as in `cross_entropy`.
+      threshold: if set, targets above it become 1 and all others 0, after the smoothing.
+
+    Returns:
+      The loss of each example, f32[N].
 
     Raises:
       ValueError: label_smoothing or threshold is not in [0, 1).
@@ -72,7 +86,7 @@ def binary_cross_entropy(
     target = (1 - label_smoothing) * target + label_smoothing / classes
     if threshold is not None:
         target = jnp.where(jnp.isnan(target), target, (target > threshold).astype(logits.dtype))
-    # log(1 + e^x) - t x, of which neither term overflows
+    # log(1 + e^x) - t x; neither term overflows
     return (jax.nn.softplus(logits) - target * logits).mean(-1)
 
 
@@ -92,54 +106,67 @@ LOSSES: dict[str, Callable[..., Array]] = {
 def make_loss(
     name: str = "cross_entropy", num_classes: int = 10, /, **options: Any
 ) -> Callable[[Array, Array], Array]:
-    """A loss by name, (logits f32[N,K], labels i32[N]) to f32[N], with its options filled in.
+    """Makes a loss from its name and options, and checks it.
 
     Args:
-      name: one of `LOSSES`, or the address of a function of your own, "my_losses.py:focal" or
-        "package.module:focal". With mixup and cutmix labels are shares of the classes, f32[N,K].
-      num_classes: K, for which the loss is checked.
+      name: one of `LOSSES`, or the address of a custom function, "my_losses.py:focal" or
+        "package.module:focal". With mixup and cutmix its labels are soft targets, f32[N,K].
+      num_classes: the number of classes K, for the check.
       **options: keyword arguments of the function.
 
+    Returns:
+      Function of (logits f32[N,K], labels i32[N]) that returns f32[N].
+
     Raises:
-      ValueError: the name, an option or its value is unknown, or a function of your own cannot be
-        called so or returns something else.
+      ValueError: the name or an option is unknown, an option has an invalid value, or a custom
+        function does not accept these arguments or does not return f32[N].
     """
     function = load_object(name) if is_address(name) else LOSSES[one_of("loss.name", name, LOSSES)]
     check_call(f"loss {name!r}", function, "logits", "labels", **options)
-    made = functools.partial(function, **options)
+    loss = functools.partial(function, **options)
     logits = jax.ShapeDtypeStruct((2, num_classes), jnp.float32)
-    found: Any = jax.eval_shape(made, logits, jax.ShapeDtypeStruct((2,), jnp.int32))
-    if getattr(found, "shape", None) != (2,) or not jnp.issubdtype(found.dtype, jnp.floating):
+    out: Any = jax.eval_shape(loss, logits, jax.ShapeDtypeStruct((2,), jnp.int32))
+    if getattr(out, "shape", None) != (2,) or not jnp.issubdtype(out.dtype, jnp.floating):
         raise ValueError(
-            f"loss {name!r} returned {shown(found)} for logits float32[2,{num_classes}]; it must "
+            f"loss {name!r} returned {shown(out)} for logits float32[2,{num_classes}]; it must "
             "return one number for each example, float32[2]"
         )
-    return made
+    return loss
 
 
 def box_loss(boxes: Array, labels: Array, truth: Array) -> Array:
-    """Squared Euclidean distance between (x, y, width, height) found and true: f32[N].
+    """Squared Euclidean distance between the predicted and the true (x, y, width, height).
 
     Args:
-      boxes: of the box head, f32[N,4] or f32[N,4K]; of the latter the label's count.
-      labels: i32[N]; one outside the classes gives NaN.
-      truth: f32[N,M,4]; the first box that has an area is learned. Without one the loss is 0.
+      boxes: the output of the box head, f32[N,4], or f32[N,4K], of which the box of the label is
+        used.
+      labels: i32[N]; a label outside 0..K-1 gives NaN.
+      truth: f32[N,M,4]; the first box with an area is the target. Without one the loss is 0.
+
+    Returns:
+      The loss of each example, f32[N].
     """
-    each = boxes.reshape(len(boxes), -1, 4)
-    if each.shape[1] == 1:
-        own = each[:, 0]
+    per_class = boxes.reshape(len(boxes), -1, 4)
+    if per_class.shape[1] == 1:
+        predicted = per_class[:, 0]
     else:
-        own = jnp.stack([take_label(each[..., i], labels) for i in range(4)], -1)
-    there = geometry.area(truth) > 0
-    first = jnp.take_along_axis(truth, there.argmax(-1)[:, None, None], axis=1)[:, 0]
-    distance = jnp.square(own - geometry.to_center(first)).sum(-1)
-    return jnp.where(there.any(-1), distance, 0)
+        predicted = jnp.stack([take_label(per_class[..., i], labels) for i in range(4)], -1)
+    valid = geometry.area(truth) > 0
+    target = jnp.take_along_axis(truth, valid.argmax(-1)[:, None, None], axis=1)[:, 0]
+    distance = jnp.square(predicted - geometry.to_center(target)).sum(-1)
+    return jnp.where(valid.any(-1), distance, 0)
 
 
 def box_losses(logits: Array, changed: Mapping[str, Any], batch: Mapping[str, Array]) -> dict:
-    """`box_loss` and the localization errors of a batch, each f32[N].
+    """Computes the `box_loss` and the localization errors of a batch.
 
-    `changed` is what the network's `apply` returned besides the logits.
+    Args:
+      logits: f32[N,K].
+      changed: the mutated collections that the network's `apply` returned.
+      batch: with "label" i32[N] and "box" f32[N,M,4].
+
+    Returns:
+      {name: f32[N]}.
     """
     boxes = changed["endpoints"]["box"]
     errors = localization.errors(logits, boxes, batch["label"], batch["box"])

@@ -1,20 +1,20 @@
-"""Optimizers from plain configurations.
+"""Makes optimizers from plain configurations.
 
 `optimizer`: {name: "sgd", weight_decay: 0.0, decay: "all", ...}
 
-  name: "sgd", "rmsprop", "adam", "adamw", "lars", "lamb", "lion" or "muon"; what each computes and
-  its own fields are in `rules`. Or the address of a function that returns an
-  `optax.GradientTransformation`, such as "optax:nadam" or "my_optimizers.py:lion": the section's
-  fields are its keyword arguments, `weight_decay` among them, all but `rates` and `clip_...`. If it
-  has a parameter `learning_rate`, it is given the schedule; else the rate is its own affair.
-  `decay` says which parameters the weight decay reaches: "all", "kernels" (no biases, no
-  BatchNorm), or pairs (regular expression, multiplier). An expression is matched against the whole
-  path of a parameter, such as "stage1_block1/conv1/kernel", and exactly one must match each.
-  `rates`: pairs of the same kind, multipliers of the learning rate; 0 freezes.
-  `clip_norm`: the gradient is shortened to this norm, taken over all parameters.
-  `clip_adaptive`: each unit's gradient is shortened to this share of the norm of its weights (Brock
-  et al. 2021, arXiv 2102.06171, section 4; there 0.01, and not in the classifier).
-  Both are of the loss's gradient, before weight decay is added.
+  name: "sgd", "rmsprop", "adam", "adamw", "lars", "lamb", "lion" or "muon"; see `rules` for the
+  update rules and their fields. Or the address of a function that returns an
+  `optax.GradientTransformation`, such as "optax:nadam" or "my_optimizers.py:lion". All fields of
+  the section except `rates` and `clip_...` are its keyword arguments, `weight_decay` included. A
+  function with a parameter `learning_rate` receives the schedule; any other sets its rate itself.
+  `decay`: the parameters that weight decay applies to: "all", "kernels" (no biases, no BatchNorm),
+  or pairs (regular expression, multiplier). Exactly one expression must match the whole path of
+  each parameter, such as "stage1_block1/conv1/kernel".
+  `rates`: pairs of the same kind, multipliers of the learning rate; 0 freezes a parameter.
+  `clip_norm`: clips the gradient to this global norm.
+  `clip_adaptive`: clips the gradient of each unit to this fraction of the norm of its weights
+  (Brock et al. 2021, arXiv 2102.06171, section 4, which uses 0.01 and excludes the classifier).
+  Both clip the gradient of the loss, before weight decay is added.
 
 `schedule`: see `schedules`.
 """
@@ -30,7 +30,7 @@ import optax
 
 from jaxcnn._checks import one_of, require
 from jaxcnn._objects import check_call, is_address, load_object, parameters
-from jaxcnn.training.optim import OWN_FIELDS
+from jaxcnn.training.optim import RESERVED_FIELDS
 from jaxcnn.training.optim.rules import RULES
 from jaxcnn.training.optim.schedules import (
     Config,
@@ -58,44 +58,47 @@ def make_optimizer(
     batch_size: int | None = None,
     rate: Schedule | None = None,
 ) -> tuple[optax.GradientTransformation, Schedule | None]:
-    """The optax transform and, for logging, the schedule: step to learning rate.
-
-    The schedule is None where the optimizer has a learning rate of its own.
+    """Makes the optimizer and its learning-rate schedule.
 
     Args:
-      optimizer, schedule: see the module's text.
+      optimizer: see the module docstring.
+      schedule: see `schedules`.
       total_steps: length of the run.
       steps_per_epoch: number of examples / batch size, not rounded.
       params: the parameters or their shapes, for the paths in `decay` and `rates`.
       batch_size: needed for durations in examples only.
-      rate: taken instead of the schedule's own function of the step.
+      rate: learning rate as a function of the step; replaces that of `schedule`.
+
+    Returns:
+      (optax transform, learning rate as a function of the step). The second is for logging, and
+      None if the optimizer sets its rate itself.
 
     Raises:
-      ValueError: an unknown name or field, a value that cannot be, a parameter that the
-        expressions of `decay` or `rates` do not cover exactly once, or a function of your own that
-        cannot be called with the fields or returns something else.
+      ValueError: a name or field is unknown, a value is invalid, the expressions of `decay` or
+        `rates` do not match every parameter exactly once, or a custom function does not accept
+        the fields or does not return a suitable transform.
     """
     name = optimizer.get("name", "sgd")
-    own = load_object(name) if is_address(name) else None
-    if own is None:
+    custom = load_object(name) if is_address(name) else None
+    if custom is None:
         one_of("optimizer.name", name, OPTIMIZERS)
-    if own is not None and "learning_rate" not in parameters(own):
-        rate, update = None, [_own_transform(name, own, optimizer, {}, params)]
+    if custom is not None and "learning_rate" not in parameters(custom):
+        rate, update = None, [_custom_transform(name, custom, optimizer, {}, params)]
     else:
         if rate is None:
             rate = make_schedule(schedule, total_steps, steps_per_epoch, batch_size=batch_size)
         plateau = [plateau_transform(schedule)] if schedule.get("name") == "plateau" else []
-        if own is None:
+        if custom is None:
             update = _rule(name, optimizer, params, rate, plateau)
         else:
-            needed = {"learning_rate": rate}
-            update = [_own_transform(name, own, optimizer, needed, params), *plateau]
+            arguments = {"learning_rate": rate}
+            update = [_custom_transform(name, custom, optimizer, arguments, params), *plateau]
     transforms = [*_clipping(optimizer), *update]
     if optimizer.get("rates"):
-        shares = multipliers("optimizer.rates", optimizer["rates"], params)
+        factors = multipliers("optimizer.rates", optimizer["rates"], params)
         transforms.append(
             optax.stateless(
-                lambda updates, _: jax.tree.map(lambda u, share: u * share, updates, shares)
+                lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, factors)
             )
         )
     return optax.chain(*transforms), rate
@@ -108,7 +111,7 @@ def _rule(
     rate: Schedule,
     plateau: list[optax.GradientTransformation],
 ) -> list[optax.GradientTransformation]:
-    """The transforms of one of `RULES`, with its fields checked."""
+    """Makes the transforms of one of `RULES`, and checks its fields."""
     rule, defaults = RULES[name]
     check_fields("optimizer", optimizer, (*COMMON_FIELDS, *defaults))
     options = {field: optimizer.get(field, default) for field, default in defaults.items()}
@@ -124,41 +127,41 @@ def _rule(
     return rule(_decay(optimizer, params), scale, **options)
 
 
-def _own_transform(
-    name: str, own: Any, optimizer: Config, needed: Config, params: Any
+def _custom_transform(
+    name: str, custom: Any, optimizer: Config, arguments: Config, params: Any
 ) -> optax.GradientTransformation:
-    """What a function of the user's own returns, checked; `own` may be its result already."""
+    """Makes and checks the transform of a custom function; `custom` may be a transform already."""
     what = f"optimizer {name!r}"
-    options = {k: v for k, v in optimizer.items() if k not in OWN_FIELDS["optimizer"]}
-    if isinstance(own, optax.GradientTransformation):
+    options = {k: v for k, v in optimizer.items() if k not in RESERVED_FIELDS["optimizer"]}
+    if isinstance(custom, optax.GradientTransformation):
         if options:
             raise ValueError(f"{what} is no function: it takes no option {next(iter(options))!r}")
-        made = own
+        transform = custom
     else:
-        check_call(what, own, **needed, **options)
-        made = own(**needed, **options)
-    if not isinstance(made, optax.GradientTransformation):
+        check_call(what, custom, **arguments, **options)
+        transform = custom(**arguments, **options)
+    if not isinstance(transform, optax.GradientTransformation):
         raise ValueError(
-            f"{what} returned an object of type {type(made).__name__}; it must return an "
+            f"{what} returned an object of type {type(transform).__name__}; it must return an "
             "optax.GradientTransformation"
         )
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
-    updates, _ = jax.eval_shape(lambda p: made.update(p, made.init(p), p), shapes)
-    found, right = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (updates, shapes))
-    if found != right:
+    updates, _ = jax.eval_shape(lambda p: transform.update(p, transform.init(p), p), shapes)
+    actual, expected = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (updates, shapes))
+    if actual != expected:
         raise ValueError(f"{what} returned updates that do not have the shapes of the parameters")
-    return made
+    return transform
 
 
 def _clipping(optimizer: Config) -> list[optax.GradientTransformation]:
-    known = {"clip_norm": optax.clip_by_global_norm, "clip_adaptive": optax.adaptive_grad_clip}
-    found = []
-    for field, make in known.items():
+    makers = {"clip_norm": optax.clip_by_global_norm, "clip_adaptive": optax.adaptive_grad_clip}
+    transforms = []
+    for field, make in makers.items():
         value = optimizer.get(field)
         if value is not None:
             require(value > 0, f"optimizer.{field}", value, "above 0")
-            found.append(make(value))
-    return found
+            transforms.append(make(value))
+    return transforms
 
 
 def _decay(optimizer: Config, params: Any) -> list[optax.GradientTransformation]:
@@ -166,20 +169,23 @@ def _decay(optimizer: Config, params: Any) -> list[optax.GradientTransformation]
     require(weight_decay >= 0, "optimizer.weight_decay", weight_decay, "0 or more")
     if not weight_decay:
         return []
-    shares = decay_multipliers(optimizer.get("decay", "all"), params)
-    return [_add_decay(weight_decay, shares)]
+    factors = decay_multipliers(optimizer.get("decay", "all"), params)
+    return [_add_decay(weight_decay, factors)]
 
 
 def decay_multipliers(decay: str | Sequence[tuple[str, float]], params: Any) -> Any:
-    """Each parameter's multiplier of the weight decay, as a tree like `params`.
+    """Returns the weight-decay multiplier of each parameter.
 
     Args:
-      decay: "all", "kernels", or pairs (regular expression, multiplier); see the module's text.
+      decay: "all", "kernels", or pairs (regular expression, multiplier); see the module docstring.
       params: parameters or their shapes.
 
+    Returns:
+      A tree like `params`.
+
     Raises:
-      ValueError: a parameter is matched by no expression or by several, or an expression is not
-        valid or matches none.
+      ValueError: no expression or several match a parameter, or an expression is invalid or
+        matches no parameter.
     """
     if isinstance(decay, str):
         decay = DECAYS[one_of("optimizer.decay", decay, DECAYS)]
@@ -190,22 +196,30 @@ def decay_multipliers(decay: str | Sequence[tuple[str, float]], params: Any) -> 
 def multipliers(
     what: str, pairs: Sequence[tuple[str, float]], params: Any, *, idle_allowed: bool = False
 ) -> Any:
-    """Each parameter's number from pairs (regular expression, number), as a tree like `params`.
+    """Assigns a number to each parameter by its path.
+
+    Args:
+      what: name of the field, for messages.
+      pairs: pairs (regular expression, number).
+      params: parameters or their shapes.
+      idle_allowed: whether an expression may match no parameter.
+
+    Returns:
+      A tree like `params`.
 
     Raises:
-      ValueError: naming `what`, as `decay_multipliers`; with `idle_allowed` an expression may match
-        none.
+      ValueError: as `decay_multipliers`.
     """
-    rules = tuple((pattern, float(share)) for pattern, share in pairs)
+    rules = tuple((pattern, float(factor)) for pattern, factor in pairs)
     try:
-        compiled = [(re.compile(pattern), share) for pattern, share in rules]
+        compiled = [(re.compile(pattern), factor) for pattern, factor in rules]
     except re.error as error:
         raise ValueError(f"{what} has {error.pattern!r}, not valid: {error}") from error
     used = set()
 
-    def share_of(path, _):
+    def lookup(path, _):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        hits = [(rule.pattern, share) for rule, share in compiled if rule.fullmatch(name)]
+        hits = [(rule.pattern, factor) for rule, factor in compiled if rule.fullmatch(name)]
         if len(hits) != 1:
             patterns = [pattern for pattern, _ in (hits or rules)]
             fault = "several match" if hits else "none matches"
@@ -216,20 +230,20 @@ def multipliers(
         used.add(hits[0][0])
         return hits[0][1]
 
-    shares = jax.tree_util.tree_map_with_path(share_of, params)
+    factors = jax.tree_util.tree_map_with_path(lookup, params)
     idle = [pattern for pattern, _ in rules if pattern not in used]
     if idle and not idle_allowed:
         raise ValueError(f"{what} has {idle[0]!r}, which matches no parameter")
-    return shares
+    return factors
 
 
-def _add_decay(weight_decay: float, shares: Any) -> optax.GradientTransformation:
+def _add_decay(weight_decay: float, factors: Any) -> optax.GradientTransformation:
     def add(updates, params):
         return jax.tree.map(
-            lambda u, p, share: u + weight_decay * share * p if share else u,
+            lambda u, p, factor: u + weight_decay * factor * p if factor else u,
             updates,
             params,
-            shares,
+            factors,
         )
 
     return optax.stateless(add)

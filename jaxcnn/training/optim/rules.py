@@ -1,23 +1,23 @@
-"""What each optimizer computes, as a list of optax transforms between clipping and the end.
+"""The update rule of each optimizer, as a list of optax transforms that follow gradient clipping.
 
-A rule takes the weight decay (a list of no or one transform that adds it), the multiplication by
-minus the learning rate, and its own fields with the defaults in `RULES`.
+A rule receives the weight decay (an empty list, or a list of one transform that adds it), the
+multiplication by minus the learning rate, and the fields of the optimizer with defaults in `RULES`.
 
-  sgd: decay is added to the gradient, momentum, rate (as the papers have it).
-  rmsprop: TensorFlow's form, of Szegedy et al. 2016 (arXiv 1512.00567): the mean square begins with
-    1, `eps` is inside the root, and the rate inside the momentum.
-  adam: Kingma & Ba 2015; decay is added to the gradient.
-  adamw: Loshchilov & Hutter 2019; decay is added to the step.
-  lars: You et al. 2017 (arXiv 1708.03888): the gradient with its decay is scaled to `trust` times
-    the norm of the parameter; then rate, then momentum.
-  lamb: You et al. 2020 (arXiv 1904.00962): Adam's step with its decay is scaled to the norm of the
-    parameter.
-  lion: Chen et al. 2023 (arXiv 2302.06675); decay is added to the step.
-  muon: kernels as matrices [all inputs, outputs], their momentum made orthogonal (Jordan et al.
-    2024) and scaled by 0.2 sqrt(the longer side), so that rates and decays of AdamW fit (Liu et al.
-    2025, arXiv 2502.16982); all other parameters by AdamW.
+  sgd: adds decay to the gradient, then momentum, then the rate (as in the papers).
+  rmsprop: the variant of TensorFlow and Szegedy et al. 2016 (arXiv 1512.00567): the mean square is
+    initialized with 1, `eps` is inside the root, and the rate is applied before the momentum.
+  adam: Kingma & Ba 2015; adds decay to the gradient.
+  adamw: Loshchilov & Hutter 2019; adds decay to the update.
+  lars: You et al. 2017 (arXiv 1708.03888): scales the gradient, with decay added, to `trust` times
+    the norm of the parameter; then the rate, then momentum.
+  lamb: You et al. 2020 (arXiv 1904.00962): scales the update of Adam, with decay added, to the norm
+    of the parameter.
+  lion: Chen et al. 2023 (arXiv 2302.06675); adds decay to the update.
+  muon: orthogonalizes the momentum of kernels, as matrices [all inputs, outputs] (Jordan et al.
+    2024), and scales it by 0.2 sqrt(longer side), so that learning rates and decays of AdamW apply
+    (Liu et al. 2025, arXiv 2502.16982). AdamW updates all other parameters.
 
-LARS and LAMB scale parameters of several axes only, not biases and BatchNorm's.
+LARS and LAMB scale only parameters with several axes, not biases or BatchNorm parameters.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _muon(
 
 
 _ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
-# Name to rule and its fields' defaults.
+# {name: (rule, defaults of its fields)}.
 RULES: dict[str, tuple[Callable[..., Decay], dict[str, Any]]] = {
     "sgd": (_sgd, {"momentum": 0.9, "nesterov": False}),
     "rmsprop": (_rmsprop, {"rho": 0.9, "eps": 1.0, "momentum": 0.9}),
@@ -103,8 +103,8 @@ def _one_axis(params: Any) -> Any:
 
 
 def _orthogonal(update: jax.Array) -> jax.Array:
-    """The nearest matrix with equal singular values, roughly; scaled. Jordan et al.'s constants."""
-    # optax.contrib has it for trees of matrices only, and in another way in every version.
+    """Approximates the nearest orthogonal matrix, scaled, with the constants of Jordan et al."""
+    # optax.contrib supports only trees of matrices, and differs between versions.
     x = update.reshape(-1, update.shape[-1])
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x

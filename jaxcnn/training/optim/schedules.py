@@ -1,24 +1,26 @@
-"""Learning-rate schedules from plain configurations, and durations in any unit.
+"""Makes learning-rate schedules from plain configurations, and converts durations to steps.
 
 `schedule`: {name: "step", learning_rate: 0.1, ...}
 
-  constant: the rate.
-  step: multiplied by `factor` (0.1) at each of `boundaries_steps|_epochs|_examples|_percent`.
-  exponential: multiplied by `factor` (0.1) over every `every_steps|_epochs|_examples|_percent`,
-    bit by bit or, with `staircase` (False), at the end of each.
+  constant: the learning rate.
+  step: multiplies the rate by `factor` (0.1) at each of
+    `boundaries_steps|_epochs|_examples|_percent`.
+  exponential: decays the rate by `factor` (0.1) over each interval of
+    `every_steps|_epochs|_examples|_percent`, continuously, or with `staircase` (False) at its end.
   cosine: from the end of the warm-up down to `final` (0.0) times the rate at the last step.
-  polynomial: likewise, as (1 - progress) to the `power` (1.0).
+  polynomial: the same range, as (1 - progress) to the `power` (1.0).
   one_cycle: from `start` (0.04) times the rate up to it in `rise_steps|_epochs|_examples|_percent`
     (30 percent), then down to `final` (0.0) times the rate; both along half a cosine (Smith & Topin
     2019, arXiv 1708.07120).
-  plateau: multiplied by `factor` (0.1) when the observed value, the lower the better, has not
-    improved by the relative `rtol` (1e-4) in `patience` (10) observations; then `cooldown` (0)
-    observations are left out; never below `min_scale` (0.0) times the rate.
-  "my_schedules.py:rise", "package.module:rise", "optax:linear_schedule": a function of your own or
-    of another library, which returns the function from step to learning rate. Its keyword arguments
-    are the section's fields, and `total_steps` and `steps_per_epoch` where it has them.
-  All but the last also after `warmup_steps|_epochs|_examples|_percent`: "linear" `warmup` from
-  `warmup_from` (0.0) to the rate, or "constant" `warmup` at `warmup_from`.
+  plateau: multiplies the rate by `factor` (0.1) if the validation error has not improved by the
+    relative `rtol` (1e-4) in `patience` (10) evaluations, then ignores `cooldown` (0) evaluations;
+    the rate never falls below `min_scale` (0.0) times its initial value.
+  "my_schedules.py:rise", "package.module:rise", "optax:linear_schedule": a custom function, or one
+    of another library, that returns a function from step to learning rate. Its keyword arguments
+    are the fields of the section, and `total_steps` and `steps_per_epoch` if it takes them.
+
+All but the last support a warm-up of `warmup_steps|_epochs|_examples|_percent`: "linear" `warmup`
+from `warmup_from` (0.0) to the rate, or "constant" `warmup` at `warmup_from`.
 """
 
 from __future__ import annotations
@@ -55,12 +57,23 @@ def make_schedule(
     *,
     batch_size: int | None = None,
 ) -> Schedule:
-    """The function from step to learning rate; without the factor of a plateau.
+    """Makes the function from step to learning rate, without the factor of a plateau schedule.
 
-    Arguments and errors as in `optimizers.make_optimizer`.
+    Args:
+      schedule: see the module docstring.
+      total_steps: length of the run.
+      steps_per_epoch: number of examples / batch size, not rounded.
+      batch_size: needed for durations in examples only.
+
+    Returns:
+      Function from step i32[] to learning rate f32[].
+
+    Raises:
+      ValueError: a name or field is unknown, a value is invalid, or a custom function does not
+        accept the fields or does not return a schedule.
     """
     if is_address(schedule.get("name", "")):
-        return _own_schedule(schedule, total_steps, steps_per_epoch)
+        return _custom_schedule(schedule, total_steps, steps_per_epoch)
     check_fields("schedule", schedule, SCHEDULE_FIELDS)
     name = one_of("schedule.name", schedule.get("name", "constant"), SCHEDULES)
     peak = schedule.get("learning_rate")
@@ -105,8 +118,8 @@ def make_schedule(
     return warmed
 
 
-def _own_schedule(schedule: Config, total_steps: int, steps_per_epoch: float) -> Schedule:
-    """The schedule that a function of the user's own returns, checked."""
+def _custom_schedule(schedule: Config, total_steps: int, steps_per_epoch: float) -> Schedule:
+    """Makes and checks the schedule of a custom function."""
     what, function = f"schedule {schedule['name']!r}", load_object(schedule["name"])
     facts = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
     options = {name: facts[name] for name in parameters(function) if name in facts}
@@ -115,9 +128,9 @@ def _own_schedule(schedule: Config, total_steps: int, steps_per_epoch: float) ->
     rate = function(**options)
     if not callable(rate):
         raise ValueError(f"{what} returned {shown(rate)}; it must return a function of the step")
-    found: Any = jax.eval_shape(rate, jax.ShapeDtypeStruct((), jnp.int32))
-    if getattr(found, "shape", None) != ():
-        raise ValueError(f"{what} returned {shown(found)} for a step; the rate must be one number")
+    out: Any = jax.eval_shape(rate, jax.ShapeDtypeStruct((), jnp.int32))
+    if getattr(out, "shape", None) != ():
+        raise ValueError(f"{what} returned {shown(out)} for a step; the rate must be one number")
     return rate
 
 
@@ -151,8 +164,8 @@ def _exponential(schedule: Config, peak: float, every: int | None) -> Schedule:
 
 
 def _down(schedule: Config, peak: float, begin: int, total_steps: int) -> Schedule:
-    """From `begin` to the end of the run, along a cosine or a polynomial."""
-    final = _share(schedule, "final", 0.0)
+    """Decays from step `begin` to the end of the run, along a cosine or a polynomial."""
+    final = _fraction(schedule, "final", 0.0)
     steps = max(1, total_steps - begin)
     if schedule.get("name") == "cosine":
         down = optax.cosine_decay_schedule(peak, steps, final)
@@ -164,9 +177,9 @@ def _down(schedule: Config, peak: float, begin: int, total_steps: int) -> Schedu
 
 
 def _one_cycle(schedule: Config, peak: float, rise: int, total_steps: int) -> Schedule:
-    start, final = _share(schedule, "start", 0.04), _share(schedule, "final", 0.0)
+    start, final = _fraction(schedule, "start", 0.04), _fraction(schedule, "final", 0.0)
     require(0 < rise < total_steps, "schedule rise, in steps", rise, "within the run")
-    # optax.cosine_onecycle_schedule has other last bits, and cannot begin at 0.
+    # optax.cosine_onecycle_schedule rounds differently, and cannot start from 0.
     down = optax.cosine_decay_schedule(peak, total_steps - rise, final)
 
     def rate(step):
@@ -182,10 +195,10 @@ def _factor(schedule: Config) -> float:
     return factor
 
 
-def _share(schedule: Config, field: str, default: float) -> float:
-    share = schedule.get(field, default)
-    require(0 <= share <= 1, f"schedule.{field}", share, "in [0, 1]")
-    return share
+def _fraction(schedule: Config, field: str, default: float) -> float:
+    fraction = schedule.get(field, default)
+    require(0 <= fraction <= 1, f"schedule.{field}", fraction, "in [0, 1]")
+    return fraction
 
 
 def duration(
@@ -197,22 +210,22 @@ def duration(
     total_steps: int | None = None,
     default: Any = None,
 ) -> Any:
-    """Steps of the field `{name}_steps`, `_epochs`, `_examples` or `_percent` (of the run).
+    """Converts the field `{name}_steps`, `_epochs`, `_examples` or `_percent` to steps.
 
     Args:
-      config: where the field is looked up; a field that is None counts as absent.
+      config: the section with the field; None counts as absent.
       name: such as "warmup".
       steps_per_epoch: number of examples / batch size, not rounded.
       batch_size: needed for `_examples`.
-      total_steps: needed for `_percent`.
-      default: returned when no field is there.
+      total_steps: needed for `_percent`, which refers to the run.
+      default: the result if none of the fields is set.
 
     Returns:
-      An int, rounded to the nearest step; a tuple of them where the field is a sequence.
+      An int, rounded to the nearest step, or a tuple of ints if the field is a sequence.
 
     Raises:
-      ValueError: two of the fields are set, the value is negative or not a number, or what its
-        unit needs is not known.
+      ValueError: several of the fields are set, the value is negative or not a number, or an
+        argument that the unit needs is None.
     """
     fields = {u: f"{name}_{u}" for u in UNITS if config.get(f"{name}_{u}") is not None}
     if not fields:
@@ -244,9 +257,17 @@ def duration(
 
 
 def observe(schedule: Config, opt_state: Any, value: Any) -> Any:
-    """Tells a plateau schedule the value of one evaluation: the new `opt_state`.
+    """Passes the result of an evaluation to a plateau schedule.
 
-    Pure; any other schedule's state comes back as it is.
+    This is a pure function.
+
+    Args:
+      schedule: the section of the configuration.
+      opt_state: the optimizer state.
+      value: the observed error, f32[].
+
+    Returns:
+      The new optimizer state; for any other schedule, `opt_state`.
     """
     if schedule.get("name") != "plateau":
         return opt_state
@@ -259,7 +280,7 @@ def observe(schedule: Config, opt_state: Any, value: Any) -> Any:
 
 
 def learning_rate(rate: Schedule, opt_state: Any, step: Any) -> Any:
-    """The rate of a step, f32[]: the schedule's, times a plateau's factor."""
+    """Returns the learning rate of a step, f32[], including the factor of a plateau schedule."""
     for state in jax.tree.leaves(opt_state, is_leaf=_is_plateau):
         if _is_plateau(state):
             return rate(step) * state.scale
@@ -282,7 +303,7 @@ def _reduce_on_plateau(schedule: Config) -> optax.GradientTransformationExtraArg
 
 
 def plateau_transform(schedule: Config) -> optax.GradientTransformationExtraArgs:
-    """optax's, but a step without a `value` only scales: values come once an evaluation."""
+    """Makes optax's `reduce_on_plateau`, except that an update without `value` only scales."""
     plateau = _reduce_on_plateau(schedule)
 
     def update(updates, state, params=None, *, value=None, **extra):
@@ -294,7 +315,7 @@ def plateau_transform(schedule: Config) -> optax.GradientTransformationExtraArgs
 
 
 def check_fields(where: str, config: Config, known: Sequence[str]) -> None:
-    """Raises ValueError for a field that is not among the known."""
+    """Raises ValueError for a field that is not in `known`."""
     for field in config:
         if field not in known:
             raise ValueError(f"unknown field {where}.{field}{near(field, known)}")

@@ -1,1 +1,1 @@
-"""What a run writes: its directory, checkpoints, metrics, traces; and reading it again."""
+"""Writes and reads the files of a run: its directory, checkpoints, metrics and traces."""

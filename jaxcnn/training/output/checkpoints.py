@@ -1,8 +1,8 @@
-"""Checkpoints of a run: the newest few to resume from, and in a directory of its own the best one.
+"""Checkpoints of a run: the newest ones to resume from, and the best one in a separate directory.
 
-Orbax writes them in the background. What resuming needs beside the state are a few numbers, which
-lie in the same checkpoint: both are there or neither. So does a checksum of every array and of the
-numbers, which are compared when the checkpoint is read: storage may change bits unnoticed.
+Orbax writes them in the background. A checkpoint also holds the few numbers that resuming needs
+besides the state, so that both are saved or neither. It holds checksums of all arrays and of these
+numbers, which reading verifies: storage may corrupt bits silently.
 """
 
 from __future__ import annotations
@@ -33,61 +33,71 @@ _DIGESTS = "digests"  # the item of a checkpoint that holds its checksums
 class Checkpoints:
     """The newest `keep` checkpoints in a directory, by step.
 
-    Close it, or use it in a `with` statement: a checkpoint is written in the background and the
-    last one is lost if the process ends before.
+    Close it, or use it in a `with` statement: checkpoints are written in the background, and the
+    last one is lost if the process ends before it is complete.
 
     Args:
-      directory: of the checkpoints, in that of a run; made if it is not there.
-      keep: None to read only, which changes nothing there and does not disturb who writes.
+      directory: directory of the checkpoints, within that of a run; created if it does not exist.
+      keep: number of checkpoints to keep. None opens the directory for reading only; this changes
+        no file, and is safe while another process writes.
     """
 
     def __init__(self, directory: str | Path, keep: int | None = None):
         import orbax.checkpoint as ocp
 
         self.directory = Path(directory).absolute()
-        # Where two stores of several processes write at once, Orbax mixes up their barriers.
+        # With several processes, Orbax mixes up the barriers of two managers that save at once.
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             read_only=keep is None,
             create=keep is not None,
             enable_async_checkpointing=distributed.count() == 1,
-            # Folders that cannot be made are an error here and now. In the background Orbax's
-            # threads would wait for them for minutes, and the process with them.
+            # Raises at once if a folder cannot be created. In the background, the threads of Orbax
+            # would wait for the folder for minutes, and block the process.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
-            # Of a process that was killed while it wrote: the directory is locked, so none does.
+            # Left by a process that was killed while saving: the lock on the directory ensures
+            # that no other process is saving now.
             cleanup_tmp_directories=keep is not None,
         )
         with without_warnings() if keep is None else contextlib.nullcontext():
             self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._args = ocp.args
-        self._written: int | None = None
+        self._saving: int | None = None  # step of the last checkpoint passed to Orbax
         self._in_background = False
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        """As `close`; but where an error is on its way already, that is the one to be told."""
+        """Closes; suppresses errors of closing if another error is already propagating."""
         with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
             self.close()
 
     def steps(self) -> list[int]:
-        """Steps of the finished checkpoints, ascending."""
+        """Returns the steps of the complete checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
     def save(self, state: Any, step: int, meta: Mapping[str, Any]) -> bool:
-        """Begins to write the state and plain numbers; False if this step is there already.
+        """Starts to save a checkpoint in the background.
+
+        Args:
+          state: the training state.
+          step: the step of the checkpoint.
+          meta: plain numbers, saved with the state.
+
+        Returns:
+          False if a checkpoint of this step exists already; nothing is saved then.
 
         Raises:
-          OSError: this checkpoint, or the one before in the background, could not be written.
+          OSError: this checkpoint, or the previous one in the background, cannot be written.
         """
-        with self._told_as_one_error():
+        with self._one_line_errors():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
             if step in self._manager.all_steps():
                 return False
-            self._written = step
-            self._note(f"{self.directory.name}/{step}")
+            self._saving = step
+            self._list_as_written(f"{self.directory.name}/{step}")
             args = self._args
             items = {
                 "state": args.StandardSave(state),
@@ -99,45 +109,55 @@ class Checkpoints:
         return True
 
     def check(self) -> None:
-        """Raises OSError if the checkpoint that was written in the background has failed.
-
-        Waits for nothing.
-        """
+        """Raises OSError if saving in the background has failed. Does not wait."""
         if self._in_background and not self._manager.is_saving_in_progress():
             self._in_background = False
             self.wait()
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        """(state, meta) of a step; `like` is a tree of `jax.ShapeDtypeStruct`, see `abstract`.
+        """Reads the checkpoint of a step.
+
+        Args:
+          step: one of `steps()`.
+          like: tree of `jax.ShapeDtypeStruct`, see `abstract`.
+
+        Returns:
+          (state, meta).
 
         Raises:
-          ValueError: it is not what was saved. Orbax raises other errors where it cannot read.
+          ValueError: a checksum differs. Orbax raises other errors if it cannot read the files.
         """
         folder, args = self.directory / str(step), self._args
         distributed.on_first_process(functools.partial(_check_arrays, folder / "state"))
         items = {"state": args.StandardRestore(like), "meta": args.JsonRestore()}
-        if (folder / _DIGESTS).is_dir():  # those of before 0.3 have none
+        if (folder / _DIGESTS).is_dir():  # checkpoints of versions before 0.3 have none
             items[_DIGESTS] = args.JsonRestore()
         restored = self._manager.restore(step, args=args.Composite(**items))
         if _DIGESTS in items:
-            found = _digests(restored.state, step, restored.meta)
-            distributed.on_first_process(lambda: _compare(restored[_DIGESTS], found))
+            actual = _digests(restored.state, step, restored.meta)
+            distributed.on_first_process(lambda: _compare(restored[_DIGESTS], actual))
         return restored.state, restored.meta
 
     def restore_newest(self, like: Any) -> tuple[int, Any, dict[str, Any], list[str]] | None:
-        """(step, state, meta, notices) of the newest checkpoint that can be read.
+        """Reads the newest readable checkpoint.
 
-        A newer one that cannot be read is moved to "unreadable" beside the directory, and a notice
-        says so. None if there are no checkpoints at all.
+        Newer unreadable checkpoints are moved to the sibling directory "unreadable".
+
+        Args:
+          like: as in `restore`.
+
+        Returns:
+          (step, state, meta, notices), with one notice for each unreadable checkpoint; None if
+          there are no checkpoints.
 
         Raises:
-          ValueError: there are checkpoints, and none can be read. All stay where they are.
+          ValueError: none of the checkpoints can be read. None of them is moved.
         """
         failed: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
                 state, meta = self.restore(step, like)
-            except Exception as error:  # Orbax raises whatever its parts raise
+            except Exception as error:  # Orbax passes on errors of any type
                 failed[step] = reason(error)
                 continue
             return step, state, meta, [self._set_aside(s, step, why) for s, why in failed.items()]
@@ -156,31 +176,31 @@ class Checkpoints:
                 self._manager.delete(later)
 
     def wait(self) -> None:
-        """Waits until all is written. Raises OSError if it could not be."""
-        with self._told_as_one_error():
+        """Waits until all checkpoints are written. Raises OSError if one cannot be written."""
+        with self._one_line_errors():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
     def close(self) -> None:
-        """As `wait`; then nothing more can be saved."""
-        with self._told_as_one_error():
+        """Waits as `wait`, then releases the directory; nothing more can be saved."""
+        with self._one_line_errors():
             self._manager.close()
 
     @contextlib.contextmanager
-    def _told_as_one_error(self) -> Iterator[None]:
-        """Orbax raises whatever its parts raise: as OSError, with what is left to go on from."""
+    def _one_line_errors(self) -> Iterator[None]:
+        """Converts any error of Orbax to a one-line OSError that names the last good checkpoint."""
         try:
             yield
         except Exception as error:
             good = [int(p.name) for p in self.directory.glob("*") if p.name.isdigit()]
-            left = f"the newest good one is of step {max(good)}" if good else "there is none before"
+            rest = f"the newest good one is of step {max(good)}" if good else "there is none before"
             raise OSError(
-                f"the checkpoint of step {self._written} cannot be written to {self.directory} "
-                f"({reason(error)}); {left}"
+                f"the checkpoint of step {self._saving} cannot be written to {self.directory} "
+                f"({reason(error)}); {rest}"
             ) from error
 
-    def _note(self, entry: str) -> None:
-        """Adds a folder that is about to be written to the list of what the run writes."""
+    def _list_as_written(self, entry: str) -> None:
+        """Adds a folder to the list of the run's files, before it is written."""
         if distributed.is_first():
             with open(self.directory.parent / written.LIST, "a", encoding="utf-8") as file:
                 file.write(f"\n{entry}")
@@ -190,7 +210,7 @@ class Checkpoints:
 
         def move() -> None:
             target.parent.mkdir(exist_ok=True)
-            self._note(f"{UNREADABLE}/{target.name}")
+            self._list_as_written(f"{UNREADABLE}/{target.name}")
             (self.directory / str(step)).rename(target)
 
         distributed.on_first_process(move)
@@ -202,15 +222,17 @@ class Checkpoints:
 
 
 def abstract(shapes: Any, mesh: Mesh) -> Any:
-    """The tree of shapes that `restore` takes, for a state that every device holds in full."""
-    held = parallel.sharding(mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=held), shapes)
+    """Returns the `like` of `restore` for a state that is replicated on the mesh."""
+    replicated = parallel.sharding(mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), shapes
+    )
 
 
 def _check_arrays(folder: Path) -> None:
-    """Reads every stored chunk once, one after the other; raises at the first that is broken.
+    """Reads every stored chunk, one after another; raises at the first broken one.
 
-    Orbax reads all at once, and when one fails those under way fill stderr with tracebacks.
+    Orbax reads all chunks concurrently; if one fails, the others print tracebacks to stderr.
     """
     import tensorstore
 
@@ -227,13 +249,10 @@ def _unused(path: Path) -> Path:
 
 
 def reason(error: Exception) -> str:
-    """Why a checkpoint cannot be read or written, in one line, however Orbax says it.
-
-    Such as "No space left on device".
-    """
+    """Returns the reason of an error of Orbax in one line, such as "No space left on device"."""
     code = error.errno if isinstance(error, OSError) else None
-    if found := re.search(r"os_error_code='(\d+)'", str(error)):
-        code = int(found[1])
+    if match := re.search(r"os_error_code='(\d+)'", str(error)):
+        code = int(match[1])
     if code:
         return os.strerror(code)
     lines = str(error).strip().splitlines() or [""]
@@ -242,14 +261,14 @@ def reason(error: Exception) -> str:
 
 
 def _digests(state: Any, step: int, meta: Mapping[str, Any]) -> dict[str, str]:
-    """{path of an array: its type, shape and CRC-32}, and as "meta" that of step and numbers."""
+    """Returns {path of an array: its dtype, shape and CRC-32}, and "meta" for step and numbers."""
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
-    found = {
+    digests = {
         jax.tree_util.keystr(path, simple=True, separator="/"): _digest(leaf)
         for path, leaf in leaves
     }
     numbers = json.dumps([step, dict(meta)], sort_keys=True)
-    return found | {"meta": f"{zlib.crc32(numbers.encode()):08x}"}
+    return digests | {"meta": f"{zlib.crc32(numbers.encode()):08x}"}
 
 
 def _digest(leaf: Any) -> str:
@@ -259,16 +278,16 @@ def _digest(leaf: Any) -> str:
     return f"{array.dtype} {list(np.shape(leaf))} {zlib.crc32(array.view(np.uint8).data):08x}"
 
 
-def _compare(saved: Mapping[str, str], found: Mapping[str, str]) -> None:
+def _compare(saved: Mapping[str, str], actual: Mapping[str, str]) -> None:
     """Raises ValueError that names the first array that differs."""
-    for name in {**saved, **found}:
-        if saved.get(name) != found.get(name):
+    for name in {**saved, **actual}:
+        if saved.get(name) != actual.get(name):
             raise ValueError(f"{name} is not what was saved: its checksum differs")
 
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-    """Orbax warns of what is as it should be: that it only reads, or reads a single item."""
+    """Suppresses warnings of Orbax about intended use: reading only, or reading a single item."""
     log = logging.getLogger("absl")
     before = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The files that a run's rows of metrics go to."""
+"""The metrics files of a run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ JSONL = "metrics.jsonl"
 CSV = "metrics.csv"
 TENSORBOARD = "tensorboard"
 
-# `metrics.localization.ERRORS`, of which the first selects checkpoints; rows are read without JAX.
+# The names in `metrics.localization.ERRORS`, repeated here so that rows are read without JAX. The
+# first one selects the best checkpoint.
 _LOCALIZATION = ("localisation_top1_error", "localisation_top5_error")
 
-# The columns of both files. A row has those that its kind has.
+# The columns of both files. A row has the columns of its kind.
 COLUMNS = (
     *("kind", "step", "epoch", "loss", "top1_error", "top5_error"),
     *("train_loss", "train_top1_error", "train_top5_error"),
@@ -34,14 +35,12 @@ COLUMNS = (
     *(prefix + name for prefix in ("", "ema_") for name in ("box_loss", *_LOCALIZATION)),
 )
 
-
-# What every row of a kind has, and is finite.
+# The columns that every row of a kind has, with finite values.
 _FINITE = {"train": ("step", "epoch"), "eval": ("step", "epoch", "loss", "top1_error")}
 
 
 def score(values: Mapping[str, Any]) -> float:
-    """The error of an evaluation by which the best one is chosen: of class and box where both are
-    learned, else of the class."""
+    """Returns the error that selects the best checkpoint: localization if learned, else top-1."""
     return values.get(_LOCALIZATION[0], values["top1_error"])
 
 
@@ -49,10 +48,10 @@ class MetricsFiles:
     """`metrics.jsonl`, `metrics.csv` and TensorBoard events of a run.
 
     Args:
-      workdir: where the files lie.
-      after: None for a new run. For a resumed one its step: later rows of the files, and lines that
-        are no rows, are dropped, so that the files become those of an undisturbed run.
-      write: False in a process that only needs to know the scores.
+      workdir: directory of the files.
+      after: None for a new run. For a resumed run, its step: later rows and damaged lines are
+        dropped, so that the files end up identical to those of an uninterrupted run.
+      write: False in a process that only needs the scores.
 
     Attributes:
       scores: {step of an evaluation: its score}.
@@ -78,11 +77,18 @@ class MetricsFiles:
 
     @property
     def best(self) -> float | None:
-        """The best score so far."""
+        """The best score so far; None before the first evaluation."""
         return min(self.scores.values(), default=None)
 
     def write(self, kind: str, step: int, epoch: float, values: Mapping[str, Any]) -> None:
-        """Adds a row to all three."""
+        """Adds a row to all files and trackers.
+
+        Args:
+          kind: "train" or "eval".
+          step: the step.
+          epoch: the epoch.
+          values: the other columns.
+        """
         if kind == "eval":
             self.scores[step] = score(values)
         if not self._write:
@@ -91,37 +97,39 @@ class MetricsFiles:
         unknown = set(row) - set(COLUMNS)
         if unknown:
             raise ValueError(f"no column for {', '.join(sorted(unknown))}")
-        with _naming(f"the metrics of step {step}", self._jsonl.name):
-            os.stat(self._jsonl.name)  # what is written to a deleted file is lost
+        with _locate_errors(f"the metrics of step {step}", self._jsonl.name):
+            os.stat(self._jsonl.name)  # raises if the file was deleted: the row would be lost
             self._jsonl.write(json.dumps(row) + "\n")
             self._jsonl.flush()
             self._csv.writerow(row)
             self._csv_file.flush()
-        with _naming(f"the metrics of step {step}", self._events.folder):
+        with _locate_errors(f"the metrics of step {step}", self._events.folder):
             self._events.write(kind, step, values)
         if self.wandb is not None:
             self.wandb.write(kind, step, values)
 
     def flush(self) -> None:
-        """Puts TensorBoard's events on the disk; the rows of the other files are there already."""
+        """Flushes the TensorBoard events; `write` has already flushed the other files."""
         if self._write:
-            with _naming("TensorBoard's events", self._events.folder):
+            with _locate_errors("TensorBoard's events", self._events.folder):
                 self._events.flush()
 
     def close(self) -> None:
         if not self._write:
             return
         for file in (self._jsonl, self._csv_file, self._events):
-            with contextlib.suppress(OSError):  # every row was flushed, or its error raised
+            with contextlib.suppress(OSError):  # `write` has flushed every row, or raised
                 file.close()
         if self.wandb is not None:
             self.wandb.close()
 
 
 class _TensorBoard:
-    """Events in a folder, written by the thread that trains: what fails is raised here.
+    """Event files in a folder, written synchronously, so that errors reach the training loop.
 
-    With `after`, the step that a run is resumed from, events of later steps count as deleted.
+    Args:
+      folder: folder of the events.
+      after: step that a run is resumed from; TensorBoard then ignores older events of later steps.
     """
 
     def __init__(self, folder: Path, after: int | None = None):
@@ -138,16 +146,16 @@ class _TensorBoard:
             self._add(step=after + 1, session_log=start)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Adds the values of a row as `kind/name`."""
+        """Adds each value of a row as `kind/name`."""
         for name, value in values.items():
             self._add(step=step, summary=self._scalar(f"{kind}/{name}", value))
 
     def flush(self) -> None:
-        """Puts what was written on the disk."""
+        """Flushes the events to the file."""
         self._events.flush()
 
     def close(self) -> None:
-        """Flushes, and ends."""
+        """Flushes and closes the file."""
         self._events.close()
 
     def _add(self, **fields: Any) -> None:
@@ -155,8 +163,8 @@ class _TensorBoard:
 
 
 @contextlib.contextmanager
-def _naming(what: str, where: str | Path) -> Iterator[None]:
-    """An OSError within says what could not be written, and where."""
+def _locate_errors(what: str, where: str | Path) -> Iterator[None]:
+    """Adds to an OSError what cannot be written, and where."""
     try:
         yield
     except OSError as error:
@@ -165,12 +173,12 @@ def _naming(what: str, where: str | Path) -> Iterator[None]:
 
 
 def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
-    """The rows of a run's `metrics.jsonl`, without lines that are no rows; [] if there is none."""
+    """Reads the rows of a run's `metrics.jsonl`, without damaged lines; [] if it does not exist."""
     return [row for row in read_json_lines(Path(workdir) / JSONL) if _is_row(row)]
 
 
 def _is_row(row: Mapping[str, Any]) -> bool:
-    """Whether it has what every row has, and all its values are numbers."""
+    """Whether a row has all required columns, and all its values are numbers."""
     numbers = {name: value for name, value in row.items() if name != "kind"}
     return (
         row.get("kind") in _FINITE

@@ -1,4 +1,4 @@
-"""A profiler's trace of a few calls of a run, for a look at what the device does when."""
+"""Traces a few calls of a run with the JAX profiler."""
 
 from __future__ import annotations
 
@@ -12,27 +12,36 @@ import jax
 from jaxcnn.training.output import written
 
 FOLDER = "profile"
-_BEFORE = 2  # calls that warm up
+_WARM_UP = 2  # calls before the trace
 
 
 class Trace:
-    """Traces `calls` calls of a run into a folder, after the first two; none with 0.
+    """Traces calls of a run, after the first two. `close` writes an incomplete trace.
 
-    Close it: what was traced by then is written.
+    Args:
+      folder: folder to write the trace to.
+      calls: number of calls to trace, 0 for none.
     """
 
     def __init__(self, folder: Path, calls: int):
-        self._folder, self._calls, self._made, self._running = folder, calls, 0, False
+        self._folder, self._calls, self._completed, self._running = folder, calls, 0, False
 
     def after_call(self, out: Any) -> str | None:
-        """To be told of each call and what came of it; a line for the user when it is written."""
-        self._made += 1
-        if self._calls and self._made == _BEFORE:
+        """Starts and stops the trace; must be called after each call.
+
+        Args:
+          out: the result of the call, to wait for.
+
+        Returns:
+          A line for the user once the trace is written, else None.
+        """
+        self._completed += 1
+        if self._calls and self._completed == _WARM_UP:
             jax.block_until_ready(out)
-            with self._naming():
+            with self._locate_errors():
                 jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
             self._running = True
-        if self._running and self._made == _BEFORE + self._calls:
+        if self._running and self._completed == _WARM_UP + self._calls:
             jax.block_until_ready(out)
             self.close()
             return (
@@ -45,15 +54,15 @@ class Trace:
         if self._running:
             self._running = False
             before = set(self._sessions())
-            with self._naming():
-                jax.profiler.stop_trace()  # writes all of it
+            with self._locate_errors():
+                jax.profiler.stop_trace()  # writes the trace
             workdir = self._folder.parent
             new = [path for path in self._sessions() if path not in before]
             written.note(workdir, *(path.relative_to(workdir).as_posix() for path in new))
 
     @contextlib.contextmanager
-    def _naming(self) -> Iterator[None]:
-        """What the profiler raises where it cannot write, as an OSError that names the folder."""
+    def _locate_errors(self) -> Iterator[None]:
+        """Converts errors of the profiler to an OSError that names the folder."""
         try:
             yield
         except (OSError, RuntimeError) as error:

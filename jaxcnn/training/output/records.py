@@ -1,4 +1,4 @@
-"""Reading what runs have written about themselves, without JAX."""
+"""Reads the manifests and metrics of runs, without JAX."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ MANIFEST = "config.json"
 
 
 def read_manifest(workdir: Path) -> dict[str, Any]:
-    """What `workdir.write_manifest` wrote, its configuration's fields by their present names.
+    """Reads the manifest of a run, with the current names of renamed config fields.
+
+    Args:
+      workdir: directory of the run.
+
+    Returns:
+      The content that `workdir.write_manifest` wrote.
 
     Raises:
-      ValueError: it is not such a file, or damaged, or there is none.
+      ValueError: the file does not exist, is not a manifest, or is damaged.
     """
     path = workdir / MANIFEST
     if not path.is_file():
@@ -32,8 +38,8 @@ def read_manifest(workdir: Path) -> dict[str, Any]:
     return content
 
 
-# What is read back: of the manifest where it says so, and of the configuration of a run; that of an
-# ensemble of different networks is another.
+# Types of the optional entries of a manifest, and of the required entries of its configuration. The
+# configuration of an ensemble of different networks has different entries.
 _FACTS: dict[str, type] = {
     "members": int,
     "total_steps": int,
@@ -42,7 +48,7 @@ _FACTS: dict[str, type] = {
     "preprocessing": dict,
     "examples": dict,
 }
-_NEEDED: dict[str, type] = {
+_REQUIRED: dict[str, type] = {
     **dict.fromkeys(("model", "data", "train", "model.options"), dict),
     **dict.fromkeys(("model.name", "data.source", "data.train_split", "data.test_split"), str),
 }
@@ -52,56 +58,62 @@ def _check_types(path: Path, content: Mapping[str, Any]) -> None:
     config = content["config"]
     if not isinstance(config, dict):
         raise ValueError(f"{path} is damaged: config is {config!r}; it must be an object")
-    for name, right in _FACTS.items():
+    for name, expected in _FACTS.items():
         if content.get(name) is not None:
-            _check_type(path, name, content[name], right)
+            _check_type(path, name, content[name], expected)
     if content.get("preprocessing") is not None:
         try:
             from_dict(content["preprocessing"])
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
     if "ensemble" not in config:
-        for field, right in _NEEDED.items():
+        for field, expected in _REQUIRED.items():
             section, _, name = field.partition(".")
             value: Any = config.get(section)
-            _check_type(path, f"config.{field}", value.get(name) if name else value, right)
+            _check_type(path, f"config.{field}", value.get(name) if name else value, expected)
         for section in config:
             _check_type(path, f"config.{section}", config[section], dict)
     if not 0 <= (content.get("members") or 0) <= MOST_MEMBERS:
         raise ValueError(f"{path} is damaged: members is {content['members']}")
 
 
-def _check_type(path: Path, name: str, value: Any, right: type) -> None:
-    if type(value) is not right:
-        what = {dict: "an object", list: "a list", int: "an integer", str: "a text"}[right]
-        raise ValueError(f"{path} is damaged: {name} is {value!r:.60}; it must be {what}")
+def _check_type(path: Path, name: str, value: Any, expected: type) -> None:
+    if type(value) is not expected:
+        kind = {dict: "an object", list: "a list", int: "an integer", str: "a text"}[expected]
+        raise ValueError(f"{path} is damaged: {name} is {value!r:.60}; it must be {kind}")
 
 
 def check_examples(workdir: Path, facts: Mapping[str, Any]) -> None:
-    """Raises ValueError if the lists of examples are not those that the run began with."""
+    """Raises ValueError if the examples differ from those that the run was started with."""
     if not (workdir / MANIFEST).is_file():
         return
     before = read_manifest(workdir)
     digests, now = before.get("examples") or {}, facts.get("examples") or {}
     for split, name in (("train", "training"), ("test", "test")):
         if split in digests and split in now and digests[split] != now[split]:
-            counts = [of.get(f"{split}_examples") for of in (before, facts)]
-            what = f"{counts[0]} then, {counts[1]} now"
+            counts = [record.get(f"{split}_examples") for record in (before, facts)]
+            change = f"{counts[0]} then, {counts[1]} now"
             if counts[0] == counts[1]:
-                what = f"{counts[0]} as now, with other names or labels, or in another order"
-            raise ValueError(f"{workdir} was begun with other {name} examples: {what}")
+                change = f"{counts[0]} as now, with other names or labels, or in another order"
+            raise ValueError(f"{workdir} was begun with other {name} examples: {change}")
 
 
 def member_directory(workdir: str | Path, member: int) -> Path:
-    """Where a member's run lies."""
+    """Returns the directory of a member's run."""
     return Path(workdir) / f"member_{member}"
 
 
 def open_runs(directories: Sequence[str]) -> list[Run]:
-    """The runs of some directories, finished or not; one that holds members stands for all of them.
+    """Reads the runs in some directories, finished or not.
+
+    Args:
+      directories: directories of runs; that of an ensemble stands for the runs of its members.
+
+    Returns:
+      The runs, in order.
 
     Raises:
-      ValueError: a directory holds no run.
+      ValueError: a directory is not that of a run.
     """
     runs = []
     for text in directories:

@@ -1,4 +1,4 @@
-"""A run's rows for trackers: Weights & Biases, where `log.wandb=PROJECT` asks for it."""
+"""Experiment trackers: `log.wandb=PROJECT` sends the metrics to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ID = "wandb_id.txt"  # in the run's directory, so that a resumed run goes on under its id
+ID = "wandb_id.txt"  # in the run's directory, so that a resumed run keeps its id
 
 
 def check(project: str | None) -> None:
-    """Raises ValueError if rows are to go there and it is not installed."""
+    """Raises ValueError if a project is set, but Weights & Biases is not installed."""
     if project is not None and importlib.util.find_spec("wandb") is None:
         raise ValueError(
             f"config.log.wandb is {project!r}, but Weights & Biases is not installed: "
@@ -20,17 +20,25 @@ def check(project: str | None) -> None:
 
 
 class WandbRows:
-    """Sends rows to a project; charts are by `step`, so that a resumed run may repeat some."""
+    """Sends rows of metrics to a project of Weights & Biases.
+
+    The x-axis of charts is `step`, since a resumed run may repeat steps.
+
+    Args:
+      project: name of the project.
+      workdir: directory of the run.
+      config: the configuration to record.
+    """
 
     def __init__(self, project: str, workdir: Path, config: Mapping[str, Any]):
         import wandb
 
         path = workdir / ID
-        known = path.read_text("utf-8").strip() if path.exists() else None
+        run_id = path.read_text("utf-8").strip() if path.exists() else None
         self._run = wandb.init(
             project=project,
             name=workdir.name,
-            id=known,
+            id=run_id,
             resume="allow",
             dir=str(workdir),
             config=dict(config),

@@ -1,4 +1,4 @@
-"""What a run has learned: the variables of a checkpoint, and what is needed to use them."""
+"""Loads trained networks: the variables of a checkpoint, and the facts needed to use them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ _FOLDERS = {"best": BEST, "newest": CHECKPOINTS}
 
 
 class TrainedModel(NamedTuple):
-    """A network after training: id, fields of its module, variables, and what its data were."""
+    """A trained network.
+
+    Attributes:
+      model: id of the network.
+      options: fields of its module.
+      variables: {"params", "batch_stats"}.
+      step: step of the checkpoint.
+      preprocessing: preprocessing of its images in evaluation.
+      class_names: names of its classes.
+    """
 
     model: str
     options: dict[str, Any]
@@ -32,14 +41,22 @@ class TrainedModel(NamedTuple):
 
 
 def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
-    """Reads a run's best checkpoint, or its newest one, onto one device.
+    """Loads the best or the newest checkpoint of a run onto one device.
 
-    The running average is taken where the run has one. The directory is all that is needed; of runs
-    that do not record their data in `config.json` (those of before 0.2) the data have to be there.
+    If the run has a running average of the weights, the average is returned. Only the directory is
+    needed, except for runs of versions before 0.2: their `config.json` does not describe the data,
+    which must still be available.
+
+    Args:
+      workdir: directory of the run.
+      checkpoint: "best" or "newest".
+
+    Returns:
+      The trained network.
 
     Raises:
-      ValueError: the directory holds no run, or the run no such checkpoint.
-      FileNotFoundError: the data are not where they were.
+      ValueError: the directory is not that of a run, or the run has no such checkpoint.
+      FileNotFoundError: the data of an old run are no longer available.
     """
     workdir = local_path(workdir).absolute()
     if not (workdir / MANIFEST).is_file():
@@ -53,11 +70,11 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
         class_names = tuple(manifest["class_names"])
     else:
         preprocessing, class_names = sets.preprocessing(TrackedConfig(config))
-    held = state if state["ema"] is None else state["ema"]
+    weights = state if state["ema"] is None else state["ema"]
     return TrainedModel(
         config["model"]["name"],
         dict(config["model"]["options"]),
-        {"params": held["params"], "batch_stats": held["batch_stats"]},
+        {"params": weights["params"], "batch_stats": weights["batch_stats"]},
         step,
         preprocessing,
         class_names,
@@ -65,7 +82,7 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
 
 
 def saved_steps(folder: str | Path) -> list[int]:
-    """The steps of the checkpoints in a directory, ascending; [] if there is none."""
+    """Returns the steps of the checkpoints in a directory, ascending; [] if there are none."""
     if not Path(folder).is_dir():
         return []
     with Checkpoints(folder) as store:
@@ -73,12 +90,17 @@ def saved_steps(folder: str | Path) -> list[int]:
 
 
 def read_state(folder: str | Path, step: int | None = None) -> tuple[int, Any]:
-    """(step, state) of a directory's newest checkpoint, or of that of a step, on one device.
+    """Reads the state of a checkpoint onto one device. The run may still be in progress.
 
-    The directory may be that of a run that is going on.
+    Args:
+      folder: directory of the checkpoints.
+      step: step of the checkpoint; the newest if None.
+
+    Returns:
+      (step, state).
 
     Raises:
-      ValueError: there is none, or it is not what was saved.
+      ValueError: the checkpoint does not exist or cannot be read.
     """
     folder = Path(folder).absolute()
     while True:
@@ -88,9 +110,9 @@ def read_state(folder: str | Path, step: int | None = None) -> tuple[int, Any]:
         chosen = steps[-1] if step is None else step
         try:
             return chosen, _read(folder, chosen)
-        except Exception as error:  # Orbax raises whatever its parts raise
+        except Exception as error:  # Orbax passes on errors of any type
             if saved_steps(folder) != steps:
-                continue  # the run goes on, and has replaced it by a newer one
+                continue  # the run is in progress, and has replaced the checkpoint by a newer one
             raise ValueError(
                 f"checkpoint {folder / str(chosen)} cannot be read ({checkpoints.reason(error)})"
                 f"{_other(folder, chosen)}"
@@ -100,7 +122,7 @@ def read_state(folder: str | Path, step: int | None = None) -> tuple[int, Any]:
 def _read(folder: Path, step: int) -> Any:
     import orbax.checkpoint as ocp
 
-    # What is stored says its own shapes: neither the optimizer nor the devices are needed.
+    # The shapes come from the checkpoint, so neither the optimizer nor the devices are needed.
     with checkpoints.without_warnings(), ocp.StandardCheckpointer() as reader:
         stored = reader.metadata(folder / str(step) / "state").item_metadata
     device = SingleDeviceSharding(jax.local_devices()[0])
@@ -112,7 +134,7 @@ def _read(folder: Path, step: int) -> Any:
 
 
 def _other(folder: Path, broken: int | None) -> str:
-    """Which checkpoint to take instead, as the end of a message; "" if there is none."""
+    """Returns the end of a message that names a usable checkpoint; "" if there is none."""
     older = [step for step in saved_steps(folder) if broken is not None and step < broken]
     if older:
         return f"; move it away to use the one of step {older[-1]}"

@@ -1,7 +1,7 @@
-"""The directory of a run: whose it is, and what may be written and deleted there.
+"""The directory of a run: which run it belongs to, and which files may be written and deleted.
 
-While a run goes on it holds a lock on a file there. The system releases it when the process ends,
-however it ends.
+A run in progress holds a lock on a file of the directory. The operating system releases the lock
+when the process ends, even by a kill.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ _FILES = (
     BAD_RECORDS,
     trackers.ID,
 )
-_OTHERS_FILES = "bad_records_*.jsonl"
-_DRAFTS = ".*.draft.*"  # of `_files.atomic_write`, where a kill came before the end
+_OTHER_PROCESSES_FILES = "bad_records_*.jsonl"
+_DRAFTS = ".*.draft.*"  # left by `_files.atomic_write` after a kill
 _FOLDERS = (CHECKPOINTS, BEST, metrics_files.TENSORBOARD, checkpoints.UNREADABLE, profiling.FOLDER)
-_LOCK_SECONDS = 2.0  # for a process that was killed to vanish
+_LOCK_SECONDS = 2.0  # time for a killed process to release its lock
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def bad_records_path(workdir: Path, process: int) -> Path:
-    """Where a process writes the bad records that it meets."""
+    """Returns the file in which a process lists bad records."""
     path = Path(workdir, BAD_RECORDS)
     return path.with_name(f"{path.stem}_{process}{path.suffix}") if process else path
 
@@ -68,16 +68,23 @@ def check_workdir(
     overwrite: bool = False,
     extend: bool = False,
 ) -> Path:
-    """Whether a run may use the directory; returns its absolute path, and changes nothing.
+    """Checks whether a run may use a directory, without changing anything.
 
-    A directory without a run of this program is taken as it is. One that holds a run is refused
-    unless it is to be resumed or overwritten; with `extend` it may be resumed with another length.
+    Args:
+      workdir: the directory; it need not exist.
+      config: the configuration of the run.
+      resume: whether to continue a run in the directory.
+      overwrite: whether to delete a run in the directory.
+      extend: whether a resumed run may have a different length.
+
+    Returns:
+      The absolute path of the directory.
 
     Raises:
-      ValueError: the directory holds a run and neither was asked for, or both; it is resumed with
-        a configuration that would give other results; it is overwritten and holds files that the
-        run did not write; it has files of the names used here that are not known to be a run's; or
-        a run is going on there.
+      ValueError: the directory contains a run, and not exactly one of `resume` and `overwrite` is
+        set; the configuration would change the results of the resumed run; the run to overwrite
+        shares its folders with files that it did not write; the directory has files with names of
+        run files, but no manifest; or a run is in progress there.
     """
     workdir = local_path(workdir).absolute()
 
@@ -91,24 +98,25 @@ def check_workdir(
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of the directory, which is made if it is not there.
+    """Locks the directory against other runs; creates it if it does not exist.
 
-    Of several processes that train as one the first holds the lock.
+    In multi-process training the first process holds the lock.
 
     Raises:
-      ValueError: another run holds it, which is named.
-      PermissionError, OSError: the directory cannot be made or written to.
+      ValueError: another run holds the lock; the message names its process.
+      PermissionError: the directory cannot be created or written to.
+      OSError: likewise.
     """
-    with contextlib.ExitStack() as held:
-        distributed.on_first_process(lambda: held.enter_context(_take_lock(workdir)))
+    with contextlib.ExitStack() as stack:
+        distributed.on_first_process(lambda: stack.enter_context(_acquire_lock(workdir)))
         yield
 
 
-def _take_lock(workdir: Path) -> IO[str]:
+def _acquire_lock(workdir: Path) -> IO[str]:
     _check_writable(workdir)
     file = open(workdir / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
     deadline = time.monotonic() + _LOCK_SECONDS
-    while not _locked(file, fcntl.LOCK_EX):
+    while not _try_lock(file, fcntl.LOCK_EX):
         if time.monotonic() > deadline:
             text = _in_use(workdir, file)
             file.close()
@@ -120,8 +128,8 @@ def _take_lock(workdir: Path) -> IO[str]:
     return file
 
 
-def _locked(file: IO[str], kind: int) -> bool:
-    """Whether the lock was free and is taken now; True where the file system has no locks."""
+def _try_lock(file: IO[str], kind: int) -> bool:
+    """Tries to lock a file; returns whether it succeeded, True if the file system has no locks."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -134,7 +142,7 @@ def _locked(file: IO[str], kind: int) -> bool:
 def _check_unlocked(workdir: Path) -> None:
     if (workdir / LOCK).is_file():
         with open(workdir / LOCK, encoding="utf-8") as file:
-            if not _locked(file, fcntl.LOCK_SH):
+            if not _try_lock(file, fcntl.LOCK_SH):
                 raise ValueError(_in_use(workdir, file))
 
 
@@ -158,17 +166,30 @@ def open_workdir(
     overwrite: bool = False,
     extend: bool = False,
 ) -> Path:
-    """Makes the directory a run's: first of all its manifest is written, atomically.
+    """Prepares the directory for a run and writes its manifest, atomically.
 
-    With `overwrite` what the run wrote there is deleted before, and nothing else. Hold the `lock`.
+    With `overwrite` it first deletes the files that the old run wrote, and no others. The caller
+    must hold the `lock`.
+
+    Args:
+      workdir: the directory.
+      config: the configuration of the run.
+      facts: further entries of the manifest.
+      resume: as in `check_workdir`.
+      overwrite: likewise.
+      extend: likewise.
+
+    Returns:
+      The absolute path of the directory.
 
     Raises:
       ValueError: as `check_workdir`.
-      PermissionError, OSError: it cannot be made or written to.
+      PermissionError: the directory cannot be created or written to.
+      OSError: likewise.
     """
     path = local_path(workdir).absolute()
 
-    def take() -> None:
+    def prepare() -> None:
         _check(path, config, resume, overwrite, extend)
         if resume:
             check_examples(path, facts)
@@ -176,40 +197,44 @@ def open_workdir(
         if overwrite and (path / MANIFEST).exists():
             delete_run(path)
         if (path / MANIFEST).exists():
-            written.adopt(path, (*_below_folders(path), *path.glob(_OTHERS_FILES)))
+            written.adopt(path, (*_files_in_folders(path), *path.glob(_OTHER_PROCESSES_FILES)))
         else:
             written.begin(path)
         others = range(1, distributed.count())
         written.note(path, *(bad_records_path(path, other).name for other in others))
         write_manifest(path, config, facts)
 
-    distributed.on_first_process(take)
+    distributed.on_first_process(prepare)
     return path
 
 
 def has_checkpoints(workdir: Path) -> bool:
-    """Whether there is something to resume from."""
+    """Whether the directory has a checkpoint to resume from."""
     return newest_step(workdir) is not None
 
 
 def newest_step(workdir: Path) -> int | None:
-    """The step of the newest checkpoint to resume from; None if there is none."""
+    """Returns the step of the newest checkpoint to resume from; None if there is none."""
     folder = workdir / CHECKPOINTS
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdigit()), default=None)
 
 
 def check_holds_run(workdir: str | Path) -> None:
-    """Raises ValueError if the directory holds no run, or no ensemble, that could be extended."""
+    """Raises ValueError if the directory has no run or ensemble."""
     path = local_path(workdir).absolute()
     distributed.on_first_process(lambda: read_manifest(path))
 
 
 def previous_length(workdir: Path, total_steps: int) -> int:
-    """The steps that the run in the directory was to have; the new length if it holds none.
+    """Returns the length of the run in the directory, before it is extended.
+
+    Args:
+      workdir: the directory.
+      total_steps: the new length, returned if the directory has no run.
 
     Raises:
-      ValueError: the run has made more steps than `total_steps`.
+      ValueError: the run has completed more steps than `total_steps`.
     """
     done = newest_step(workdir) or 0
     if total_steps < done:
@@ -255,7 +280,7 @@ def _check(
 
 
 def _holds_files(path: Path) -> bool:
-    """Whether it is a file, or a folder with one: a start that was killed leaves empty folders."""
+    """Whether a path is a file or a folder with files: a killed start leaves empty folders."""
     if path.is_dir() and not path.is_symlink():
         return any(not below.is_dir() for below in path.rglob("*"))
     return path.exists()
@@ -278,24 +303,24 @@ def write_manifest(workdir: Path, config: Any, facts: Mapping[str, Any]) -> None
 
 
 def describe_data(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What is needed of the data to use the network later, when they may be elsewhere or changed.
+    """Describes the data as far as the network needs it later, when the data may be unavailable.
 
     Returns:
-      `class_names`; `preprocessing` of an image that is evaluated; `train_size`, height and width
-      of training images. Nothing of a configuration that is not of a single run.
+      `class_names`; `preprocessing` of an image in evaluation; `train_size`, the height and width
+      of training images. Empty for the configuration of an ensemble of different networks.
     """
     if "data" not in config:
         return {}
-    how, class_names = sets.preprocessing(TrackedConfig(config))
+    transform, class_names = sets.preprocessing(TrackedConfig(config))
     return {
         "class_names": list(class_names),
-        "preprocessing": preprocessing.to_dict(how),
-        "train_size": config["data"]["image_size"] or how.size,
+        "preprocessing": preprocessing.to_dict(transform),
+        "train_size": config["data"]["image_size"] or transform.size,
     }
 
 
 def _check_classes(workdir: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Raises ValueError if the data's classes are no longer those that the run began with."""
+    """Raises ValueError if the classes differ from those that the run was started with."""
     before = manifest.get("class_names")
     now = describe_data(config).get("class_names")
     if before and now and before != now:
@@ -308,18 +333,18 @@ def _check_classes(workdir: Path, manifest: Mapping[str, Any], config: Mapping[s
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit of a folder's checkout, and whether a tracked file differs from it.
+    """Returns the commit of a folder's checkout, and whether a tracked file differs from it.
 
-    None where there is no git, or the folder's files are not tracked, as of an installed package.
+    None without git, or if the files are not tracked, as in an installed package.
     """
     changes = ["status", "--porcelain", "--untracked-files=no"]
-    asked = [["ls-files", "--error-unmatch", "."], ["rev-parse", "HEAD"], changes]
+    commands = [["ls-files", "--error-unmatch", "."], ["rev-parse", "HEAD"], changes]
     try:
         _, revision, changed = (
             subprocess.run(
                 ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10
             ).stdout.strip()
-            for words in asked
+            for words in commands
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -338,12 +363,12 @@ def _check_writable(workdir: Path) -> None:
 
 
 def check_deletable(workdir: Path) -> None:
-    """Raises ValueError if the directory is no run's, or has files of others in its folders."""
+    """Raises ValueError if the directory has no run, or its folders have files of other origin."""
     read_manifest(workdir)
     for name in _FOLDERS:
         if (workdir / name).is_symlink():
             raise ValueError(f"{workdir / name} is a link; nothing was deleted")
-    _, foreign = written.sort(workdir, _below_folders(workdir))
+    _, foreign = written.sort(workdir, _files_in_folders(workdir))
     if foreign:
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
         raise ValueError(
@@ -353,19 +378,19 @@ def check_deletable(workdir: Path) -> None:
 
 
 def delete_run(workdir: Path) -> None:
-    """Deletes what the run wrote, the manifest last: a half-deleted run is still known as one.
+    """Deletes the files that the run wrote; the manifest last, so that a second try can continue.
 
-    Raises ValueError as `check_deletable`.
+    Raises the same errors as `check_deletable`.
     """
     check_deletable(workdir)
-    own, _ = written.sort(workdir, workdir.glob(_OTHERS_FILES))
-    own += _below_folders(workdir)
-    own += [*(workdir / name for name in _FILES), *workdir.glob(_DRAFTS)]
-    written.delete(own, (workdir / name for name in _FOLDERS))
+    files, _ = written.sort(workdir, workdir.glob(_OTHER_PROCESSES_FILES))
+    files += _files_in_folders(workdir)
+    files += [*(workdir / name for name in _FILES), *workdir.glob(_DRAFTS)]
+    written.delete(files, (workdir / name for name in _FOLDERS))
     written.delete((workdir / written.LIST, workdir / MANIFEST), ())
 
 
-def _below_folders(workdir: Path) -> list[Path]:
-    """The files in the folders that a run makes."""
-    found = (path for name in _FOLDERS for path in sorted((workdir / name).rglob("*")))
-    return [path for path in found if path.is_symlink() or not path.is_dir()]
+def _files_in_folders(workdir: Path) -> list[Path]:
+    """Returns the files in the folders of a run."""
+    paths = (path for name in _FOLDERS for path in sorted((workdir / name).rglob("*")))
+    return [path for path in paths if path.is_symlink() or not path.is_dir()]

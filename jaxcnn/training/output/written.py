@@ -1,8 +1,8 @@
-"""Which files in a run's directory the run wrote: they may be deleted, others may not.
+"""Tracks the files that a run wrote to its directory: only these may be deleted.
 
-A file there keeps a list, to which a path is added before it is written, so that a kill leaves
-nothing out; one that was cut short ends where the next begins. An entry stands for a file or a
-folder, "FOLDER/*.SUFFIX" for files of this suffix.
+They are listed in a file of the directory. A path is added before it is written, so that the list
+is complete even after a kill. Every entry begins with a line break, so that a truncated entry does
+not damage the next. An entry is a file, a folder, or "FOLDER/*.SUFFIX" for files with this suffix.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from jaxcnn._files import write_text
 
 LIST = ".written"
 
-_DRAFT = re.compile(r"\.orbax-checkpoint-tmp[^/]*")  # of what Orbax has not finished
+_DRAFT = re.compile(r"\.orbax-checkpoint-tmp[^/]*")  # suffix of incomplete checkpoints
 _ORBAX = (
     r"(.+/)?(_?[a-z_]*metadata|_sharding|commit_success\.txt|manifest\.ocdbt|process_\d+"
     r"|descriptor\.pbtxt|[0-9a-f]{32})(\.__lock)?"
 )
-# What files of a run are called, without `_DRAFT`. Runs of before 0.3 have no list.
+# Names of the files of a run, without `_DRAFT`. Runs of versions before 0.3 have no list.
 _NAMES = re.compile(
     rf"((checkpoints|best)/\d+|unreadable/step_\d+(_\d+)?)/{_ORBAX}"
     r"|tensorboard/events\.out\.tfevents\.[^/]+"
@@ -32,35 +32,36 @@ _NAMES = re.compile(
 
 
 def note(workdir: Path, *entries: str) -> None:
-    """Adds paths below the directory to the list of what the run writes; others are not added."""
+    """Adds entries, relative to the directory, to the list of the files that the run writes."""
     with open(workdir / LIST, "a", encoding="utf-8") as file:
         file.write("".join(f"\n{entry}" for entry in entries))
 
 
 def begin(workdir: Path) -> None:
-    """Begins an empty list."""
+    """Starts an empty list."""
     write_text(workdir / LIST, "")
 
 
 def adopt(workdir: Path, paths: Iterable[Path]) -> None:
-    """Begins the list of a run that has none with those of the paths that runs write."""
+    """Starts the list of a run without one, with those of `paths` that have names of run files."""
     if not (workdir / LIST).exists():
-        own, _ = sort(workdir, paths)
-        write_text(workdir / LIST, "".join(f"\n{_inside(workdir, path)}" for path in own))
+        run_files, _ = sort(workdir, paths)
+        write_text(workdir / LIST, "".join(f"\n{_inside(workdir, path)}" for path in run_files))
 
 
 def sort(workdir: Path, paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """(those that the run wrote, the others) of some files below the directory."""
+    """Splits files of the directory into (files that the run wrote, other files)."""
     listed = None
     if (workdir / LIST).is_file():
         listed = set((workdir / LIST).read_text("utf-8", "replace").splitlines())
-    own: list[Path] = []
+    run_files: list[Path] = []
     foreign: list[Path] = []
     for path in paths:
         name = _inside(workdir, path)
-        known = _NAMES.fullmatch(name) and not path.is_symlink()
-        (own if known and (listed is None or _covered(name, listed)) else foreign).append(path)
-    return own, foreign
+        has_run_name = _NAMES.fullmatch(name) and not path.is_symlink()
+        is_run_file = has_run_name and (listed is None or _covered(name, listed))
+        (run_files if is_run_file else foreign).append(path)
+    return run_files, foreign
 
 
 def _covered(name: str, listed: set[str]) -> bool:
@@ -74,7 +75,7 @@ def _inside(workdir: Path, path: Path) -> str:
 
 
 def delete(paths: Iterable[Path], folders: Iterable[Path]) -> None:
-    """Deletes the files, and what is empty then of the folders."""
+    """Deletes the files, then those folders that are empty."""
     for path in paths:
         path.unlink(missing_ok=True)
     for folder in folders:
