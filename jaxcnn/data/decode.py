@@ -105,7 +105,7 @@ def open_image(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage(f"is too large: {error}") from None
     except (OSError, ValueError, SyntaxError, struct.error):
-        raise BadImage(f"is no image ({len(data)} bytes, beginning {data[:12]!r})") from None
+        raise BadImage(f"is not an image ({len(data)} bytes, beginning {data[:12]!r})") from None
 
 
 def _frame(data: bytes) -> int:

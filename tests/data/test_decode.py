@@ -98,9 +98,9 @@ def test_pixels_of_no_known_range_are_refused(value, text):
 
 def test_other_formats_are_not_opened_whatever_their_name():
     for data in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"P6\n1 1\n255\nabc"):
-        with pytest.raises(BadImage, match="is no image"):
+        with pytest.raises(BadImage, match="is not an image"):
             image_size(data)
-        with pytest.raises(BadImage, match="is no image"):
+        with pytest.raises(BadImage, match="is not an image"):
             open_image(data)
 
 

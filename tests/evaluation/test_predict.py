@@ -114,7 +114,7 @@ def test_rotation_in_exif_is_ignored(tmp_path):
 
 
 def test_files_that_are_no_images_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no file"):
+    with pytest.raises(FileNotFoundError, match="none.png does not exist"):
         predict.read_image(tmp_path / "none.png")
     path = tmp_path / "x.png"
     Image.fromarray(picture(50, 40)).save(path)
@@ -155,7 +155,7 @@ def test_what_training_decodes_is_what_is_predicted_of(tmp_path):
         np.testing.assert_array_equal(predict.read_image(path), pixels)
         assert len(np.unique(pixels)) >= 64
     (tmp_path / "page.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    with pytest.raises(ValueError, match=r"page.png cannot be read as an image: it is no image"):
+    with pytest.raises(ValueError, match=r"page.png cannot be .* an image: it is not an image"):
         predict.read_image(tmp_path / "page.png")
 
 

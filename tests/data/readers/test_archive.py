@@ -210,7 +210,7 @@ def test_resized_and_encoded_anew(tmp_path):
     }.items():
         out = tmp_path / name
         bad = [p.bad for p in write(root, out, **options) if p.bad]
-        assert len(bad) == 1 and bad[0].startswith(f"{folder}/wrong.jpg is no image")
+        assert len(bad) == 1 and bad[0].startswith(f"{folder}/wrong.jpg is not an image")
         (part,) = open_parts(f"archive:{out}")[1].values()
         found[name] = {part.name(i).rpartition("/")[2]: part.read(i)[0] for i in range(part.size)}
     assert decode.image_size(found["side"]["000.jpg"]) == (24, 32)
