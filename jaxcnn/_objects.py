@@ -8,11 +8,14 @@ to that program only.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,7 +61,7 @@ def load_object(address: str) -> Any:
         may import files beside it, "package.module:name", or what `pass_object` returned.
 
     Raises:
-      ValueError: there is no such file, module or name, or the file does not compile.
+      ValueError: there is no such file, module or name, or the file cannot be loaded.
     """
     where, _, name = address.rpartition(":")
     if is_passed(address):
@@ -119,6 +122,35 @@ def check_call(what: str, function: Any, *arguments: str, **options: Any) -> Non
         raise ValueError(f"{what} cannot be called with ({given}): {error}") from error
 
 
+@contextlib.contextmanager
+def mistakes_in(path: Path) -> Iterator[None]:
+    """Raises ValueError for an error in a user's file, as one line that names the place.
+
+    A ValueError that the file or one beside it raises, such as of its argument, stays as it is.
+    """
+    try:
+        yield
+    except SyntaxError as error:
+        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if isinstance(error, ValueError) and _raises(frames[-1], path):
+            raise
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        text = str(error) or type(error).__name__
+        text = f"it ends the program ({text})" if isinstance(error, SystemExit) else text
+        if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
+            text += f"; a file beside it is imported as `from . import {error.name}`"
+        raise ValueError(f"{where}: {text}") from error
+
+
+def _raises(frame: traceback.FrameSummary, path: Path) -> bool:
+    """Whether an error comes from a `raise` in a file or one beside it."""
+    beside = Path(frame.filename).resolve().parent == path.resolve().parent
+    return beside and (frame.line or "").startswith("raise")
+
+
 def _load_module(address: str, where: str) -> ModuleType:
     try:
         return importlib.import_module(where)
@@ -127,7 +159,7 @@ def _load_module(address: str, where: str) -> ModuleType:
             raise  # something that the module itself imports
         raise ValueError(f"{address!r}: there is no module {error.name!r}") from error
     except (TypeError, ValueError) as error:  # "" or "..a"
-        raise ValueError(f"{address!r} is no file.py:name and no package.module:name") from error
+        raise ValueError(f"{address!r} is neither file.py:name nor package.module:name") from error
 
 
 @functools.lru_cache(maxsize=64)
@@ -140,11 +172,10 @@ def _load_file(path: Path, changed: int) -> ModuleType:
     sys.modules[name] = module  # dataclasses look up annotations there
     sys.path.insert(0, str(path.parent))
     try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
+        with mistakes_in(path):
+            spec.loader.exec_module(module)
+    except BaseException:
         del sys.modules[name]
-        if isinstance(error, SyntaxError):
-            raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
         raise
     finally:
         sys.path.remove(str(path.parent))

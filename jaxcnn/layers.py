@@ -6,6 +6,7 @@ are built from are in `jaxcnn.ops`.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -294,7 +295,7 @@ class ConvBNAct(nn.Module):
     padding: Any = 0
     groups: int = 1
     conv: Callable[..., nn.Module] = conv
-    norm_act: Callable[..., nn.Module] | None = BatchNormAct
+    norm_act: Callable[..., nn.Module] | None = dataclasses.field(kw_only=True)
 
     @nn.compact
     def __call__(self, x: Array) -> Array:

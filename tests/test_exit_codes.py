@@ -61,12 +61,23 @@ def test_the_other_commands_have_the_same_codes(monkeypatch, capsys, error, code
     assert text.startswith("jaxcnn: ") and text.count("\n") == 1
 
 
-def test_debug_shows_where(tmp_path, monkeypatch):
-    with pytest.raises(OSError, match="x"):
-        train_and_show({"data": {}}, tmp_path, train=ending(OSError("x"), True), debug=True)
+def test_debug_shows_where_and_keeps_the_code(tmp_path, monkeypatch, capsys):
+    def check(error, code, **options):
+        assert train_and_show({"data": {}}, tmp_path, train=ending(error, True), **options) == code
+        text = capsys.readouterr().err
+        assert "Traceback" in text and text.splitlines()[-1].startswith("train.py: ")
+
+    check(OSError("x"), exit_codes.FAILED, debug=True)
     monkeypatch.setenv("JAXCNN_DEBUG", "1")
-    with pytest.raises(KeyError):
-        train_and_show({"data": {}}, tmp_path, train=ending(KeyError("x"), False))
+    for error, _, code in ERRORS:
+        check(error, code)
+    check(KeyError("x"), exit_codes.BUG)
+
+
+def test_an_interruption_is_one_line(tmp_path, capsys):
+    assert train_and_show({"data": {}}, tmp_path, train=ending(KeyboardInterrupt(), True)) == 130
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and "since the last checkpoint, if any, were not saved" in text
 
 
 @pytest.mark.parametrize("when", ["compiled", "eval", "checkpoint"])

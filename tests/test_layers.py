@@ -59,6 +59,15 @@ def test_batch_norm_in_evaluation():
         close(network.norm_act(train=False)().apply(variables, x, x), np.maximum(want + x, 0))
 
 
+def test_a_unit_says_how_it_normalizes():
+    with pytest.raises(TypeError, match="norm_act"):
+        layers.ConvBNAct(8, 3)
+    x = draw(1, 5, 5, 2).astype(np.float32)
+    module = layers.ConvBNAct(4, 3, 2, 1, norm_act=None)
+    y, _ = module.init_with_output(jax.random.key(0), x)
+    assert y.shape == (1, 3, 3, 4) and y.min() == 0
+
+
 def test_squeeze_and_excitation():
     x = draw(2, 4, 3, 32)
     module = layers.SqueezeExcite(16, dtype=jnp.float64)

@@ -1,5 +1,6 @@
 """`train.py` as a user meets it: what it prints, its exit codes, one line for a mistake."""
 
+import json
 import os
 import subprocess
 import sys
@@ -90,3 +91,34 @@ def test_the_command_does_the_same(tmp_path, capsys):
     assert main([*arguments, "--resume"]) == 0
     assert main(["train", config, "train.sede=3", "--workdir", str(tmp_path)]) == 2
     assert "unknown field config.train.sede" in capsys.readouterr().err
+
+
+def test_a_run_continues_with_its_own_configuration(tmp_path, capsys):
+    config = f"{ROOT}/configs/lenet_digits.py:smoke"
+    workdir = ["--workdir", str(tmp_path / "run")]
+    given = ["train.seed=3", "train.devices=1", "data.augment=[('flip', 0.5)]"]
+    assert main(["train", config, *given, *workdir]) == 0
+    assert main(["train", *workdir, "--resume"]) == 0
+    assert "the run is already finished" in capsys.readouterr().out
+    assert main(["train", *workdir, "--extend", "train.length_steps=7", "log.every_steps=2"]) == 0
+    assert "resuming from step 5" in (out := capsys.readouterr().out) and "7/7" in out
+    for arguments, message in (
+        (["--resume", "train.seed=4", *workdir], "train.seed: 3 in the run, 4 now"),
+        (["--resume", "train.sede=4", *workdir], "unknown field config.train.sede"),
+        (["--resume"], "--resume needs CONFIG, or --workdir with the directory of a run"),
+        (["--overwrite", *workdir], "--overwrite needs CONFIG"),
+        (["--extend", "--workdir", f"{tmp_path}/none"], "none is not a run directory"),
+    ):
+        assert main(["train", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+
+
+def test_a_configuration_of_another_version_is_not_taken(tmp_path, capsys):
+    content = {"model": {"name": "lenet5", "options": {}}, "train": {"batch_size": "many"}}
+    content["data"] = {"source": "digits", "train_split": "train", "test_split": "test"}
+    manifest = {"jaxcnn": "0.9", "config": content}
+    (tmp_path / "config.json").write_text(json.dumps(manifest))
+    assert main(["train", "--workdir", str(tmp_path), "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert "--resume needs CONFIG: the configuration of" in error and error.count("\n") == 1

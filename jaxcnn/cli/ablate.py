@@ -11,9 +11,9 @@ def register(subparsers) -> None:
         "ablate",
         help="carry out a study: several settings and seeds, one table and one figure",
         description="Trains every setting of a study and writes table.txt, results.json and "
-        "figure.png. Without --full it is the small form on data that needs no download, scaled to "
-        "--budget minutes on this machine; what was scaled is said. Call it again to go on after a "
-        "stop: what is finished is not run again.",
+        "figure.png. By default, runs a small version on data that needs no download, scaled to "
+        "--budget minutes on this machine, and prints what was scaled. Rerun to continue: finished "
+        "runs are not repeated.",
         epilog="example: jaxcnn ablate residual_vs_plain --budget 10; without STUDY: the list",
     )
     parser.add_argument("study", metavar="STUDY", nargs="?", help="name, or a file.py of your own")
@@ -23,7 +23,11 @@ def register(subparsers) -> None:
     parser.add_argument("--workdir", help="where everything is written (default: runs/STUDY)")
     parser.add_argument("--full", action="store_true", help="the study as published, unscaled")
     parser.add_argument(
-        "--budget", type=float, default=10, metavar="MINUTES", help="(default: %(default)g)"
+        "--budget",
+        type=float,
+        default=10,
+        metavar="MINUTES",
+        help="time for all runs of the small version (default: %(default)g)",
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each setting")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")

@@ -72,18 +72,23 @@ def track(what: str, items: Iterable[T], total: int | None) -> Iterator[T]:
         yield from bar.track(items, total=total, description=what)
 
 
-def debugging(flag: bool) -> bool:
-    """Whether a mistake shows its traceback: by --debug or JAXCNN_DEBUG=1."""
+def _debugging(flag: bool) -> bool:
+    """Whether an error shows its traceback: by --debug or JAXCNN_DEBUG=1."""
     return flag or os.environ.get("JAXCNN_DEBUG", "0") not in ("", "0")
 
 
-def describe(error: Exception, *, begun: bool = False) -> tuple[str, int]:
+def describe(error: Exception, *, begun: bool = False, debug: bool = False) -> tuple[str, int]:
     """Returns one line on an error that ends a command, and the exit code.
 
+    The traceback of an unexpected error is printed, with `debug` or JAXCNN_DEBUG=1 that of any.
+
     Args:
-      error: the exception; the traceback of an unexpected one is printed.
+      error: the exception.
       begun: whether a training run was under way: its files were fine when it began.
+      debug: whether --debug was given.
     """
+    if show := _debugging(debug):
+        traceback.print_exception(error)
     text = one_line(error)
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST]} ..."
@@ -97,7 +102,8 @@ def describe(error: Exception, *, begun: bool = False) -> tuple[str, int]:
         return f"error: {text}", exit_codes.FAILED
     if isinstance(error, USER_MISTAKES):
         return f"error: {text}", exit_codes.MISTAKE
-    traceback.print_exception(error)
+    if not show:
+        traceback.print_exception(error)
     return f"unexpected error: {type(error).__name__}: {text}", exit_codes.BUG
 
 

@@ -8,7 +8,7 @@ EXPLANATION = """\
 Prints the errors of each network on a test set, every example counted once.
 
 WHAT is a run's directory, the directory of an ensemble (all of its members), a file of weights or
-published weights. Behind it may stand how it is tested, in place of --protocol and --size:
+published weights. Append @VIEW to choose the protocol, in place of --protocol and --size:
   RUN@10crop            a protocol (below)
   RUN@10crop:256        and the size of the network's input
   RUN@dense:224:256,384 and the shorter sides that images are resized to, in place of the protocol's
@@ -16,19 +16,19 @@ The same network may be given several times, tested in several ways.
 
 protocols, at shorter sides that are in proportion for other sizes than 224:
   center, flip     the central crop; and its mirror image
-  10crop           corners and centre, mirrored (Krizhevsky 2012, He 2015)
+  10crop           corners and center, mirrored (Krizhevsky 2012, He 2015)
   144crop          256, 288, 320, 352; three squares; six crops, mirrored (Szegedy 2014)
   150crop          256, 384, 512; a grid of 25, mirrored (Simonyan 2014)
   dense, dense3    the whole image at 256; at 256, 384, 512, mirrored (Simonyan 2014)
   dense5           the whole image at 224, 256, 384, 480, 640, mirrored (He 2015)
 
-Of networks with a box head, on data with boxes, the localisation error is printed too (class right
+Of networks with a box head, on data with boxes, the localization error is printed too (class right
 and intersection over union at least 0.5), always by the central crop.
 
 Of several networks, --ensemble adds the mean of their probabilities, the mean of their logits and
-the mean normalized by image. With --fit 0.5 also sums whose weights are learnt on that share of the
-examples: weighted by class, by accuracy, by convex optimisation, and greedy selection; all errors
-are then those of the rest."""
+the mean normalized by image. --fit 0.5 also adds weighted sums, with weights learned on that
+fraction of the examples: weighted by class, by accuracy, by convex optimization, and greedy
+selection. All errors are then computed on the remaining examples."""
 
 
 def register(subparsers) -> None:
@@ -42,7 +42,7 @@ def register(subparsers) -> None:
     )
     parser.add_argument("what", metavar="WHAT", nargs="+", help="WHAT or WHAT@VIEW, see above")
     parser.add_argument("--data", metavar="SOURCE", help="default: the first run's own test set")
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data lie")
+    parser.add_argument("--data-dir", metavar="DIR", help="directory of the data")
     parser.add_argument("--split", help="(default: the run's own test split, or test)")
     parser.add_argument(
         "--protocol", default="center", metavar="VIEW", help="see above (default: %(default)s)"
@@ -74,7 +74,7 @@ def register(subparsers) -> None:
     parser.add_argument(
         "--confusion", metavar="PNG", help="save a confusion matrix of the last row"
     )
-    parser.add_argument("--json", metavar="FILE", help="write everything")
+    parser.add_argument("--json", metavar="FILE", help="write all results to FILE")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -103,8 +103,8 @@ def run(args: argparse.Namespace) -> None:
     networks, ensemble = request.read(args.what, args.like, args.protocol, args.size)
     if ensemble and ensemble.combination in tables.LEARNED and not args.fit:
         raise ValueError(
-            f"{args.like} wants the networks {ensemble.combination}: say on which share of the "
-            "examples that is learnt, such as --fit 0.2"
+            f"{args.like} uses the combination {ensemble.combination!r}; give the fraction of the "
+            "examples to fit it on, such as --fit 0.2"
         )
     entries = request.open_all(networks, args.checkpoint)
     given = (args.data, args.data_dir, "test") if args.data else None
@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
         networks, entries, test_set, args.crop, args.batch_size
     ).items():
         top1, top5 = (100 * error for error in errors.values())
-        print(f"\nlocalisation error of {label}: top-1 {top1:.2f} %, top-5 {top5:.2f} % (center)")
+        print(f"\nlocalization error of {label}: top-1 {top1:.2f} %, top-5 {top5:.2f} % (center)")
         next(row for row in table if row["name"] == label).update(errors)
     about = {"data": source, "split": split, "protocol": shown, "examples": len(kept)}
     if ensemble:

@@ -10,7 +10,7 @@ def register(subparsers) -> None:
         "export",
         help="write the weights of a training run to a file",
         description="Writes the network of a run's checkpoint, with the names of its classes and "
-        "how its images are normalised, to a file that `jaxcnn predict` and load_pretrained take.",
+        "how its images are normalized, to a file that `jaxcnn predict` and load_pretrained take.",
         epilog="example: jaxcnn export runs/r56 r56.safetensors",
     )
     parser.add_argument("workdir", metavar="WORKDIR", help="directory of the run")

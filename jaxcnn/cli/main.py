@@ -103,7 +103,7 @@ def _commands() -> list[str]:
 
 
 def _add_debug(parser: argparse.ArgumentParser, default: bool | str) -> None:
-    text = "show the traceback of a mistake (or set JAXCNN_DEBUG=1)"
+    text = "show the traceback of an error (or set JAXCNN_DEBUG=1)"
     parser.add_argument("--debug", action="store_true", default=default, help=text)
 
 
@@ -123,9 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if common.debugging(args.debug):
-            raise
-        text, code = common.describe(error)
+        text, code = common.describe(error, debug=args.debug)
         print(f"jaxcnn: {text}", file=sys.stderr)
         return code
     except KeyboardInterrupt:

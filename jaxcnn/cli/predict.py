@@ -11,10 +11,11 @@ def register(subparsers) -> None:
     parser = subparsers.add_parser(
         "predict",
         help="name what is in image files",
+        usage="%(prog)s [OPTIONS] MODEL IMAGE [IMAGE ...]",
         description="Prints the most probable classes of each image. MODEL is a run's directory, a "
         "file of weights, or published weights of the Hugging Face hub. Images are preprocessed to "
-        "match the weights. A file that cannot be read is named, the others are answered, and the "
-        "exit code is 2.",
+        "match the weights. If a file cannot be read, an error names it, the other files are "
+        "predicted, and the exit code is 2.",
         epilog="example: jaxcnn predict resnet50.tv_in1k cat.jpg dog.jpg",
     )
     parser.add_argument(
@@ -25,7 +26,7 @@ def register(subparsers) -> None:
     parser.add_argument(
         "images",
         metavar="IMAGE",
-        nargs="*",
+        nargs="*",  # empty where --model and --weights are given as before
         help="image files, folders of them, or - for paths on standard input",
     )
     parser.add_argument("--id", metavar="MODEL", help="the network, for files that do not name it")
@@ -35,7 +36,7 @@ def register(subparsers) -> None:
         "--checkpoint", choices=("best", "newest"), default="best", help="of a run (default: best)"
     )
     parser.add_argument(
-        "--top", type=int, metavar="N", help="classes (default: 5, or all of fewer classes)"
+        "--top", type=int, metavar="N", help="number of classes to print (default: 5)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
@@ -44,8 +45,8 @@ def register(subparsers) -> None:
     parser.add_argument(
         "--explain",
         metavar="DIR",
-        help="write pictures there: Grad-CAM of each image's first class, and the patches that "
-        "each stage of the network answers to most",
+        help="write pictures there: Grad-CAM of each image's first class, and the image patches "
+        "that activate each stage of the network most",
     )
 
 
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--top is {top}; it can be 1 to {len(names)}, the number of classes")
     paths = predict.image_paths(images, sys.stdin)
     if args.explain and Path(args.explain).exists() and not Path(args.explain).is_dir():
-        raise ValueError(f"--explain is {args.explain}, which is no directory")
+        raise ValueError(f"--explain is {args.explain}, which is not a directory")
     bad = []
 
     def on_bad(path, error):

@@ -12,7 +12,7 @@ def register(subparsers) -> None:
         help="write a set of images as an archive, or build a TFDS set",
         description="Writes all parts of a set of image files as ArrayRecord files in the folder "
         "OUT, which data.source=archive:OUT trains on; archives of earlier versions are converted. "
-        "Stopped or killed, the same command goes on. Without OUT, SOURCE is tfds:NAME and is "
+        "After a stop, the same command continues. Without OUT, SOURCE is tfds:NAME and is "
         "built where TensorFlow is installed.",
         epilog="example: jaxcnn prepare folder:photos photos_256 --side 256 --quality 90",
     )
@@ -20,10 +20,10 @@ def register(subparsers) -> None:
     parser.add_argument("out", metavar="OUT", nargs="?", help="the archive's folder, to be made")
     parser.add_argument("--data-dir", metavar="PATH", help="folder of the TFDS sets")
     parser.add_argument(
-        "--side", type=int, metavar="PIXELS", help="resize to this shorter side what is larger"
+        "--side", type=int, metavar="PIXELS", help="resize larger images to this shorter side"
     )
     parser.add_argument(
-        "--quality", type=int, metavar="1-100", help="encode all images anew as JPEGs"
+        "--quality", type=int, metavar="1-100", help="re-encode all images as JPEGs of this quality"
     )
 
 

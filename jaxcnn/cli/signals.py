@@ -11,7 +11,7 @@ def register(subparsers) -> None:
         help="draw activations and gradients layer by layer",
         description="Prints and draws for each layer the variance of its activations and the norm "
         "of its gradient, and for each block how far it is from the identity: of networks as they "
-        "are initialised, and of runs before training and at every checkpoint.",
+        "are initialized, and of runs before training and at every checkpoint.",
         epilog="example: jaxcnn signals plain56_cifar resnet56_cifar",
     )
     parser.add_argument(

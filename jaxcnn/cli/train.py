@@ -6,6 +6,7 @@ import argparse
 import functools
 import io
 import itertools
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -21,12 +22,14 @@ def register(subparsers) -> None:
         "train",
         help="train a network by a recipe or a configuration file",
         description="Trains by a recipe or a configuration file, and writes checkpoints, metrics "
-        "and figures. Without CONFIG: lists the recipes. Exit codes: 0 done, 1 the loss was not "
-        "finite, 2 a mistake in the arguments, a configuration or data, 3 a file that cannot be "
-        "read or written any more, 4 an error of JAX or too little memory, 5 another process has "
-        "ended, 70 an unexpected error, 143 or 130 stopped by SIGTERM or Ctrl-C with a "
-        "checkpoint. With train.members=N, or train.members=FIELD=VALUE,VALUE, runs that differ in "
-        "a seed or the learning rate are trained as one, into WORKDIR/member_0 and so on.",
+        "and figures. Without CONFIG: lists the recipes; with --resume or --extend it continues "
+        "the run in WORKDIR with that run's own configuration. Exit codes: 0 done, 1 the loss was "
+        "not finite, 2 a mistake in the arguments, a configuration or data, 3 a file could not be "
+        "read or written after the run had started, 4 an error of JAX or too little memory, 5 "
+        "another process has ended, 70 an unexpected error, 143 or 130 stopped by SIGTERM or "
+        "Ctrl-C with a checkpoint. With train.members=N, or train.members=FIELD=VALUE,VALUE, runs "
+        "that differ in a seed or the learning rate are trained as one, into WORKDIR/member_0 and "
+        "so on.",
         epilog="example: jaxcnn train cifar_resnet:56 train.seed=1 --workdir runs/r56",
     )
     parser.add_argument(
@@ -43,10 +46,10 @@ def register(subparsers) -> None:
         "--workdir", help="where everything is written (default: runs/ and CONFIG's name)"
     )
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--resume", action="store_true", help="go on with the run in workdir")
-    how.add_argument("--overwrite", action="store_true", help="delete the run in workdir")
+    how.add_argument("--resume", action="store_true", help="continue the run in WORKDIR")
+    how.add_argument("--overwrite", action="store_true", help="delete the run in WORKDIR first")
     parser.add_argument(
-        "--extend", action="store_true", help="resume, for as long as CONFIG says now"
+        "--extend", action="store_true", help="continue the run in WORKDIR to another length"
     )
     parser.add_argument(
         "--deterministic",
@@ -61,12 +64,15 @@ def register(subparsers) -> None:
         "--distributed", action="store_true", help="started by SLURM, MPI, Kubernetes, Cloud TPU"
     )
     several.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")
-    several.add_argument("--processes", metavar="N", type=int, help="how many there are")
+    several.add_argument("--processes", metavar="N", type=int, help="number of processes")
     several.add_argument("--process", metavar="I", type=int, help="which one this is, from 0")
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.config is None:
+    option = next((o for o in ("resume", "extend", "overwrite") if getattr(args, o)), None)
+    if option and _is_override(args.config):
+        args.config, args.overrides = None, [args.config, *args.overrides]
+    if args.config is None and option is None:
         return _list_recipes()
     from jaxcnn.cli import common
     from jaxcnn.runtime import distributed
@@ -78,9 +84,16 @@ def run(args: argparse.Namespace) -> int:
     args.overrides += config_files.shorthands(
         deterministic=args.deterministic, profile=args.profile
     )
-    whole = described.is_ensemble(args.config)
+    whole = args.config is not None and described.is_ensemble(args.config)
+    if whole:
+        config = args.config
+    elif args.config is None:
+        config = _read_run(f"--{option}", args.workdir)
+        config_files.apply_overrides(config, config_files.split_overrides(args.overrides))
+    else:
+        config = config_files.read_config(args.config, args.overrides)
     return train_and_show(
-        args.config if whole else config_files.read_config(args.config, args.overrides),
+        config,
         args.workdir or default_workdir(args.config),
         resume=args.resume,
         overwrite=args.overwrite,
@@ -101,6 +114,49 @@ def default_workdir(config: str) -> Path:
     """runs/cifar_resnet_56_split of "configs/cifar_resnet.py:56,split" or the recipe's name."""
     name = Path(config).name.replace(".py", "")
     return Path("runs") / name.replace(":", "_").replace(",", "_")
+
+
+def _is_override(text: str | None) -> bool:
+    """Whether the first argument is a FIELD=VALUE, with no CONFIG before it."""
+    return re.match(r"\w+(\.\w+)+=", text or "") is not None
+
+
+def _read_run(option: str, workdir: str | None) -> Any:
+    """The configuration of the run in a directory, from its config.json.
+
+    Raises:
+      ValueError: the directory is not given or holds no run, or the option needs a CONFIG.
+    """
+    from jaxcnn._files import local_path
+    from jaxcnn.training.config import OPEN_SECTIONS, default_config
+    from jaxcnn.training.output.records import read_manifest
+
+    if option == "--overwrite":
+        raise ValueError("--overwrite needs CONFIG, the name of a recipe or a configuration file")
+    if workdir is None:
+        raise ValueError(f"{option} needs CONFIG, or --workdir with the directory of a run")
+    sections = read_manifest(local_path(workdir))["config"]
+    if "ensemble" in sections:
+        raise ValueError(f"{option} needs CONFIG: {workdir} is of {sections['ensemble']}")
+    config = default_config()
+    try:
+        with config.unlocked():
+            for section, fields in sections.items():
+                if section in OPEN_SECTIONS:
+                    config[section] = {}
+                for name, value in fields.items():
+                    config[section][name] = _with_tuples(value)
+    except (AttributeError, KeyError, TypeError) as error:
+        text = f"the configuration of {workdir} cannot be used as it is ({error})"
+        raise ValueError(f"{option} needs CONFIG: {text}") from error
+    return config
+
+
+def _with_tuples(value: Any) -> Any:
+    """A value from JSON, with tuples for its lists."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(one) for name, one in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _size_note(config: Any) -> str | None:
@@ -150,8 +206,8 @@ def train_and_show(
     first one shows what happens, and each what went wrong.
 
     The codes are those of `jaxcnn.runtime.exit_codes`, and 143 or 130 where SIGTERM or Ctrl-C has
-    stopped the training, with a checkpoint to resume from. One line on stderr says what went wrong
-    (`debug` or JAXCNN_DEBUG=1 raises it instead).
+    stopped the training, with a checkpoint to resume from. One line on stderr says what went
+    wrong; with `debug` or JAXCNN_DEBUG=1 its traceback stands above.
     """
     from jaxcnn.cli import common
     from jaxcnn.reporting import console
@@ -170,15 +226,16 @@ def train_and_show(
             first = list(itertools.islice(reports, 1))
             begun = True  # now that everything is checked
             out = None if distributed.is_first() else io.StringIO()
-            return console.show(itertools.chain(first, reports), workdir, out)
+            # config.json does not hold the configurations of an ensemble of different networks
+            how = "the same command and --resume" if isinstance(config, str) else None
+            return console.show(itertools.chain(first, reports), workdir, out, resume=how)
     except Exception as error:
-        if common.debugging(debug) and not isinstance(error, FloatingPointError):
-            raise
         if begun and distributed.count() > 1:
             watch.await_loss()
-        text, code = common.describe(error, begun=begun)
+        text, code = common.describe(error, begun=begun, debug=debug)
     except KeyboardInterrupt:
-        text, code = "interrupted before a checkpoint was written", 128 + signal.SIGINT
+        text = "interrupted; the steps since the last checkpoint, if any, were not saved"
+        code = 128 + signal.SIGINT
     if distributed.count() == 1:
         print(f"{program}: {text}", file=sys.stderr)
         return code

@@ -70,9 +70,9 @@ def write_archive(
       ValueError: the dataset or an argument is invalid, or `out` exists.
     """
     if side is not None and side < 1:
-        raise ValueError(f"the shorter side is {side}; it must be 1 or more")
+        raise ValueError(f"--side is {side}; it must be 1 or more")
     if quality is not None and not 1 <= quality <= 100:
-        raise ValueError(f"the quality is {quality}; it must be 1 to 100")
+        raise ValueError(f"--quality is {quality}; it must be 1 to 100")
     class_names, parts = _open(source, data_dir)
     about = {"source": source, "side": side, "quality": quality, "class_names": class_names}
     sizes = {name: part.size for name, part in parts.items()}

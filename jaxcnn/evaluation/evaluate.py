@@ -67,7 +67,8 @@ class Entry:
             return None
         text = f"{self.name}: {self.checkpoint} checkpoint, step {self.step:,}"
         if self.checkpoint == "best" and self.data == data:
-            text += ", chosen by its error on this test set (--checkpoint newest is not)"
+            text += ", chosen by its error on this test set"
+            text += "; use --checkpoint newest for an unbiased figure"
         elif self.checkpoint == "best" and self.data is not None:
             text += f", chosen by its error on {self.data[2]} of {self.data[0]}"
         return text

@@ -55,7 +55,7 @@ def read_image(path: str | Path, channels: int = 3) -> Image.Image:
       ValueError: it cannot be decoded.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(f"{path} does not exist")
     try:
         pixels = decode(Path(path).read_bytes())
     except BadImage as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import time
@@ -23,7 +24,13 @@ _REFRESH_SECONDS = 0.1
 _WIDE = 100  # columns; narrower terminals show neither bar nor speed, only loss, error and time
 
 
-def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = None) -> int:
+def show(
+    reports: Iterable[Report],
+    workdir: str | Path,
+    out: TextIO | None = None,
+    *,
+    resume: str | None = None,
+) -> int:
     """Displays reports, live in a terminal and as lines elsewhere.
 
     If the output fails, for example because a pipe is closed or the disk is full, one line is
@@ -33,11 +40,13 @@ def show(reports: Iterable[Report], workdir: str | Path, out: TextIO | None = No
       reports: of a run or an ensemble.
       workdir: where its files are.
       out: stream to write to; None for standard output.
+      resume: how to continue the run if it is stopped; None for the command that does.
 
     Returns:
       The exit code: 0, or 128 + the signal's number if the run was stopped by a signal.
     """
-    with _Display(workdir, out) as display:
+    command = f"`jaxcnn train --resume --workdir {shlex.quote(str(workdir))}`"
+    with _Display(workdir, out, resume or command) as display:
         for report in reports:
             display.take(report)
     return display.code
@@ -53,8 +62,8 @@ class _Console(Console):
 class _Display:
     """The display of a run."""
 
-    def __init__(self, workdir: str | Path, out: TextIO | None):
-        self._workdir = workdir
+    def __init__(self, workdir: str | Path, out: TextIO | None, resume: str):
+        self._workdir, self._resume = workdir, resume
         self._console = _Console(file=out, highlight=False, soft_wrap=True)
         self._progress = _progress(self._console)
         self._task = self._progress.add_task(
@@ -108,13 +117,14 @@ class _Display:
         whose = "" if report.member is None else f"member {report.member}: "
         if report.kind == "start":
             self._start = values
-            self._print(whose + _start_text(values))
+            self._print(whose + _start_text(report))
             total = values["total_steps"]
             self._update(total=total, completed=report.step, epoch="compiling", visible=True)
         elif report.kind == "notice":
             self._print(f"{whose}note: {values['text']}")
         elif report.kind == "compiled":
-            if not whose or values["seconds"] > 0.1:  # otherwise another member has compiled it
+            # a finished run compiles nothing, and another member may have compiled it already
+            if values["seconds"] > (0.1 if whose else 0.0):
                 self._print(whose + _compiled_text(values))
             self._update(epoch="")
             self._progress.start_task(self._task)
@@ -132,7 +142,7 @@ class _Display:
             if not self._console.is_terminal:
                 self._print(whose + _eval_text(report, start, self._shown))
         elif report.kind == "stopped":
-            self._print(_stopped_text(report, self._workdir))
+            self._print(_stopped_text(report, self._resume))
         elif report.kind == "end":
             self._progress.update(self._task, visible=False)
             self._print(whose + _shares_text(values["time_shares"]))
@@ -163,7 +173,8 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _start_text(start: Mapping[str, Any]) -> str:
+def _start_text(report: Report) -> str:
+    start = report.values
     devices = f"{start['device_count']} {start['platform']} device"
     devices += "s" if start["device_count"] > 1 else ""
     if start["process_count"] > 1:
@@ -172,7 +183,14 @@ def _start_text(start: Mapping[str, Any]) -> str:
         f"{start['model']} ({start['params']:,} parameters) on {start['source']} "
         f"({start['train_examples']:,} to train on, {start['test_examples']:,} to test on): "
         f"{start['total_steps']:,} steps of {start['batch_size']}, {devices}, {start['parallel']}"
+        f"{_resumed_text(report.step, start['total_steps'])}"
     )
+
+
+def _resumed_text(step: int, total: int) -> str:
+    if step >= total:
+        return "; the run is already finished"
+    return f"; resuming from step {step:,}" if step else ""
 
 
 def _compiled_text(values: Mapping[str, Any]) -> str:
@@ -198,10 +216,10 @@ def _eval_text(report: Report, start: Mapping[str, Any], shown: Mapping[str, Any
     )
 
 
-def _stopped_text(report: Report, workdir: str | Path) -> str:
+def _stopped_text(report: Report, resume: str) -> str:
     return (
         f"stopped by {report.values['signal']} at step {report.step}; a checkpoint was saved: "
-        f"continue with --resume --workdir={workdir}"
+        f"continue with {resume}"
     )
 
 

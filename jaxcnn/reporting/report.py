@@ -19,12 +19,13 @@ class Report:
       member: index of the run in an ensemble that is trained as one, see `members`; else None.
       values: depends on `kind`.
         start: model, params, source, train_examples, test_examples, batch_size, total_steps,
-          total_epochs, devices, platform, parallel.
+          total_epochs, device_count, process_count, platform, parallel.
         notice: text.
         compiled: seconds, memory_bytes if the backend reports it, and the values of
           `engine.step_cost`.
         first_step: first_step_seconds, from the start of the run to the end of its first step.
-        step: loss, learning_rate and images_per_second of the latest step that was fetched.
+        step: loss, top1_error, top5_error and grad_norm, means over the steps of the latest call
+          that was fetched.
         train: means over the steps since the last row of this kind; see `COLUMNS`. `step_ms` is the
           time per step, `data_wait_ms` the part of it spent waiting for streamed images,
           `device_memory_mib` the peak memory of a device, if it reports it.

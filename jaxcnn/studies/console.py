@@ -56,6 +56,7 @@ def run(
       ValueError: a setting is invalid, or workdir contains another study; no run was started.
       KeyboardInterrupt: a run was stopped by a signal.
     """
+    plan.check_overrides(overrides, full=full)
     logging.set_verbosity(logging.FATAL)  # Orbax's
     console = Console(highlight=False, soft_wrap=True)
     console.print(study.title)

@@ -20,7 +20,14 @@ from jaxcnn.models.costs import count_macs
 from jaxcnn.studies.study import SCHEDULE_DURATIONS, Overrides, Run, Study, make_config
 from jaxcnn.training import train
 from jaxcnn.training.build import Experiment, build_experiment
-from jaxcnn.training.config import TrackedConfig, differences, set_duration, units, validate
+from jaxcnn.training.config import (
+    TrackedConfig,
+    differences,
+    differences_text,
+    set_duration,
+    units,
+    validate,
+)
 from jaxcnn.training.ensemble.members import member_configs
 from jaxcnn.training.guard import preflight
 from jaxcnn.training.output.records import MANIFEST, member_directory, read_manifest
@@ -188,6 +195,23 @@ def _shares(
     return shares
 
 
+def check_overrides(overrides: Overrides, *, full: bool = False) -> None:
+    """Checks that the fields can be set in all runs of a study.
+
+    Args:
+      overrides: fields of the configuration.
+      full: whether they are for the full version instead of the small one.
+
+    Raises:
+      ValueError: the study sets one of the fields itself.
+    """
+    for field in overrides:
+        if field in ("train.seed", "train.members"):
+            raise ValueError(f"{field} cannot be set in a study; --seeds N runs the seeds 0 to N-1")
+        if field.startswith("train.length_") and not full:
+            raise ValueError(f"{field} can only be set with --full; else --budget sets the length")
+
+
 def check(jobs: Sequence[Job], folder: Path) -> None:
     """Checks every run, its first batch and its directory, without computing a step.
 
@@ -206,7 +230,7 @@ def check(jobs: Sequence[Job], folder: Path) -> None:
                 if (directory / MANIFEST).exists():
                     before = read_manifest(directory)["config"]
                     if different := differences(before, config):
-                        text = f"{directory} contains another run: {'; '.join(different)}"
+                        text = f"{directory} contains another run: {differences_text(different)}"
                         raise ValueError(text)
             if job.seeds[0] == 0:  # the checks do not depend on the seed
                 preflight.check(_build(job.config))

@@ -36,7 +36,7 @@ from jaxcnn.training.step import run_keys
 from jaxcnn.training.warm_start import with_backbone, with_layers
 
 Batch = Mapping[str, Any]
-_BEGINS = "there is no checkpoint to go on from: the run begins"
+_BEGINS = "no checkpoint found; starting from step 0"
 _PREDICTED = 1000  # held-out examples that `predictions.png` is drawn from
 
 
@@ -368,7 +368,7 @@ class Run:
         last = rows[-1] if rows else {}
         if (last.get("kind"), last.get("step")) != ("eval", self.step):  # the row was lost
             last = self._test_means(self.state)
-        if distributed.is_first():
+        if distributed.is_first() and not self._is_drawn():
             with self.clock.on(timing.FIGURES):
                 self._draw(rows)
         values = {k: v for k, v in last.items() if k not in ("kind", "step", "epoch")}
@@ -464,6 +464,12 @@ class Run:
         batch = self._loader.batch(step - 1, 1)
         where = nonfinite.find_nonfinite_layer(experiment, state, batch, self.key)
         raise FloatingPointError(f"{what}: {where}")
+
+    def _is_drawn(self) -> bool:
+        """Whether the figures are there and not older than the last step's checkpoint."""
+        saved = (self.directory / workdir.CHECKPOINTS / str(self.step)).stat().st_mtime
+        figures = [self.directory / name for name in (curves.CURVES, samples.PREDICTIONS)]
+        return all(path.is_file() and path.stat().st_mtime >= saved for path in figures)
 
     def _draw(self, rows: list[dict[str, Any]]) -> None:
         """Draws the error curves, and the predictions for held-out examples."""

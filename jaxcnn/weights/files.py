@@ -63,7 +63,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     path = local_path(path)
     suffix = _suffix(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(f"{path} does not exist")
     return {".safetensors": _read_safetensors, ".npz": _read_npz, ".pth": _read_pth}[suffix](path)
 
 
@@ -126,7 +126,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
             others = {key for key, part in slices.items() if part.get_dtype() in _BY_NAME}
             arrays = {key: file.get_tensor(key) for key in slices if key not in others}
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is no complete safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
     arrays |= _read_other_types(path, others)
     if _DIGESTS in metadata:
         _compare(path, metadata.pop(_DIGESTS), _digests(arrays, metadata))

@@ -135,7 +135,7 @@ def build(
     if wanted in (0, classes):
         return network, layout.read(how, arrays, wanted)
     _log.warning(
-        "%s: the classifier of %d classes is dropped, one of %d is initialised anew",
+        "%s: the classifier of %d classes is dropped, a new one of %d is initialized",
         opened.origin, classes, wanted,
     )  # fmt: skip
     # Auxiliary heads are initialized only if the weights have them.

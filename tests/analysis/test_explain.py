@@ -204,4 +204,4 @@ def test_command(tmp_path, capsys):
     assert all(Image.open(folder / name).size[0] > 400 for name in written)
     assert len(rows) == 6
     assert main(["predict", *given, "--explain", given[0]]) == 2
-    assert "which is no directory" in capsys.readouterr().err
+    assert "which is not a directory" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn import models
+from jaxcnn.training.config.checks import check_options
 from jaxcnn.weights import loading
 
 SOURCE = """
@@ -55,6 +56,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "pack" / "nets.py").write_text(SOURCE.replace("widths", "pack.widths"))
     (tmp_path / "pack" / "widths.py").write_text("WIDTH = 4\n")
     (tmp_path / "broken.py").write_text("class MyNet(:\n")
+    (tmp_path / "nameless.py").write_text("import os\nclass MyNet(Module): ...\n")
+    (tmp_path / "importing.py").write_text("\nfrom widths import HEIGHT\n")
+    (tmp_path / "ending.py").write_text("raise SystemExit('bye')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
@@ -110,8 +114,11 @@ def test_training_options_are_left_out_where_there_is_no_field(folder):
         ),
         ("nopack.nets:MyNet", {}, "there is no module 'nopack'"),
         ("pack.net:MyNet", {}, "there is no module 'pack.net'"),
-        (":MyNet", {}, "is no file.py:name and no package.module:name"),
+        (":MyNet", {}, "is neither file.py:name nor package.module:name"),
         ("broken.py:MyNet", {}, "broken.py, line 1: "),
+        ("nameless.py:MyNet", {}, "nameless.py, line 2: name 'Module' is not defined"),
+        ("importing.py:MyNet", {}, "importing.py, line 2: cannot import name 'HEIGHT'"),
+        ("ending.py:MyNet", {}, r"ending.py, line 1: it ends the program \(bye\)"),
         ("my_nets.py:Fixed", {"num_classes": 3}, "has no field num_classes; Fixed needs"),
         ("my_nets.py:MyNet", {"widht": 3}, "unknown option 'widht'.*did you mean 'width'"),
         ("my_nets.py:MyNet", {"box_head": "scr"}, "unknown option 'box_head'"),
@@ -120,6 +127,17 @@ def test_training_options_are_left_out_where_there_is_no_field(folder):
 def test_mistakes_are_named(folder, address, options, message):
     with pytest.raises(ValueError, match=message):
         jaxcnn.create_model(address, **options)
+
+
+@pytest.mark.parametrize("future", [False, True])
+def test_options_have_the_types_of_the_fields(folder, future):
+    """Annotations are types, or texts with the import from __future__."""
+    if future:
+        (folder / "my_nets.py").write_text(f"from __future__ import annotations\n{SOURCE}")
+        os.utime(folder / "my_nets.py", ns=(2, 2))
+    check_options("my_nets.py:MyNet", {"width": 8})
+    with pytest.raises(ValueError, match=r"options.width is 'wide'; it must be int$"):
+        check_options("my_nets.py:MyNet", {"width": "wide"})
 
 
 def test_what_is_known_of_an_address(folder):

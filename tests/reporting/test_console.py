@@ -67,6 +67,30 @@ def test_loss_error_and_time_are_uncut(width, monkeypatch):
     assert ("images/s" in live[-1]) is (width == 120)
 
 
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        (0, "jit"),
+        (500, "jit; resuming from step 500"),
+        (64_000, "jit; the run is already finished"),
+    ],
+)
+def test_the_start_says_where_the_run_stands(step, text):
+    out = io.StringIO()
+    console.show([Report("start", step, 0.0, START)], "runs/r20", out)
+    assert out.getvalue().rstrip().endswith(f"1 cpu device, {text}")
+
+
+def test_a_stopped_run_names_the_command_that_continues_it():
+    for options, text in (
+        ({}, "continue with `jaxcnn train --resume --workdir 'runs/r 20'`"),
+        ({"resume": "the same command"}, "continue with the same command"),
+    ):
+        out = io.StringIO()
+        assert console.show(reports("stopped"), "runs/r 20", out, **options) == 143
+        assert out.getvalue().rstrip().endswith(text)
+
+
 def test_the_end_names_compiling():
     out = io.StringIO()
     console.show(reports(), "runs/r20", out)

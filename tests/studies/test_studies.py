@@ -173,7 +173,7 @@ def test_a_plan_is_checked_before_its_first_run(tmp_path, capsys):
     other = copy.deepcopy(taken.config)
     other.train.batch_size = 8
     write_manifest(_made(tmp_path / "v" / taken.name), other, {})
-    with pytest.raises(ValueError, match=r"tanh_seed0: .* another run: config\.train\.batch_size"):
+    with pytest.raises(ValueError, match=r"tanh_seed0: .* another run: train\.batch_size"):
         console.run(TINY, tmp_path / "v", full=True, seeds=1)
     assert [path.name for path in (tmp_path / "v").iterdir()] == [taken.name]
 
@@ -317,10 +317,13 @@ def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
         ([str(tmp_path / "no.py")], "no study file"),
         (["dropout", "train.batch_sise=3"], "did you mean 'train.batch_size'"),
         (["dropout", "--budget", "0"], "--budget is 0; it must be above 0"),
+        (["dropout", "train.seed=7"], "train.seed cannot be set in a study; --seeds N runs"),
+        (["dropout", "train.length_epochs=3"], "train.length_epochs can only be set with --full"),
     ):
         assert main(["ablate", *arguments]) == 2
         error = capsys.readouterr().err
         assert text in error and error.count("\n") == 1
+    plan.check_overrides({"train.length_epochs": 3.0}, full=True)
     with pytest.raises(ValueError, match=r"unknown field config\.train\.batch;"):
         make_config({"train.batch": 3})
     assert read_overrides(["train.batch_size=64"]) == {"train.batch_size": 64}

@@ -118,7 +118,7 @@ def test_free_sections_take_new_fields(file):
         ("optimizer.nesterov=perhaps", "config.optimizer.nesterov is 'perhaps'.* bool"),
         ("data.augment=((", "config.data.augment is '\\(\\('"),
         ("train=3", "config.train is a section"),
-        ("train.batch_size", "does not say field=value"),
+        ("train.batch_size", "expected FIELD=VALUE, got 'train.batch_size'"),
     ],
 )
 def test_a_wrong_override_is_named(file, override, message):
@@ -295,8 +295,8 @@ def test_differences_are_of_results_only():
     assert differences(old.to_dict(), new) == []
     new.train.batch_size, new.data.augment = 64, (("flip",),)
     assert differences(old.to_dict(), new) == [
-        "config.data.augment was [] and is [['flip']]",
-        "config.train.batch_size was 128 and is 64",
+        "data.augment: [] in the run, [['flip']] now",
+        "train.batch_size: 128 in the run, 64 now",
     ]
 
 

@@ -108,6 +108,8 @@ def test_ensemble_goes_on_and_members_stand_alone(trained, capsys):
     assert main(["train", *given]) == 2
     assert "already holds a run" in capsys.readouterr().err
     assert main(["train", *given, "--resume"]) == 0
+    assert main(["train", "--workdir", str(where), "--resume"]) == 2
+    assert "--resume needs CONFIG" in capsys.readouterr().err
     assert main(["evaluate", str(where / "member_1"), f"{where}/member_2@flip"]) == 0
     assert "member_2@flip" in capsys.readouterr().out
 

@@ -142,7 +142,7 @@ def test_evaluate_agrees_with_training(run, capsys):
     report = workdir / "evaluated.json"
     assert main(["evaluate", str(workdir), "--json", str(report)]) in (0, None)
     top1 = 100 * row["localisation_top1_error"]
-    assert f"localisation error of {workdir}: top-1 {top1:.2f} %" in capsys.readouterr().out
+    assert f"localization error of {workdir}: top-1 {top1:.2f} %" in capsys.readouterr().out
     found = json.loads(report.read_text())["rows"][0]
     for name in (*localization.ERRORS, "top1_error"):
         assert found[name] == pytest.approx(row[name], abs=1e-6), name
@@ -173,7 +173,7 @@ def test_predict_gives_and_draws_boxes_of_the_photo(run, tmp_path, capsys):
         (["data.source=synthetic"], "has no boxes"),
         (["model.options={'channels': 3}"], r"set config.model.options\['box_head'\] to 'scr'"),
         (["loss={'name': 'cross_entropy'}"], "set config.loss.box_weight"),
-        (["data.mixup=0.2"], "must be 0 where boxes are learnt"),
+        (["data.mixup=0.2"], "must be 0 where boxes are learned"),
         (["data.augment=(('trivial_augment', 31),)"], "do not follow"),
     ],
 )

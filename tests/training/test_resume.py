@@ -88,10 +88,16 @@ def test_a_broken_checkpoint_is_passed_over(undisturbed, tmp_path):
 @pytest.mark.usefixtures("tiny_network")
 def test_a_finished_run_stays_as_it_is(undisturbed):
     before = {p: p.read_bytes() for p in undisturbed.glob("metrics.*")}
+    drawn = undisturbed / "predictions.png"
+    when = drawn.stat().st_mtime_ns
     reports = run(small_config(), undisturbed, resume=True)
     assert [r.kind for r in reports if r.kind in ("step", "eval")] == []
-    assert reports[-1].kind == "end"
+    assert reports[0].step == 12 and reports[-1].kind == "end"
     assert before == {p: p.read_bytes() for p in undisturbed.glob("metrics.*")}
+    assert drawn.stat().st_mtime_ns == when, "it is not drawn again"
+    drawn.unlink()
+    run(small_config(), undisturbed, resume=True)
+    assert drawn.is_file()
 
 
 @pytest.mark.usefixtures("tiny_network")
@@ -146,12 +152,12 @@ def test_an_extended_run_equals_one_of_that_length(tmp_path):
 def test_what_an_extended_run_may_not_change(undisturbed, tmp_path):
     before = {p: p.read_bytes() for p in undisturbed.glob("*.*")}
     longer = small_config(steps=16)
-    with pytest.raises(ValueError, match="length_steps was 12 and is 16; --extend allows"):
+    with pytest.raises(ValueError, match="length_steps: 12 in the run, 16 now; --extend allows"):
         run(longer, undisturbed, resume=True)
     with pytest.raises(ValueError, match="made 12 steps; it cannot be cut to 8 steps"):
         run(small_config(steps=8), undisturbed, extend=True)
     longer.train.seed = 5
-    with pytest.raises(ValueError, match=r"config\.train\.seed was 0 and is 5$"):
+    with pytest.raises(ValueError, match=r"train\.seed: 0 in the run, 5 now$"):
         run(longer, undisturbed, extend=True)
     with pytest.raises(ValueError, match="extend and overwrite exclude each other"):
         run(longer, undisturbed, extend=True, overwrite=True)
@@ -214,7 +220,8 @@ def test_a_killed_process_goes_on(tmp_path):
     process.terminate()
     out, error = process.communicate(timeout=300)
     assert process.returncode == 143 and "Traceback" not in error
-    assert "stopped by SIGTERM at step" in out and "--resume" in out
+    assert "stopped by SIGTERM at step" in out
+    assert f"continue with `jaxcnn train --resume --workdir {broken}`" in out
     newest = last_checkpoint(broken)[0]
     for file in (broken / "checkpoints" / str(newest)).rglob("d/*"):
         file.write_bytes(file.read_bytes()[:10])

@@ -87,10 +87,24 @@ def test_resuming_with_another_configuration_names_the_fields(tmp_path):
     config.train.batch_size = 64
     config.schedule.learning_rate = 0.5
     message = (
-        r"config.schedule.learning_rate was 0.1 and is 0.5; "
-        r"config.train.batch_size was 128 and is 64"
+        r"schedule.learning_rate: 0.1 in the run, 0.5 now; "
+        r"train.batch_size: 128 in the run, 64 now$"
     )
     with pytest.raises(ValueError, match=message):
+        workdir.open_workdir(tmp_path, config, {}, resume=True)
+
+
+def test_many_differences_are_counted(tmp_path):
+    make_run(tmp_path)
+    config = default_config()
+    config.data.augment = tuple(("flip", i / 100) for i in range(100))
+    config.data.mixup, config.train.batch_size, config.train.seed = 0.2, 64, 5
+    text = (
+        r"configuration: data.augment: \[\] in the run, \[\['flip', 0.0\], .{,40} \.\.\. now; "
+        r"data.mixup: 0.0 in the run, 0.2 now; train.batch_size: 128 in the run, 64 now; "
+        r"and 1 more$"
+    )
+    with pytest.raises(ValueError, match=text):
         workdir.open_workdir(tmp_path, config, {}, resume=True)
 
 

@@ -52,7 +52,7 @@ def test_convert_there_and_back(tmp_path, capsys):
     assert "does not say which network" in error(capsys, "convert", source, ours)
     text = error(capsys, "convert", source, ours, "--model", "vgg16")
     assert text.startswith("these weights do not fit vgg_d: 32 missing (-), ")
-    assert "there is no file" in error(capsys, "convert", tmp_path / "d.npz", ours)
+    assert "d.npz does not exist" in error(capsys, "convert", tmp_path / "d.npz", ours)
 
 
 def test_predict_by_published_weights_from_the_cache(tmp_path, image):
@@ -90,7 +90,7 @@ def test_predict_by_a_file(tmp_path, capsys, image):
     assert f"{image} is an image; the first argument" in error(capsys, "predict", image, image)
     assert "no image is given" in error(capsys, "predict", path)
     text = error(capsys, "predict", path, tmp_path / "none.png")
-    assert text == f"there is no file {tmp_path / 'none.png'}"
+    assert text == f"{tmp_path / 'none.png'} does not exist"
     assert main(["predict", str(image), "--weights", str(path)]) == 0  # as it was given before
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 6 and "now the first argument" in err

@@ -155,4 +155,4 @@ def test_a_safetensors_header_that_lies(tmp_path, damage, dtype):
         }[damage]
         assert old in header
         path.write_bytes(content[:8] + header.replace(old, new) + content[8 + length :])
-    refused(path, "is no complete safetensors file")
+    refused(path, "is not a complete safetensors file")

@@ -79,7 +79,7 @@ def read_voc(path: Path) -> list[tuple[str, list[float]]]:
             objects.append((one.findtext("name") or "", _box(size | values, str(path))))
         return objects
     except (ElementTree.ParseError, LookupError) as error:  # the latter of an unknown encoding
-        raise ValueError(f"{path} is no XML: {error}") from error
+        raise ValueError(f"{path} is not XML: {error}") from error
 
 
 def _read_csv(path: Path) -> dict[str, list[tuple[str, list[float]]]]:
@@ -102,7 +102,7 @@ def _csv_of(path: Path) -> Iterator[csv.DictReader]:
         with open(path, encoding="utf-8", newline="") as file:
             yield csv.DictReader(file)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no CSV file in UTF-8: {error}") from error
+        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
 
 
 def _box(text: Mapping[str, str | None], where: str) -> list[float]:

@@ -131,7 +131,7 @@ def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(path, "r:") as tar:
             yield tar
     except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"{path} is no tar file, or damaged: {error}") from error
+        raise ValueError(f"{path} is not a tar file, or damaged: {error}") from error
 
 
 def _tar(path: Path, part: str):

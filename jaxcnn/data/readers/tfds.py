@@ -113,7 +113,7 @@ def _check_classes(path: Path) -> None:
             elif key not in ("pythonclassname", "type") or not isinstance(value, str):
                 continue
             elif "." in value and not _OWN_CLASS.fullmatch(value):
-                raise ValueError(f"{path} names {value!r}, which is no feature of TFDS's own")
+                raise ValueError(f"{path} names {value!r}, which is not one of TFDS's own features")
         return dict(pairs)
 
     if path.is_file():

@@ -1,6 +1,6 @@
 """Configurations: the available fields, their checks, and reading configurations from files."""
 
-from jaxcnn.training.config.checks import TrackedConfig, differences, validate
+from jaxcnn.training.config.checks import TrackedConfig, differences, differences_text, validate
 from jaxcnn.training.config.files import read_config
 from jaxcnn.training.config.schema import (
     OPEN_SECTIONS,
@@ -18,6 +18,7 @@ __all__ = [
     "TrackedConfig",
     "default_config",
     "differences",
+    "differences_text",
     "leaves",
     "read_config",
     "set_duration",

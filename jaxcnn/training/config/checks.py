@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -79,13 +79,10 @@ def check_field(name: str, value: Any) -> None:
         raise ValueError(f"config.{name} is {_shown(value)}{hint}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, longest: int = 80) -> str:
     """A value in one line that is not too long."""
     text = " ".join(repr(value).split())
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
-
-
-_LONGEST = 80
+    return text if len(text) <= longest else f"{text[:longest]} ..."
 
 
 # Options of a network that the rest of the configuration determines.
@@ -113,6 +110,8 @@ def check_options(model: str, options: Any) -> None:
 
     module = create_model(model)
     types = {field.name: field.type for field in dataclasses.fields(module)}
+    # texts where the module's file imports annotations from __future__, else types
+    types = {name: getattr(kind, "__name__", str(kind)) for name, kind in types.items()}
     for name in options:
         value = options[name]
         if name in _FIXED_OPTIONS:
@@ -125,7 +124,7 @@ def check_options(model: str, options: Any) -> None:
             name = RENAMED_OPTIONS.get(name, name)
         if name not in types or name in ("parent", "name"):
             raise ValueError(f"unknown option {name!r} of model {model!r}{near(name, types)}")
-        right = _OPTION_TYPES.get(str(types[name]))
+        right = _OPTION_TYPES.get(types[name])
         if right and not (isinstance(value, right) and (bool in right or value is not True)):
             raise ValueError(
                 f"config.model.options.{name} is {_shown(value)}; it must be {types[name]}"
@@ -163,8 +162,14 @@ def differences(
     for field in sorted(before.keys() | after.keys()):
         was, now = (_plain(values.get(field)) for values in (before, after))
         if was != now and not within(field, allowed):
-            found.append(f"config.{field} was {was!r} and is {now!r}")
+            found.append(f"{field}: {_shown(was, 40)} in the run, {_shown(now, 40)} now")
     return found
+
+
+def differences_text(different: Sequence[str]) -> str:
+    """The first three of some differences, and how many more there are."""
+    more = [f"and {len(different) - 3} more"] if len(different) > 3 else []
+    return "; ".join([*different[:3], *more])
 
 
 def _plain(value: Any) -> Any:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
 import importlib.util
 import sys
-import traceback
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxcnn import configs
 from jaxcnn._checks import did_you_mean, near
+from jaxcnn._objects import mistakes_in
 from jaxcnn.training.config.schema import (
     OPEN_SECTIONS,
     SECTION_FIELDS,
@@ -50,7 +49,7 @@ def read_config(spec: str, overrides: Mapping[str, str] | Sequence[str] = ()) ->
     """
     path, argument = split_spec(spec)
     get_config = load_function(path, "get_config")
-    with _mistakes_in(path):
+    with mistakes_in(path):
         config = get_config(argument) if argument else get_config()
     if not isinstance(config, ConfigDict):
         raise ValueError(
@@ -105,7 +104,7 @@ def split_overrides(texts: Sequence[str]) -> dict[str, str]:
     """Converts "train.seed=1" to {"train.seed": "1"}. Raises ValueError if "=" is missing."""
     for text in texts:
         if "=" not in text:
-            raise ValueError(f"{text!r} does not say field=value")
+            raise ValueError(f"expected FIELD=VALUE, got {text!r}")
     return dict(text.split("=", 1) for text in texts)
 
 
@@ -123,7 +122,7 @@ def load_function(path: Path, name: str) -> Callable:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        with _mistakes_in(path):
+        with mistakes_in(path):
             spec.loader.exec_module(module)
     finally:
         sys.modules.pop(
@@ -155,35 +154,6 @@ def _similar(path: Path) -> str:
     stems = configs.similar(path.stem, [p.stem for p in siblings])
     words = [f"{stem}.py" for stem in stems] or configs.similar(str(path))
     return did_you_mean(words) or "; `jaxcnn train` lists the recipes"
-
-
-@contextlib.contextmanager
-def _mistakes_in(path: Path) -> Iterator[None]:
-    """A mistake in a configuration file as one line that names the place.
-
-    A ValueError that it or a file beside it raises, such as of its argument, stays as it is.
-    """
-    try:
-        yield
-    except SyntaxError as error:
-        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if isinstance(error, ValueError) and _raises(frames[-1], path):
-            raise
-        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-        where = f"{path}, line {lines[-1]}" if lines else str(path)
-        text = str(error) or type(error).__name__
-        text = f"it ends the program ({text})" if isinstance(error, SystemExit) else text
-        if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
-            text += f"; a file beside it is imported as `from . import {error.name}`"
-        raise ValueError(f"{where}: {text}") from error
-
-
-def _raises(frame: traceback.FrameSummary, path: Path) -> bool:
-    """Whether an error comes from a `raise` in a file or one beside it."""
-    beside = Path(frame.filename).resolve().parent == path.resolve().parent
-    return beside and (frame.line or "").startswith("raise")
 
 
 def override(config: ConfigDict, field: str, text: str) -> None:

@@ -80,7 +80,7 @@ def make_preprocess(
     if dataset.has_boxes:
         move = boxes.make_move(steps)
         if mixup or cutmix:
-            raise ValueError("config.data.mixup and cutmix must be 0 where boxes are learnt")
+            raise ValueError("config.data.mixup and cutmix must be 0 when boxes are learned")
     classes = dataset.num_classes
 
     def preprocess(batch: Mapping[str, jax.Array], keys: jax.Array | None = None):

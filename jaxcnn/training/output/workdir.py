@@ -28,7 +28,7 @@ from jaxcnn._files import local_path, write_text
 from jaxcnn.data import preprocessing
 from jaxcnn.reporting import curves, samples
 from jaxcnn.runtime import distributed
-from jaxcnn.training.config import TrackedConfig, differences
+from jaxcnn.training.config import TrackedConfig, differences, differences_text
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import checkpoints, metrics_files, profiling, trackers, written
 from jaxcnn.training.output.records import MANIFEST, check_examples, read_manifest
@@ -267,7 +267,8 @@ def _check(
             extensible = not differences(before, config, extend=True)
             hint = "; --extend allows that" if extensible else ""
             raise ValueError(
-                f"{workdir} holds a run with another configuration: {'; '.join(different)}{hint}"
+                f"{workdir} holds a run with another configuration: "
+                f"{differences_text(different)}{hint}"
             )
         _check_classes(workdir, read_manifest(workdir), config)
     elif overwrite:
@@ -328,7 +329,8 @@ def _check_classes(workdir: Path, manifest: Mapping[str, Any], config: Mapping[s
         place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(now)))
         raise ValueError(
             f"{workdir} was trained on other classes: {len(before)} then, {len(now)} now; class "
-            f"{place} was {before[place : place + 1]} and is {now[place : place + 1]}"
+            f"{place} was {' '.join(map(repr, before[place : place + 1])) or 'missing'} and is "
+            f"{' '.join(map(repr, now[place : place + 1])) or 'missing'}"
         )
 
 

@@ -67,7 +67,7 @@ def test_pascal_annotations(folder):
     (root / "Annotations" / "val" / "ant" / "0.xml").rename(flat)
     np.testing.assert_allclose(val.boxes(0)[0], shares(*own["ant"]), atol=1e-6)
     flat.write_text("<annotation>")
-    with pytest.raises(ValueError, match=r"0\.xml is no XML"):
+    with pytest.raises(ValueError, match=r"0\.xml is not XML"):
         val.boxes(0)
     flat.write_text(XML.format(OBJECT.format("ant", 9, 9, 9, 20)))
     with pytest.raises(ValueError, match=r"0\.xml: box .* has no area"):

@@ -206,4 +206,4 @@ def test_an_annotation_that_is_no_xml_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError) as error:
         annotations.read_voc(path)
-    one_line(error, str(path), "is no XML")
+    one_line(error, str(path), "is not XML")
