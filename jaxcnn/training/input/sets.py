@@ -75,7 +75,9 @@ def image_shape(dataset: Dataset | ImageFileDataset, stream: Stream | None) -> t
     return stream.image_size, stream.image_size, 3
 
 
-def normalized_for(model: nn.Module, photos: Dataset | ImageFileDataset) -> Dataset | ImageFileDataset:
+def normalized_for(
+    model: nn.Module, photos: Dataset | ImageFileDataset
+) -> Dataset | ImageFileDataset:
     """Replaces the mean and standard deviation of a set by those of the network, if it has any."""
     statistics = {name: getattr(model, name) for name in ("mean", "std") if hasattr(model, name)}
     return dataclasses.replace(photos, **statistics)
@@ -127,7 +129,9 @@ def _check_alike(what: str, train: object, test: object) -> None:
         raise ValueError(f"the training split has {what} {train}, the test split {test}")
 
 
-def with_boxes(dataset: Dataset | ImageFileDataset, weight: float, split: str) -> Dataset | ImageFileDataset:
+def with_boxes(
+    dataset: Dataset | ImageFileDataset, weight: float, split: str
+) -> Dataset | ImageFileDataset:
     """Returns the set with its boxes if they are learned, else without boxes.
 
     Args:
