@@ -109,9 +109,10 @@ def check_options(model: str, options: Any) -> None:
     from jaxcnn.models.registry import RENAMED_OPTIONS, create_model
 
     module = create_model(model)
-    types = {field.name: field.type for field in dataclasses.fields(module)}
-    # texts where the module's file imports annotations from __future__, else types
-    types = {name: getattr(kind, "__name__", str(kind)) for name, kind in types.items()}
+    types: dict[str, str] = {  # texts where the module's file imports annotations from __future__
+        field.name: getattr(field.type, "__name__", str(field.type))
+        for field in dataclasses.fields(module)
+    }
     for name in options:
         value = options[name]
         if name in _FIXED_OPTIONS:
