@@ -73,7 +73,7 @@ def read_voc(path: Path) -> list[tuple[str, list[float]]]:
     try:
         tree = ElementTree.parse(path).getroot()
         size = {side: tree.findtext(f"size/{side}") for side in ("width", "height")}
-        found = []
+        objects = []
         for one in tree.iter("object"):
             values = {side: one.findtext(f"bndbox/{side}") for side in _SIDES}
             objects.append((one.findtext("name") or "", _box(size | values, str(path))))
