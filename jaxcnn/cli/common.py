@@ -27,9 +27,12 @@ def print_any_name() -> None:
 
 def quiet() -> None:
     """Hides the log messages of libraries such as Orbax: what matters is raised and shown."""
-    from absl import logging
+    import logging
 
-    logging.set_verbosity(logging.FATAL)
+    import absl.logging
+
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of tasks that Orbax has given up
     if not isinstance(sys.unraisablehook, functools.partial):
         sys.unraisablehook = functools.partial(_show_unraisable, sys.unraisablehook)
 

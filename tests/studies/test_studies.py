@@ -270,7 +270,14 @@ def test_table_and_curves(tmp_path):
     for job, errors in zip(jobs, ((0.5, 0.25), (0.3, 0.15))):
         (tmp_path / job.name).mkdir()
         rows = [
-            {"kind": "eval", "step": step, "top1_error": error, "train_top1_error": error / 2}
+            {
+                "kind": "eval",
+                "step": step,
+                "epoch": 1.0,
+                "loss": 1.0,
+                "top1_error": error,
+                "train_top1_error": error / 2,
+            }
             for step, error in zip((10, 20), errors)
         ]
         text = "".join(json.dumps(row) + "\n" for row in rows)

@@ -102,7 +102,10 @@ def _part(path: Path, part: str, lengths: list[int], classes: int) -> FileShard:
         return f"{shards[shard][0]}, record {row}"
 
     def listing(start: int, stop: int) -> list[str]:
-        return [f"{start} to {stop}", *(f"{file.name} {length}" for file, length in shards)]
+        return [
+            f"{start} to {stop}",
+            *(f"{file.name} {n} {file.stat().st_size}" for file, n in shards),
+        ]
 
     return FileShard(sum(lengths), read, name, listing=listing)
 

@@ -39,6 +39,8 @@ class Trace:
         if self._calls and self._completed == _WARM_UP:
             jax.block_until_ready(out)
             with self._locate_errors():
+                # An error when the trace is written would leave JAX's only session open.
+                self._folder.mkdir(parents=True, exist_ok=True)
                 jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
             self._running = True
         if self._running and self._completed == _WARM_UP + self._calls:
