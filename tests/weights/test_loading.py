@@ -176,7 +176,7 @@ def test_files_that_cannot_be_loaded(tmp_path):
     with pytest.raises(ValueError, match="do not fit lenet_caffe"):
         jaxcnn.load_pretrained(path, model="lenet_caffe")
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ValueError, match="no complete safetensors file"):
+    with pytest.raises(ValueError, match="not a complete safetensors file"):
         jaxcnn.load_pretrained(path, model="lenet5")
     with pytest.raises(ValueError, match="layout is 'onnx'; it can be jaxcnn or torch"):
         weights.save(path, "lenet5", {}, to="onnx")
