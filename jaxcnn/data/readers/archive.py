@@ -3,6 +3,7 @@
     info.json                           classes, examples in each file, options of the conversion
     train.array_record-00000-of-00313   records in MessagePack: {"image": content of the image file,
     ...                                 "label": index of the class, "name": original file}
+    train.array_record-00000-of-00313.crc32   file, number of examples, checksum of the examples
 
 An archive is first written to a directory `OUT.draft`. After an interruption, the complete files in
 it are reused.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -26,6 +28,7 @@ from jaxcnn.data.sets import FileShard
 INFO = "info.json"
 SHARD_SIZE = 4096  # examples per file; an interruption loses at most this many
 _UNFINISHED = "unfinished"
+_CHECKSUM = ".crc32"  # ending of the file beside each shard with the checksum of its examples
 
 
 class Shard(NamedTuple):
@@ -85,8 +88,9 @@ def _are(values: Any, kind: type) -> bool:
 def _part(path: Path, part: str, lengths: list[int], classes: int) -> FileShard:
     shards = [(path / file, n) for file, n in zip(_files(part, len(lengths)), lengths)]
     for file, _ in shards:
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} is missing, a file of the archive {path}")
+        for needed in (file, file.with_name(file.name + _CHECKSUM)):
+            if not needed.is_file():
+                raise FileNotFoundError(f"{needed} is missing, a file of the archive {path}")
     place, record = array_record.place_of(shards), array_record.read_shards(shards)
 
     def read(i: int) -> tuple[bytes, int]:
@@ -102,10 +106,8 @@ def _part(path: Path, part: str, lengths: list[int], classes: int) -> FileShard:
         return f"{shards[shard][0]}, record {row}"
 
     def listing(start: int, stop: int) -> list[str]:
-        return [
-            f"{start} to {stop}",
-            *(f"{file.name} {n} {file.stat().st_size}" for file, n in shards),
-        ]
+        checksums = (file.with_name(file.name + _CHECKSUM) for file, _ in shards)
+        return [f"{start} to {stop}", *(path.read_text("utf-8") for path in checksums)]
 
     return FileShard(sum(lengths), read, name, listing=listing)
 
@@ -194,7 +196,11 @@ class Draft:
         # Image files are already compressed, and are read one at a time.
         writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
 
+        checksum = 0
+
         def add(image: bytes, label: int, name: str) -> None:
+            nonlocal checksum
+            checksum = zlib.crc32(image, zlib.crc32(b"%d " % label, checksum))
             writer.write(msgpack.packb({"label": label, "name": name, "image": image}))
 
         try:
@@ -203,6 +209,8 @@ class Draft:
             writer.close()
         with open(path, "rb+") as written:
             os.fsync(written.fileno())
+        text = f"{shard.file} {shard.length} {checksum:08x}\n"
+        (self._folder / f"{shard.file}{_CHECKSUM}").write_text(text, "utf-8")
         os.replace(path, self._folder / shard.file)
 
     def finish(self) -> None:
