@@ -22,6 +22,7 @@ def check(kind):
     return row
 
 
+@pytest.mark.slow
 def test_all_kinds_are_right(capsys):
     assert main(["selfcheck"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -173,7 +173,7 @@ def test_predict_gives_and_draws_boxes_of_the_photo(run, tmp_path, capsys):
         (["data.source=synthetic"], "has no boxes"),
         (["model.options={'channels': 3}"], r"set config.model.options\['box_head'\] to 'scr'"),
         (["loss={'name': 'cross_entropy'}"], "set config.loss.box_weight"),
-        (["data.mixup=0.2"], "must be 0 where boxes are learned"),
+        (["data.mixup=0.2"], "must be 0 when boxes are learned"),
         (["data.augment=(('trivial_augment', 31),)"], "do not follow"),
     ],
 )
