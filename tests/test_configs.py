@@ -17,7 +17,8 @@ CONFIGS = sorted(path for path in (ROOT / "configs").glob("[!_]*.py"))
 # Deep programs and states of tens of millions of numbers: half a minute and more each. And
 # networks whose steps run elsewhere in the tests and differ little from cifar_resnet's.
 SLOW = {"inception_v3", "googlenet", "resnet_modern", "dpn", "senet"}
-SLOW |= {"cifar_plain", "cifar_preact", "cifar_resnext"}
+SLOW |= {"cifar_plain", "cifar_preact", "cifar_resnext", "cifar_resnet18", "cifar_wrn", "finetune"}
+SLOW |= {"vgg"}
 
 
 def smoke_case(path):

@@ -120,7 +120,12 @@ def test_made_network_by_moving_pixels():
     [
         ("resnet20_cifar", 40, {"blocks": (1, 1, 1)}),
         ("lenet_caffe", 28, {"channels": 3}),
-        ("resnext50_32x4d", 64, {"groups": 4, "base_width": 8, "width": 16, "blocks": (1, 1)}),
+        pytest.param(
+            "resnext50_32x4d",
+            64,
+            {"groups": 4, "base_width": 8, "width": 16, "blocks": (1, 1)},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_networks_by_moving_pixels(name, side, options):

@@ -152,7 +152,6 @@ QUICK = {
     ("alexnet_2gpu", of_jvp),
     ("resnext29_8x64d_cifar", forward_over_reverse),
     ("resnext29_8x64d_cifar", vmap_over_parameters),
-    ("se_resnet18", reverse_over_reverse),
     ("se_resnet18", per_example_gradients),
     ("dpn68", of_jvp),
 }

@@ -97,7 +97,12 @@ def test_a_run_shorter_than_the_least_is_not_made_longer():
     assert plan.fit(study, 0.01, _COSTS, None, {}).steps == 8
 
 
-@pytest.mark.parametrize("name", STUDIES)
+QUICK = {"kernels", "residual_vs_plain", "dropout"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in STUDIES]
+)
 def test_every_run_can_be_built_within_every_budget(name, tmp_path):
     """At five lengths, and at those of machines ten times slower and faster than a usual one."""
     study = load_study(name)
