@@ -139,8 +139,8 @@ ad.defbilinear(
 
 def _batch(primitive, args, axes, *, groups, networks, **options):
     """The batching rule of the three primitives; see `batching.primitive_batchers`."""
-    size = next(a.shape[axis] for a, axis in zip(args, axes) if axis is not batching.not_mapped)
-    mapped = tuple(axis is not batching.not_mapped for axis in axes)
+    size = next(a.shape[axis] for a, axis in zip(args, axes) if axis is not None)
+    mapped = tuple(axis is not None for axis in axes)
     bind = functools.partial(primitive.bind, **options)
     if mapped == (True, False) and primitive is not _kernel:
         # Only images are mapped and the kernel is shared: merge the axis into the batch.

@@ -215,15 +215,12 @@ def _differentiate(primitive: Primitive, partner: Primitive, plain: Function, li
         return [*wanted, *[None] * (len(args) - linear)]
 
     def batch(args, dims, /, *, mapped, **params):
-        size = next(a.shape[axis] for a, axis in zip(args, dims) if axis is not batching.not_mapped)
+        size = next(a.shape[axis] for a, axis in zip(args, dims) if axis is not None)
         args = [
             in_front(a, axis, size if i < linear else None)
             for i, (a, axis) in enumerate(zip(args, dims))
         ]
-        front = tuple(
-            None if i >= linear and axis is batching.not_mapped else 0
-            for i, axis in enumerate(dims)
-        )
+        front = tuple(None if i >= linear and axis is None else 0 for i, axis in enumerate(dims))
         out = primitive.bind(*args, mapped=(*mapped, front), **params)
         return out, [0] * len(out)
 
@@ -246,10 +243,10 @@ def in_front(a: Any, axis: int | None, size: int | None = None) -> Any:
 
     Args:
       a: an array.
-      axis: the mapped axis, or `batching.not_mapped`.
+      axis: the mapped axis, or `None`.
       size: length of the mapped axis, to broadcast an array that is not mapped; if None, such an
         array is returned unchanged.
     """
-    if axis is not batching.not_mapped:
+    if axis is not None:
         return jnp.moveaxis(a, axis, 0)
     return a if size is None else jnp.broadcast_to(a, (size, *a.shape))
