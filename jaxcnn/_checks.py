@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from types import ModuleType
 from typing import Any
@@ -31,6 +33,12 @@ def require(good: bool, what: str, value: Any, right: str) -> None:
     """Raises ValueError that names the thing, its value and what would be right."""
     if not good:
         raise ValueError(f"{what} is {value!r}; it must be {right}")
+
+
+@functools.cache
+def note_once(text: str) -> None:
+    """Prints a note to stderr; the same note only once in a process."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 def shown(value: Any) -> str:

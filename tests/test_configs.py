@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from jaxcnn import configs
+from jaxcnn._checks import note_once
 from jaxcnn.runtime import compilation
 from jaxcnn.training import train
 from jaxcnn.training.config import validate
@@ -75,7 +76,7 @@ def test_the_short_form_of_the_wide_resnet18_is_complete():
 
 
 def test_former_names_of_recipes_work_with_one_notice(capsys):
-    configs._noted.clear()
+    note_once.cache_clear()
     former, present = read_config("localisation:smoke"), read_config("localization:smoke")
     assert former.to_dict() == present.to_dict()
     assert configs.find("localisation") == configs.find("localization")

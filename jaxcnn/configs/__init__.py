@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import ast
 import difflib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from jaxcnn._checks import note_once
 
 _HERE = Path(__file__).parent
 _CHECKOUT = _HERE.parents[1] / "configs"
@@ -48,14 +49,9 @@ def names() -> list[str]:
 def find(name: str) -> Path | None:
     """The file of a recipe, None if there is none of this name; a former name is noted once."""
     if name in _RENAMED:
-        if name not in _noted:
-            _noted.add(name)
-            print(f"note: the recipe {name} is now {_RENAMED[name]}", file=sys.stderr)
+        note_once(f"the recipe {name} is now {_RENAMED[name]}")
         name = _RENAMED[name]
     return FOLDER / f"{name}.py" if name in names() else None
-
-
-_noted: set[str] = set()
 
 
 def similar(name: str, known: Sequence[str] | None = None) -> list[str]:

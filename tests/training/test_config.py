@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxcnn import configs
+from jaxcnn._checks import note_once
 from jaxcnn.training import train
 from jaxcnn.training.build import build_experiment
 from jaxcnn.training.config import (
@@ -15,7 +16,6 @@ from jaxcnn.training.config import (
     default_config,
     differences,
     leaves,
-    schema,
     set_duration,
     validate,
     with_present_names,
@@ -344,7 +344,7 @@ def test_a_length_has_no_percent():
 
 def test_renamed_fields_work_by_their_former_names(capsys):
     """In a file of one's own, on the command line, and in a plain mapping such as config.json."""
-    schema._noted.clear()
+    note_once.cache_clear()
     config = default_config()
     config.train.members_by = "turn"
     override(config, "train.members_by", "turn")

@@ -7,7 +7,6 @@ neither on the rest of the batch nor on how the batch is sharded over devices.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxcnn._checks import near, shown
+from jaxcnn._checks import near, note_once, shown
 from jaxcnn._objects import check_call, is_address, load_object
 from jaxcnn.data.augment.color import color_jitter, lighting
 from jaxcnn.data.augment.erasing import cutout, random_erasing
@@ -133,16 +132,13 @@ _COLOR = ("color_jitter", "lighting", "randaugment", "trivial_augment", "autoaug
 
 # Former names of steps, still accepted in configurations.
 _RENAMED = {"colour_jitter": "color_jitter"}
-_noted: set[str] = set()
 
 
 def current_name(name: str) -> str:
     """Returns the current name of a step; a former name prints a note to stderr, once."""
     if name not in _RENAMED:
         return name
-    if name not in _noted:
-        _noted.add(name)
-        print(f"note: the augmentation {name} is now {_RENAMED[name]}", file=sys.stderr)
+    note_once(f"the augmentation {name} is now {_RENAMED[name]}")
     return _RENAMED[name]
 
 

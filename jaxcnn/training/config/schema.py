@@ -10,12 +10,12 @@ import contextlib
 import copy
 import math
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
+from jaxcnn._checks import note_once
 from jaxcnn._objects import is_address, is_passed, load_object, parameters
 from jaxcnn.training.optim import RESERVED_FIELDS
 
@@ -395,13 +395,8 @@ def present_name(field: str, value: Any) -> tuple[str, Any]:
     if field not in RENAMED:
         return field, value
     name, values = RENAMED[field]
-    if field not in _noted:
-        _noted.add(field)
-        print(f"note: config.{field} is now config.{name}", file=sys.stderr)
+    note_once(f"config.{field} is now config.{name}")
     return name, values.get(value, value)
-
-
-_noted: set[str] = set()
 
 
 def with_present_names(config: Any) -> Any:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn._checks import note_once
 from jaxcnn.data import boxes
 from jaxcnn.data.augment import color, erasing, mixing, pipeline
 
@@ -172,7 +173,7 @@ def test_bad_amounts(step, message):
 
 
 def test_former_names_of_steps_work_with_one_notice(capsys):
-    pipeline._noted.clear()
+    note_once.cache_clear()
     images, keys, numbers = np.stack([IMAGE] * 2), keys_of(2), ((0.5,) * 3, (0.2,) * 3)
     former, current = (
         pipeline.make_prepare(((name, 0.4),), *numbers)(images, keys)
