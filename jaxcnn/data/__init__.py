@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from jaxcnn._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from jaxcnn.data.catalog import load, register, unregister
@@ -12,17 +13,14 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "FileShard", "Source", "load", "register", "unregister"]
 
 # Imported on first use, so that code that only reads the files of runs does not need the readers.
-_HOMES = {
-    "Dataset": "jaxcnn.data.sets",
-    "FileShard": "jaxcnn.data.sets",
-    "Source": "jaxcnn.data.sets",
-    "load": "jaxcnn.data.catalog",
-    "register": "jaxcnn.data.catalog",
-    "unregister": "jaxcnn.data.catalog",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Dataset": "sets",
+        "FileShard": "sets",
+        "Source": "sets",
+        "load": "catalog",
+        "register": "catalog",
+        "unregister": "catalog",
+    },
+)
