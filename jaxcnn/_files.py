@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import platformdirs
 
@@ -56,6 +56,30 @@ def read_at(path: str | os.PathLike, start: int, length: int) -> bytes:
     with open(path, "rb") as file:
         file.seek(start)
         return file.read(length)
+
+
+def try_lock(file: IO[str], *, shared: bool = False) -> bool:
+    """Tries to lock an open file until it is closed or its process ends.
+
+    Args:
+      file: to be locked against other processes.
+      shared: others may hold a shared lock at the same time.
+
+    Returns:
+      Whether it succeeded; True on systems without such locks.
+
+    Raises:
+      OSError: the file system has no locks.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def cache_folder() -> Path | None:

@@ -17,10 +17,11 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 
+from jaxcnn._files import read_json, try_lock
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, old_archive
 from jaxcnn.data.sets import FileShard
@@ -67,10 +68,7 @@ def open_archive(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
     if not path.exists():
         hint = "; it was begun: run the same `jaxcnn prepare` again" * _draft(path).exists()
         raise FileNotFoundError(f"there is no archive {path}{hint}")
-    try:
-        info = _parsed((path / INFO).read_text("utf-8"))
-    except (OSError, ValueError):
-        info = {}
+    info = _read_info(path)
     names: Any = info.get("class_names")
     lengths: Any = info.get("shards")
     if not _are(names, str) or not isinstance(lengths, dict) or not lengths:
@@ -150,7 +148,8 @@ class Draft:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._info = open(self._folder / INFO, "a+", encoding="utf-8")  # noqa: SIM115
         try:
-            _lock(self._info, path)
+            if not try_lock(self._info):
+                raise ValueError(f"{path} is being written by another process")
             self._begin(json.loads(json.dumps({**about, "shards": lengths})))
         except BaseException:
             self._info.close()
@@ -164,12 +163,11 @@ class Draft:
 
     def _begin(self, info: dict[str, Any]) -> None:
         self._info.seek(0)
-        text = self._info.read()
-        if not text:
+        if not self._info.read():
             self._info.write(json.dumps(info))
             self._info.flush()
             return
-        earlier = _parsed(text)
+        earlier = _read_info(self._folder)
         if changed := [key for key in info if earlier.get(key) != info[key]]:
             raise ValueError(
                 f"{self._folder} was begun with another {', '.join(changed)}; delete it, or "
@@ -219,13 +217,13 @@ class Draft:
         os.replace(self._folder, self._path)
 
 
-def _parsed(text: str) -> dict[str, Any]:
-    """Parses a JSON object; {} if the text is anything else."""
+def _read_info(folder: Path) -> dict[str, Any]:
+    """Reads the description of an archive; {} if it is not a JSON object."""
     try:
-        content = json.loads(text)
-    except ValueError:
+        info = read_json(folder / INFO)
+    except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return info if isinstance(info, dict) else {}
 
 
 def _files(part: str, count: int) -> list[str]:
@@ -242,15 +240,3 @@ def _shards(part: str, size: int) -> list[Shard]:
 
 def _draft(path: Path) -> Path:
     return path.with_name(f"{path.name}.draft")
-
-
-def _lock(file: IO[str], path: Path) -> None:
-    """Locks the archive against other processes until the file is closed, if supported."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"{path} is being written by another process") from None

@@ -7,7 +7,6 @@ when the process ends, even by a kill.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -24,7 +23,7 @@ from typing import IO, Any
 import jax
 
 import jaxcnn
-from jaxcnn._files import local_path, write_text
+from jaxcnn._files import local_path, try_lock, write_text
 from jaxcnn.data import preprocessing
 from jaxcnn.reporting import curves, samples
 from jaxcnn.runtime import distributed
@@ -116,7 +115,7 @@ def _acquire_lock(workdir: Path) -> IO[str]:
     _check_writable(workdir)
     file = open(workdir / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
     deadline = time.monotonic() + _LOCK_SECONDS
-    while not _try_lock(file, fcntl.LOCK_EX):
+    while not _free(file):
         if time.monotonic() > deadline:
             text = _in_use(workdir, file)
             file.close()
@@ -128,21 +127,18 @@ def _acquire_lock(workdir: Path) -> IO[str]:
     return file
 
 
-def _try_lock(file: IO[str], kind: int) -> bool:
-    """Tries to lock a file; returns whether it succeeded, True if the file system has no locks."""
+def _free(file: IO[str], *, shared: bool = False) -> bool:
+    """Whether a file was free and is locked now; True if the file system has no locks."""
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return try_lock(file, shared=shared)
     except OSError:
         return True
-    return True
 
 
 def _check_unlocked(workdir: Path) -> None:
     if (workdir / LOCK).is_file():
         with open(workdir / LOCK, encoding="utf-8") as file:
-            if not _try_lock(file, fcntl.LOCK_SH):
+            if not _free(file, shared=True):
                 raise ValueError(_in_use(workdir, file))
 
 
