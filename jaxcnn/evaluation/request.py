@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.evaluation import evaluate, localization, protocols
 
 if TYPE_CHECKING:
@@ -180,21 +181,26 @@ def predict_all(
     predictions, labels = [], np.zeros(0, np.int32)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         for network, entry in zip(networks, entries):
-            size = network.view.size or entry.preprocessing.size
+            preprocessing = _preprocessing(network, entry, crop)
             task = bar.add_task(network.label, total=len(test_set))
             probabilities, labels = evaluate.probabilities(
-                entry.model_for(network.view.protocol, size),
+                entry.model_for(network.view.protocol, preprocessing.size),
                 entry.variables,
                 test_set,
-                dataclasses.replace(
-                    entry.preprocessing, size=size, crop=crop or entry.preprocessing.crop
-                ),
+                preprocessing,
                 network.view.protocol,
                 batch_size=batch_size,
                 progress=functools.partial(_show, bar, task),
             )
             predictions.append(probabilities)
     return predictions, labels
+
+
+def _preprocessing(network: Network, entry: evaluate.Entry, crop: float | None) -> Preprocessing:
+    """The preprocessing of the weights, with the requested size and crop."""
+    weights = entry.preprocessing
+    size, crop = network.view.size or weights.size, crop or weights.crop
+    return dataclasses.replace(weights, size=size, crop=crop)
 
 
 def localization_errors(
@@ -220,10 +226,7 @@ def localization_errors(
     for network, entry in zip(networks, entries):
         model = entry.make()
         if test_set.has_boxes and localization.has_box_head(model):
-            size = network.view.size or entry.preprocessing.size
-            preprocessing = dataclasses.replace(
-                entry.preprocessing, size=size, crop=crop or entry.preprocessing.crop
-            )
+            preprocessing = _preprocessing(network, entry, crop)
             errors[network.label] = localization.errors(
                 model, entry.variables, test_set, preprocessing, batch_size=batch_size
             )
