@@ -176,4 +176,5 @@ def _once(array: Any, used: set[int]) -> jax.Array:
 
 def _as_function(equations: list[Any], inputs: list[Var], results: list[Var]) -> Callable:
     names = debug_info("initialization", lambda *inputs: None, inputs, {})
+    names = names._replace(result_paths=tuple(f"result[{i}]" for i in range(len(results))))
     return jaxpr_as_fun(ClosedJaxpr(Jaxpr((), inputs, results, equations, debug_info=names), ()))
