@@ -9,8 +9,9 @@ import sys
 import pytest
 
 PACKAGES = (
-    *("jaxcnn", "jaxcnn.layers", "jaxcnn.models", "jaxcnn.metrics", "jaxcnn.weights"),
-    *("jaxcnn.evaluation", "jaxcnn.analysis", "jaxcnn.studies", "jaxcnn.reporting"),
+    *("jaxcnn", "jaxcnn.ops", "jaxcnn.layers", "jaxcnn.models", "jaxcnn.data"),
+    *("jaxcnn.metrics", "jaxcnn.weights", "jaxcnn.training", "jaxcnn.evaluation"),
+    *( "jaxcnn.analysis", "jaxcnn.studies", "jaxcnn.reporting"),
 )
 WITHOUT_JAX = ("jaxcnn.analysis", "jaxcnn.evaluation", "jaxcnn.reporting", "jaxcnn.studies")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn ablate` to the commands."""
     parser = subparsers.add_parser(
         "ablate",
         help="carry out a study: several settings and seeds, one table and one figure",
@@ -38,6 +39,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Carries out a study, or lists the studies; returns the exit code."""
     from jaxcnn.studies import catalog, study
 
     if args.study is None:

@@ -6,6 +6,7 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn bench` to the commands."""
     parser = subparsers.add_parser(
         "bench",
         help="measure a network's speed on this machine",
@@ -35,6 +36,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Measures networks and prints a table."""
     import dataclasses
     import json
     import sys

@@ -6,6 +6,7 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn compare` to the commands."""
     parser = subparsers.add_parser(
         "compare",
         help="draw accuracy against cost of the networks",
@@ -35,6 +36,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints and draws accuracy against cost."""
     from jaxcnn.analysis import complexity
     from jaxcnn.cli import common
     from jaxcnn.reporting import figures

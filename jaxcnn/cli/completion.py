@@ -38,6 +38,7 @@ _NETWORKS = ("given", "id", "measure", "model", "models", "pattern", "patterns")
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn completion` to the commands."""
     parser = subparsers.add_parser(
         "completion",
         help="print a script that makes the Tab key complete commands",
@@ -51,6 +52,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints a completion script, or the completions of `--words`."""
     if not args.words:
         print(_SCRIPTS[args.shell].lstrip("\n"))
         return

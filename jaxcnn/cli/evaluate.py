@@ -32,6 +32,7 @@ selection. All errors are then computed on the remaining examples."""
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn evaluate` to the commands."""
     parser = subparsers.add_parser(
         "evaluate",
         help="test runs and weights by a paper's protocol, alone and as an ensemble",
@@ -78,6 +79,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Tests the networks and prints a table of errors."""
     import json
     from pathlib import Path
 

@@ -6,6 +6,7 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn history` to the commands."""
     parser = subparsers.add_parser(
         "history",
         help="draw ILSVRC's errors and depths by year",
@@ -23,6 +24,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints and draws the errors and depths by year."""
     from jaxcnn.analysis import history
     from jaxcnn.reporting import figures
 

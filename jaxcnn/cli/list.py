@@ -8,6 +8,7 @@ SORTS = ("params", "macs", "year", "top1", "top5", "name")
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn list` to the commands."""
     parser = subparsers.add_parser(
         "list",
         help="list the networks",
@@ -28,6 +29,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints a table of networks."""
     from jaxcnn.analysis import networks
 
     chosen = networks.select(args.pattern, family=args.family, sort=args.sort)

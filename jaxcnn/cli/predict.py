@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn predict` to the commands."""
     parser = subparsers.add_parser(
         "predict",
         help="name what is in image files",
@@ -51,6 +52,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Prints the classes of each image; returns the exit code."""
     import json
     from pathlib import Path
 

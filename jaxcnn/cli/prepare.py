@@ -7,6 +7,7 @@ import contextlib
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn prepare` to the commands."""
     parser = subparsers.add_parser(
         "prepare",
         help="write a set of images as an archive, or build a TFDS set",
@@ -28,6 +29,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Writes an archive, or builds a TFDS data set."""
     from pathlib import Path
 
     from jaxcnn.data import prepare

@@ -6,6 +6,7 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn report` to the commands."""
     parser = subparsers.add_parser(
         "report",
         help="show several runs in one figure and one table",
@@ -20,6 +21,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints a table of the runs and draws their curves."""
     from jaxcnn.reporting import compare_runs
     from jaxcnn.reporting.figures import picture_path
     from jaxcnn.training.output import records

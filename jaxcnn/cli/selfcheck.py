@@ -6,6 +6,7 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn selfcheck` to the commands."""
     subparsers.add_parser(
         "selfcheck",
         help="check each kind of layer on this device",
@@ -17,6 +18,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Checks each kind of layer and prints the errors; returns the exit code."""
     from jaxcnn.analysis import selfcheck
     from jaxcnn.runtime import exit_codes
 

@@ -6,6 +6,7 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn show-data` to the commands."""
     parser = subparsers.add_parser(
         "show-data",
         help="draw training samples as the network sees them",
@@ -21,6 +22,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Draws the first training samples."""
     from pathlib import Path
 
     from jaxcnn.analysis.samples import first_samples

@@ -6,6 +6,7 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn signals` to the commands."""
     parser = subparsers.add_parser(
         "signals",
         help="draw activations and gradients layer by layer",
@@ -33,6 +34,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints and draws the signals of networks and runs."""
     import itertools
     from pathlib import Path
 

@@ -6,6 +6,7 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn summary` to the commands."""
     parser = subparsers.add_parser(
         "summary",
         help="list what each layer of a network costs",
@@ -27,6 +28,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints the table of a network."""
     from jaxcnn.analysis.summary import summarize
 
     options = {} if args.num_classes is None else {"num_classes": args.num_classes}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn train` to the commands."""
     parser = subparsers.add_parser(
         "train",
         help="train a network by a recipe or a configuration file",
@@ -69,6 +70,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Trains, or lists the recipes; returns the exit code."""
     option = next((o for o in ("resume", "extend", "overwrite") if getattr(args, o)), None)
     if option and _is_override(args.config):
         args.config, args.overrides = None, [args.config, *args.overrides]

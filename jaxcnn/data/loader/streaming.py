@@ -249,8 +249,12 @@ def in_memory(
     Args:
       dataset: the examples.
       limit: maximum number of examples.
-      size, side: see `crops.center`.
+      size: height and width of the crop, see `crops.center`.
+      side: shorter side of the resized image.
       workers: see `Prefetch`.
+
+    Returns:
+      A dataset with images u8[N,size,size,3].
     """
     source = Evaluation(dataset, min(limit, len(dataset)), size, side)
     with Prefetch(source, 1, workers) as batches:

@@ -115,6 +115,7 @@ class MetricsFiles:
                 self._events.flush()
 
     def close(self) -> None:
+        """Closes the files."""
         if not self._write:
             return
         for file in (self._jsonl, self._csv_file, self._events):
