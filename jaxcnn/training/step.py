@@ -14,6 +14,7 @@ f32[N,K]. If boxes are learned, each example has a `box` f32[N,M,4], and the res
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -81,6 +82,9 @@ def make_train_step(
       ValueError: while tracing, if `aux_weight` is set for a model without auxiliary heads, or a
         device's shard of the batch cannot be split into `accumulate` equal parts.
     """
+    differentiate = jax.value_and_grad(
+        functools.partial(_objective, model, loss, aux_weight, box_weight), has_aux=True
+    )
 
     def step(state, batch, key):
         key, dropout = key if key.ndim else (key, key)
@@ -90,36 +94,12 @@ def make_train_step(
         if axis_name:
             dropout = jax.random.fold_in(dropout, lax.axis_index(axis_name))
 
-        def objective(params, part, dropout):
-            logits, changed = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                part["image"],
-                train=True,
-                mutable=["batch_stats", *(["endpoints"] if aux_weight or box_weight else [])],
-                rngs={"dropout": dropout},
-            )
-            target = part.get("target", part["label"])
-            per_example = loss(logits, target)
-            total = per_example.mean()
-            if aux_weight:
-                for head in _aux_heads(model, changed):
-                    total += aux_weight * loss(head, target).mean()
-            located = {}
-            if box_weight:
-                located = losses.box_losses(logits, changed, part)
-                total += box_weight * located["box_loss"].mean()
-            return total, (logits, per_example, located, changed.get("batch_stats", {}))
-
         def gradient(part, dropout):
-            take = jax.value_and_grad(objective, has_aux=True)
-            (total, (*rows, batch_stats)), grads = take(state.params, part, dropout)
+            (total, rows), grads = differentiate(state.params, state.batch_stats, part, dropout)
+            *rows, batch_stats = rows
             return (total, grads, batch_stats), tuple(rows)
 
-        if accumulate == 1:
-            means, (logits, per_example, located) = gradient(batch, dropout)
-        else:
-            parts = _accumulate(gradient, batch, dropout, accumulate)
-            means, (logits, per_example, located) = parts
+        means, (logits, per_example, located) = _accumulate(gradient, batch, dropout, accumulate)
         # Needed even if BatchNorm averages over the devices: each device differentiates its loss.
         total, grads, batch_stats = _mean(means, axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -132,12 +112,12 @@ def make_train_step(
         )
         if ema_decay:
             state = follow(state, ema_decay)
-        counted = metrics.classification_pairs(logits, batch["label"], per_example)
-        counted |= {name: metrics.pair(values) for name, values in located.items()}
+        pairs = metrics.classification_pairs(logits, batch["label"], per_example)
+        pairs |= {name: metrics.pair(values) for name, values in located.items()}
         norm = optax.tree.norm(grads)
         finite = (jnp.isfinite(total) & jnp.isfinite(norm)).astype(jnp.float32)
         once = {"grad_norm": (norm, jnp.float32(1)), "finite": (finite, jnp.float32(1))}
-        return state, _sum(counted, axis_name) | once
+        return state, _sum(pairs, axis_name) | once
 
     return step
 
@@ -234,11 +214,60 @@ def example_keys(key: Array, batch: Batch, axis_name: str | None = None) -> Arra
     return jax.vmap(lambda slot: jax.random.fold_in(key, slot))(slot)
 
 
+def _objective(
+    model: nn.Module,
+    loss: Loss,
+    aux_weight: float,
+    box_weight: float,
+    params: Any,
+    batch_stats: Any,
+    batch: Batch,
+    dropout: Array,
+) -> tuple[Array, tuple[Array, Array, dict[str, Array], Any]]:
+    """Computes the loss to differentiate, auxiliary heads and box head included.
+
+    Args:
+      model: as in `make_train_step`.
+      loss: likewise.
+      aux_weight: likewise.
+      box_weight: likewise.
+      params: parameters of the network.
+      batch_stats: its running statistics.
+      batch: preprocessed examples.
+      dropout: key of dropout.
+
+    Returns:
+      The loss f32[], and what else the step needs: logits f32[N,K]; the loss of each example f32[N]
+      without the auxiliary heads; box loss and localization errors by name, f32[N] each; the new
+      running statistics.
+    """
+    logits, changed = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch["image"],
+        train=True,
+        mutable=["batch_stats", *(["endpoints"] if aux_weight or box_weight else [])],
+        rngs={"dropout": dropout},
+    )
+    target = batch.get("target", batch["label"])
+    per_example = loss(logits, target)
+    total = per_example.mean()
+    if aux_weight:
+        for head in _aux_heads(model, changed):
+            total += aux_weight * loss(head, target).mean()
+    located = {}
+    if box_weight:
+        located = losses.box_losses(logits, changed, batch)
+        total += box_weight * located["box_loss"].mean()
+    return total, (logits, per_example, located, changed.get("batch_stats", {}))
+
+
 def _accumulate(gradient: Callable, batch: Batch, dropout: Array, count: int) -> tuple[Any, Any]:
-    """Calls `gradient` for each microbatch.
+    """Calls `gradient` for each of `count` microbatches.
 
     Returns the mean of its first results, and the concatenation of its second results.
     """
+    if count == 1:
+        return gradient(batch, dropout)
     size = len(batch["label"])
     if size % count:
         raise ValueError(f"accumulate is {count}; it must divide a device's {size} examples")
