@@ -34,6 +34,8 @@ from jaxcnn.training.output.records import MANIFEST, member_directory, read_mani
 from jaxcnn.training.state import abstract_variables
 
 _POINTS = 20  # evaluations of a run: the points of its curve
+# For studies and command lines that do not set these fields themselves.
+_EVALUATIONS = {f"{section}.every_percent": 100 / _POINTS for section in ("eval", "checkpoint")}
 _FEWEST_STEPS = 200  # a short budget reduces the steps to this before it leaves out runs
 _LEAST_STEPS = 20  # of a run, even if the budget is shorter
 _TIMED_POINTS = 4  # evaluations of the timed run
@@ -154,14 +156,14 @@ def make_jobs(
         for run in study.runs:
             if most_rank is None or run.rank <= most_rank:
                 small = {} if full else study.small
-                layers: list[Overrides] = [study.base, small, run.overrides]
+                layers: list[Overrides] = [_EVALUATIONS, study.base, small, run.overrides]
                 if small:
                     layers.append(_shares(make_config(study.base, run.overrides), layers))
                 layers += [overrides or {}, which]
                 if steps is not None:
                     shares = _shares(make_config(*layers), layers, examples)
                     layers += [shares, {"train.length_steps": steps}]
-                jobs.append(Job(run, group, _with_evaluations(make_config(*layers))))
+                jobs.append(Job(run, group, _with_rows(make_config(*layers))))
     return jobs
 
 
@@ -379,10 +381,8 @@ def _build(config: ConfigDict) -> Experiment:
     return build_experiment(TrackedConfig(config))
 
 
-def _with_evaluations(config: ConfigDict) -> ConfigDict:
-    """The configuration with at least as many evaluations and rows as the curve has points."""
-    for section in (config.eval, config.checkpoint):
-        set_duration(section, "every", percent=100 / _POINTS)
+def _with_rows(config: ConfigDict) -> ConfigDict:
+    """The configuration with at least as many rows of training metrics as the curve has points."""
     if config.train.length_steps is not None:
         most = max(1, config.train.length_steps // _POINTS)
         config.log.every_steps = min(config.log.every_steps, most)
