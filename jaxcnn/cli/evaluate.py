@@ -1,4 +1,4 @@
-"""`jaxcnn evaluate`: errors of runs and weights on a test set, alone and together."""
+"""`jaxcnn evaluate`: tests runs and weights, alone and as an ensemble."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from jaxcnn.training.ensemble.described import Ensemble
 
 EXPLANATION = """\
-Prints the errors of each network on a test set, every example counted once.
+Prints the errors of each network on a test set. Every example is counted exactly once.
 
 WHAT is a run's directory, the directory of an ensemble (all of its members), a file of weights or
 published weights. Append @VIEW to choose the protocol, in place of --protocol and --size:
   RUN@10crop            a protocol (below)
-  RUN@10crop:256        and the size of the network's input
-  RUN@dense:224:256,384 and the shorter sides that images are resized to, in place of the protocol's
-The same network may be given several times, tested in several ways.
+  RUN@10crop:256        a protocol and the input size of the network
+  RUN@dense:224:256,384 a protocol, a size, and the shorter sides that images are resized to
+The same network may be given several times with different protocols.
 
-protocols, at shorter sides that are in proportion for other sizes than 224:
+protocols, with the shorter sides for an input of 224 pixels, which scale with the input size:
   center, flip     the central crop; and its mirror image
   10crop           corners and center, mirrored (Krizhevsky 2012, He 2015)
   144crop          256, 288, 320, 352; three squares; six crops, mirrored (Szegedy 2014)
@@ -30,11 +30,12 @@ protocols, at shorter sides that are in proportion for other sizes than 224:
   dense, dense3    the whole image at 256; at 256, 384, 512, mirrored (Simonyan 2014)
   dense5           the whole image at 224, 256, 384, 480, 640, mirrored (He 2015)
 
-Of networks with a box head, on data with boxes, the localization error is printed too (class right
-and intersection over union at least 0.5), always by the central crop.
+For networks with a box head, on data with boxes, the localization error of the central crop is
+printed as well: a prediction is right if its class is, and its box has an intersection over union
+of at least 0.5.
 
-Of several networks, --ensemble adds the mean of their probabilities, the mean of their logits and
-the mean normalized by image. --fit 0.5 also adds weighted sums, with weights learned on that
+--ensemble adds the mean of the networks' probabilities, the mean of their logits and the mean
+normalized by image. --fit 0.5 also adds weighted sums, with weights learned on that
 fraction of the examples: weighted by class, by accuracy, by convex optimization, and greedy
 selection. All errors are then computed on the remaining examples."""
 
@@ -43,26 +44,33 @@ def register(subparsers) -> None:
     """Adds `jaxcnn evaluate` to the commands."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="test runs and weights by a paper's protocol, alone and as an ensemble",
+        help="test runs and weights with a paper's protocol, alone and as an ensemble",
         description=EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example: jaxcnn evaluate runs/a runs/b@144crop vgg16.safetensors@dense3 "
         "--data folder:photos --ensemble",
     )
     parser.add_argument("what", metavar="WHAT", nargs="+", help="WHAT or WHAT@VIEW, see above")
-    parser.add_argument("--data", metavar="SOURCE", help="default: the first run's own test set")
+    parser.add_argument(
+        "--data", metavar="SOURCE", help="test data (default: those of the first run)"
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="directory of the data")
-    parser.add_argument("--split", help="(default: the run's own test split, or test)")
+    parser.add_argument(
+        "--split", help="split of the data (default: the run's test split, or test)"
+    )
     parser.add_argument(
         "--protocol", default="center", metavar="VIEW", help="see above (default: %(default)s)"
     )
-    parser.add_argument("--size", type=int, help="of the input (default: the weights' own)")
-    parser.add_argument("--crop", type=float, help="share of the shorter side that is shown")
+    parser.add_argument("--size", type=int, help="input size (default: that of the weights)")
+    parser.add_argument("--crop", type=float, help="fraction of the shorter side that is visible")
     parser.add_argument(
-        "--batch-size", type=int, default=64, help="views at once (default: %(default)s)"
+        "--batch-size", type=int, default=64, help="views per batch (default: %(default)s)"
     )
     parser.add_argument(
-        "--checkpoint", choices=("best", "newest"), default="best", help="of runs (default: best)"
+        "--checkpoint",
+        choices=("best", "newest"),
+        default="best",
+        help="checkpoint of runs (default: best)",
     )
     parser.add_argument(
         "--ensemble", action="store_true", help="average the networks' predictions, too"
@@ -71,15 +79,25 @@ def register(subparsers) -> None:
         "--as",
         dest="like",
         metavar="FILE",
-        help="the networks together, each tested as a file of configs/ensembles says",
+        help="combine the networks as a file of configs/ensembles describes",
     )
     parser.add_argument(
-        "--fit", type=float, default=0.0, metavar="SHARE", help="of examples to learn weights on"
+        "--fit",
+        type=float,
+        default=0.0,
+        metavar="FRACTION",
+        help="of the examples, to fit weights on",
     )
     parser.add_argument(
-        "--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals of N samples"
+        "--bootstrap",
+        type=int,
+        default=0,
+        metavar="N",
+        help="95 %% confidence intervals from N samples",
     )
-    parser.add_argument("--classes", action="store_true", help="errors by class, of the last row")
+    parser.add_argument(
+        "--classes", action="store_true", help="print errors by class for the last row"
+    )
     parser.add_argument(
         "--confusion", metavar="PNG", help="save a confusion matrix of the last row"
     )
