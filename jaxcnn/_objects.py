@@ -41,7 +41,7 @@ def pass_object(value: Any, name: str) -> str:
 
     Args:
       value: the object.
-      name: taken where the object has no name of its own.
+      name: used if the object has no name.
 
     >>> pass_object(len, "function")
     'python:len'

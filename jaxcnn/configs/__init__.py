@@ -47,7 +47,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Path | None:
-    """The file of a recipe, None if there is none of this name; a former name is noted once."""
+    """The file of a recipe, None if the name is unknown; prints a note once for a former name."""
     if name in _RENAMED:
         note_once(f"the recipe {name} is now {_RENAMED[name]}")
         name = _RENAMED[name]

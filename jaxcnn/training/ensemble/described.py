@@ -86,7 +86,7 @@ def read_ensemble(spec: str) -> Ensemble:
     """
     path, argument = split_spec(spec)
     if argument not in ("", "smoke"):
-        raise ValueError(f"ensemble argument {argument!r} is unknown; known is smoke")
+        raise ValueError(f"ensemble argument {argument!r} is unknown; it must be 'smoke'")
     return load_function(path, "get_ensemble")()
 
 

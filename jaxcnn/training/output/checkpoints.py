@@ -193,7 +193,9 @@ class Checkpoints:
             yield
         except Exception as error:
             good = [int(p.name) for p in self.directory.glob("*") if p.name.isdigit()]
-            rest = f"the newest good one is of step {max(good)}" if good else "there is none before"
+            rest = (
+                f"the newest good one is of step {max(good)}" if good else "there is no earlier one"
+            )
             raise OSError(
                 f"the checkpoint of step {self._saving} cannot be written to {self.directory} "
                 f"({reason(error)}); {rest}"
@@ -216,8 +218,8 @@ class Checkpoints:
         distributed.on_first_process(move)
         self._manager.reload()
         return (
-            f"the checkpoint of step {step} cannot be read ({why}) and is now {target}; going on "
-            f"from step {good}"
+            f"the checkpoint of step {step} cannot be read ({why}) and was moved to {target}; "
+            f"continuing from step {good}"
         )
 
 
@@ -282,7 +284,7 @@ def _compare(saved: Mapping[str, str], actual: Mapping[str, str]) -> None:
     """Raises ValueError that names the first array that differs."""
     for name in {**saved, **actual}:
         if saved.get(name) != actual.get(name):
-            raise ValueError(f"{name} is not what was saved: its checksum differs")
+            raise ValueError(f"{name} differs from what was saved: wrong checksum")
 
 
 @contextlib.contextmanager

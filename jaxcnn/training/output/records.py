@@ -95,7 +95,7 @@ def check_examples(workdir: Path, facts: Mapping[str, Any]) -> None:
             change = f"{counts[0]} then, {counts[1]} now"
             if counts[0] == counts[1]:
                 change = f"{counts[0]} as now, with other names or labels, or in another order"
-            raise ValueError(f"{workdir} was begun with other {name} examples: {change}")
+            raise ValueError(f"{workdir} was started with other {name} examples: {change}")
 
 
 def member_directory(workdir: str | Path, member: int) -> Path:
@@ -107,7 +107,7 @@ def open_runs(directories: Sequence[str]) -> list[Run]:
     """Reads the runs in some directories, finished or not.
 
     Args:
-      directories: directories of runs; that of an ensemble stands for the runs of its members.
+      directories: directories of runs; that of an ensemble for all of its members.
 
     Returns:
       The runs, in order.
