@@ -217,10 +217,10 @@ def _eval_text(report: Report, start: Mapping[str, Any], shown: Mapping[str, Any
 
 
 def _stopped_text(report: Report, resume: str) -> str:
-    return (
-        f"stopped by {report.values['signal']} at step {report.step}; a checkpoint was saved: "
-        f"continue with {resume}"
-    )
+    where = f"at step {report.step}; a checkpoint was saved"
+    if report.member is not None and not report.step:
+        where = f"before the first step of member {report.member}"
+    return f"stopped by {report.values['signal']} {where}: continue with {resume}"
 
 
 def _end_text(report: Report, start: Mapping[str, Any], workdir: str | Path) -> str:
