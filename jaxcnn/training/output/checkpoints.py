@@ -97,7 +97,8 @@ class Checkpoints:
             if step in self._manager.all_steps():
                 return False
             self._saving = step
-            self._list_as_written(f"{self.directory.name}/{step}")
+            if distributed.is_first():
+                written.note(self.directory.parent, f"{self.directory.name}/{step}")
             args = self._args
             items = {
                 "state": args.StandardSave(state),
@@ -201,18 +202,12 @@ class Checkpoints:
                 f"({reason(error)}); {rest}"
             ) from error
 
-    def _list_as_written(self, entry: str) -> None:
-        """Adds a folder to the list of the run's files, before it is written."""
-        if distributed.is_first():
-            with open(self.directory.parent / written.LIST, "a", encoding="utf-8") as file:
-                file.write(f"\n{entry}")
-
     def _set_aside(self, step: int, good: int, why: str) -> str:
         target = _unused(self.directory.parent / UNREADABLE / f"step_{step}")
 
         def move() -> None:
             target.parent.mkdir(exist_ok=True)
-            self._list_as_written(f"{UNREADABLE}/{target.name}")
+            written.note(self.directory.parent, f"{UNREADABLE}/{target.name}")
             (self.directory / str(step)).rename(target)
 
         distributed.on_first_process(move)
