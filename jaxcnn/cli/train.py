@@ -124,42 +124,22 @@ def _is_override(text: str | None) -> bool:
 
 
 def _read_run(option: str, workdir: str | None) -> Any:
-    """Reads the configuration of the run in a directory from its config.json.
+    """Reads the configuration of the run in a directory.
 
     Raises:
       ValueError: the directory is not given or has no run, or the option needs a CONFIG.
     """
     from jaxcnn._files import local_path
-    from jaxcnn.training.config import OPEN_SECTIONS, default_config
-    from jaxcnn.training.output.records import read_manifest
+    from jaxcnn.training.output import records
 
     if option == "--overwrite":
         raise ValueError("--overwrite needs CONFIG, the name of a recipe or a configuration file")
     if workdir is None:
         raise ValueError(f"{option} needs CONFIG, or --workdir with the directory of a run")
-    sections = read_manifest(local_path(workdir))["config"]
-    if "ensemble" in sections:
-        ensemble = sections["ensemble"]
-        raise ValueError(f"{option} needs CONFIG: {workdir} is an ensemble of {ensemble}")
-    config = default_config()
     try:
-        with config.unlocked():
-            for section, fields in sections.items():
-                if section in OPEN_SECTIONS:
-                    config[section] = {}
-                for name, value in fields.items():
-                    config[section][name] = _with_tuples(value)
-    except (AttributeError, KeyError, TypeError) as error:
-        text = f"the configuration of {workdir} cannot be read ({error})"
-        raise ValueError(f"{option} needs CONFIG: {text}") from error
-    return config
-
-
-def _with_tuples(value: Any) -> Any:
-    """Converts the lists in a JSON value to tuples."""
-    if isinstance(value, dict):
-        return {name: _with_tuples(one) for name, one in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+        return records.read_run_config(local_path(workdir))
+    except ValueError as error:
+        raise ValueError(f"{option} needs CONFIG: {error}") from error
 
 
 def _size_note(config: Any) -> str | None:

@@ -2,14 +2,15 @@
 
 `train` trains as a configuration says, and `load_run` opens the result:
 
-from jaxcnn import training
+    from jaxcnn import training
 
-config = training.default_config()
-for report in training.train(config, "runs/mine"):
-    print(report)
+    config = training.default_config()
+    for report in training.train(config, "runs/mine"):
+        print(report)
+    run = training.load_run("runs/mine")
 
-`make_train_step`, `make_eval_step`, `create_state`, `make_preprocess` and the module `parallel` are
-for a loop of your own.
+`make_train_step`, `make_eval_step`, `create_state`, `make_preprocess`, `load_experiment` and the
+module `parallel` are for a loop of your own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from jaxcnn.training.config.files import read_config
     from jaxcnn.training.ensemble.described import Ensemble, Member
     from jaxcnn.training.input.preprocess import make_preprocess
-    from jaxcnn.training.output.trained import TrainedModel, load_run
+    from jaxcnn.training.output.trained import TrainedModel, load_experiment, load_run
     from jaxcnn.training.state import TrainState, create_state
     from jaxcnn.training.step import make_eval_step, make_train_step
     from jaxcnn.training.train import train
@@ -39,6 +40,7 @@ __all__ = [
     "TrainedModel",
     "create_state",
     "default_config",
+    "load_experiment",
     "load_run",
     "make_eval_step",
     "make_preprocess",
@@ -59,6 +61,7 @@ _HOMES = {
     "TrainedModel": "jaxcnn.training.output.trained",
     "create_state": "jaxcnn.training.state",
     "default_config": "jaxcnn.training.config",
+    "load_experiment": "jaxcnn.training.output.trained",
     "load_run": "jaxcnn.training.output.trained",
     "make_eval_step": "jaxcnn.training.step",
     "make_preprocess": "jaxcnn.training.input.preprocess",
