@@ -158,16 +158,16 @@ def make_jobs(
                 small = {} if full else study.small
                 layers: list[Overrides] = [_EVALUATIONS, study.base, small, run.overrides]
                 if small:
-                    layers.append(_shares(make_config(study.base, run.overrides), layers))
+                    layers.append(_in_percent(make_config(study.base, run.overrides), layers))
                 layers += [overrides or {}, which]
                 if steps is not None:
-                    shares = _shares(make_config(*layers), layers, examples)
-                    layers += [shares, {"train.length_steps": steps}]
+                    relative = _in_percent(make_config(*layers), layers, examples)
+                    layers += [relative, {"train.length_steps": steps}]
                 jobs.append(Job(run, group, _with_rows(make_config(*layers))))
     return jobs
 
 
-def _shares(
+def _in_percent(
     whole: ConfigDict, layers: Sequence[Overrides], examples: int | None = None
 ) -> dict[str, Any]:
     """The durations of the schedule in percent of the whole run, as overrides.
@@ -179,7 +179,7 @@ def _shares(
     per_unit = {"steps": whole.train.batch_size, "examples": 1, "epochs": examples}
     length_unit = next(u for u in units("length") if whole.train[f"length_{u}"] is not None)
     length = whole.train[f"length_{length_unit}"]
-    shares: dict[str, Any] = {}
+    durations: dict[str, Any] = {}
     for name in SCHEDULE_DURATIONS:
         for unit in units("length"):
             value = whole.schedule.get(f"{name}_{unit}")
@@ -193,8 +193,8 @@ def _shares(
                 factor = of / to
             many = isinstance(value, (tuple, list))
             percent = [100 * v * factor / length for v in (value if many else (value,))]
-            shares[f"schedule.{name}_percent"] = tuple(percent) if many else percent[0]
-    return shares
+            durations[f"schedule.{name}_percent"] = tuple(percent) if many else percent[0]
+    return durations
 
 
 def check_overrides(overrides: Overrides, *, full: bool = False) -> None:
