@@ -99,7 +99,11 @@ def make_train_step(
             *rows, batch_stats = rows
             return (total, grads, batch_stats), tuple(rows)
 
-        means, (logits, per_example, located) = _accumulate(gradient, batch, dropout, accumulate)
+        if accumulate == 1:
+            means, (logits, per_example, located) = gradient(batch, dropout)
+        else:
+            parts = _accumulate(gradient, batch, dropout, accumulate)
+            means, (logits, per_example, located) = parts
         # Needed even if BatchNorm averages over the devices: each device differentiates its loss.
         total, grads, batch_stats = _mean(means, axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -112,12 +116,12 @@ def make_train_step(
         )
         if ema_decay:
             state = follow(state, ema_decay)
-        pairs = metrics.classification_pairs(logits, batch["label"], per_example)
-        pairs |= {name: metrics.pair(values) for name, values in located.items()}
+        counted = metrics.classification_pairs(logits, batch["label"], per_example)
+        counted |= {name: metrics.pair(values) for name, values in located.items()}
         norm = optax.tree.norm(grads)
         finite = (jnp.isfinite(total) & jnp.isfinite(norm)).astype(jnp.float32)
         once = {"grad_norm": (norm, jnp.float32(1)), "finite": (finite, jnp.float32(1))}
-        return state, _sum(pairs, axis_name) | once
+        return state, _sum(counted, axis_name) | once
 
     return step
 
@@ -262,12 +266,10 @@ def _objective(
 
 
 def _accumulate(gradient: Callable, batch: Batch, dropout: Array, count: int) -> tuple[Any, Any]:
-    """Calls `gradient` for each of `count` microbatches.
+    """Calls `gradient` for each microbatch.
 
     Returns the mean of its first results, and the concatenation of its second results.
     """
-    if count == 1:
-        return gradient(batch, dropout)
     size = len(batch["label"])
     if size % count:
         raise ValueError(f"accumulate is {count}; it must divide a device's {size} examples")

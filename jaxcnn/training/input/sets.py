@@ -40,7 +40,7 @@ class Stream:
 def open_sets(
     config: TrackedConfig,
 ) -> tuple[Dataset, Dataset, None] | tuple[ImageFileDataset, ImageFileDataset, Stream]:
-    """Opens and checks the datasets of `config.data`.
+    """Opens and checks the data sets of `config.data`.
 
     Returns:
       (training set, test set, stream); the stream is None for sets in memory.
