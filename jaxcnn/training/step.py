@@ -95,8 +95,9 @@ def make_train_step(
             dropout = jax.random.fold_in(dropout, lax.axis_index(axis_name))
 
         def gradient(part, dropout):
-            (total, rows), grads = differentiate(state.params, state.batch_stats, part, dropout)
-            *rows, batch_stats = rows
+            (total, (*rows, batch_stats)), grads = differentiate(
+                state.params, state.batch_stats, part, dropout
+            )
             return (total, grads, batch_stats), tuple(rows)
 
         if accumulate == 1:
