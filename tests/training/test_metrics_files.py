@@ -92,6 +92,13 @@ def test_mistakes_are_drawn_first_and_marked(tmp_path):
     assert red[0] == 0 and red[1] > 500
 
 
+def test_names_that_are_not_utf8_or_hold_markup_are_drawn(tmp_path):
+    images, labels = np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 1])
+    names = [b"chat\xe9".decode("utf-8", "surrogateescape"), "$x"]
+    for predicted in (labels, 1 - labels):
+        samples.plot_predictions(images, labels, predicted, names, tmp_path / "p.png")
+
+
 def test_events_that_cannot_be_written_are_an_error(tmp_path):
     """In the thread that trains: one in the background would die unseen."""
     files = MetricsFiles(tmp_path)
