@@ -75,6 +75,7 @@ class TrainStep:
         return other
 
     def __call__(self, state: TrainState, batch: Batch, key: Any) -> tuple[TrainState, Pairs]:
+        """Computes the step; compiles it first, if necessary."""
         key = self._key_of(key)
         return self._executable(state, batch, key)(state, batch, key)
 

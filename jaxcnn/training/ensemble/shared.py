@@ -67,7 +67,7 @@ def build_shared(configs: Sequence[Any], *, one_device: bool) -> Shared:
         first = build_experiment(tracked)
     rates = len({config.schedule.get("learning_rate") for config in configs}) > 1
     if rates and first.learning_rate is None:
-        raise ValueError("the members differ in the learning rate, and the optimizer has its own")
+        raise ValueError("the members differ in the learning rate, but the optimizer sets its own")
     experiments = []
     for i, config in enumerate(configs):
         changed: dict[str, Any] = {"config": tracked.with_shared_reads(config)}
