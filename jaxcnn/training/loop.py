@@ -61,7 +61,7 @@ class Engine:
 def make_engine(experiment: Experiment) -> Engine:
     """Makes the compiled functions of a run that is trained alone."""
     return Engine(
-        init=engine.compile_init(experiment),
+        init=engine.make_init(experiment),
         train_step=engine.compile_train_step(experiment),
         eval_step=engine.compile_eval_step(experiment),
         eval_batches=loaders.eval_loader(experiment),

@@ -85,7 +85,7 @@ def build_shared(configs: Sequence[Any], *, one_device: bool) -> Shared:
 def make_engines(shared: Shared, *, lockstep: bool) -> list[Engine]:
     """Makes the engine of each member's run; with `lockstep` it has no `train_step`."""
     first = shared.experiments[0]
-    init = engine.compile_init(first)
+    init = engine.make_init(first)
     train_step = engine.compile_train_step(first, pure=shared.step)
     evaluations: dict[Mesh, tuple[Callable, Callable]] = {}
     engines = []
