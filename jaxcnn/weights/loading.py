@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcnn
+from jaxcnn._files import local_path
 from jaxcnn._objects import is_address
 from jaxcnn.data.preprocessing import Preprocessing, from_dict, to_dict
 from jaxcnn.models import registry
-from jaxcnn._files import local_path
-from jaxcnn.weights import files, formats, hub, layout, pretrained, torch_files
+from jaxcnn.weights import files, formats, hub, layout, pretrained, timm_config, torch_files
 
 LAYOUTS = ("jaxcnn", "torch")
 
@@ -112,7 +112,7 @@ def open_weights(
         return Opened(origin, arrays, "torch", weights.model, {}, weights.preprocessing, None)
     arrays, metadata = files.read(origin)
     if "jaxcnn" not in metadata:  # written by another program
-        metadata = {}
+        metadata = timm_config.metadata(local_path(origin))
     own_layout = metadata.get("format") == _FORMAT["jaxcnn"]
     if not own_layout:
         arrays = torch_files.without_prefixes(arrays)

@@ -105,7 +105,9 @@ def fit(
 def _fields(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     model = registry.create_model(name, **options)
     hidden = ("parent", "name")
-    return {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in hidden}
+    return {
+        f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in hidden
+    }
 
 
 def _alternatives(
@@ -120,9 +122,7 @@ def _alternatives(
         yield {n: value for n, value in zip(free, values) if value != fields[n]}
 
 
-def _implied(
-    graph: Graph, fields: Mapping[str, Any], options: Mapping[str, Any]
-) -> dict[str, Any]:
+def _implied(graph: Graph, fields: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Options that follow from single layers of the file, where they differ from the network's."""
     nodes = ordered(graph.outputs)
     found: dict[str, Any] = {}
@@ -202,28 +202,34 @@ def _fit_by_names(
     num_classes: int | None,
     fields: Mapping[str, Any],
 ) -> Fitted:
-    taken = {n: v for n, v in keras_names.OPTIONS.items() if n in fields and n not in options}
+    of_keras = (
+        keras_names.options(registry.model_info(name).family) if found.format == "Keras" else {}
+    )
+    taken = {n: v for n, v in of_keras.items() if n in fields}
     dense = [node for node in found.layers if node.kind == "dense"]
     classes = dense[-1].channels if num_classes is None and dense else 0
-    if "fc_width" in fields and "fc_width" not in options:
+    if "fc_width" in fields:
         taken["fc_width"] = dense[0].channels if len(dense) == 3 else 0
     norms = [node for node in found.layers if node.kind == "norm"]
     if "gamma" in fields and norms:
         taken["gamma"] = any("scale" in node.arrays for node in norms)
-    if "bn_epsilon" in fields and norms:
-        taken["bn_epsilon"] = keras_names.epsilon(registry.model_info(name).family)
     if "aux_heads" in fields:
         taken["aux_heads"] = False
-    taken = {n: value for n, value in taken.items() if value != fields[n]}
+    taken = {n: v for n, v in taken.items() if v != fields[n] and n not in options}
     own = ordered(trace(name, image, **{**options, **taken, "num_classes": classes})[:1])
     own = [node for node in own if node.kind in _WEIGHTED]
+    if not found.named and any(n.inputs[0].kind in ("concat", "add", "mul") for n in own):
+        raise ValueError(
+            "these weights do not name their layers, which are in an order that only Keras knows: "
+            "save the model itself, as .keras"
+        )
     layers = [n for n in found.layers if classes or n.kind != "dense" or "fc_width" in fields]
     pairs = keras_names.assign(own, layers)
     for position, (node, given) in enumerate(pairs):
         if given is None or node.kind == "unknown" or not _same(node, given):
             mine = None if node.kind == "unknown" else node
             raise ValueError(_difference(name, position, mine, given, layers))
-        given.epsilon = taken.get("bn_epsilon", fields.get("bn_epsilon", 0.0))
+        given.epsilon = of_keras.get("bn_epsilon", given.epsilon)
     arrays = _arrays(name, pairs, {**fields, **taken}.get("bn_epsilon", 0.0))
     return Fitted(arrays, taken, f"params/{own[0].name}/kernel")
 
@@ -408,8 +414,10 @@ def _norm(node: Node, given: Node | None, bias: np.ndarray | None, epsilon: floa
 def _kernel(given: Node) -> np.ndarray:
     """The kernel, with the inputs of a dense layer in (height, width, channel) order."""
     kernel = given.arrays["kernel"]
+    if kernel.ndim != 2 or given.flattened == "HWC":
+        return kernel
     channels = given.inputs[0].channels
-    if kernel.ndim != 2 or given.flattened == "HWC" or not channels or len(kernel) <= channels:
+    if len(kernel) <= channels:
         return kernel
     side = math.isqrt(len(kernel) // channels)
     if side * side * channels != len(kernel):

@@ -229,7 +229,8 @@ def affine(node: Node, scale: Any, bias: Any, name: str) -> Node:
 
     Args:
       node: the layer.
-      scale, bias: f[C] or numbers.
+      scale: f[C] or a number.
+      bias: likewise.
       name: of the result.
     """
     channels = node.channels

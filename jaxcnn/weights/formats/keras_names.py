@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxcnn.weights.formats.graph import Node
 
-# What Keras' own networks have, where ours have such an option.
-OPTIONS = {"stride_on": "1x1", "count_include_pad": False}
 
-
-def epsilon(family: str) -> float:
-    """Returns the constant that BatchNorm adds to the variance in Keras' own networks.
+def options(family: str) -> dict[str, Any]:
+    """Returns fields of a network with which it computes what Keras' own does.
 
     Args:
       family: of the network.
     """
-    return 1.001e-5 if family.startswith("resnet") else 1e-3
+    epsilon = 1.001e-5 if family.startswith("resnet") else 1e-3
+    return {"stride_on": "1x1", "count_include_pad": False, "bn_epsilon": epsilon}
 
 
 _NUMBERED = re.compile(r"(conv2d|batch_normalization|batchnormalization|convolution2d)(?:_(\d+))?$")

@@ -282,7 +282,9 @@ class _Step:
                 groups=x.groups, window=x.window, flattened=x.flattened,
             )  # fmt: skip
         if constant.size not in (1, x.channels):
-            raise ValueError(f"{self.kind} {self.name!r} has {constant.size} values, not 1 a channel")
+            raise ValueError(
+                f"{self.kind} {self.name!r} has {constant.size} values, not 1 a channel"
+            )
         if constant.size == 1 and x.kind != "input" and not (x.kind == "norm" and adds):
             return x  # the factor of a residual
         return affine(x, 1.0 if adds else constant, constant if adds else 0.0, self.name)

@@ -34,8 +34,8 @@ def preprocessing(
     Args:
       images: a key of `IMAGES`.
       size: height and width.
-      mean, scale: of "caffe": BGR means of pixels in [0,255], one for all or one each, and the
-        factor after their subtraction.
+      mean: of "caffe": BGR means of pixels in [0,255], one for all or one each.
+      scale: of "caffe": the factor after their subtraction.
 
     Raises:
       ValueError: `images` is unknown.

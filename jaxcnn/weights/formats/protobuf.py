@@ -55,7 +55,8 @@ def parse(path: Path, schema: str, name: str, what: str) -> Any:
 
     Args:
       path: of the file.
-      schema, name: see `message_class`.
+      schema: see `message_class`.
+      name: of the message.
       what: kind of the file, for the error.
 
     Raises:
