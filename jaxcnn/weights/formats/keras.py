@@ -116,15 +116,14 @@ def _read(path: Path, file: Any, config: Any) -> Graph | Layers:
             )
         flat = {key: array for named in weights.values() for key, array in named.items()}
         return keras_config.graph(config, lambda where, layer: _of_layer(flat, layer["name"]))
-    top = next(
-        (root[key] for key in ("layers", "_layer_checkpoint_dependencies") if key in root), None
-    )
-    if top is None:
+    tops = [root[key] for key in ("layers", "_layer_checkpoint_dependencies") if key in root]
+    if not tops:
         raise ValueError(f"{path} is no file of Keras: it has no layers")
     if config is not None:
         return keras_config.graph(config, lambda where, layer: _variables(root, where, layer))
-    found = [node for name, group in _groups(tops[0]) for node in _from_variables(name, group)]
-    return Layers("Keras", found, any("name" in g["vars"].attrs for _, g in _groups(top)))
+    groups = list(_groups(tops[0]))
+    found = [node for name, group in groups for node in _from_variables(name, group)]
+    return Layers("Keras", found, any("name" in group["vars"].attrs for _, group in groups))
 
 
 def _text(value: Any) -> str:
