@@ -143,10 +143,15 @@ def open_weights(
 
 def _foreign(origin: str) -> str | None:
     """The format of a file of another framework; None of other files, and of what is no file."""
-    if files.is_weights(origin) or is_address(origin):
+    if files.is_weights(origin) or is_address(origin) or not local_path(origin).is_file():
         return None
-    path = local_path(origin)
-    return formats.detect(path) if path.is_file() else None
+    found = formats.detect(local_path(origin))
+    if found is None:
+        raise ValueError(
+            f"{origin} is damaged or in no known format: it is not of Caffe, ONNX or Keras, and "
+            f"its name does not end in {', '.join(files.SUFFIXES)}"
+        )
+    return found
 
 
 def _open_foreign(

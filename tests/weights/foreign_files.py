@@ -1,6 +1,9 @@
 """Writes networks of `foreign_nets` as files of other frameworks, byte by byte where possible."""
 
+import io
+import json
 import struct
+import zipfile
 
 import numpy as np
 
@@ -55,7 +58,9 @@ def caffe(net, old=False, mean=(), scale=None):
     layers = []
     transform = field(3, net.size) + b"".join(field(5, float(m)) for m in mean)
     transform += b"" if scale is None else field(1, float(scale))
-    layers.append(caffe_layer("Data", "data", (), ("data", "label"), (), {(36, 100): transform}, old))
+    layers.append(
+        caffe_layer("Data", "data", (), ("data", "label"), (), {(36, 100): transform}, old)
+    )
     for record in net.records:
         layers += _caffe_record(record, old)
     last = net.records[-1].name
@@ -72,10 +77,11 @@ def _caffe_record(record, old):
         sums = [a["mean"] * factor, a["var"] * factor, np.array([factor])]
         inner = f"{record.name}/norm"
         param = {(0, 139): field(3, float(o["epsilon"]))}
+        after = [a["scale"], a["bias"]]
         return [
             caffe_layer("BatchNorm", inner, record.inputs, (inner,), sums, param, old),
-            caffe_layer("Scale", record.name, (inner,), (record.name,), [a["scale"], a["bias"]], {}, old),
-        ]  # fmt: skip
+            caffe_layer("Scale", record.name, (inner,), (record.name,), after, {}, old),
+        ]
     if kind == "conv":
         numbers = {3: o["pad"], 4: o["kernel"], 5: o["groups"], 6: o["stride"]}
         params[10, 106] = b"".join(field(n, v) for n, v in numbers.items())
@@ -89,7 +95,9 @@ def _caffe_record(record, old):
         "max_pool": "Pooling", "avg_pool": "Pooling", "global": "Pooling", "lrn": "LRN",
         "concat": "Concat", "add": "Eltwise", "gate": "Scale",
     }  # fmt: skip
-    return [caffe_layer(kinds[kind], record.name, record.inputs, (record.name,), blobs, params, old)]
+    return [
+        caffe_layer(kinds[kind], record.name, record.inputs, (record.name,), blobs, params, old)
+    ]
 
 
 # --- ONNX ---------------------------------------------------------------------------------------
@@ -152,3 +160,131 @@ def onnx(net, outputs, fold=False):
         constants,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+# --- Keras --------------------------------------------------------------------------------------
+
+_KERAS = {
+    "conv": "Conv2D", "dense": "Dense", "norm": "BatchNormalization", "relu": "Activation",
+    "max_pool": "MaxPooling2D", "avg_pool": "AveragePooling2D", "global": "GlobalAveragePooling2D",
+    "add": "Add", "concat": "Concatenate",
+}  # fmt: skip
+
+
+def keras_config(net, version):
+    """The description of a network as version 2 or 3 of Keras writes it."""
+    shape = [None, net.size, net.size, net.channels["data"]]
+    key = "batch_shape" if version == 3 else "batch_input_shape"
+    layers = [_keras_layer("InputLayer", "data", (), {key: shape}, version)]
+    for record in net.records:
+        o, inputs, kind = record.options, record.inputs, record.kind
+        options = {}
+        if kind == "conv" or kind.endswith("_pool"):
+            options = {"strides": [o["stride"]] * 2, "padding": "valid"}
+            options |= {"kernel_size" if kind == "conv" else "pool_size": [o["kernel"]] * 2}
+            if o.get("after", o["pad"]) != o["pad"]:
+                options["padding"] = "same"
+            elif o["pad"]:
+                pad, sides = f"{record.name}_pad", [[o["pad"]] * 2] * 2
+                layers.append(
+                    _keras_layer("ZeroPadding2D", pad, inputs, {"padding": sides}, version)
+                )
+                inputs = (pad,)
+        if kind == "norm":
+            options = {"epsilon": o["epsilon"], "scale": "scale" in record.arrays, "center": True}
+        layers.append(_keras_layer(_KERAS[kind], record.name, inputs, options, version))
+    last = [net.records[-1].name, 0, 0]
+    config = {"name": "net", "layers": layers, "output_layers": last if version == 3 else [last]}
+    return {"class_name": "Functional", "config": config}
+
+
+def _keras_layer(kind, name, inputs, options, version):
+    if version == 3:
+        tensors = [
+            {"class_name": "__keras_tensor__", "config": {"keras_history": [i, 0, 0]}}
+            for i in inputs
+        ]
+        args = [tensors] if len(tensors) > 1 else tensors
+        nodes = [{"args": args, "kwargs": {}}] if inputs else []
+    else:
+        nodes = [[[i, 0, 0, {}] for i in inputs]] if inputs else []
+    config = {"name": name, **options}
+    return {"class_name": kind, "name": name, "config": config, "inbound_nodes": nodes}
+
+
+_WORDS = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
+
+
+def keras_weights(record):
+    """{Keras' name: array} of a layer, in Keras' order and layout."""
+    a = record.arrays
+    if record.kind == "norm":
+        return {word: a[key] for key, word in _WORDS.items() if key in a}
+    kernel = a["kernel"]
+    kernel = kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
+    return {"kernel": kernel, **({"bias": a["bias"]} if "bias" in a else {})}
+
+
+def keras_h5(path, net, config=True, weights=None):
+    """An .h5 file before Keras 3, of a model or of weights alone ({layer: {name: array}})."""
+    import h5py
+
+    weights = weights or {r.name: keras_weights(r) for r in net.records if r.arrays}
+    with h5py.File(path, "w") as file:
+        root = file
+        if config:
+            file.attrs["model_config"] = json.dumps(keras_config(net, 2))
+            root = file.create_group("model_weights")
+        root.attrs["layer_names"] = [name.encode() for name in weights]
+        for name, arrays in weights.items():
+            group = root.create_group(name)
+            names = [f"{name}/{word}:0" for word in arrays]
+            group.attrs["weight_names"] = [n.encode() for n in names]
+            for key, array in zip(names, arrays.values()):
+                group[key] = array
+
+
+def keras_zip(path, net):
+    """A .keras file: its weights have the names of classes, numbered."""
+    import h5py
+
+    data, counts = io.BytesIO(), {}
+    with h5py.File(data, "w") as file:
+        for record in net.records:
+            word = {"conv": "conv2d", "norm": "batch_normalization", "dense": "dense"}
+            if record.kind not in word:
+                continue
+            word = word[record.kind]
+            number = counts.get(word, 0)
+            counts[word] = number + 1
+            group = file.create_group(
+                f"layers/{word}_{number}/vars" if number else f"layers/{word}/vars"
+            )
+            group.attrs["name"] = record.name
+            for i, array in enumerate(keras_weights(record).values()):
+                group[str(i)] = array
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps(keras_config(net, 3)))
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("model.weights.h5", data.getvalue())
+
+
+def tfjs(folder, net):
+    """model.json and two files of weights beside it."""
+    entries, data = [], b""
+    for record in net.records:
+        for word, array in keras_weights(record).items() if record.arrays else ():
+            entry = {
+                "name": f"{record.name}/{word}",
+                "shape": list(array.shape),
+                "dtype": "float32",
+            }
+            entries.append(entry)
+            data += np.ascontiguousarray(array, "<f4").tobytes()
+    (folder / "a.bin").write_bytes(data[:1001])
+    (folder / "b.bin").write_bytes(data[1001:])
+    manifest = [{"paths": ["a.bin", "b.bin"], "weights": entries}]
+    topology = {"model_config": keras_config(net, 2)}
+    content = {"format": "layers-model", "modelTopology": topology, "weightsManifest": manifest}
+    (folder / "model.json").write_text(json.dumps(content))
+    return folder / "model.json"

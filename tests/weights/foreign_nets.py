@@ -198,7 +198,11 @@ def alexnet(pool_first):
     ):
         x = net.relu(net.conv(x, out, kernel, stride, pad, groups, bias=True, name=f"conv{i}"))
         if i < 3:
-            x = net.lrn(net.pool(x, "max", 3, 2)) if pool_first else net.pool(net.lrn(x), "max", 3, 2)
+            x = (
+                net.lrn(net.pool(x, "max", 3, 2))
+                if pool_first
+                else net.pool(net.lrn(x), "max", 3, 2)
+            )
     x = net.pool(x, "max", 3, 2)
     x = net.relu(net.dense(x, 12, rows=8 * 36, name="fc6"))
     x = net.relu(net.dense(x, 12, name="fc7"))

@@ -1,14 +1,19 @@
 """Weights of other frameworks: the network that is read computes what the file's network does."""
 
+import importlib.util
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from foreign_files import caffe
-from foreign_nets import ALEXNET, PREACT, RESNET, alexnet, preact, resnet
+from foreign_files import caffe, keras_h5, keras_zip, tfjs
+from foreign_nets import ALEXNET, PREACT, RESNET, Net, alexnet, preact, resnet
+from torch_like import equal, state_dict
 
 import jaxcnn
-from jaxcnn.weights import loading
+from jaxcnn.cli import main
+from jaxcnn.weights import Preprocessing, files, from_torch, loading
 
 
 def images(size, channels=3):
@@ -78,7 +83,7 @@ def test_onnx_in_the_order_of_pytorch(tmp_path, fold):
 
     x = images(net.size)
     (wanted,) = ReferenceEvaluator(model).run(None, {"data": x.transpose(0, 3, 1, 2)})
-    (got,) = net.outputs(x.transpose(0, 3, 1, 2), *outputs)
+    (got,) = jax.jit(lambda x: net.outputs(x, *outputs))(x.transpose(0, 3, 1, 2))
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -92,6 +97,206 @@ def test_onnx_of_preactivation(tmp_path):
     assert_same(net, outputs, path, "resnet50_v2", **PREACT)
 
 
-def test_onnx_dense_layers_after_a_map(tmp_path):
-    pytest.importorskip("onnx")
-    assert jaxcnn
+# --- Keras --------------------------------------------------------------------------------------
+
+
+def test_keras_files_with_a_description(tmp_path):
+    """Of three kinds of files the same weights, and what they compute is what Keras' layers do."""
+    pytest.importorskip("h5py")
+    net, outputs = resnet(bias=True, epsilon=1.001e-5)
+    keras_h5(tmp_path / "a.h5", net)
+    keras_zip(tmp_path / "b.keras", net)
+    paths = (tmp_path / "a.h5", tmp_path / "b.keras", tfjs(tmp_path, net))
+    opened = assert_same(net, outputs, paths[0], "resnet50", bgr=True, **RESNET)
+    assert opened.options["stride_on"] == "1x1" and opened.options["bn_epsilon"] == 1.001e-5
+    assert opened.preprocessing.mean[0] == pytest.approx(123.68 / 255)
+    for path in paths[1:]:
+        again = loading.open_weights(path, "resnet50", options=RESNET)
+        assert again.options == opened.options
+        assert equal(again.arrays, opened.arrays)
+
+
+def test_keras_weights_alone_by_their_names(tmp_path):
+    pytest.importorskip("h5py")
+    random = np.random.default_rng(0)
+    layers, wanted = {}, {}
+
+    def add(name, path, *shape):
+        kernel = random.random(shape, np.float32)
+        layers[f"{name}_conv"] = {"kernel": kernel, "bias": np.ones(shape[-1], np.float32)}
+        parts = {w: random.random(shape[-1], np.float32) for w in ("gamma", "beta")}
+        parts |= {
+            w: random.random(shape[-1], np.float32) for w in ("moving_mean", "moving_variance")
+        }
+        layers[f"{name}_bn"] = parts
+        wanted[f"params/{path.format('conv')}/kernel"] = kernel
+        wanted[f"batch_stats/{path.format('bn')}/mean"] = parts["moving_mean"] - 1
+
+    add("conv1", "stem_{}", 7, 7, 3, 8)
+    blocks = {"conv2_block1": 8, "conv2_block2": 16, "conv3_block1": 16}
+    for (name, inputs), path in zip(
+        blocks.items(), ("stage1_block1", "stage1_block2", "stage2_block1")
+    ):
+        width = 8 if path.startswith("stage2") else 4
+        add(f"{name}_1", f"{path}/{{}}1", 1, 1, inputs, width)
+        add(f"{name}_2", f"{path}/{{}}2", 3, 3, width, width)
+        if name.endswith("1"):  # in Keras' order of depth
+            add(f"{name}_0", f"{path}/proj_{{}}", 1, 1, inputs, 4 * width)
+        add(f"{name}_3", f"{path}/{{}}3", 1, 1, width, 4 * width)
+    head = {"kernel": random.random((32, 7), np.float32), "bias": np.zeros(7, np.float32)}
+    layers["probs"] = head
+    keras_h5(tmp_path / "w.h5", None, config=False, weights=layers)
+    opened = loading.open_weights(tmp_path / "w.h5", "resnet50", images="tf", options=RESNET)
+    for key, array in wanted.items():
+        np.testing.assert_allclose(opened.arrays[key], array, rtol=1e-6, err_msg=key)
+    assert np.array_equal(opened.arrays["params/fc/kernel"], head["kernel"])
+    assert opened.options["stride_on"] == "1x1" and opened.preprocessing.mean == (0.5,) * 3
+    layers.pop("conv2_block2_2_conv")
+    keras_h5(tmp_path / "w.h5", None, config=False, weights=layers)
+    with pytest.raises(
+        ValueError, match="the network is stage1_block2/conv2 3x3x4x4, and of the file nothing"
+    ):
+        loading.open_weights(tmp_path / "w.h5", "resnet50", options=RESNET)
+
+
+# --- heads --------------------------------------------------------------------------------------
+
+
+def vgg(size, *widths):
+    """VGG's convolutions, of 4 channels each, and dense layers on all of the last map."""
+    net, x = Net(size=size), "data"
+    for convs in (1, 1, 2, 2, 2):
+        for _ in range(convs):
+            x = net.relu(net.conv(x, 4, 3, 1, 1, bias=True))
+        x = net.pool(x, "max", 2, 2)
+    rows = 4 * (size // 32) ** 2
+    for i, width in enumerate(widths):
+        x = net.dense(x, width, rows=None if i else rows)
+        x = net.relu(x) if i + 1 < len(widths) else x
+    return net, (x,)
+
+
+VGG = {"widths": (4, 4, 4, 4, 4)}
+
+
+def test_three_dense_layers_at_a_size_that_is_no_multiple_of_32(tmp_path):
+    net, outputs = vgg(72, 6, 6, 3)
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(caffe(net))
+    opened = assert_same(net, outputs, path, "vgg_a", bgr=True, **VGG)
+    assert (opened.options["fc_width"], opened.options["min_size"]) == (6, 72)
+
+
+def test_heads_of_other_layers_are_named_or_left_out(tmp_path):
+    net, _ = vgg(72, 6, 5)
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(caffe(net))
+    with pytest.raises(ValueError, match=r"2 dense layers \(dense\d+ 16x6, dense\d+ 6x5\), wh"):
+        loading.open_weights(path, "vgg_a", options=VGG)
+    opened = loading.open_weights(path, "vgg_a", num_classes=0, options=VGG)
+    assert opened.options["fc_width"] == 0
+    network, variables = loading.build(opened, 0, **VGG)
+    x = images(72)
+    last = net.records[-4].name  # the last map
+    (maps,) = net.outputs(x[..., ::-1].transpose(0, 3, 1, 2), last)
+    got = network.apply(variables, x)
+    np.testing.assert_allclose(got, maps.mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+# --- the command, and timm's config.json --------------------------------------------------------
+
+
+def test_convert_says_what_it_has_taken_and_writes_the_network(tmp_path, capsys):
+    net, _ = resnet()
+    path, out = tmp_path / "no_suffix", tmp_path / "net.safetensors"
+    path.write_bytes(caffe(net))
+    options = [f"{name}={value}" for name, value in RESNET.items()]
+    assert main(["convert", str(path), str(out), "--model", "resnet50", *options]) == 0
+    text, err = capsys.readouterr()
+    assert err == ""
+    assert "options taken from the file: ceil_pool=True, stride_on=1x1" in text
+    assert "less (122.7, 116.7, 104), divided by (1, 1, 1)" in text
+    assert text.endswith(f"wrote {out}: resnet50, 7 classes, layout of jaxcnn\n")
+    network, variables = jaxcnn.load_pretrained(out)
+    assert (network.stride_on, network.ceil_pool, network.width) == ("1x1", True, 4)
+    opened = loading.open_weights(path, "resnet50", options=RESNET)
+    assert equal(variables, loading.build(opened, **RESNET)[1])
+    assert loading.open_weights(out).preprocessing == opened.preprocessing
+    assert main(["convert", str(path), str(out), "--model", "resnet50", "width"]) == 2
+    assert "'width' is no option of a network" in capsys.readouterr()[1]
+
+
+def test_the_config_of_timm_names_network_and_preprocessing(tmp_path):
+    state = state_dict("resnet18", 3)
+    files.write(tmp_path / "model.safetensors", state, {"format": "pt"})
+    config = {
+        "architecture": "resnet18",
+        "label_names": ["a", "b", "c"],
+        "pretrained_cfg": {
+            "input_size": [3, 224, 224],
+            "test_input_size": [3, 288, 288],
+            "crop_pct": 0.95,
+            "interpolation": "bicubic",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+        },
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    opened = loading.open_weights(tmp_path / "model.safetensors")
+    assert (opened.model, opened.class_names) == ("resnet18", ("a", "b", "c"))
+    how = Preprocessing(288, 0.95, "bicubic", (0.5,) * 3, (0.25,) * 3)
+    assert opened.preprocessing == how
+    assert equal(loading.build(opened)[1], from_torch("resnet18", state))
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_base"}))
+    with pytest.raises(ValueError, match="does not say which network"):
+        loading.open_weights(tmp_path / "model.safetensors")
+
+
+# --- files that do not fit ----------------------------------------------------------------------
+
+
+def test_the_first_layer_that_differs_is_named(tmp_path):
+    path = tmp_path / "net.caffemodel"
+    net, _ = resnet()
+    path.write_bytes(caffe(net))
+    for options, text in (
+        (
+            {**RESNET, "blocks": (1, 1)},
+            "stage2_block1/.+ and of the file conv.+ 1x1x16x4",
+        ),
+        ({**RESNET, "blocks": (2, 2)}, "of the network is stage2_block2/"),
+        ({**RESNET, "stem": (9,)}, "layer 1 of the network is stem_conv 7x7x3x9, .+ conv1 7x7x3x8"),
+        ({**RESNET, "stride_on": "3x3"}, "fit resnet50_v1, but stage2_block1/conv1 .+ stride"),
+    ):
+        with pytest.raises(ValueError, match=text) as error:
+            loading.open_weights(path, "resnet50_v1", options=options)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="name the model"):
+        loading.open_weights(path)
+    with pytest.raises(ValueError, match="these weights do not fit vgg_d: layer 1"):
+        loading.open_weights(path, "vgg16")
+
+
+def test_damaged_files_are_named_in_one_line(tmp_path):
+    pytest.importorskip("h5py")
+    net, outputs = resnet()
+    keras_h5(tmp_path / "net.h5", net)
+    keras_zip(tmp_path / "net.keras", net)
+    tfjs(tmp_path, net)
+    (tmp_path / "net.caffemodel").write_bytes(caffe(net))
+    names = ["net.h5", "net.keras", "net.caffemodel", "b.bin"]
+    if importlib.util.find_spec("onnx"):
+        from foreign_files import onnx
+
+        (tmp_path / "net.onnx").write_bytes(onnx(net, outputs).SerializeToString())
+        names.append("net.onnx")
+    for name in names:
+        path = tmp_path / name
+        whole = path.read_bytes()
+        opened = tmp_path / "model.json" if name == "b.bin" else path
+        for size in (0, 5, len(whole) // 3, len(whole) - 9):
+            path.write_bytes(whole[:size])
+            with pytest.raises(ValueError) as error:
+                loading.open_weights(opened, "resnet50_v1", options=RESNET)
+            assert str(opened) in str(error.value), (name, size)
+            assert len(str(error.value)) < 400 and "\n" not in str(error.value)
