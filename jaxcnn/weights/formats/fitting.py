@@ -20,6 +20,7 @@ _ALTERNATIVES: dict[str, tuple[Any, ...]] = {
     "stride_on": ("1x1", "3x3"),
     "ceil_pool": (False, True),
     "pool_first": (False, True),
+    "keras": (False, True),
 }
 
 

@@ -78,8 +78,8 @@ class Node:
     """A layer of a network.
 
     Attributes:
-      kind: "input", "conv", "dense", "norm", "max_pool", "avg_pool", "lrn", "concat", "add" or
-        "mul".
+      kind: "input", "conv", "dense", "norm", "max_pool", "avg_pool", "lrn", "pad", "concat", "add"
+        or "mul".
       inputs: the layers that it reads.
       name: in the file, or the path of the module in the variables of a network of jaxcnn.
       arrays: kernel f[kh,kw,in/groups,out] or f[in,out] and bias; of "norm" mean, var, and scale
@@ -180,7 +180,7 @@ def ordered(outputs: Sequence[Node]) -> list[Node]:
     while stack:
         node, done = stack.pop()
         if done:
-            if node.kind not in ("input", "concat", *_COMMUTATIVE):
+            if node.kind not in ("input", "pad", "concat", *_COMMUTATIVE):
                 found.append(node)
             continue
         if node in seen:

@@ -20,11 +20,13 @@ def options(family: str) -> dict[str, Any]:
       family: of the network.
     """
     epsilon = 1.001e-5 if family.startswith("resnet") else 1e-3
-    return {"stride_on": "1x1", "count_include_pad": False, "bn_epsilon": epsilon}
+    found: dict[str, Any] = {"count_include_pad": False, "bn_epsilon": epsilon}
+    return found | ({"keras": True} if family == "resnet_v2" else {"stride_on": "1x1"})
 
 
 _NUMBERED = re.compile(r"(conv2d|batch_normalization|batchnormalization|convolution2d)(?:_(\d+))?$")
 _BLOCK = re.compile(r"conv(\d)_block(\d+)_(\d)_(conv|bn)$")
+_PREACTIVATION = re.compile(r"conv(\d)_block(\d+)_preact_bn$")
 _FORMER_BLOCK = re.compile(r"(res|bn)(\d)([a-z])(\d*)_branch(1|2([abc]))$")
 _EXPANSION = re.compile(r"block(35|17|8)_(\d+)_conv$")
 
@@ -41,13 +43,14 @@ def assign(own: Sequence[Node], layers: Sequence[Node]) -> list[tuple[Node, Node
       none.
     """
     called = sorted(own, key=lambda node: node.facts["call"])
+    preactivated = any(layer.name == "post_bn" for layer in layers)
     found: dict[str, Node] = {}
     numbered: dict[bool, list[tuple[int, Node]]] = {False: [], True: []}  # by "is a normalization"
     for layer in layers:
         if match := _NUMBERED.match(layer.name):
             numbered[layer.kind == "norm"].append((int(match[2] or 0), layer))
         else:
-            found[_path(layer.name)] = layer
+            found[_path(layer.name, preactivated)] = layer
     kinds: Mapping[bool, Sequence[str]] = {False: ("conv",), True: ("norm",)}
     for is_norm, rows in numbered.items():
         free = [n for n in called if n.kind in kinds[is_norm] and n.name not in found]
@@ -64,12 +67,16 @@ def assign(own: Sequence[Node], layers: Sequence[Node]) -> list[tuple[Node, Node
     ]
 
 
-def _path(name: str) -> str:
+def _path(name: str, preactivated: bool) -> str:
     """The path of a layer of Keras' networks; the name itself of one of others."""
     if match := _BLOCK.match(name):
         stage, block, number, kind = match.groups()
+        if preactivated and kind == "bn":  # the block's first has another name
+            number = str(int(number) + 1)
         layer = f"{kind}{number}" if number != "0" else f"proj_{kind}"
         return f"stage{int(stage) - 1}_block{block}/{layer}"
+    if match := _PREACTIVATION.match(name):
+        return f"stage{int(match[1]) - 1}_block{match[2]}/bn1"
     if match := _FORMER_BLOCK.match(name):
         kind, stage, letter, number, branch, part = match.groups()
         # Caffe's names count a, b1, b2, ... in long stages, and a, b, c in short ones.
@@ -90,6 +97,7 @@ _FIRST_AND_LAST = {
     "conv1": "stem_conv",
     "conv1_bn": "stem_bn",
     "bn_conv1": "stem_bn",
+    "post_bn": "final_bn",
     "conv_7b": "last/conv",
     "conv_7b_bn": "last/bn",
 }

@@ -158,6 +158,9 @@ def _node(equation: Any, given: list[Node]) -> Node:
             size=shape[1:3] if len(shape) == 4 else None,
             facts={"bias": params["bias"], "scale": params["scale"], "call": next(_calls)},
         )
+    if kind == "pad" and len(shape) == 4 and any(map(any, params["padding_config"][1:3])):
+        zeros = tuple((low, high) for low, high, _ in params["padding_config"][1:3])
+        return Node("pad", (given[0],), "zeros", window=Window((1, 1), padding=zeros))  # type: ignore[arg-type]
     if kind in _POOLS and len(shape) == 4:
         window = params["window_dimensions"]
         if window[3] > 1:
@@ -165,8 +168,12 @@ def _node(equation: Any, given: list[Node]) -> Node:
         if max(window) > 1:
             pads = tuple(params["padding"][1:3])
             placed = Window(tuple(window[1:3]), tuple(params["window_strides"][1:3]), pads)
-            kind = _POOLS[kind]
-            return Node(kind, (given[0],), kind, window=placed, size=shape[1:3])
+            kind, size, x = _POOLS[kind], shape[1:3], given[0]
+            if x.kind == "pad" and x.window is not None and x.window.padding is not None:
+                zeros = x.window.padding
+                size = tuple(n - sum(pair) for n, pair in zip(size, zeros))
+                placed, x = placed.padded(*zeros), x.inputs[0]
+            return Node(kind, (x,), kind, window=placed, size=size)
     if kind == "concatenate" and params["dimension"] == len(shape) - 1:
         return joined("concat", given)
     return joined(_SUMS.get(kind, "add"), given)
