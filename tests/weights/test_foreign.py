@@ -284,7 +284,7 @@ def test_damaged_files_are_named_in_one_line(tmp_path):
     (tmp_path / "net.caffemodel").write_bytes(caffe(net))
     names = ["net.h5", "net.keras", "net.caffemodel", "b.bin"]
     if importlib.util.find_spec("onnx"):
-            (tmp_path / "net.onnx").write_bytes(onnx(net, outputs).SerializeToString())
+        (tmp_path / "net.onnx").write_bytes(onnx(net, outputs).SerializeToString())
         names.append("net.onnx")
     for name in names:
         path = tmp_path / name

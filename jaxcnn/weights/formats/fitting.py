@@ -205,7 +205,9 @@ def _fit_by_names(
     if "fc_width" in fields:
         taken["fc_width"] = dense[0].channels if len(dense) == 3 else 0
     norms = [node for node in found.layers if node.kind == "norm"]
-    if "gamma" in fields and norms:
+    if not norms:
+        taken.pop("bn_epsilon", None)
+    elif "gamma" in fields:
         taken["gamma"] = any("scale" in node.arrays for node in norms)
     if "aux_heads" in fields:
         taken["aux_heads"] = False
