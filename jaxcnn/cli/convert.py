@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
+    if name == "num_classes":
+        raise ValueError("num_classes is no option of convert: write --num-classes")
     if not equals:
         raise ValueError(f"{text!r} is no option of a network: write NAME=VALUE")
     with contextlib.suppress(ValueError, SyntaxError):

@@ -228,3 +228,45 @@ def preact(width=4):
 
 
 PREACT = {"width": 4, "stem": 8, "blocks": (2, 1)}
+
+
+def googlenet(width=0.125):
+    """GoogLeNet with both auxiliary heads, for 7 classes; its layers have the names of ours."""
+    net, heads = Net(size=224), []
+
+    def unit(x, out, kernel, name, stride=1):
+        pad = (kernel - 1) // 2
+        return net.relu(net.conv(x, out, kernel, stride, pad, bias=True, name=name))
+
+    def head(x, number):
+        x = unit(net.pool(x, "avg", 5, 3), 128, 1, f"aux{number}_head/conv/conv")
+        x = net.relu(net.dense(x, 1024, rows=2048, name=f"aux{number}_head/fc1"))
+        heads.append(net.dense(x, 7, name=f"aux{number}_head/fc2"))
+
+    x = net.lrn(net.pool(unit("data", 64, 7, "conv1/conv", 2), "max", 3, 2, after=1))
+    x = net.lrn(unit(unit(x, 64, 1, "conv2/conv"), 192, 3, "conv3/conv"))
+    x = net.pool(x, "max", 3, 2, after=1)
+    for name, row in ROWS.items():
+        one, reduce3, three, reduce5, five, projection = (round(width * n) for n in row)
+        branch = f"inception{name}/branch{{}}_conv{{}}/conv".format
+        x = net.concat(
+            unit(x, one, 1, branch(1, 1)),
+            unit(unit(x, reduce3, 1, branch(2, 1)), three, 3, branch(2, 2)),
+            unit(unit(x, reduce5, 1, branch(3, 1)), five, 5, branch(3, 2)),
+            unit(net.pool(x, "max", 3, 1, 1), projection, 1, branch(4, 1)),
+        )
+        if name in ("4a", "4d"):
+            head(x, 1 if name == "4a" else 2)
+        elif name in ("3b", "4e"):
+            x = net.pool(x, "max", 3, 2, after=1)
+    return net, (net.dense(net.global_pool(x), 7, name="fc"), *heads)
+
+
+# Table 1 of the paper.
+ROWS = {
+    "3a": (64, 96, 128, 16, 32, 32), "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64), "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64), "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128), "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}  # fmt: skip

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from foreign_files import caffe, keras_h5, keras_zip, onnx, tfjs
-from foreign_nets import ALEXNET, PREACT, RESNET, Net, alexnet, preact, resnet
+from foreign_nets import ALEXNET, PREACT, RESNET, Net, alexnet, googlenet, preact, resnet
 from torch_like import equal, state_dict
 
 import jaxcnn
@@ -63,6 +63,28 @@ def test_caffe_gates(tmp_path):
     path = tmp_path / "net.caffemodel"
     path.write_bytes(caffe(net))
     assert_same(net, outputs, path, "se_resnet50", bgr=True, se_reduction=16, **RESNET)
+
+
+def test_caffe_googlenet_with_both_heads(tmp_path):
+    """Every layer of a network of many equal ones gets the values of its namesake."""
+    net, _ = googlenet()
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(caffe(net))
+    opened = loading.open_weights(path, "googlenet", options={"width": 0.125})
+    assert opened.options == {"width": 0.125, "lrn": "caffe"}
+    records = {r.name: r.arrays for r in net.records if r.arrays}
+    assert {key.split("/", 1)[1].rpartition("/")[0] for key in opened.arrays} == set(records)
+    for name, arrays in records.items():
+        assert np.array_equal(opened.arrays[f"params/{name}/bias"], arrays["bias"])
+        kernel = arrays["kernel"]
+        if name == "conv1/conv":
+            kernel = kernel[:, ::-1]
+        if name.endswith("fc1"):
+            kernel = kernel.reshape(1024, 128, 4, 4).transpose(0, 2, 3, 1).reshape(1024, 2048)
+        kernel = kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
+        assert np.array_equal(opened.arrays[f"params/{name}/kernel"], kernel)
+    network, variables = loading.build(opened, **opened.options)
+    assert network.aux_heads and "aux2_head" in variables["params"]
 
 
 # --- ONNX ---------------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ def read(
       ValueError: the file is damaged or of another network.
     """
     from jaxcnn.weights.formats import caffe, fitting, keras, onnx, preparation
+    from jaxcnn.weights.formats.graph import Graph
 
     readers: dict[str, Any] = {
         "caffe": caffe.read,
@@ -108,8 +109,8 @@ def read(
         "tfjs": keras.read_tfjs,
     }
     found = readers[format](path)
-    info = registry.model_info(model)
-    known = info.known_input_size()
+    if not (found.outputs if isinstance(found, Graph) else found.layers):
+        raise ValueError(f"{path} has no layers that a network here could have")
     shape = fitting.image_shape(found, model, options)
     try:
         fitted = fitting.fit(found, model, shape, options, num_classes)
@@ -119,12 +120,12 @@ def read(
     if fitted.options:
         words = ", ".join(f"{name}={value}" for name, value in sorted(fitted.options.items()))
         notes.append(f"options taken from the file: {words}")
-    kind = images or preparation.usual(found.format, info.family)
+    kind = images or preparation.usual(found.format, registry.model_info(model).family)
     prepare = preparation.preprocessing(
         kind, shape[0], getattr(found, "mean", None), getattr(found, "scale", 1.0)
     )
-    if known[2] != 3:
-        kind, prepare = "gray", preparation.gray(model, shape[0])
+    if shape[2] != 3:
+        kind, prepare = "gray", preparation.gray(model, shape[0], shape[2])
     arrays = dict(fitted.arrays)
     if kind in preparation.BGR:
         arrays[fitted.first] = arrays[fitted.first][:, :, ::-1]

@@ -149,6 +149,10 @@ def _node(layer: Any, kind: str, given: list[Node]) -> Node:
             layer.eltwise_param.operation == _PRODUCT
         )
         return joined("mul" if product else "add", given, name)
+    if arrays:
+        raise ValueError(
+            f"layer {name!r} is of the type {kind or layer.type}, which no network has"
+        )
     return x
 
 

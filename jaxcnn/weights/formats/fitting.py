@@ -168,7 +168,12 @@ def _fit(
     fields: Mapping[str, Any],
 ) -> Fitted:
     main, heads = graph.outputs[0], graph.outputs[:0:-1]
-    classes = main.channels if num_classes is None and main.kind in LAYERS else 0
+    if main.kind not in LAYERS and num_classes != 0:
+        raise ValueError(
+            f"the file ends in {main.described()}, not in a classifier: num_classes=0 loads {name} "
+            "without one"
+        )
+    classes = 0 if num_classes == 0 else main.channels
     taken = dict(taken)
     if "aux_heads" in fields and "aux_heads" not in options:
         taken["aux_heads"] = bool(heads) and bool(classes)
@@ -201,7 +206,9 @@ def _fit_by_names(
     )
     taken = {n: v for n, v in of_keras.items() if n in fields}
     dense = [node for node in found.layers if node.kind == "dense"]
-    classes = dense[-1].channels if num_classes is None and dense else 0
+    if not dense and num_classes != 0:
+        raise ValueError(f"the file has no classifier: num_classes=0 loads {name} without one")
+    classes = 0 if num_classes == 0 else dense[-1].channels
     if "fc_width" in fields:
         taken["fc_width"] = dense[0].channels if len(dense) == 3 else 0
     norms = [node for node in found.layers if node.kind == "norm"]

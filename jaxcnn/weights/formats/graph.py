@@ -112,9 +112,11 @@ class Node:
             self.shape = self.arrays["kernel"].shape
         if self.kind in LAYERS:
             self.channels = self.shape[-1]
-        elif self.kind == "concat":
+        elif "mean" in self.arrays:
+            self.channels = self.arrays["mean"].size
+        elif not self.channels and self.kind == "concat":
             self.channels = sum(node.channels for node in self.inputs)
-        elif self.inputs:
+        elif not self.channels and self.inputs:
             self.channels = max(node.channels for node in self.inputs)
         below = [node.key for node in self.inputs]
         if self.kind in LAYERS:

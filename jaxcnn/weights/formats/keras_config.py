@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnn.weights.formats.graph import Graph, Node, Window, joined, outputs_of
+from jaxcnn.weights.formats.graph import Graph, Node, Window, affine, joined, outputs_of
 
 Arrays = dict[str, np.ndarray]
 # The weights of a layer: by where it is in the network, and by its description.
@@ -139,6 +139,10 @@ def _tensor(layer: Mapping[str, Any], given: Sequence[_Tensor], arrays: Arrays) 
         pool = "max_pool" if kind == "MaxPooling2D" else "avg_pool"
         facts = {"count_include_pad": False}
         return _Tensor(Node(pool, (x,), name, window=window.padded(*zeros), facts=facts))
+    if kind == "Rescaling":
+        return _Tensor(affine(x, options["scale"], options.get("offset", 0.0), name))
+    if arrays:
+        raise ValueError(f"layer {name!r} is of the class {kind}, which no network here has")
     kinds = {"Concatenate": "concat", "Add": "add", "Multiply": "mul", "Average": "add"}
     if len(given) > 1:
         return _Tensor(joined(kinds.get(kind, "add"), [t.node for t in given], name))

@@ -139,6 +139,11 @@ _CONSTANTS: dict[str, Callable[..., np.ndarray]] = {
     "Reciprocal": np.reciprocal,
     "Neg": np.negative,
 }
+# With weights, and in no network here.
+_UNKNOWN = (
+    "ConvTranspose", "PRelu", "InstanceNormalization", "LayerNormalization", "GroupNormalization",
+    "QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "LSTM", "GRU", "RNN",
+)  # fmt: skip
 _INVERSE = {"Sub": "Add", "Div": "Mul"}
 
 
@@ -192,6 +197,8 @@ class _Step:
         """What the operation computes from the images."""
         first = self.given[0]
         x, last, _ = first
+        if self.kind in _UNKNOWN:
+            raise ValueError(f"{self.name!r} is of the kind {self.kind}, which no network here has")
         if self.kind == "Conv":
             return Value(self.convolution(x))
         if self.kind in ("Gemm", "MatMul"):

@@ -50,7 +50,7 @@ def reads_images(node: Node) -> bool:
 def is_same(own: Node, given: Node) -> bool:
     """Returns whether layers of a network and of a file are of the same kind and shape."""
     if "norm" in (own.kind, given.kind):
-        return own.kind == given.kind and own.inputs[0].channels in (0, given.channels)
+        return own.kind == given.kind and own.channels == given.channels
     if len(own.shape) == len(given.shape):
         return own.shape == given.shape
     return own.shape[-1] == given.shape[-1] and math.prod(own.shape) == math.prod(given.shape)

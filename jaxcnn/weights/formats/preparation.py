@@ -60,15 +60,16 @@ def usual(format: str, family: str) -> str:
     return "tf" if format == "Keras" or "inception" in family else "torch"
 
 
-def gray(model: str, size: int) -> Preprocessing:
-    """Returns the network's own preprocessing at another size, for images of one channel.
+def gray(model: str, size: int, channels: int) -> Preprocessing:
+    """Returns the network's own preprocessing at another size, for images that are not RGB.
 
     Args:
       model: id of the network.
       size: height and width.
+      channels: of the images.
     """
     info = registry.model_info(model)
-    return Preprocessing(size, 1.0, "bilinear", info.mean, info.std)
+    return Preprocessing(size, 1.0, "bilinear", info.mean[:channels], info.std[:channels])
 
 
 def described(prepare: Preprocessing) -> str:

@@ -154,6 +154,7 @@ def _node(equation: Any, given: list[Node]) -> Node:
             params["path"],
             shape=params["kernel"],
             groups=params["groups"],
+            channels=shape[-1],
             window=params["window"],
             size=shape[1:3] if len(shape) == 4 else None,
             facts={"bias": params["bias"], "scale": params["scale"], "call": next(_calls)},

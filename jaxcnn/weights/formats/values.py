@@ -54,8 +54,7 @@ def _has_bias(node: Node) -> bool:
 
 def _norm(node: Node, given: Node | None, bias: np.ndarray | None, epsilon: float) -> Arrays:
     """A normalization; the bias of the convolution before it, if it has one there, is folded in."""
-    channels = node.inputs[0].channels if given is None else given.channels
-    zeros, ones = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+    zeros, ones = np.zeros(node.channels, np.float32), np.ones(node.channels, np.float32)
     if given is None:  # folded into the convolution: nothing but the bias remains
         mean, var, scale, offset = zeros, ones - np.float32(epsilon), ones, zeros
         offset = zeros if bias is None else bias
