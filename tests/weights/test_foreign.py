@@ -235,7 +235,7 @@ def test_convert_says_what_it_has_taken_and_writes_the_network(tmp_path, capsys)
     text, err = capsys.readouterr()
     assert err == ""
     assert "options taken from the file: ceil_pool=True, stride_on=1x1" in text
-    assert "less (122.7, 116.7, 104), divided by (1, 1, 1)" in text
+    assert "less (123, 117, 104), divided by (1, 1, 1)" in text
     assert text.endswith(f"wrote {out}: resnet50, 7 classes, layout of jaxcnn\n")
     network, variables = jaxcnn.load_pretrained(out)
     assert (network.stride_on, network.ceil_pool, network.width) == ("1x1", True, 4)

@@ -120,10 +120,12 @@ def read(
     if fitted.options:
         words = ", ".join(f"{name}={value}" for name, value in sorted(fitted.options.items()))
         notes.append(f"options taken from the file: {words}")
-    kind = images or preparation.usual(found.format, registry.model_info(model).family)
-    prepare = preparation.preprocessing(
-        kind, shape[0], getattr(found, "mean", None), getattr(found, "scale", 1.0)
-    )
+    family = registry.model_info(model).family
+    kind = images or preparation.usual(found.format, family)
+    mean, scale = (found.mean, found.scale) if isinstance(found, Graph) else (None, 1.0)
+    if found.format == "Caffe" and family != "vgg":
+        mean = mean or preparation.CAFFE_MEAN
+    prepare = preparation.preprocessing(kind, shape[0], mean, scale)
     if shape[2] != 3:
         kind, prepare = "gray", preparation.gray(model, shape[0], shape[2])
     arrays = dict(fitted.arrays)

@@ -50,8 +50,6 @@ _V1_TYPES = {
     3: "Concat", 4: "Convolution", 5: "Data", 12: "ImageData", 14: "InnerProduct", 15: "LRN",
     17: "Pooling", 22: "Split", 25: "Eltwise", 33: "Slice",
 }  # fmt: skip
-# BGR means of pixels in [0,255], of Caffe's file for ImageNet.
-_MEAN: tuple[float, ...] = (104.00699, 116.66877, 122.67891)
 _PRODUCT = 0
 _AVERAGE = 1
 
@@ -81,7 +79,8 @@ def _graph(net: Any, layers: Any) -> Graph:
     shapes = [list(net.input_dim), *(list(shape.dim) for shape in net.input_shape)]
     for name in net.input:
         blobs.setdefault(name, Node("input", channels=3))
-    mean, scale = _MEAN, 1.0
+    mean: tuple[float, ...] | None = None
+    scale = 1.0
     for layer in layers:
         kind = layer.type if isinstance(layer.type, str) else _V1_TYPES.get(layer.type, "")
         bottoms = [blobs.get(name) for name in layer.bottom]

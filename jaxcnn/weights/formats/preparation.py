@@ -9,9 +9,11 @@ from jaxcnn.data.preprocessing import HALF, IMAGENET, Normalization, Preprocessi
 from jaxcnn.models import registry
 from jaxcnn.weights.formats.graph import Node
 
-# BGR means of pixels in [0,255] over ImageNet's training images, as Keras has them; those of
-# Caffe's file, 104.00699, 116.66877 and 122.67891, are means of another sample.
+# BGR means of pixels in [0,255] over ImageNet's training images: of VGG's release and Keras, and of
+# the releases of GoogLeNet and SENet. AlexNet and the authors' ResNet subtract an image, whose mean
+# this is, too.
 _BGR_MEAN = (103.939, 116.779, 123.68)
+CAFFE_MEAN = (104.0, 117.0, 123.0)
 
 # Mean and standard deviation of RGB for pixels in [0,1]. The words are Keras', and two more.
 IMAGES: dict[str, Normalization] = {
