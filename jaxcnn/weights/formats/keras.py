@@ -101,7 +101,7 @@ def read_tfjs(path: Path) -> Graph:
             arrays[entry["name"]], start = flat.reshape(entry["shape"]), stop
     if "config" not in config:
         raise ValueError(f"{path} is no layers model: it describes no layers")
-    return keras_config.graph(config, lambda where, layer: _of_layer(arrays, layer["name"]))
+    return keras_config.graph(config, lambda where, layer: _of_layer({"": arrays}, layer["name"]))
 
 
 def _read(path: Path, file: Any, config: Any) -> Graph | Layers:
@@ -109,13 +109,11 @@ def _read(path: Path, file: Any, config: Any) -> Graph | Layers:
     if config is None and "model_config" in file.attrs:
         config = json.loads(_text(file.attrs["model_config"]))
     if "layer_names" in root.attrs:  # before Keras 3
-        weights = {_text(name): _legacy(root[_text(name)]) for name in root.attrs["layer_names"]}
-        if config is None:
-            return Layers(
-                "Keras", [n for name, w in weights.items() for n in _made(name, _parts(name, w))]
-            )
-        flat = {key: array for named in weights.values() for key, array in named.items()}
-        return keras_config.graph(config, lambda where, layer: _of_layer(flat, layer["name"]))
+        groups = {_text(name): _legacy(root[_text(name)]) for name in root.attrs["layer_names"]}
+        if config is not None:
+            return keras_config.graph(config, lambda where, layer: _of_layer(groups, layer["name"]))
+        layers = itertools.chain.from_iterable(_apart(n, named) for n, named in groups.items())
+        return Layers("Keras", [node for name, named in layers for node in _made(name, named)])
     tops = [root[key] for key in ("layers", "_layer_checkpoint_dependencies") if key in root]
     if not tops:
         raise ValueError(f"{path} is no file of Keras: it has no layers")
@@ -148,19 +146,39 @@ _PARTS = {
 }  # fmt: skip
 
 
+def _apart(name: str, named: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Arrays]]:
+    """(name, weights) of a layer, or of each layer of a network inside the network."""
+    inner: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in named.items():
+        inner.setdefault(_layer_in(key), {})[key] = array
+    if len(inner) == 1:
+        yield name, _parts(name, named)
+    else:
+        yield from ((layer, _parts(layer, arrays)) for layer, arrays in inner.items())
+
+
+def _layer_in(key: str) -> str:
+    """The layer in the name of its weights, "conv1" in "model/conv1/kernel"."""
+    return key.rpartition("/")[0].rpartition("/")[2]
+
+
 def _parts(name: str, named: Mapping[str, np.ndarray]) -> Arrays:
     """The weights of a layer by what they are; of one that is no layer of a network here, none."""
     found = {}
     for key, array in named.items():
         word = key.rpartition("/")[2].removeprefix(f"{name}_")
+        word = re.sub(r"_\d+$", "", word)  # TensorFlow numbers what has the same name
         if word in _PARTS:
             found[_PARTS[word]] = array
     return found
 
 
-def _of_layer(flat: Mapping[str, np.ndarray], name: str) -> Arrays:
-    """The weights of a layer among those of all layers, such as "conv1/kernel"."""
-    return _parts(name, {k: a for k, a in flat.items() if k.split("/")[-2:-1] == [name]})
+def _of_layer(groups: Mapping[str, Mapping[str, np.ndarray]], name: str) -> Arrays:
+    """The weights of a layer, which has a group of its own or is in that of a network."""
+    if name in groups:
+        return _parts(name, groups[name])
+    found = {k: a for named in groups.values() for k, a in named.items() if _layer_in(k) == name}
+    return _parts(name, found)
 
 
 def _made(name: str, arrays: Arrays) -> list[Node]:
@@ -168,6 +186,8 @@ def _made(name: str, arrays: Arrays) -> list[Node]:
     if not arrays:
         return []
     if "kernel" not in arrays:
+        if "mean" not in arrays:
+            raise ValueError(f"layer {name!r} is neither a convolution nor a normalization")
         channels = len(arrays["mean"])
         return [Node("norm", (Node("input", channels=channels),), name, arrays, epsilon=1e-3)]
     return [Node("conv" if arrays["kernel"].ndim == 4 else "dense", (), name, arrays)]
@@ -175,10 +195,7 @@ def _made(name: str, arrays: Arrays) -> list[Node]:
 
 def _groups(top: Any) -> Iterator[tuple[str, Any]]:
     """(name, group) of each layer of a file of Keras 3; those of networks inside it come apart."""
-    keys = sorted(
-        top, key=lambda key: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", key)]
-    )
-    for key in keys:
+    for key in sorted(top, key=_natural):
         if "layers" in top[key]:
             yield from _groups(top[key]["layers"])
         else:
