@@ -8,6 +8,7 @@ the order in which Keras' own networks create them, see `keras_names`.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import zipfile
