@@ -93,10 +93,10 @@ class ResNetV2(ResidualNetwork):
         x = self.endpoint("stem", x)  # 56x56x64
         for i, count in enumerate(self.blocks):  # 56x56x256, 28x28x512, 14x14x1024, 7x7x2048
             for j in range(count):
-                is_last = j == count - 1 and i + 1 < len(self.blocks)
+                ends_stage = j == count - 1 and i + 1 < len(self.blocks)
                 x = block(
                     width=self.width * 2**i,
-                    stride=2 if (is_last if self.keras else i and not j) else 1,
+                    stride=2 if (ends_stage if self.keras else i and not j) else 1,
                     first_norm=not self.stem_norm or i + j > 0,
                     name=f"stage{i + 1}_block{j + 1}",
                 )(x)

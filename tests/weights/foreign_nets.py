@@ -69,9 +69,9 @@ class Net:
     def sigmoid(self, x):
         return self._add("sigmoid", [x], self.channels[x])
 
-    def pool(self, x, kind, kernel, stride, pad=0, after=None, name=None):
+    def pool(self, x, kind, kernel, stride, pad=0, after=None, zeros=False, name=None):
         """`after` is the padding behind the last row and column, by default `pad`."""
-        options = {"kernel": kernel, "stride": stride, "pad": pad}
+        options = {"kernel": kernel, "stride": stride, "pad": pad, "zeros": zeros}
         options["after"] = pad if after is None else after
         return self._add(f"{kind}_pool", [x], self.channels[x], name, **options)
 
@@ -128,6 +128,8 @@ def _pool(record, x):
     window, stride = (1, 1, o["kernel"], o["kernel"]), (1, 1, o["stride"], o["stride"])
     pads = [(0, 0), (0, 0), (o["pad"], o["after"]), (o["pad"], o["after"])]
     if record.kind == "max_pool":
+        if o["zeros"]:
+            x, pads = jnp.pad(x, pads), [(0, 0)] * 4
         return lax.reduce_window(x, -jnp.inf, lax.max, window, stride, pads)
     return lax.reduce_window(x, 0.0, lax.add, window, stride, pads) / o["kernel"] ** 2
 
@@ -225,6 +227,24 @@ def preact(width=4):
             y = net.conv(y, out, 1)
             x = net.add(y, x if i else net.conv(a, out, 1, stride))
     return net, (net.dense(net.global_pool(net.relu(net.norm(x))), 7, name="fc"),)
+
+
+def keras_preact():
+    """Keras' form: biases, zeros around the first pooling, strides in the last block of a stage."""
+    net = Net()
+    x = net.pool(net.conv("data", 8, 7, 2, 3, bias=True), "max", 3, 2, 1, zeros=True)
+    for width in (4, 8):
+        for i in range(2):
+            stride = 2 if width == 4 and i else 1
+            a = net.relu(net.norm(x, 1.001e-5))
+            shortcut = None if i else net.conv(a, 4 * width, 1, bias=True)
+            y = net.relu(net.norm(net.conv(a, width, 1), 1.001e-5))
+            y = net.relu(net.norm(net.conv(y, width, 3, stride, 1), 1.001e-5))
+            if i:
+                shortcut = net.pool(x, "max", 1, 2) if stride == 2 else x
+            x = net.add(shortcut, net.conv(y, 4 * width, 1, bias=True))
+    x = net.global_pool(net.relu(net.norm(x, 1.001e-5)))
+    return net, (net.dense(x, 7, name="predictions"),)
 
 
 PREACT = {"width": 4, "stem": 8, "blocks": (2, 1)}

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from foreign_files import caffe, keras_h5, keras_zip, onnx, tfjs
-from foreign_nets import ALEXNET, PREACT, RESNET, Net, alexnet, googlenet, preact, resnet
+from foreign_nets import (
+    ALEXNET,
+    PREACT,
+    RESNET,
+    Net,
+    alexnet,
+    googlenet,
+    keras_preact,
+    preact,
+    resnet,
+)
 from torch_like import equal, state_dict
 
 import jaxcnn
@@ -132,6 +142,16 @@ def test_keras_files_with_a_description(tmp_path):
         again = loading.open_weights(path, "resnet50", options=RESNET)
         assert again.options == opened.options
         assert equal(again.arrays, opened.arrays)
+
+
+def test_keras_preactivation(tmp_path):
+    pytest.importorskip("h5py")
+    net, outputs = keras_preact()
+    keras_h5(tmp_path / "net.h5", net)
+    options = {**PREACT, "blocks": (2, 2)}
+    opened = assert_same(net, outputs, tmp_path / "net.h5", "resnet50_v2", **options)
+    assert opened.options["keras"] is True
+    assert opened.preprocessing.mean == (0.5, 0.5, 0.5)
 
 
 def test_keras_weights_alone_by_their_names(tmp_path):
