@@ -80,7 +80,7 @@ class ResNetV2(ResidualNetwork):
             self.rematerialize(self.block),
             conv=conv,
             dropout=self.dropout,
-            bias=self.keras,
+            **({"bias": True} if self.keras else {}),
             **self.block_options(train),
         )
         stem_norm = norm_act if self.stem_norm else None

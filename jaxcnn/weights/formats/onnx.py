@@ -173,6 +173,10 @@ class _Step:
                 return {output: _array(value.t)}
             return {}
         arrays = [self.constants.get(name) for name in self.inputs]
+        if self.kind == "ConstantOfShape" and arrays[0] is not None:
+            given = self.attributes.get("value")
+            value = np.zeros(1, np.float32) if given is None else _array(given.t)
+            return {output: np.full(arrays[0], value[0])}
         if self.kind not in _CONSTANTS or any(array is None for array in arrays):
             return {}
         options = {"perm": self.ints("perm", ())} if self.kind == "Transpose" else {}
