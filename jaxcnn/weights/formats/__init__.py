@@ -130,6 +130,10 @@ def read(
         kind, prepare = "gray", preparation.gray(model, shape[0], shape[2])
     arrays = dict(fitted.arrays)
     if kind in preparation.BGR:
+        if arrays[fitted.first].shape[2] != 3:
+            raise ValueError(
+                f"{path}: the first layer of {model} is grouped, its images must be RGB"
+            )
         arrays[fitted.first] = arrays[fitted.first][:, :, ::-1]
         notes.append("its images are BGR: the input channels of the first layer are reversed")
     if fitted.before is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.weights.files import MOST_UNPACKED
 from jaxcnn.weights.formats.graph import Node
 
 _ENDS = {"conv1": "stem_conv", "bn1": "stem_bn"}
@@ -28,8 +29,22 @@ def layers(file: Any) -> list[Node]:
     return [_layer(name, arrays) for name, arrays in _groups(file, "")]
 
 
+def values_of(dataset: Any) -> np.ndarray:
+    """Reads a data set of an HDF5 file, unless it is larger than what a file of this size can hold.
+
+    Args:
+      dataset: of h5py.
+
+    Raises:
+      ValueError: it is larger.
+    """
+    if dataset.nbytes > MOST_UNPACKED * dataset.file.id.get_filesize():
+        raise ValueError(f"{dataset.name} is said to be {dataset.nbytes:,} bytes")
+    return np.asarray(dataset)
+
+
 def _groups(group: Any, prefix: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    arrays = {key: np.asarray(value) for key, value in group.items() if hasattr(value, "dtype")}
+    arrays = {key: values_of(value) for key, value in group.items() if hasattr(value, "dtype")}
     if arrays:
         yield prefix.rstrip("/"), arrays
     for key, value in group.items():

@@ -7,9 +7,11 @@ the order in which Keras' own networks create them, see `keras_names`.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,26 +51,32 @@ def read_h5(path: Path) -> Graph | Layers:
       ValueError: the file is damaged or not of Keras, or h5py is not installed.
     """
     h5py = optional_package("h5py", "convert")
-    try:
-        with h5py.File(path, "r") as file:
-            if flaxmodels.is_of_flaxmodels(file):
-                return Layers("flaxmodels", flaxmodels.layers(file))
-            return _read(path, file, None)
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} is no file of Keras, or is damaged: {error}") from error
+    with _errors_named(path), h5py.File(path, "r") as file:
+        if flaxmodels.is_of_flaxmodels(file):
+            return Layers("flaxmodels", flaxmodels.layers(file))
+        return _read(file, None)
 
 
 def read_zip(path: Path) -> Graph | Layers:
     """Reads a .keras file; arguments and errors as in `read_h5`."""
     h5py = optional_package("h5py", "convert")
-    try:
+    with _errors_named(path):
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read("config.json"))
             data = io.BytesIO(archive.read("model.weights.h5"))
         with h5py.File(data, "r") as file:
-            return _read(path, file, config)
-    except (OSError, KeyError, RuntimeError, json.JSONDecodeError, zipfile.BadZipFile) as error:
+            return _read(file, config)
+
+
+@contextlib.contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """Turns whatever a damaged file leads to into a ValueError with the name of the file."""
+    try:
+        yield
+    except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no file of Keras, or is damaged: {error}") from error
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def read_tfjs(path: Path) -> Graph:
@@ -80,32 +88,37 @@ def read_tfjs(path: Path) -> Graph:
     Raises:
       ValueError: a file of weights is missing or of another size, or the weights are quantized.
     """
-    content = json.loads(path.read_text("utf-8"))
-    topology = content.get("modelTopology") or {}
-    config = topology.get("model_config", topology)
-    arrays: dict[str, np.ndarray] = {}
-    for group in content["weightsManifest"]:
-        parts = [path.parent / name for name in group["paths"]]
-        for part in parts:
-            if not part.is_file():
-                raise ValueError(f"{path} needs {part.name} beside it")
-        data, start = b"".join(part.read_bytes() for part in parts), 0
-        for entry in group["weights"]:
-            if "quantization" in entry:
-                raise ValueError(f"{path} has quantized weights: {entry['name']}")
-            dtype = np.dtype(entry["dtype"]).newbyteorder("<")
-            count = int(np.prod(entry["shape"], dtype=int))
-            stop = start + count * dtype.itemsize
-            if stop > len(data):
-                raise ValueError(f"{path}: its weights are cut off in {entry['name']}")
-            flat = np.frombuffer(data[start:stop], dtype)
-            arrays[entry["name"]], start = flat.reshape(entry["shape"]), stop
-    if "config" not in config:
-        raise ValueError(f"{path} is no layers model: it describes no layers")
-    return keras_config.graph(config, lambda where, layer: _of_layer({"": arrays}, layer["name"]))
+    with _errors_named(path):
+        content = json.loads(path.read_text("utf-8"))
+        topology = content.get("modelTopology") or {}
+        config = topology.get("model_config", topology)
+        if "config" not in config:
+            raise ValueError("it describes no layers")
+        groups = content["weightsManifest"]
+        arrays = {name: a for group in groups for name, a in _tfjs_group(path.parent, group)}
+        return keras_config.graph(
+            config, lambda where, layer: _of_layer({"": arrays}, layer["name"])
+        )
 
 
-def _read(path: Path, file: Any, config: Any) -> Graph | Layers:
+def _tfjs_group(folder: Path, group: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, array) of the weights in some files, which are parts of one."""
+    for name in group["paths"]:
+        if not (folder / name).is_file():
+            raise ValueError(f"it needs {name} beside it")
+    data, start = b"".join((folder / name).read_bytes() for name in group["paths"]), 0
+    for entry in group["weights"]:
+        if "quantization" in entry:
+            raise ValueError(f"{entry['name']} is quantized")
+        dtype = np.dtype(entry["dtype"]).newbyteorder("<")
+        stop = start + math.prod(entry["shape"]) * dtype.itemsize
+        if stop > len(data):
+            raise ValueError(f"its weights are cut off in {entry['name']}")
+        yield entry["name"], np.frombuffer(data[start:stop], dtype).reshape(entry["shape"])
+        start = stop
+
+
+def _read(file: Any, config: Any) -> Graph | Layers:
     root = file.get("model_weights", file)
     if config is None and "model_config" in file.attrs:
         config = json.loads(_text(file.attrs["model_config"]))
@@ -117,7 +130,7 @@ def _read(path: Path, file: Any, config: Any) -> Graph | Layers:
         return Layers("Keras", [node for name, named in layers for node in _made(name, named)])
     tops = [root[key] for key in ("layers", "_layer_checkpoint_dependencies") if key in root]
     if not tops:
-        raise ValueError(f"{path} is no file of Keras: it has no layers")
+        raise ValueError("it has no layers")
     if config is not None:
         return keras_config.graph(config, lambda where, layer: _variables(root, where, layer))
     groups = list(_groups(tops[0]))
@@ -135,7 +148,7 @@ def _text(value: Any) -> str:
 def _legacy(group: Any) -> dict[str, np.ndarray]:
     """{"conv1/kernel": array} of a layer's group."""
     return {
-        _text(name).partition(":")[0]: np.asarray(group[_text(name)])
+        _text(name).partition(":")[0]: flaxmodels.values_of(group[_text(name)])
         for name in group.attrs["weight_names"]
     }
 
@@ -218,7 +231,7 @@ def _from_variables(name: str, group: Any) -> list[Node]:
 
 def _values(group: Any) -> list[np.ndarray]:
     found = group["vars"]
-    return [np.asarray(found[key]) for key in sorted(found, key=int)]
+    return [flaxmodels.values_of(found[key]) for key in sorted(found, key=int)]
 
 
 def _variables(root: Any, where: Sequence[str], layer: Mapping[str, Any]) -> Arrays:
