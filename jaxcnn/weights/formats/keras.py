@@ -104,7 +104,7 @@ def read_tfjs(path: Path) -> Graph:
 def _tfjs_group(folder: Path, group: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
     """(name, array) of the weights in some files, which are parts of one."""
     for name in group["paths"]:
-        if not (folder / name).is_file():
+        if Path(name).name != name or not (folder / name).is_file():
             raise ValueError(f"it needs {name} beside it")
     data, start = b"".join((folder / name).read_bytes() for name in group["paths"]), 0
     for entry in group["weights"]:
