@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 from jaxcnn.models import registry
 from jaxcnn.weights import layout
 from jaxcnn.weights.formats import keras_names, pairing, values, windows
-from jaxcnn.weights.formats.graph import LAYERS, Graph, Node, ordered
-from jaxcnn.weights.formats.keras import Layers
+from jaxcnn.weights.formats.graph import LAYERS, Graph, Layers, Node, ordered
 from jaxcnn.weights.formats.traced import trace
 
 # Fields that change what a network computes but not its weights, with their values.

@@ -223,6 +223,20 @@ class Graph(NamedTuple):
     scale: float = 1.0
 
 
+class Layers(NamedTuple):
+    """Layers without the graph that they form.
+
+    Attributes:
+      format: name of the framework.
+      layers: in the order of the file, with their names.
+      named: whether the names are those of the layers, not numbers that the file has given them.
+    """
+
+    format: str
+    layers: list[Node]
+    named: bool = True
+
+
 def affine(node: Node, scale: Any, bias: Any, name: str) -> Node:
     """Multiplies a layer's channels and adds to them.
 

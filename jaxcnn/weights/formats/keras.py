@@ -16,29 +16,15 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxcnn._checks import optional_package
 from jaxcnn.weights.formats import flaxmodels, keras_config
-from jaxcnn.weights.formats.graph import Graph, Node
+from jaxcnn.weights.formats.graph import Graph, Layers, Node
 
 Arrays = dict[str, np.ndarray]
-
-
-class Layers(NamedTuple):
-    """Layers without the graph that they form.
-
-    Attributes:
-      format: name of the framework.
-      layers: in the order of the file, with their names.
-      named: whether the names are those of the layers, not numbers that the file has given them.
-    """
-
-    format: str
-    layers: list[Node]
-    named: bool = True
 
 
 def read_h5(path: Path) -> Graph | Layers:
