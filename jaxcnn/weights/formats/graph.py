@@ -92,6 +92,7 @@ class Node:
       epsilon: of "norm".
       flattened: how a dense layer's inputs are ordered, "HWC" or "CHW".
       facts: other attributes.
+      key: a number that depends on the layers from the images to this one, not on their names.
     """
 
     kind: str
@@ -106,6 +107,7 @@ class Node:
     epsilon: float = 0.0
     flattened: str = "HWC"
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    key: int = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         if "kernel" in self.arrays:

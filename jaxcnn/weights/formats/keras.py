@@ -119,9 +119,9 @@ def _read(file: Any, config: Any) -> Graph | Layers:
         raise ValueError("it has no layers")
     if config is not None:
         return keras_config.graph(config, lambda where, layer: _variables(root, where, layer))
-    groups = list(_groups(tops[0]))
-    found = [node for name, group in groups for node in _from_variables(name, group)]
-    return Layers("Keras", found, any("name" in group["vars"].attrs for _, group in groups))
+    named = list(_groups(tops[0]))
+    found = [node for name, group in named for node in _from_variables(name, group)]
+    return Layers("Keras", found, any("name" in group["vars"].attrs for _, group in named))
 
 
 def _text(value: Any) -> str:

@@ -67,7 +67,7 @@ def _network(
                 tensors[name] = last = start
                 continue
             sources = [start]
-        sources = sources or [last]
+        sources = sources or ([last] if last is not None else [])
         if kind in _MODELS:
             found = _network(layer, sources, place, weights, shape)
             result = _Tensor(found[0])

@@ -249,7 +249,9 @@ class _Step:
 
     def zeros(self, channels_last: bool) -> Any:
         """The rows and columns that a Pad operation adds."""
-        pads = self.ints("pads", ()) or tuple(np.ravel(self.array(1)))
+        pads = self.ints("pads", ())
+        if not pads and (array := self.array(1)) is not None:
+            pads = tuple(array.ravel())
         axes = (1, 2) if channels_last else (2, 3)
         return tuple((int(pads[axis]), int(pads[axis + 4])) for axis in axes)
 
@@ -280,7 +282,7 @@ class _Step:
     def by_constant(self, x: Node) -> Node:
         """A sum or product with a constant: a bias, a normalization, or a number."""
         name = next(name for name in self.inputs if name in self.constants)
-        constant = np.asarray(self.constants[name], np.float32)
+        constant: np.ndarray = np.asarray(self.constants[name], np.float32)
         if self.kind in _INVERSE and self.inputs[0] == name:
             raise ValueError(f"{self.kind} {self.name!r} takes the images from a constant")
         adds = _INVERSE.get(self.kind, self.kind) == "Add"

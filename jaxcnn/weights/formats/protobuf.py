@@ -42,9 +42,9 @@ def message_class(schema: str, name: str) -> Any:
             if field[0] == "repeated":
                 added.label = 3
             if kind in _TYPES:
-                added.type = _TYPES[kind]  # type: ignore[assignment]
+                added.type = _TYPES[kind]
             else:
-                added.type, added.type_name = _MESSAGE, f".{package}.{kind}"  # type: ignore[assignment]
+                added.type, added.type_name = _MESSAGE, f".{package}.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))

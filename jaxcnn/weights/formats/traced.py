@@ -80,6 +80,8 @@ def _mark(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         )
         return y + rest[0] if rest and rest[0] is not None else y
     window, groups, bias, x = None, 1, True, args[0]
+    kernel: tuple[int, ...]
+    shape: tuple[int, ...]
     if isinstance(module, nn.Conv):
         groups, bias = module.feature_group_count, module.use_bias
         window = Window(*_pairs(module))
