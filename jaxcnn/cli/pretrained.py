@@ -1,4 +1,4 @@
-"""`jaxcnn pretrained`: the published weights."""
+"""`jaxcnn pretrained`: lists the published weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn pretrained` to the commands."""
     parser = subparsers.add_parser(
         "pretrained",
         help="list the published weights",
@@ -24,6 +25,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints a table of published weights."""
     from fnmatch import fnmatchcase
 
     from jaxcnn._checks import near

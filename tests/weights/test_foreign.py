@@ -19,11 +19,11 @@ from foreign_nets import (
     preact,
     resnet,
 )
-from torch_like import equal, state_dict
+from torch_like import equal
 
 import jaxcnn
 from jaxcnn.cli import main
-from jaxcnn.weights import Preprocessing, files, from_torch, loading
+from jaxcnn.weights import Preprocessing, files, loading
 
 
 def images(size, channels=3):
@@ -93,8 +93,6 @@ def test_caffe_googlenet_with_both_heads(tmp_path):
             kernel = kernel.reshape(1024, 128, 4, 4).transpose(0, 2, 3, 1).reshape(1024, 2048)
         kernel = kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
         assert np.array_equal(opened.arrays[f"params/{name}/kernel"], kernel)
-    network, variables = loading.build(opened, **opened.options)
-    assert network.aux_heads and "aux2_head" in variables["params"]
 
 
 # --- ONNX ---------------------------------------------------------------------------------------
@@ -267,10 +265,10 @@ def test_convert_says_what_it_has_taken_and_writes_the_network(tmp_path, capsys)
 
 
 def test_the_config_of_timm_names_network_and_preprocessing(tmp_path):
-    state = state_dict("resnet18", 3)
+    state = {"fc.bias": np.zeros(3, np.float32)}  # not read before the network is known
     files.write(tmp_path / "model.safetensors", state, {"format": "pt"})
     config = {
-        "architecture": "resnet18",
+        "architecture": "resnetv2_50",
         "label_names": ["a", "b", "c"],
         "pretrained_cfg": {
             "input_size": [3, 224, 224],
@@ -283,10 +281,9 @@ def test_the_config_of_timm_names_network_and_preprocessing(tmp_path):
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     opened = loading.open_weights(tmp_path / "model.safetensors")
-    assert (opened.model, opened.class_names) == ("resnet18", ("a", "b", "c"))
+    assert (opened.model, opened.class_names) == ("resnet50_v2", ("a", "b", "c"))
     how = Preprocessing(288, 0.95, "bicubic", (0.5,) * 3, (0.25,) * 3)
     assert opened.preprocessing == how
-    assert equal(loading.build(opened)[1], from_torch("resnet18", state))
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_base"}))
     with pytest.raises(ValueError, match="does not say which network"):
         loading.open_weights(tmp_path / "model.safetensors")
