@@ -195,6 +195,58 @@ def test_keras_weights_alone_by_their_names(tmp_path):
         loading.open_weights(tmp_path / "w.h5", "resnet50", options=RESNET)
 
 
+# --- flaxmodels ---------------------------------------------------------------------------------
+
+
+def test_flaxmodels(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    random = np.random.default_rng(0)
+    wanted = {}
+
+    def add(file, name, path, *shape):
+        kernel = file.create_dataset(
+            f"{name.format('conv')}/weight", data=random.random(shape, "f")
+        )
+        wanted[f"params/{path.format('conv')}/kernel"] = np.asarray(kernel)
+        for part in ("scale", "bias", "mean", "var"):
+            array = random.random(shape[-1], "f")
+            file[f"{name.format('bn')}/{part}"] = array
+            kind = "params" if part in ("scale", "bias") else "batch_stats"
+            wanted[f"{kind}/{path.format('bn')}/{part}"] = array
+
+    with h5py.File(tmp_path / "r.h5", "w") as file:
+        add(file, "{}1", "stem_{}", 7, 7, 3, 4)
+        for stage, inputs, width in ((1, 4, 4), (2, 4, 8)):
+            place, path = f"layer{stage}/block0/{{}}", f"stage{stage}_block1/{{}}"
+            add(file, f"{place}1", f"{path}1", 3, 3, inputs, width)
+            add(file, f"{place}2", f"{path}2", 3, 3, width, width)
+        add(file, "layer2/block0/downsample/{}", "stage2_block1/proj_{}", 1, 1, 4, 8)
+        file["fc/weight"], file["fc/bias"] = random.random((8, 7), "f"), np.zeros(7, "f")
+        wanted["params/fc/kernel"] = np.asarray(file["fc/weight"])
+        wanted["params/fc/bias"] = np.zeros(7, "f")
+    options = {"width": 4, "stem": (4,), "blocks": (1, 1)}
+    opened = loading.open_weights(tmp_path / "r.h5", "resnet18", options=options)
+    assert equal(opened.arrays, wanted) and opened.options == options
+
+    maps, units = random.random((512, 2, 2, 6), "f"), {"fc7": (6, 6), "fc8": (6, 3)}
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        for block, convs in enumerate((1, 1, 2, 2, 2), 1):
+            for i in range(1, convs + 1):
+                inputs = 3 if block == 1 else 2
+                out = 512 if block == 5 else 2
+                inputs = 512 if (block, i) == (5, 2) else inputs
+                file[f"conv{block}_{i}/weight"] = np.zeros((3, 3, inputs, out), "f")
+                file[f"conv{block}_{i}/bias"] = np.zeros(out, "f")
+        file["fc6/weight"], file["fc6/bias"] = maps.reshape(2048, 6), np.zeros(6, "f")
+        for name, shape in units.items():
+            file[f"{name}/weight"] = np.zeros(shape, "f")
+            file[f"{name}/bias"] = np.zeros(shape[1], "f")
+    options = {"widths": (2, 2, 2, 2, 512), "min_size": 64}
+    opened = loading.open_weights(tmp_path / "v.h5", "vgg11", options=options)
+    kernel = maps.transpose(1, 2, 0, 3).reshape(2048, 6)
+    assert np.array_equal(opened.arrays["params/fc6/kernel"], kernel)
+
+
 # --- heads --------------------------------------------------------------------------------------
 
 
