@@ -9,6 +9,7 @@ ResNet-18 (basic) or ResNet-50 (bottleneck) on a 224x224 image.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -260,6 +261,7 @@ class PreActBlock(nn.Module):
       groups, base_width, stride_on: of a bottleneck, see `ResNet`.
       first_norm: apply BatchNorm and ReLU before the first convolution.
       dropout: dropout rate before the last convolution.
+      bias: give biases to the last convolution and the projection.
       train: whether the network is training.
     """
 
@@ -273,6 +275,7 @@ class PreActBlock(nn.Module):
     stride_on: str = "3x3"
     first_norm: bool = True
     dropout: float = 0.0
+    bias: bool = False
     train: bool = False
 
     def activate(self, x: Array) -> Array:
@@ -286,8 +289,9 @@ class PreActBlock(nn.Module):
     def add(self, y: Array, x: Array, activated: Array) -> Array:
         """Adds the shortcut to the residual branch.
 
-        The shortcut is the identity where the shape stays. Where it changes, the shortcut starts
-        after the first BatchNorm and ReLU and projects without BatchNorm.
+        The shortcut is the identity where the shape stays, and keeps every second pixel where only
+        height and width change. Where the channels change, it starts after the first BatchNorm and
+        ReLU and projects without BatchNorm.
 
         Args:
           y: output of the branch, f[N,h,w,features].
@@ -302,7 +306,10 @@ class PreActBlock(nn.Module):
             return y
         if is_identity(x, features, self.stride, self.shortcut):
             return y + x
-        return y + project(activated, features, self.stride, kind=self.shortcut, conv=self.conv)
+        if features == x.shape[-1] and self.shortcut == "B":
+            return y + subsample(x, features, self.stride)
+        conv = functools.partial(self.conv, bias=self.bias)
+        return y + project(activated, features, self.stride, kind=self.shortcut, conv=conv)
 
 
 class PreActBasicBlock(PreActBlock):
@@ -316,7 +323,7 @@ class PreActBasicBlock(PreActBlock):
         activated = self.activate(x)  # 56x56x64
         y = self.conv(self.width, 3, self.stride, 1, name="conv1")(activated)  # 28x28x128
         y = self.norm_act(name="bn2")(y)  # 28x28x128
-        y = self.conv(self.width, 3, 1, 1, name="conv2")(self.drop(y))  # 28x28x128
+        y = self.conv(self.width, 3, 1, 1, bias=self.bias, name="conv2")(self.drop(y))  # 28x28x128
         return self.add(y, x, activated)  # 28x28x128
 
 
@@ -335,7 +342,7 @@ class PreActBottleneck(PreActBlock):
         y = self.norm_act(name="bn2")(y)  # 56x56x128
         y = self.conv(mid, 3, stride2, 1, groups=self.groups, name="conv2")(y)  # 28x28x128
         y = self.norm_act(name="bn3")(y)  # 28x28x128
-        y = self.conv(out, 1, name="conv3")(self.drop(y))  # 28x28x512
+        y = self.conv(out, 1, bias=self.bias, name="conv3")(self.drop(y))  # 28x28x512
         return self.add(y, x, activated)  # 28x28x512
 
 

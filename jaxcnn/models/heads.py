@@ -105,7 +105,8 @@ class FullyConnectedNetwork(layers.Network):
         class scores (Sermanet et al. 2014; Simonyan and Zisserman 2015, section 3.2). The
         parameters stay the same. The endpoint `score_map` is f32[N,h,w,num_classes], and
         `pre_logits` is the average of fc7 over positions.
-      fc_width: number of units of fc6 and of fc7.
+      fc_width: number of units of fc6 and of fc7; 0 leaves both out. The classifier then reads the
+        averages of the last map over its pixels, and images may have any size from `min_size` on.
     """
 
     dropout: float = 0.5
@@ -124,7 +125,7 @@ class FullyConnectedNetwork(layers.Network):
           ValueError: the images have another size.
         """
         height, width = images.shape[1:3]
-        if (height, width) in [(n, n) for n in sizes]:
+        if not self.fc_width or (height, width) in [(n, n) for n in sizes]:
             return
         name = type(self).__name__
         if not self.dense:
@@ -165,6 +166,10 @@ class FullyConnectedNetwork(layers.Network):
         Returns:
           Logits f32[N,num_classes], or features f32[N,fc_width] if `num_classes` is 0.
         """
+        if not self.fc_width:
+            return self.logits(
+                layers.global_avg_pool(x), name="fc8", kernel_init=fc8_init or fc_init
+            )
         drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
         for name, span in (("fc6", window), ("fc7", 1)):
             if dropout_first:

@@ -25,6 +25,7 @@ import functools
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jax import Array
 
 from jaxcnn import layers
@@ -58,6 +59,9 @@ class ResNetV2(ResidualNetwork):
       stem_norm: apply the first BatchNorm and ReLU in the stem instead of in the first block.
       dropout: dropout rate before each block's last convolution.
       fan: scale the initial kernels by the fan-"out" or the fan-"in".
+      keras: compute what Keras' ResNetV2 does: the last block of a stage has the stride, and its
+        shortcut keeps every second pixel; the convolutions whose outputs are added (stem, last of a
+        block, projections) have biases; the stem's pooling is padded with zeros.
     """
 
     block: type[PreActBlock] = PreActBottleneck
@@ -65,6 +69,7 @@ class ResNetV2(ResidualNetwork):
     stem_norm: bool = False
     dropout: float = 0.0
     fan: str = "out"
+    keras: bool = False
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -75,18 +80,23 @@ class ResNetV2(ResidualNetwork):
             self.rematerialize(self.block),
             conv=conv,
             dropout=self.dropout,
+            **({"bias": True} if self.keras else {}),
             **self.block_options(train),
         )
         stem_norm = norm_act if self.stem_norm else None
-        x = self.stem_convs(x, (self.stem,), conv, stem_norm)  # 112x112x64
-        if not self.small_images:
+        stem_conv = functools.partial(conv, bias=self.keras)
+        x = self.stem_convs(x, (self.stem,), stem_conv, stem_norm)  # 112x112x64
+        if not self.small_images and self.keras:
+            x = layers.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3, 2)
+        elif not self.small_images:
             x = layers.max_pool(x, 3, 2, 1)
         x = self.endpoint("stem", x)  # 56x56x64
         for i, count in enumerate(self.blocks):  # 56x56x256, 28x28x512, 14x14x1024, 7x7x2048
             for j in range(count):
+                ends_stage = j == count - 1 and i + 1 < len(self.blocks)
                 x = block(
                     width=self.width * 2**i,
-                    stride=2 if i and not j else 1,
+                    stride=2 if (ends_stage if self.keras else i and not j) else 1,
                     first_norm=not self.stem_norm or i + j > 0,
                     name=f"stage{i + 1}_block{j + 1}",
                 )(x)

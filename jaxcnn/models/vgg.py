@@ -78,7 +78,7 @@ class VGG(FullyConnectedNetwork):
     `FullyConnectedNetwork`.
 
     Attributes:
-      min_size: image size that the fully connected layers fit, a multiple of 32:
+      min_size: image size that the fully connected layers fit, at least 32:
         `create_model("vgg16", min_size=32, num_classes=10)` is a network for CIFAR.
       convs: number of convolutions in each stage.
       widths: channels of each stage.
@@ -104,8 +104,8 @@ class VGG(FullyConnectedNetwork):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        if self.min_size % 32:
-            raise ValueError(f"min_size is {self.min_size}; VGG needs a multiple of 32")
+        if self.min_size < 32:
+            raise ValueError(f"min_size is {self.min_size}; VGG needs at least 32")
         x = self.check_images(images)
         self.check_size(x, self.min_size)
         conv_init, fc_init = INITS[one_of("initializer", self.initializer, INITS)]

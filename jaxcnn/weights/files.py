@@ -35,7 +35,7 @@ _METADATA = "__metadata__"  # the entry of an npz file with the metadata, as JSO
 _DIGESTS = "crc32"  # metadata of a safetensors file, {key: type, shape and checksum} as JSON
 
 
-_MOST_UNPACKED = 1032  # bytes for a byte that is deflated; there can be no more
+MOST_UNPACKED = 1032  # bytes for a byte that is deflated; there can be no more
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -188,7 +188,7 @@ def _check_sizes(archive: zipfile.ZipFile, size: int) -> None:
     """Raises ValueError if an array is larger than what a file of this size can hold of it."""
     for entry in archive.infolist():
         held = min(entry.compress_size, size)
-        most = held if entry.compress_type == zipfile.ZIP_STORED else _MOST_UNPACKED * held
+        most = held if entry.compress_type == zipfile.ZIP_STORED else MOST_UNPACKED * held
         with archive.open(entry) as file:
             shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
             claimed = file.tell() + math.prod(shape) * dtype.itemsize

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcnn
+from jaxcnn._files import local_path
 from jaxcnn._objects import is_address
 from jaxcnn.data.preprocessing import Preprocessing, from_dict, to_dict
 from jaxcnn.models import registry
-from jaxcnn.weights import files, hub, layout, pretrained, torch_files
+from jaxcnn.weights import files, formats, hub, layout, pretrained, timm_config, torch_files
 
 LAYOUTS = ("jaxcnn", "torch")
 
@@ -32,18 +33,22 @@ def load_pretrained(
     *,
     model: str | None = None,
     num_classes: int | None = None,
+    images: str | None = None,
     **options: Any,
 ) -> tuple[nn.Module, layout.Variables]:
     """Loads a network and its variables.
 
     Args:
       name_or_path: name of published weights on the Hugging Face Hub, such as "resnet50.tv_in1k",
-        or path of a .safetensors, .npz or .pth file in PyTorch's or jaxcnn's layout; see
-        `jaxcnn.weights.files` for other suffixes of PyTorch checkpoints.
+        or path of a .safetensors, .npz or .pth file in PyTorch's or jaxcnn's layout, or of a file
+        of Caffe, ONNX or Keras; see `jaxcnn.weights.files` for other suffixes of PyTorch
+        checkpoints, and `jaxcnn.weights.formats` for other frameworks.
       model: id or alias of the network; not needed for published weights and files written by
         jaxcnn.
       num_classes: width of the classifier, by default that of the weights. If it differs, the
         classifiers are initialized from a fixed key, and a warning is logged; 0 leaves them out.
+      images: how a network of another framework was shown images, a key of
+        `jaxcnn.weights.formats.preparation.IMAGES`, where that is not what is usual there.
       **options: fields of the network's module, as for `create_model`.
 
     Returns:
@@ -54,7 +59,10 @@ def load_pretrained(
       ValueError: the name is unknown, or the weights cannot be downloaded, cannot be read or do not
         match the network.
     """
-    return build(open_weights(name_or_path, model), num_classes, **options)
+    opened = open_weights(
+        name_or_path, model, num_classes=num_classes, images=images, options=options
+    )
+    return build(opened, num_classes, **options)
 
 
 class Opened(NamedTuple):
@@ -68,6 +76,7 @@ class Opened(NamedTuple):
       options: fields of its module that differ from the variant's.
       preprocessing: of its images.
       class_names: of the classifier, if the file has them.
+      notes: what was taken from a file of another framework or assumed about it.
     """
 
     origin: str
@@ -77,11 +86,24 @@ class Opened(NamedTuple):
     options: dict[str, Any]
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
 
 
-def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
+def open_weights(
+    name_or_path: str | Path,
+    model: str | None = None,
+    *,
+    num_classes: int | None = None,
+    images: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Opened:
     """Reads published weights or a weights file; arguments and errors as in `load_pretrained`."""
     origin = str(name_or_path)
+    if (foreign := _foreign(origin)) is not None:
+        if model is None:
+            raise ValueError(f"{origin} does not say which network it is of: name the model")
+        name = registry.resolve(model)
+        return _open_foreign(origin, foreign, name, dict(options or {}), num_classes, images)
     if not files.is_weights(origin):
         weights = pretrained.find(origin)
         if model is not None and registry.resolve(model) != weights.model:
@@ -90,7 +112,7 @@ def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
         return Opened(origin, arrays, "torch", weights.model, {}, weights.preprocessing, None)
     arrays, metadata = files.read(origin)
     if "jaxcnn" not in metadata:  # written by another program
-        metadata = {}
+        metadata = timm_config.metadata(local_path(origin))
     own_layout = metadata.get("format") == _FORMAT["jaxcnn"]
     if not own_layout:
         arrays = torch_files.without_prefixes(arrays)
@@ -117,6 +139,33 @@ def open_weights(name_or_path: str | Path, model: str | None = None) -> Opened:
         prepare,
         names and tuple(map(str, names)),
     )
+
+
+def _foreign(origin: str) -> str | None:
+    """The format of a file of another framework; None of other files, and of what is no file."""
+    if files.is_weights(origin) or is_address(origin) or not local_path(origin).is_file():
+        return None
+    found = formats.detect(local_path(origin))
+    if found is None:
+        raise ValueError(
+            f"{origin} is damaged or in no known format: it is not of Caffe, ONNX or Keras, and "
+            f"its name does not end in {', '.join(files.SUFFIXES)}"
+        )
+    return found
+
+
+def _open_foreign(
+    origin: str,
+    format: str,
+    name: str,
+    options: dict[str, Any],
+    num_classes: int | None,
+    images: str | None,
+) -> Opened:
+    found = formats.read(local_path(origin), format, name, options, num_classes, images)
+    options |= found.options
+    prepare = found.preprocessing
+    return Opened(origin, found.arrays, "jaxcnn", name, options, prepare, None, found.notes)
 
 
 def build(

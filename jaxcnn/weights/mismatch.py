@@ -63,11 +63,21 @@ def check(
 
 def _as_large(given: Mapping[str, np.ndarray]) -> list[str]:
     """Networks with the same number of parameters as a mapping, at most four."""
-    count = sum(
-        math.prod(array.shape)
-        for key, array in given.items()
-        if key.rpartition(".")[2] not in _STATISTICS and not key.startswith("batch_stats/")
+    return of_that_size(
+        sum(
+            math.prod(array.shape)
+            for key, array in given.items()
+            if key.rpartition(".")[2] not in _STATISTICS and not key.startswith("batch_stats/")
+        )
     )
+
+
+def of_that_size(count: int) -> list[str]:
+    """Returns the networks with a number of parameters, at most four.
+
+    Args:
+      count: the number, with or without auxiliary heads.
+    """
     facts = registry.published()
     counts = {
         n: (facts[n]["params"], facts[n].get("params_with_aux"))

@@ -186,7 +186,7 @@ def test_glorot_values_have_their_variance():
     [
         ({}, 256, "images are 256x256; .* VGG take 224x224; dense=True"),
         ({}, 200, "at least 224x224"),
-        ({"min_size": 100}, 128, "min_size is 100; VGG needs a multiple of 32"),
+        ({"min_size": 31}, 128, "min_size is 31; VGG needs at least 32"),
         ({"initializer": "xavier"}, 224, "initializer is 'xavier'; it must be one of he, glorot"),
     ],
 )
@@ -201,3 +201,15 @@ def test_aliases_name_the_depths():
         convs = sum(vgg.VARIANTS[name].keywords["convs"])
         assert convs + 3 == depth
         assert registry.list_aliases()[f"vgg{depth}_bn"] == f"{name}_bn"
+
+
+def test_without_fully_connected_layers_the_classifier_reads_the_average_of_the_map():
+    model = jaxcnn.create_model("vgg11", min_size=32, fc_width=0, widths=(4,) * 5, num_classes=3)
+    x = jax.random.normal(jax.random.key(1), (2, 70, 50, 3))
+    variables = compile_init(model.init)(jax.random.key(0), x)
+    found = jaxcnn.endpoints(model, variables, x)
+    assert found["stage5"].shape == (2, 2, 1, 4)
+    assert set(variables["params"]) == {*(f"block{i}" for i in range(1, 6)), "fc8"}
+    head = variables["params"]["fc8"]
+    wanted = found["stage5"].mean((1, 2)) @ head["kernel"] + head["bias"][None]
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, x), wanted, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,143 @@
+"""Weights files of other frameworks, read without those frameworks.
+
+The contents of a file determine its format. Its layers are fitted to those of a network one by one,
+by the graph that the file describes or by their names.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.models import registry
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_TEXT = 4096  # bytes in which the first key of a JSON file is expected
+
+
+class Converted(NamedTuple):
+    """Weights of another framework in the form of a network of jaxcnn.
+
+    Attributes:
+      format: name of the framework.
+      arrays: {key of jaxcnn's own files: array}.
+      options: fields of the network's module that the file has determined.
+      preprocessing: of its images.
+      notes: what was taken from the file or assumed about it.
+    """
+
+    format: str
+    arrays: dict[str, np.ndarray]
+    options: dict[str, Any]
+    preprocessing: Preprocessing
+    notes: tuple[str, ...]
+
+
+def detect(path: Path) -> str | None:
+    """Returns the format of a file of another framework, None if it has none that is known.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      "caffe", "onnx", "keras h5", "keras", "tfjs" or None.
+    """
+    with open(path, "rb") as file:
+        start = file.read(_TEXT)
+    if start.startswith(_HDF5):
+        return "keras h5"
+    if start.startswith(b"PK"):
+        return "keras" if zipfile.is_zipfile(path) and _has_config(path) else None
+    if start.lstrip().startswith(b"{") and _is_tfjs(path):
+        return "tfjs"
+    # The first fields of a model: ONNX's version, and Caffe's name or layers.
+    if start[:1] == b"\x08" and len(start) > 2 and start[1] < 32:
+        return "onnx"
+    if start[:1] in (b"\n", b"\x12") or start[:2] == b"\xa2\x06":
+        return "caffe"
+    return None
+
+
+def _has_config(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return {"config.json", "model.weights.h5"} <= set(archive.namelist())
+
+
+def _is_tfjs(path: Path) -> bool:
+    try:
+        return "weightsManifest" in json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return False
+
+
+def read(
+    path: Path,
+    format: str,
+    model: str,
+    options: Mapping[str, Any],
+    num_classes: int | None = None,
+    images: str | None = None,
+) -> Converted:
+    """Reads a file and fits its weights to a network.
+
+    Args:
+      path: of the file.
+      format: that `detect` has found.
+      model: id of the network.
+      options: fields of its module.
+      num_classes: 0 leaves out the classifier, whatever the file has in its place.
+      images: how the network was shown images, a key of `preparation.IMAGES`; by default what is
+        usual for the format and the network.
+
+    Raises:
+      ValueError: the file is damaged or of another network.
+    """
+    from jaxcnn.weights.formats import caffe, fitting, keras, onnx, preparation
+    from jaxcnn.weights.formats.graph import Graph
+
+    readers: dict[str, Any] = {
+        "caffe": caffe.read,
+        "onnx": onnx.read,
+        "keras": keras.read_zip,
+        "keras h5": keras.read_h5,
+        "tfjs": keras.read_tfjs,
+    }
+    found = readers[format](path)
+    if not (found.outputs if isinstance(found, Graph) else found.layers):
+        raise ValueError(f"{path} has no layers that a network here could have")
+    shape = fitting.image_shape(found, model, options)
+    try:
+        fitted = fitting.fit(found, model, shape, options, num_classes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    notes = []
+    if fitted.options:
+        words = ", ".join(f"{name}={value}" for name, value in sorted(fitted.options.items()))
+        notes.append(f"options taken from the file: {words}")
+    family = registry.model_info(model).family
+    kind = images or preparation.usual(found.format, family)
+    mean, scale = (found.mean, found.scale) if isinstance(found, Graph) else (None, 1.0)
+    if found.format == "Caffe" and family != "vgg":
+        mean = mean or preparation.CAFFE_MEAN
+    prepare = preparation.preprocessing(kind, shape[0], mean, scale)
+    if shape[2] != 3:
+        kind, prepare = "gray", preparation.gray(model, shape[0], shape[2])
+    arrays = dict(fitted.arrays)
+    if kind in preparation.BGR:
+        if arrays[fitted.first].shape[2] != 3:
+            raise ValueError(
+                f"{path}: the first layer of {model} is grouped, its images must be RGB"
+            )
+        arrays[fitted.first] = arrays[fitted.first][:, :, ::-1]
+        notes.append("its images are BGR: the input channels of the first layer are reversed")
+    if fitted.before is not None:
+        prepare = preparation.with_first_layer(prepare, fitted.before)
+        notes.append(f"its first layer, {fitted.before.name}, is part of the preprocessing")
+    notes.append(f"images are assumed to be {kind!r}: {preparation.described(prepare)}")
+    return Converted(found.format, arrays, fitted.options, prepare, tuple(notes))

@@ -1,0 +1,100 @@
+"""How images are prepared for the weights of other frameworks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxcnn._checks import one_of
+from jaxcnn.data.preprocessing import HALF, IMAGENET, Normalization, Preprocessing
+from jaxcnn.models import registry
+from jaxcnn.weights.formats.graph import Node
+
+# BGR means of pixels in [0,255] over ImageNet's training images: of VGG's release and Keras, and of
+# the releases of GoogLeNet and SENet. AlexNet and the authors' ResNet subtract an image, whose mean
+# this is, too.
+_BGR_MEAN = (103.939, 116.779, 123.68)
+CAFFE_MEAN = (104.0, 117.0, 123.0)
+
+# Mean and standard deviation of RGB for pixels in [0,1]. The words are Keras', and two more.
+IMAGES: dict[str, Normalization] = {
+    "caffe": (tuple(m / 255 for m in _BGR_MEAN[::-1]), (1 / 255,) * 3),
+    "tf": HALF,
+    "torch": IMAGENET,
+    "unit": ((0.0,) * 3, (1.0,) * 3),
+    "raw": ((0.0,) * 3, (1 / 255,) * 3),
+}
+BGR = ("caffe",)  # their first kernels read blue first
+
+
+def preprocessing(
+    images: str, size: int, mean: tuple[float, ...] | None = None, scale: float = 1.0
+) -> Preprocessing:
+    """Returns the preprocessing of a kind of images.
+
+    The crop is 0.875, as of 224 pixels from 256, except for images of at most 64 pixels.
+
+    Args:
+      images: a key of `IMAGES`.
+      size: height and width.
+      mean: of "caffe": BGR means of pixels in [0,255], one for all or one each.
+      scale: of "caffe": the factor after their subtraction.
+
+    Raises:
+      ValueError: `images` is unknown.
+    """
+    center, spread = IMAGES[one_of("images", images, IMAGES)]
+    if images in BGR and mean:
+        center = tuple(float(m) / 255 for m in np.broadcast_to(mean[::-1], 3))
+    if images in BGR:
+        spread = tuple(s / scale for s in spread)
+    return Preprocessing(size, 0.875 if size > 64 else 1.0, "bilinear", center, spread)
+
+
+def usual(format: str, family: str) -> str:
+    """Returns how networks of a framework are usually shown images, a key of `IMAGES`.
+
+    Args:
+      format: name of the framework.
+      family: of the network.
+    """
+    if format == "Caffe" or (format == "Keras" and family in ("vgg", "resnet")):
+        return "caffe"
+    return "tf" if format == "Keras" or "inception" in family else "torch"
+
+
+def gray(model: str, size: int, channels: int) -> Preprocessing:
+    """Returns the network's own preprocessing at another size, for images that are not RGB.
+
+    Args:
+      model: id of the network.
+      size: height and width.
+      channels: of the images.
+    """
+    info = registry.model_info(model)
+    return Preprocessing(size, 1.0, "bilinear", info.mean[:channels], info.std[:channels])
+
+
+def described(prepare: Preprocessing) -> str:
+    """Returns the normalization as a text, in units of pixels in [0,255]."""
+    mean, std = (
+        ", ".join(f"{255 * value:.4g}" for value in values)
+        for values in (prepare.mean, prepare.std)
+    )
+    return f"RGB in [0,255] less ({mean}), divided by ({std})"
+
+
+def with_first_layer(prepare: Preprocessing, node: Node) -> Preprocessing:
+    """Returns a preprocessing with a normalization by which a file begins.
+
+    Args:
+      prepare: of what the file normalizes.
+      node: the normalization.
+    """
+    arrays = {name: np.asarray(a, np.float64) for name, a in node.arrays.items()}
+    scale = arrays.get("scale", 1.0) / np.sqrt(arrays["var"] + node.epsilon)
+    offset = arrays.get("bias", 0.0) - arrays["mean"] * scale
+    std, mean = np.asarray(prepare.std) / scale, np.asarray(prepare.mean)
+    mean = mean - offset * std
+    return Preprocessing(
+        prepare.size, prepare.crop, prepare.interpolation, tuple(mean.tolist()), tuple(std.tolist())
+    )
