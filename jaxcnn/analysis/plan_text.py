@@ -1,0 +1,134 @@
+"""A plan as the text that `jaxcnn plan` prints, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jaxcnn.analysis.chips import CHIPS
+from jaxcnn.reporting.tables import text_table
+
+if TYPE_CHECKING:
+    from jaxcnn.analysis.plan import Plan
+    from jaxcnn.analysis.program_counts import Counts
+
+_LIMITS = {"arithmetic": "arithmetic", "memory": "memory traffic", "collectives": "collectives"}
+
+
+def to_text(plan: Plan) -> str:
+    """Formats a plan.
+
+    Args:
+      plan: the plan.
+    """
+    lines = [_title(plan), *_notes(plan), ""]
+    for name, counts, seconds in (
+        ("training step", plan.train, plan.seconds),
+        ("evaluation step", plan.evaluate, plan.eval_seconds),
+    ):
+        lines += [f"{name}, for one {_unit(plan)}, by XLA's count", _memory(counts, plan)]
+        lines += [_needs(counts, seconds, plan), ""]
+    return "\n".join([*lines, *_rates(plan)])
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """Returns the fields of a plan and what follows from them, for `json.dump`.
+
+    Args:
+      plan: the plan.
+    """
+    derived = ("step_seconds", "images_per_s", "hours")
+    return dataclasses.asdict(plan) | {name: getattr(plan, name) for name in derived}
+
+
+def _title(plan: Plan) -> str:
+    units = _several(plan.devices, _unit(plan))
+    hosts = f" of {plan.processes} hosts" if plan.processes > 1 else ""
+    each = plan.batch_size // plan.devices
+    together = f", {plan.members} runs together" if plan.members > 1 else ""
+    return (
+        f"{plan.model} on {plan.target} ({plan.device_kind}): {units}{hosts}, batch size "
+        f"{plan.batch_size:,} ({each:,} for each), {plan.dtype}, {plan.mode}, BatchNorm "
+        f"{plan.bn_sync}{together}"
+    )
+
+
+def _unit(plan: Plan) -> str:
+    if plan.chip is None:
+        return "device"
+    return "chip" if CHIPS[plan.chip].devices == 1 else "core"
+
+
+def _several(count: int, unit: str) -> str:
+    return f"{count:,} {unit}{'s' * (count > 1)}"
+
+
+def _notes(plan: Plan) -> list[str]:
+    notes = []
+    if plan.stand_in:
+        notes.append("note: the data are not here; their published sizes are used")
+    if plan.chip is None:
+        notes.append("note: this device has no published peaks in the table; only counts are given")
+    return notes
+
+
+def _memory(counts: Counts, plan: Plan) -> str:
+    kinds = ", ".join(f"{kind} {size / 2**30:.2f}" for kind, size in counts.memory.items())
+    limit = "" if plan.memory_limit is None else f" of {plan.memory_limit / 2**30:.2f}"
+    return f"  memory {counts.memory_bytes / 2**30:.2f}{limit} GiB ({kinds})"
+
+
+def _needs(counts: Counts, seconds: Mapping[str, float], plan: Plan) -> str:
+    """A row for each of arithmetic, memory traffic and collectives, with its least time."""
+    sent = sum(found.bytes for found in counts.collectives.values())
+    amounts = {
+        "arithmetic": f"{counts.flops / 1e9:,.2f} GFLOP",
+        "memory": f"{counts.bytes / 1e9:,.3f} GB",
+        "collectives": f"{sent / 1e6:,.3f} MB",
+    }
+    kinds = ", ".join(
+        f"{found.count:,.0f} {kind} ({found.bytes / 1e6:,.3f} MB)"
+        for kind, found in counts.collectives.items()
+    )
+    rows, header = [], ["", "amount"]
+    if seconds:
+        header += ["at", "ms at least", ""]
+    for limit, amount in amounts.items():
+        row = [f"  {_LIMITS[limit]}", amount]
+        if seconds:
+            bounds = "<- bounds" if seconds[limit] == max(seconds.values()) else ""
+            row += [_peak(limit, plan), f"{1e3 * seconds[limit]:,.3f}", bounds]
+        rows.append(row)
+    return text_table(header, rows) + f"\n  collectives: {kinds or 'none'}"
+
+
+def _peak(limit: str, plan: Plan) -> str:
+    assert plan.chip is not None
+    chip = CHIPS[plan.chip]
+    if limit == "arithmetic":
+        return f"{chip.flops_per_s[plan.dtype] / chip.devices / 1e12:,.4g} TFLOP/s"
+    rate = chip.bytes_per_s if limit == "memory" else chip.link_bytes_per_s
+    return f"{rate / chip.devices / 1e9:,.4g} GB/s"
+
+
+def _rates(plan: Plan) -> list[str]:
+    run = (
+        f"the run: {plan.total_steps:,} steps and {plan.evaluations:,} evaluations of "
+        f"{plan.eval_steps:,} batches"
+    )
+    if plan.images_per_s is None or plan.hours is None:
+        return [run]
+    each, whole = plan.images_per_s / plan.devices, plan.images_per_s
+    lines = [
+        f"at most {each:,.0f} images/s for one {_unit(plan)} and {whole:,.0f} images/s in all",
+        f"{run} take at least {plan.hours:,.2f} hours",
+    ]
+    if plan.streamed:
+        hosts = _several(plan.processes, "host")
+        lines.append(
+            f"input: to reach that, each of {hosts} decodes {whole / plan.processes:,.0f} images/s"
+            if plan.processes > 1
+            else f"input: to reach that, the host decodes {whole:,.0f} images/s"
+        )
+    return lines
