@@ -28,7 +28,7 @@ RUNS = (
     ("resnet20", "cifar_resnet", ("train.bn_sync=local",), 32, ("v5e:2x2",)),
     ("resnet50", "resnet_imagenet:goyal", _PHOTOS, 128, ("v5e:2x2", "v4:2x2x1", "v5p:2x2x1",
                                                           "v6e:2x2")),
-    ("vgg16", "vgg:16", _PHOTOS, 64, ("v5e:2x2",)),
+    ("vgg16", "vgg:d", _PHOTOS, 64, ("v5e:2x2",)),
 )  # fmt: skip
 
 
@@ -50,8 +50,10 @@ def add(name: str, recipe: str, fields: tuple[str, ...], images: int, on: str) -
     fields = (*fields, f"train.batch_size={size}", f"eval.batch_size={size}")
     began = time.perf_counter()
     found = plan.plan_for(read_config(recipe, list(fields)), target)
-    row = {"name": name, "on": on, "command": " ".join(["jaxcnn plan", recipe, *fields, "--on", on]),
-           "seconds": time.perf_counter() - began, "plan": plan_text.to_json(found)}  # fmt: skip
+    command = " ".join(["jaxcnn plan", recipe, *fields, "--on", on])
+    seconds = time.perf_counter() - began
+    row = {"name": name, "on": on, "command": command, "seconds": seconds}
+    row["plan"] = plan_text.to_json(found)
     path = harness.RESULTS / "tpu_plan.json"
     rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
     rows = [other for other in rows if (other["name"], other["on"]) != (name, on)]
