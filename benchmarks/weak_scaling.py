@@ -12,9 +12,7 @@ import math
 from jaxcnn.analysis.chips import CHIPS
 
 COUNTS = (1, 4, 16, 64, 256, 1024)
-# Chips of a host, and its network in bit/s, where the documentation of Cloud TPU says them.
-HOSTS = {"v4": 4, "v5e": 8, "v5p": 4, "v6e": 8}
-LARGEST = {"v4": 4096, "v5e": 256, "v5p": 6144, "v6e": 256}
+HOSTS = {"v4": 4, "v5e": 8, "v5p": 4, "v6e": 8}  # chips of a host
 # ILSVRC2012's training images: the size of their archive over their number.
 BYTES_PER_IMAGE = 147_897_477_120 / 1_281_167
 
@@ -46,7 +44,7 @@ def _table(row: dict, per_core: float | None) -> str:
         "| ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for count in COUNTS:
-        if count > LARGEST[chip.name]:
+        if count > chip.most:
             break
         seconds = {
             "arithmetic": plan["seconds"]["arithmetic"],

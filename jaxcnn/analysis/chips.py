@@ -45,6 +45,7 @@ class Chip:
       link_bytes_per_s: bytes per second that it can send to other chips.
       devices: number of JAX devices on a chip; they share all of the above.
       cores: number of cores that the names of cloud accelerators count for a chip.
+      most: number of chips of the largest slice.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Chip:
     link_bytes_per_s: float
     devices: int = 1
     cores: int = 1
+    most: int = 1
 
 
 def _tpu(
@@ -64,11 +66,12 @@ def _tpu(
     gib: int,
     gb_per_s: int,
     link: float,
-    devices: int = 1,
-    cores: int = 1,
+    most: int,
+    **options: int,
 ) -> Chip:
     rates = dict.fromkeys(("bfloat16", "float32"), tflops * 1e12)
-    return Chip(name, kinds, rates, gib * 2**30, gb_per_s * 1e9, link * 1e9, devices, cores)
+    sizes = gib * 2**30, gb_per_s * 1e9, link * 1e9
+    return Chip(name, kinds, rates, *sizes, most=most, **options)
 
 
 def _gpu(
@@ -81,12 +84,12 @@ def _gpu(
 CHIPS = {
     chip.name: chip
     for chip in (
-        _tpu("v2", ("TPU v2",), 46, 16, 700, 248, devices=2, cores=2),
-        _tpu("v3", ("TPU v3",), 123, 32, 900, 332, devices=2, cores=2),
-        _tpu("v4", ("TPU v4",), 275, 32, 1200, 268, cores=2),
-        _tpu("v5e", ("TPU v5 lite", "TPU v5e"), 197, 16, 819, 200),
-        _tpu("v5p", ("TPU v5", "TPU v5p"), 459, 95, 2765, 600, cores=2),
-        _tpu("v6e", ("TPU v6 lite", "TPU v6e"), 918, 32, 1640, 400),
+        _tpu("v2", ("TPU v2",), 46, 16, 700, 248, 256, devices=2, cores=2),
+        _tpu("v3", ("TPU v3",), 123, 32, 900, 332, 1024, devices=2, cores=2),
+        _tpu("v4", ("TPU v4",), 275, 32, 1200, 268, 4096, cores=2),
+        _tpu("v5e", ("TPU v5 lite", "TPU v5e"), 197, 16, 819, 200, 256),
+        _tpu("v5p", ("TPU v5", "TPU v5p"), 459, 95, 2765, 600, 6144, cores=2),
+        _tpu("v6e", ("TPU v6 lite", "TPU v6e"), 918, 32, 1640, 400, 256),
         _gpu("a100", ("NVIDIA A100-SXM4-80GB",), 312, 156, 80, 2039, 300),
         _gpu("h100", ("NVIDIA H100 80GB HBM3",), 989, 494, 80, 3350, 450),
         _gpu("h200", ("NVIDIA H200",), 989, 494, 141, 4800, 450),
@@ -119,6 +122,13 @@ class Slice:
         return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
 
     @property
+    def host(self) -> tuple[int, ...]:
+        """The chips of a host along each axis: eight where v5e or v6e has eight, else four."""
+        side = tuple(min(side, 2) for side in self.shape[:2])
+        eight = self.chip.name in ("v5e", "v6e") and self.shape == (2, 4)
+        return (*(self.shape if eight else side), 1)
+
+    @property
     def chips(self) -> int:
         """The number of chips."""
         return math.prod(self.shape)
@@ -148,14 +158,16 @@ def parse_slice(name: str) -> Slice:
         raise ValueError(f"--on is {name!r}; TPU {generation!r} is unknown{hint}")
     chip = CHIPS[generation]
     axes = 3 if generation in ("v4", "v5p") else 2
-    if shape is None:
-        return Slice(chip, _shape_of(name, chip, int(number), axes))
-    sides = tuple(map(int, shape.split("x")))
+    sides = tuple(map(int, shape.split("x"))) if shape else _shape_of(name, chip, int(number), axes)
     if len(sides) != axes or min(sides) < 1:
         example = "x".join(["2"] * axes)
         raise ValueError(
             f"--on is {name!r}; a slice of {generation} has {axes} axes, as in {generation}:"
             f"{example}"
+        )
+    if math.prod(sides) > chip.most:
+        raise ValueError(
+            f"--on is {name!r}; a slice of {generation} has at most {chip.most:,} chips"
         )
     return Slice(chip, sides)
 

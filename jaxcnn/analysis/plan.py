@@ -37,6 +37,13 @@ from jaxcnn.training.step import RESIDENT, run_keys
 _USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _MOST_TRIES = 8
+# libtpu would ask the metadata server of a TPU VM, and print warnings.
+_LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+}
 
 
 class DoesNotFit(Exception):
@@ -159,11 +166,15 @@ def find_target(name: str) -> Target:
         return Target(LOCAL, devices, chip_of(devices[0].device_kind))
     wanted: Slice = parse_slice(name)
     optional_package("libtpu", "tpu")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server to ask
+    for variable, value in _LIBTPU.items():
+        os.environ.setdefault(variable, value)
     from jax.experimental import topologies
 
+    options: dict[str, Any] = {"chips_per_host_bounds": wanted.host}
+    if wanted.chip.name == "v4":  # the two cores of a chip as one device, as on a TPU VM
+        options["chip_config_name"] = "megacore"
     try:
-        topology = topologies.get_topology_desc(wanted.name, "tpu")
+        topology = topologies.get_topology_desc(wanted.name, "tpu", **options)
     except Exception as error:  # of several types, by what is wrong
         raise ValueError(
             f"--on is {name!r}; the compiler does not know {wanted.name}: {one_line(error)}"
@@ -221,15 +232,32 @@ def largest_batch(
     limit = target.memory_bytes
     if limit is None:
         raise ValueError(f"--fit: the memory of {target.devices[0].device_kind!r} is not known")
+
+    def need(size: int) -> tuple[float, float]:
+        try:
+            found = _memory_of(config, target, size), limit
+        except DoesNotFit as error:
+            found = error.needed, error.available
+        report(size, found[0])
+        return found
+
+    return search(need, unit, max(unit, config.train.batch_size // unit * unit))
+
+
+def search(
+    need: Callable[[int], tuple[float, float]], unit: int, size: int
+) -> tuple[int, int | None]:
+    """Finds the largest size that fits, trying 8 sizes at most; see `largest_batch`.
+
+    Args:
+      need: of a size, (memory that it needs, memory that is available).
+      unit: sizes are multiples of it.
+      size: the first size to try.
+    """
     needs: dict[int, float] = {}
     fits, too_large = 0, None
-    size = max(unit, config.train.batch_size // unit * unit)
     for _ in range(_MOST_TRIES):
-        try:
-            needs[size] = _memory_of(config, target, size)
-        except DoesNotFit as error:
-            needs[size], limit = error.needed, error.available
-        report(size, needs[size])
+        needs[size], limit = need(size)
         if needs[size] <= limit:
             fits = size
         else:
@@ -306,6 +334,8 @@ def _make_step(config: Any, target: Target, opened: sets.Sets) -> _Step:
         config = members.member_configs(config)[0]
     experiment = build_experiment(TrackedConfig(config), devices=target.devices, opened=opened)
     preflight.check_network(experiment)
+    if experiment.mode == "pmap":
+        raise ValueError("config.train.parallel is 'pmap'; a plan needs 'auto' or 'shard_map'")
     steps = experiment.calendar.steps_at_once(0)
     state, key = _state_and_key(experiment)
     batch = loaders.abstract_batch(experiment, steps)

@@ -74,21 +74,21 @@ def _notes(plan: Plan) -> list[str]:
 
 
 def _memory(counts: Counts, plan: Plan) -> str:
-    kinds = ", ".join(f"{kind} {size / 2**30:.2f}" for kind, size in counts.memory.items())
-    limit = "" if plan.memory_limit is None else f" of {plan.memory_limit / 2**30:.2f}"
-    return f"  memory {counts.memory_bytes / 2**30:.2f}{limit} GiB ({kinds})"
+    kinds = ", ".join(f"{kind} {_binary(size)}" for kind, size in counts.memory.items())
+    limit = "" if plan.memory_limit is None else f" of {_binary(plan.memory_limit)}"
+    return f"  memory {_binary(counts.memory_bytes)}{limit}: {kinds}"
 
 
 def _needs(counts: Counts, seconds: Mapping[str, float], plan: Plan) -> str:
     """A row for each of arithmetic, memory traffic and collectives, with its least time."""
     sent = sum(found.bytes for found in counts.collectives.values())
     amounts = {
-        "arithmetic": f"{counts.flops / 1e9:,.2f} GFLOP",
-        "memory": f"{counts.bytes / 1e9:,.3f} GB",
-        "collectives": f"{sent / 1e6:,.3f} MB",
+        "arithmetic": _decimal(counts.flops, "FLOP"),
+        "memory": _decimal(counts.bytes, "B"),
+        "collectives": _decimal(sent, "B"),
     }
     kinds = ", ".join(
-        f"{found.count:,.0f} {kind} ({found.bytes / 1e6:,.3f} MB)"
+        f"{found.count:,.0f} {kind} of {_decimal(found.bytes, 'B')}"
         for kind, found in counts.collectives.items()
     )
     rows, header = [], ["", "amount"]
@@ -101,6 +101,22 @@ def _needs(counts: Counts, seconds: Mapping[str, float], plan: Plan) -> str:
             row += [_peak(limit, plan), f"{1e3 * seconds[limit]:,.3f}", bounds]
         rows.append(row)
     return text_table(header, rows) + f"\n  collectives: {kinds or 'none'}"
+
+
+def _decimal(amount: float, unit: str) -> str:
+    """An amount with a decimal prefix, such as "3.08 TFLOP"."""
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if amount >= size:
+            return f"{amount / size:,.2f} {prefix}{unit}"
+    return f"{amount:,.0f} {unit}"
+
+
+def _binary(size: float) -> str:
+    return f"{size / 2**30:,.2f} GiB" if size >= 2**29 else f"{size / 2**20:,.1f} MiB"
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.2f} hours" if hours >= 0.1 else f"{3600 * hours:,.1f} seconds"
 
 
 def _peak(limit: str, plan: Plan) -> str:
@@ -122,7 +138,7 @@ def _rates(plan: Plan) -> list[str]:
     each, whole = plan.images_per_s / plan.devices, plan.images_per_s
     lines = [
         f"at most {each:,.0f} images/s for one {_unit(plan)} and {whole:,.0f} images/s in all",
-        f"{run} take at least {plan.hours:,.2f} hours",
+        f"{run} take at least {_duration(plan.hours)}",
     ]
     if plan.streamed:
         hosts = _several(plan.processes, "host")

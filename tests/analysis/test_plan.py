@@ -14,6 +14,7 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.sharding import PartitionSpec as P
 
+from jaxcnn._objects import pass_object
 from jaxcnn.analysis import plan, plan_text, program_counts
 from jaxcnn.analysis.chips import CHIPS, Chip, chip_of, parse_slice
 from jaxcnn.analysis.program_counts import Collective, Counts
@@ -76,17 +77,19 @@ def target(devices=8, **changed):
 def test_names_of_people_and_of_jax(name, expected, chips):
     found = parse_slice(name)
     assert (found.name, found.chips) == (expected, chips)
+    assert all(whole % part == 0 for whole, part in zip(found.shape, found.host))
 
 
 @pytest.mark.parametrize(
     "name, said",
     [
         ("v7-8", "TPU 'v7' is unknown; known are v2, v3"),
-        ("v5d:2x2", "did you mean 'v5e'"),
+        ("v5d:2x2", "did you mean .*'v5e'"),
         ("v5e-2", "the number of a slice of v5e is 1, 4, 8, 16 and so on"),
         ("v4-12", "the number of a slice of v4 is 8, 16, 32"),
         ("v5e:2x2x2", "a slice of v5e has 2 axes, as in v5e:2x2"),
         ("h100:8", "it must be such as v5e:4x4"),
+        ("v5e:32x32", "a slice of v5e has at most 256 chips"),
     ],
 )
 def test_a_slice_that_does_not_exist_is_one_line(name, said):
@@ -220,13 +223,13 @@ def test_a_run_on_eight_virtual_devices(lenet):
     assert held < lenet.train.memory["arguments"] < lenet.train.memory_bytes
     assert lenet.evaluate.flops > 0 and lenet.devices == 8 and lenet.processes == 1
     steps = math.floor(40 * 1437 / 64)
-    assert abs(lenet.total_steps - steps) <= 1 and lenet.evaluations == 40 and lenet.eval_steps == 3
+    assert abs(lenet.total_steps - steps) <= 1 and lenet.evaluations == 40 and lenet.eval_steps == 2
 
 
 def test_time_and_throughput_follow_from_the_counts(lenet):
     assert lenet.step_seconds == max(lenet.seconds.values())
     assert lenet.images_per_s == pytest.approx(64 / lenet.step_seconds)
-    evaluation = 40 * 3 * max(lenet.eval_seconds.values())
+    evaluation = 40 * 2 * max(lenet.eval_seconds.values())
     assert lenet.hours == pytest.approx(
         (lenet.total_steps * lenet.step_seconds + evaluation) / 3600
     )
@@ -238,17 +241,20 @@ def test_several_steps_in_a_call_and_microbatches_count_for_one_step(lenet):
     several = plan.plan_for(digits(bn_sync="local", steps_per_call=5), target())
     assert 5 in several.train.loops
     reduced = several.train.collectives["all-reduce"]
-    assert reduced.bytes == lenet.train.collectives["all-reduce"].bytes
+    expected = lenet.train.collectives["all-reduce"].bytes
+    assert reduced.bytes == pytest.approx(expected, rel=1e-3)  # a constant's sum leaves the loop
     assert several.train.flops == pytest.approx(lenet.train.flops, rel=0.1)
     assert several.train.bytes == pytest.approx(lenet.train.bytes, rel=0.5)
 
 
-def test_members_that_share_a_device():
-    config = digits(members="3", ensemble_mode="vmap", batch_size=8)
+@pytest.mark.slow
+@pytest.mark.parametrize("values", ["2", "schedule.learning_rate=0.1,0.2"])
+def test_members_that_share_a_device(values):
+    config = digits(members=values, ensemble_mode="vmap", batch_size=8)
     both = plan.plan_for(config, target(1))
-    assert both.members == 3 and both.devices == 1 and not both.train.collectives
-    assert both.train.memory["arguments"] > 3 * 2 * 4 * both.params
-    assert "3 runs together" in plan_text.to_text(both)
+    assert both.members == 2 and both.devices == 1 and not both.train.collectives
+    assert both.train.memory["arguments"] > 2 * 2 * 4 * both.params
+    assert "2 runs together" in plan_text.to_text(both)
 
 
 def test_a_data_set_that_is_not_here_is_planned_by_its_published_sizes(tmp_path):
@@ -277,45 +283,67 @@ def test_a_batch_that_cannot_be_split_is_one_line(capsys):
 
 
 def test_images_that_are_too_small_are_one_line(capsys):
-    assert main(["plan", "lenet_digits", "model.name=alexnet", "--on", "local"]) == 2
+    assert main(["plan", "cifar_resnet:smoke", "model.name=alexnet", "--on", "local"]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and "alexnet" in said[0].lower() and "at least" in said[0]
+    assert len(said) == 1 and "images are 32x32; AlexNet needs at least" in said[0]
 
 
 def test_an_operation_that_does_not_lower_is_one_line():
     strange = Primitive("strange")
     strange.def_abstract_eval(lambda x: x)
 
-    def prepare(key, image):
-        return strange.bind(image)
-
-    from jaxcnn._objects import pass_object
+    def loss(logits, labels):
+        return logits.sum(-1) + strange.bind(lax.stop_gradient(logits)).sum(-1)
 
     config = digits()
     with config.unlocked():
-        config.data.augment = ((pass_object(prepare, "prepare"), None),)
+        config.loss = {"name": pass_object(loss, "loss")}
     with pytest.raises(
         ValueError, match=r"^an operation does not lower for 'cpu': .*strange[^\n]*$"
     ):
         plan.plan_for(config, target())
 
 
-def test_too_little_memory_names_the_largest_batch(capsys, monkeypatch, tmp_path):
-    small = target(2, memory_bytes=2.5e6)
+def test_too_little_memory_is_one_line(capsys, monkeypatch, tmp_path):
+    small = target(2, memory_bytes=1e6)
     monkeypatch.setattr(plan, "find_target", lambda name: small)
     out = tmp_path / "plan.json"
-    command = ["plan", "lenet_digits", "train.batch_size=512", "--on", "local", "--json", str(out)]
-    assert main(command) == 3
+    assert main(["plan", "lenet_digits", "--on", "local", "--json", str(out)]) == 3
     [line] = capsys.readouterr().out.splitlines()
-    assert "does not fit on local" in line and "--fit" in line
+    assert "lenet5_modern with batch size 64 does not fit on local" in line and "--fit" in line
     assert json.loads(out.read_text()) == []
-    assert main([*command, "--fit"]) == 3
+
+
+@pytest.mark.slow
+def test_the_largest_batch_fits_and_a_slightly_larger_one_does_not(capsys, monkeypatch):
+    small = target(2, memory_bytes=8e6)
+    monkeypatch.setattr(plan, "find_target", lambda name: small)
+    command = ["plan", "lenet_digits", "train.batch_size=2048", "--on", "local", "--fit"]
+    assert main(command) == 3
     *_, line = capsys.readouterr().out.strip().splitlines()
-    fits, too_large = (
-        int(w.replace(",", "")) for w in line.replace(";", "").split() if w[0].isdigit()
-    )
-    assert 0 < fits < too_large < 512 and too_large - fits <= max(2, fits / 16)
-    assert plan._memory_of(digits(), small, fits) <= 2.5e6
+    words = line.replace(",", "").replace(";", "").split()
+    fits, too_large = (int(word) for word in words if word.isdigit())
+    assert 0 < fits < too_large < 2048 and too_large - fits <= max(2, fits / 16)
+    assert plan._memory_of(digits(), small, fits) <= 8e6
+
+
+@pytest.mark.parametrize("unit", [1, 8, 96])
+@pytest.mark.parametrize("start", [96, 960, 96_000])
+@pytest.mark.parametrize("power", [0.9, 1.0, 1.15])
+def test_the_search_for_a_batch_ends_near_the_largest(unit, start, power):
+    def need(size):
+        tried.append(size)
+        return 1e6 + 2e3 * size**power, 1e7
+
+    tried = []
+    fits, too_large = plan.search(need, unit, start)
+    assert len(tried) == len(set(tried)) <= 8 and all(size % unit == 0 for size in tried)
+    assert need(fits)[0] <= 1e7 < need(too_large)[0]
+    assert too_large - fits <= max(unit, fits / 16)
+
+
+def test_the_search_ends_where_nothing_fits():
+    assert plan.search(lambda size: (2.0, 1.0), 8, 64) == (0, 8)
 
 
 @pytest.mark.skipif("libtpu" in sys.modules, reason="the compiler for TPUs is installed")

@@ -40,11 +40,16 @@ def traced(recipe, bn_sync):
     call = parallel.parallelize(pure_step(experiment), experiment.mode, experiment.mesh)
     state = parallel.abstract_state(experiment.shapes, experiment.mesh)
     key = parallel.abstract_state(jax.eval_shape(lambda: jax.random.key(0)), experiment.mesh)
-    jaxpr = jax.make_jaxpr(call)(state, loaders.abstract_batch(experiment), key)
-    return communicating(jaxpr.jaxpr), count_params(experiment.shapes.params)
+    jaxpr = call.trace(state, loaders.abstract_batch(experiment), key).jaxpr.jaxpr
+    return communicating(jaxpr), count_params(experiment.shapes.params)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+QUICK = ("googlenet", "cifar_preact", "mnist_lenet")
+
+
+@pytest.mark.parametrize(
+    "recipe", [r if r in QUICK else pytest.param(r, marks=pytest.mark.slow) for r in RECIPES]
+)
 def test_each_family_exchanges_its_gradients_once(recipe):
     assert recipe in configs.names()
     local, params = traced(recipe, "local")
