@@ -28,7 +28,6 @@ from jaxcnn.training.input import loaders, sets
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import photos
 
-STORED = Path(__file__).with_name("plan_v5e.json")
 # Peaks of a device in the tests: it has the memory that a test needs.
 CHIP = Chip("cpu", ("cpu",), {"float32": 1e9, "bfloat16": 1e9}, 2**30, 1e8, 1e7)
 
@@ -214,7 +213,7 @@ def test_a_run_on_eight_virtual_devices(lenet):
     info = model_info("lenet5_modern")
     first = 5 * 5 * 6 * 28 * 28  # the images of the first layer have no gradient
     products = 2 * 64 / 8 * (3 * info.macs - first)
-    assert lenet.train.flops == pytest.approx(products, rel=0.2)
+    assert 0.9 * products < lenet.train.flops < 2 * products  # a CPU's forms multiply by zeros
     reduced = lenet.train.collectives["all-reduce"]
     assert set(lenet.train.collectives) == {"all-reduce"}
     assert 4 * info.params <= reduced.bytes < 4 * info.params + 200  # and the metrics
@@ -304,11 +303,12 @@ def test_an_operation_that_does_not_lower_is_one_line():
         plan.plan_for(config, target())
 
 
-def test_too_little_memory_is_one_line(capsys, monkeypatch, tmp_path):
-    small = target(2, memory_bytes=1e6)
-    monkeypatch.setattr(plan, "find_target", lambda name: small)
+def test_too_little_memory_is_one_line(capsys, monkeypatch, tmp_path, lenet):
+    del lenet  # the same program, which comes from the cache
+    monkeypatch.setattr(plan, "find_target", lambda name: target(memory_bytes=1e6))
     out = tmp_path / "plan.json"
-    assert main(["plan", "lenet_digits", "--on", "local", "--json", str(out)]) == 3
+    command = ["plan", "lenet_digits", "train.bn_sync=local", "--on", "local", "--json", str(out)]
+    assert main(command) == 3
     [line] = capsys.readouterr().out.splitlines()
     assert "lenet5_modern with batch size 64 does not fit on local" in line and "--fit" in line
     assert json.loads(out.read_text()) == []
@@ -358,23 +358,59 @@ def test_without_the_compiler_for_tpus_the_extra_is_named(capsys):
 # --- text -----------------------------------------------------------------------------------------
 
 
-def stored_plan():
-    """The plan of ResNet-50 for four chips of v5e, as it was compiled."""
-    fields = json.loads(STORED.read_text("utf-8"))
-    for name in ("step_seconds", "images_per_s", "hours"):
-        del fields[name]
-    for name in ("train", "evaluate"):
-        counts = fields[name]
-        counts["collectives"] = {k: Collective(**c) for k, c in counts["collectives"].items()}
-        fields[name] = Counts(**{**counts, "loops": tuple(counts["loops"])})
-    return plan.Plan(**fields)
+STORED = plan.Plan(
+    model="resnet50", dtype="bfloat16", target="v5e:2x2", chip="v5e", device_kind="TPU v5 lite",
+    devices=4, processes=2, batch_size=512, eval_batch_size=256, mode="shard_map",
+    bn_sync="local", members=1, params=25_557_032, total_steps=225_205, evaluations=90,
+    eval_steps=196, streamed=True,
+    train=Counts(
+        flops=3.0e12, bytes=50e9,
+        memory={"arguments": 2**28, "results": 2**10, "temporaries": 2**32, "program": 2**25},
+        collectives={"all-reduce": Collective(2, 102e6)},
+    ),
+    evaluate=Counts(5e11, 4e9, {"arguments": 2**27, "temporaries": 2**30}, {}),
+    seconds={"arithmetic": 3.0e12 / 197e12, "memory": 50e9 / 819e9, "collectives": 0.765e-3},
+    eval_seconds={"arithmetic": 5e11 / 197e12, "memory": 4e9 / 819e9, "collectives": 0.0},
+    memory_limit=2**34, stand_in=True,
+)  # fmt: skip
+TEXT = """
+resnet50 on v5e:2x2 (TPU v5 lite): 4 chips of 2 hosts, batch size 512 (128 for each), bfloat16, \
+shard_map, BatchNorm local
+note: the data are not here; their published sizes are used
+
+training step, for one chip, by XLA's count
+  memory 4.28 GiB of 16.00 GiB: arguments 256.0 MiB, results 0.0 MiB, temporaries 4.00 GiB, \
+program 32.0 MiB
+                       amount           at  ms at least
+----------------  -----------  -----------  -----------  ---------
+  arithmetic      3.00 TFLOP  197 TFLOP/s       15.228
+  memory traffic    50.00 GB     819 GB/s       61.050  <- bounds
+  collectives      102.00 MB     200 GB/s        0.765
+  collectives: 2 all-reduce of 102.00 MB
+
+evaluation step, for one chip, by XLA's count
+  memory 1.12 GiB of 16.00 GiB: arguments 128.0 MiB, temporaries 1.00 GiB
+                        amount           at  ms at least
+----------------  ------------  -----------  -----------  ---------
+  arithmetic      500.00 GFLOP  197 TFLOP/s        2.538
+  memory traffic       4.00 GB     819 GB/s        4.884  <- bounds
+  collectives              0 B     200 GB/s        0.000
+  collectives: none
+
+at most 2,097 images/s for one chip and 8,387 images/s in all
+the run: 225,205 steps and 90 evaluations of 196 batches take at least 3.84 hours
+input: to reach that, each of 2 hosts decodes 4,193 images/s
+"""
 
 
-def test_text_of_stored_counts_says_what_is_meant():
-    text = plan_text.to_text(stored_plan())
-    print(text)
-    assert "by XLA's count" in text and "at most" in text and "at least" in text
-    assert text.count("<- bounds") == 2
+def test_text_of_stored_counts():
+    text = plan_text.to_text(STORED)
+    assert text.split() == TEXT.replace("\\\n", "").split()
+
+
+def test_a_core_of_two_has_half_of_a_chip():
+    text = plan_text.to_text(dataclasses.replace(STORED, chip="v3", target="v3:2x2", devices=8))
+    assert "8 cores" in text and "61.5 TFLOP/s" in text and "450 GB/s" in text
 
 
 def test_json_has_what_follows_from_the_counts(lenet):
