@@ -175,36 +175,40 @@ def parse_slice(name: str) -> Slice:
 def _shape_of(name: str, chip: Chip, number: int, axes: int) -> tuple[int, ...]:
     """The usual shape of a slice of this many cores."""
     chips, rest = divmod(number, chip.cores)
-    if axes == 3:
-        shape = None if rest or chips < 4 else _cuboid(chips)
-        sizes = "8, 16, 32, 64, 128, 256, 384, 512, 1024 and so on"
-    else:
-        power = 2 ** max(0, chips.bit_length() - 1)
-        sides = 2 ** (int(math.log2(power)) // 2) if chips else 0
-        shape = (sides, chips // sides) if not rest and chips == power and chips != 2 else None
-        sizes = f"{chip.cores}, {4 * chip.cores}, {8 * chip.cores}, {16 * chip.cores} and so on"
+    shape = None if rest else (_cuboid(chips) if axes == 3 else _rectangle(chips))
     if shape is None:
-        raise ValueError(f"--on is {name!r}; the number of a slice of {chip.name} is {sizes}")
+        sizes = [chip.cores * n for n in ((4, 8, 16, 32, 64) if axes == 3 else (1, 4, 8, 16, 32))]
+        raise ValueError(
+            f"--on is {name!r}; the number of a slice of {chip.name} is "
+            f"{', '.join(map(str, sizes))} and so on"
+        )
     return shape
 
 
-def _cuboid(chips: int) -> tuple[int, int, int] | None:
+def _rectangle(chips: int) -> tuple[int, ...] | None:
+    """The most even shape of a power of two of chips; there is none of two."""
+    power = chips.bit_length() - 1
+    if chips != 2**power or chips == 2:
+        return None
+    return 2 ** (power // 2), 2 ** (power - power // 2)
+
+
+def _cuboid(chips: int) -> tuple[int, ...] | None:
     """The most even shape whose sides are 1, 2, 4 or a multiple of 4, in order of length."""
-    sides = [side for side in range(1, chips + 1) if chips % side == 0 and _is_side(side)]
-    shapes = [
-        (a, b, chips // a // b)
-        for a in sides
-        for b in sides
-        if b >= a and chips % (a * b) == 0 and chips // a // b >= b
-        if _is_side(chips // a // b)
-    ]
     if chips == 4:
         return 2, 2, 1
+    sides = [side for side in range(2, chips + 1) if chips % side == 0 and _is_side(side)]
+    shapes = [
+        (a, b, chips // (a * b))
+        for a in sides
+        for b in sides
+        if a <= b <= chips // (a * b) and chips % (a * b) == 0 and _is_side(chips // (a * b))
+    ]
     return min(shapes, key=lambda shape: shape[2] - shape[0], default=None)
 
 
 def _is_side(length: int) -> bool:
-    return length in (1, 2) or length % 4 == 0
+    return length == 2 or length % 4 == 0
 
 
 def chip_of(device_kind: str) -> Chip | None:
