@@ -12,7 +12,7 @@ import math
 from jaxcnn.analysis.chips import CHIPS
 
 COUNTS = (1, 4, 16, 64, 256, 1024)
-HOSTS = {"v4": 4, "v5e": 8, "v5p": 4, "v6e": 8}  # chips of a host
+CHIPS_OF_A_WORKER = 4  # of a slice of several workers, of every generation
 # ILSVRC2012's training images: the size of their archive over their number.
 BYTES_PER_IMAGE = 147_897_477_120 / 1_281_167
 
@@ -40,7 +40,7 @@ def _table(row: dict, per_core: float | None) -> str:
         f"`{row['command']}`:",
         "",
         "| chips | batch size | arithmetic ms | memory ms | all-reduce ms | bound by | images/s at "
-        "most | images/s a host | cores a host | storage GB/s |",
+        "most | images/s a worker | cores a worker | storage GB/s |",
         "| ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for count in COUNTS:
@@ -53,11 +53,11 @@ def _table(row: dict, per_core: float | None) -> str:
         }
         bound = max(seconds, key=lambda name: seconds[name])
         rate = count * images / seconds[bound]
-        host = rate / math.ceil(count / HOSTS[chip.name])
+        worker = rate / math.ceil(count / CHIPS_OF_A_WORKER)
         cells = [
             f"{count:,}", f"{count * images:,}",
             *(f"{1e3 * value:.2f}" for value in seconds.values()), bound, f"{rate:,.0f}",
-            f"{host:,.0f}", f"{math.ceil(host / per_core):,}" if per_core else "",
+            f"{worker:,.0f}", f"{math.ceil(worker / per_core):,}" if per_core else "",
             f"{rate * BYTES_PER_IMAGE / 1e9:,.2f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
