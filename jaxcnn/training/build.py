@@ -197,7 +197,7 @@ def _open_data(config: TrackedConfig, opened: sets.Sets | None) -> sets.Sets:
     if stream and config.train.steps_per_call > 1:
         raise ValueError(
             f"config.train.steps_per_call is {config.train.steps_per_call}; it must be 0 or 1 for "
-            "a set that is streamed"
+            "a streamed dataset"
         )
     return train_set, test_set, stream
 
