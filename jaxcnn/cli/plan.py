@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn plan` to the commands."""
     parser = subparsers.add_parser(
         "plan",
         help="compile a run for TPUs that are not there: memory, traffic, speed at most",
@@ -44,6 +45,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Plans for each slice; exit code 3 if the run does not fit on one of them."""
     import json
     import os
     import sys
