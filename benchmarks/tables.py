@@ -323,10 +323,12 @@ def tpu_plan(found: dict) -> str:
         "Programs that were compiled for TPU slices without the slices, and never run. Counts are "
         "those of XLA, for one chip and one training step. The time is the least that the chip's "
         "published peaks allow for the largest of arithmetic, memory traffic and collectives, so "
-        "the images per second of a chip are at most those. Compilation shared two busy cores."
+        "the images per second of a chip are at most those. Traffic is the part of the bytes that "
+        "the program does not keep in on-chip memory. Compilation shared two busy cores."
     )
-    header = ["run", "slice", "images a chip", "type", "memory GiB", "GFLOP", "GB", "all-reduce MB",
-              "bound by", "ms at least", "images/s at most", "compiled in s"]  # fmt: skip
+    header = ["run", "slice", "images a chip", "type", "memory GiB", "GFLOP", "GB by XLA",
+              "traffic GB", "all-reduce MB", "bound by", "ms at least", "images/s at most",
+              "compiled in s"]  # fmt: skip
     lines = []
     for row in found["rows"]:
         plan = row["plan"]
@@ -335,12 +337,13 @@ def tpu_plan(found: dict) -> str:
         lines.append([
             f"`{row['name']}`", plan["target"], f"{plan['batch_size'] // plan['devices']:,}",
             plan["dtype"], f"{sum(train['memory'].values()) / 2**30:.2f}",
-            f"{train['flops'] / 1e9:,.1f}", f"{train['bytes'] / 1e9:,.2f}", f"{reduced / 1e6:,.1f}",
+            f"{train['flops'] / 1e9:,.1f}", f"{train['bytes'] / 1e9:,.2f}",
+            f"{train['traffic'] / 1e9:,.2f}", f"{reduced / 1e6:,.1f}",
             max(seconds, key=seconds.get), f"{1e3 * plan['step_seconds']:,.2f}",
             f"{plan['images_per_s'] / plan['devices']:,.0f}", f"{row['seconds']:,.0f}",
         ])  # fmt: skip
     commands = "\n".join(row["command"] for row in found["rows"])
-    return "\n\n".join([text, table(header, lines, left=(0, 1, 3, 8)), f"```sh\n{commands}\n```"])
+    return "\n\n".join([text, table(header, lines, left=(0, 1, 3, 9)), f"```sh\n{commands}\n```"])
 
 
 def tpu_program(found: dict) -> str:
@@ -354,7 +357,8 @@ def tpu_program(found: dict) -> str:
     )
     amounts = {
         "FLOPs (TFLOP)": lambda row: row["flops"] / 1e12,
-        "bytes (GB)": lambda row: row["bytes"] / 1e9,
+        "bytes by XLA's count (GB)": lambda row: row["bytes"] / 1e9,
+        "traffic outside the chip (GB)": lambda row: row["traffic"] / 1e9,
         "temporaries (GiB)": lambda row: row["memory"]["temporaries"] / 2**30,
         "collectives": lambda row: sum(c["count"] for c in row["collectives"].values()),
     }
@@ -553,11 +557,13 @@ def insert(document: str, text: str) -> str:
 
 def made() -> dict[Path, str]:
     """Each file and what it should hold."""
-    found = {PAGE: page(), README: insert(README.read_text("utf-8"), headline())}
-    if plans := load("tpu_plan"):
-        tables = weak_scaling.tables(plans, load("input_pipeline"))
-        found[SCALING] = insert(SCALING.read_text("utf-8"), tables)
-    return found
+    plans = load("tpu_plan")
+    text = weak_scaling.tables(plans, load("input_pipeline")) if plans else "Not compiled yet."
+    return {
+        PAGE: page(),
+        README: insert(README.read_text("utf-8"), headline()),
+        SCALING: insert(SCALING.read_text("utf-8"), text),
+    }
 
 
 def main() -> None:

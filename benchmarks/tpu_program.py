@@ -6,7 +6,8 @@
 
 ResNet-50 in bfloat16 with local BatchNorm statistics, of jaxcnn and as plain Flax Linen
 (`plain_linen.py`). The step is `jaxcnn.training.step.make_train_step` with SGD and momentum for
-both, on images that are already there. Bytes by operation are those of operands and results.
+both, on images that are already there. Bytes by operation are those of operands and results, and
+those among them that are not kept in on-chip memory.
 """
 
 from __future__ import annotations
@@ -60,12 +61,13 @@ def show(text: str, top: int) -> None:
     """Bytes by kind of operation, and the operations that move the most."""
     moved = list(program_counts.moved_bytes(list(program_counts.instructions(text))))
     kinds = collections.defaultdict(list)
-    for one, size in moved:
-        kinds[kind(one)].append(size)
-    for name, sizes in sorted(kinds.items(), key=lambda item: -sum(item[1])):
-        print(f"{name:50} {len(sizes):5}  {sum(sizes) / 1e9:8.3f} GB")
-    for one, size in sorted(moved, key=lambda item: -item[1])[:top]:
-        print(f"{size / 1e6:9.1f} MB  {one.name:36} {source(one)[-100:]}")
+    for one, size, outside in moved:
+        kinds[kind(one)].append((size, outside))
+    for name, found in sorted(kinds.items(), key=lambda item: -sum(size for _, size in item[1])):
+        size, outside = (sum(amounts) / 1e9 for amounts in zip(*found))
+        print(f"{name:50} {len(found):5}  {size:8.3f} GB, of them {outside:8.3f} not on the chip")
+    for one, size, outside in sorted(moved, key=lambda item: -item[2])[:top]:
+        print(f"{size / 1e6:9.1f} {outside / 1e6:9.1f} MB  {one.name:36} {source(one)[-90:]}")
 
 
 def kind(one: program_counts.Instruction) -> str:

@@ -431,7 +431,7 @@ def least_seconds(counts: Counts, chip: Chip, dtype: str, devices: int) -> dict[
     )
     return {
         "arithmetic": counts.flops / (chip.flops_per_s[dtype] / chip.devices),
-        "memory": counts.bytes / (chip.bytes_per_s / chip.devices),
+        "memory": counts.traffic / (chip.bytes_per_s / chip.devices),
         "collectives": sent / (chip.link_bytes_per_s / chip.devices),
     }
 

@@ -84,7 +84,7 @@ def _needs(counts: Counts, seconds: Mapping[str, float], plan: Plan) -> str:
     sent = sum(found.bytes for found in counts.collectives.values())
     amounts = {
         "arithmetic": _decimal(counts.flops, "FLOP"),
-        "memory": _decimal(counts.bytes, "B"),
+        "memory": _decimal(counts.traffic, "B"),
         "collectives": _decimal(sent, "B"),
     }
     kinds = ", ".join(
@@ -100,7 +100,11 @@ def _needs(counts: Counts, seconds: Mapping[str, float], plan: Plan) -> str:
             bounds = "<- bounds" if seconds[limit] == max(seconds.values()) else ""
             row += [_peak(limit, plan), f"{1e3 * seconds[limit]:,.3f}", bounds]
         rows.append(row)
-    return text_table(header, rows) + f"\n  collectives: {kinds or 'none'}"
+    lines = [text_table(header, rows), f"  collectives: {kinds or 'none'}"]
+    if counts.traffic < 0.99 * counts.bytes:
+        inside = _decimal(counts.bytes - counts.traffic, "B")
+        lines.append(f"  beside the memory traffic, operations move {inside} in on-chip memory")
+    return "\n".join(lines)
 
 
 def _decimal(amount: float, unit: str) -> str:

@@ -1,9 +1,11 @@
 """What a compiled program needs, counted by XLA: memory, arithmetic, traffic, collectives.
 
 The counts are those of one device. FLOPs are two per multiply-add, including elementwise
-operations. Bytes are what the operations of the compiled program read and write; what they find in
-on-chip memory counts as well. XLA counts the body of a loop once; here the bytes of a body count as
-often as it runs, as far as the program says how often that is.
+operations. Bytes are what the operations of the compiled program read and write, wherever it is. A
+program for a TPU says which of its arrays it keeps in on-chip memory; the traffic is the bytes of
+all other operands and results, so that an operation that reads a part of an array counts the whole.
+XLA counts the body of a loop once; here the bytes of a body count as often as it runs, as far as
+the program says how often that is.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from typing import Any, NamedTuple
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2,
           "u16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}  # fmt: skip
-_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](\{[^{}]*\})?")
+_ON_CHIP = re.compile(r"S\([1-9]\)")  # a memory space other than the main memory, in a layout
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([a-z][\w\-]*)\((.*)")
 _CALLED = re.compile(r"(body|condition|calls|to_apply|called_computations)=\{?%?([\w.\-]+)")
@@ -42,7 +45,8 @@ class Counts:
 
     Attributes:
       flops: arithmetic operations.
-      bytes: bytes that operations read and write.
+      bytes: bytes that operations read and write, by XLA's count.
+      traffic: those of arrays that are not kept in on-chip memory; at most `bytes`.
       memory: bytes by kind: "arguments", "results" (other than those that reuse the memory of
         arguments), "temporaries" and "program".
       collectives: {kind: `Collective`}.
@@ -51,6 +55,7 @@ class Counts:
 
     flops: float
     bytes: float
+    traffic: float
     memory: Mapping[str, int]
     collectives: Mapping[str, Collective]
     loops: tuple[int, ...] = ()
@@ -66,8 +71,8 @@ class Counts:
             kind: Collective(found.count / steps, found.bytes / steps)
             for kind, found in self.collectives.items()
         }
-        flops, moved = self.flops / steps, self.bytes / steps
-        return dataclasses.replace(self, flops=flops, bytes=moved, collectives=collectives)
+        amounts = {name: getattr(self, name) / steps for name in ("flops", "bytes", "traffic")}
+        return dataclasses.replace(self, collectives=collectives, **amounts)
 
 
 class Instruction(NamedTuple):
@@ -104,11 +109,15 @@ def count(compiled: Any) -> Counts:
     memory = compiled.memory_analysis()
     text = compiled.as_text()
     program = list(instructions(text))
-    once, often = _moved(program)
+    moved = list(moved_bytes(program))
+    once = sum(size for _, size, _ in moved)
+    often = sum(one.runs * size for one, size, _ in moved)
+    total = costs.get("bytes accessed", 0.0) * (often / once if once else 1)
     loops = tuple(sorted(map(int, _TRIPS.findall(text))))
     return Counts(
         flops=costs.get("flops", 0.0),
-        bytes=costs.get("bytes accessed", 0.0) * (often / once if once else 1),
+        bytes=total,
+        traffic=min(total, sum(one.runs * outside for one, _, outside in moved)),
         memory={
             "arguments": memory.argument_size_in_bytes,
             "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
@@ -168,10 +177,17 @@ def collectives(program: list[Instruction]) -> dict[str, Collective]:
     return {kind: Collective(*counts[kind]) for kind in KINDS if kind in counts}
 
 
-def array_bytes(text: str) -> float:
-    """Returns the bytes of all array types in a text of a compiled program."""
+def array_bytes(text: str, *, outside: bool = False) -> float:
+    """Returns the bytes of all array types in a text of a compiled program.
+
+    Args:
+      text: with types such as "f32[64,3]{1,0}".
+      outside: leave out those that are kept in on-chip memory.
+    """
     total = 0.0
-    for dtype, shape in _ARRAY.findall(text):
+    for dtype, shape, layout in _ARRAY.findall(text):
+        if outside and _ON_CHIP.search(layout):
+            continue
         size = _BYTES.get(dtype, 0)
         for side in filter(None, shape.split(",")):
             size *= int(side)
@@ -179,16 +195,29 @@ def array_bytes(text: str) -> float:
     return total
 
 
-def moved_bytes(program: list[Instruction]) -> Iterator[tuple[Instruction, float]]:
-    """Yields (instruction, bytes of its operands and results) of those that move any."""
-    sizes = {one.name: array_bytes(one.result) for one in program}
+def moved_bytes(program: list[Instruction]) -> Iterator[tuple[Instruction, float, float]]:
+    """Yields (instruction, bytes of its operands and results, those outside on-chip memory)."""
+    types = {one.name: one.result for one in program}
     for one in program:
-        if one.opcode not in _FREE and not one.opcode.endswith("-done"):
-            read = sum(sizes.get(operand, 0) for operand in one.operands)
-            yield one, read + sizes[one.name]
+        if one.opcode in _FREE or one.opcode.endswith("-done") or "ConcatBitcast" in one.rest:
+            continue
+        if one.opcode in ("copy-start", "slice-start"):
+            yield one, *_copied(one.result)
+            continue
+        arrays = [one.result, *(types.get(operand, "") for operand in one.operands)]
+        yield (
+            one,
+            sum(map(array_bytes, arrays)),
+            sum(array_bytes(text, outside=True) for text in arrays),
+        )
 
 
-def _moved(program: list[Instruction]) -> tuple[float, float]:
-    """Returns the bytes that are moved if every loop ran once, and as often as they run."""
-    moved = list(moved_bytes(program))
-    return sum(size for _, size in moved), sum(one.runs * size for one, size in moved)
+def _copied(result: str) -> tuple[float, float]:
+    """Bytes of an asynchronous copy or slice, whose type lists the target and the source.
+
+    As much is read as is written, which is the smaller of the two.
+    """
+    found = [match.group() for match in _ARRAY.finditer(result)][:2]
+    size = min(map(array_bytes, found), default=0.0)
+    outside = sum(1 for text in found if not _ON_CHIP.search(text))
+    return 2 * size, outside * size

@@ -113,7 +113,7 @@ def test_a_device_is_found_by_what_jax_calls_it():
 
 def test_least_seconds_are_those_of_the_closed_form():
     counts = Counts(
-        2e9, 3e8, {}, {"all-reduce": Collective(1, 8e6), "all-gather": Collective(2, 4e6)}
+        2e9, 5e8, 3e8, {}, {"all-reduce": Collective(1, 8e6), "all-gather": Collective(2, 4e6)}
     )
     found = plan.least_seconds(counts, CHIP, "float32", 4)
     sent = 2 * 3 / 4 * 8e6 + 3 / 4 * 4e6
@@ -169,6 +169,23 @@ ENTRY %main (x: f32[8], y: bf16[4]) -> f32[8] {
     found = program_counts.collectives(list(program_counts.instructions(text)))
     assert found["all-reduce"] == Collective(1, 8 * 4 + 4 * 2)
     assert found["all-gather"] == Collective(1, (8 + 32) * 4 / 2)
+
+
+def test_traffic_leaves_out_what_stays_on_the_chip():
+    text = """
+ENTRY %main (x: f32[8], y: f32[8]) -> f32[8] {
+  %x = f32[8]{0:T(256)} parameter(0)
+  %y = f32[8]{0:T(256)} parameter(1)
+  %inner = f32[8]{0:T(256)S(1)} multiply(%x, %y)
+  %copied = (f32[8]{0:T(256)S(1)}, f32[8]{0:T(256)}, u32[]{:S(2)}) copy-start(%x)
+  %arrived = f32[8]{0:T(256)S(1)} copy-done(%copied)
+  %sliced = ((f32[8]{0:T(256)}), f32[2]{0:T(256)S(1)}, s32[]{:S(2)}) slice-start(%y), slice={[0:2]}
+  ROOT %out = f32[8]{0:T(256)} add(%inner, %arrived)
+}
+"""
+    moved = program_counts.moved_bytes(list(program_counts.instructions(text)))
+    found = {one.name: (size, outside) for one, size, outside in moved}
+    assert found == {"inner": (96, 64), "copied": (64, 32), "sliced": (16, 8), "out": (96, 32)}
 
 
 # --- the run's own step ---------------------------------------------------------------------------
@@ -364,11 +381,11 @@ STORED = plan.Plan(
     bn_sync="local", members=1, params=25_557_032, total_steps=225_205, evaluations=90,
     eval_steps=196, streamed=True,
     train=Counts(
-        flops=3.0e12, bytes=50e9,
+        flops=3.0e12, bytes=60e9, traffic=50e9,
         memory={"arguments": 2**28, "results": 2**10, "temporaries": 2**32, "program": 2**25},
         collectives={"all-reduce": Collective(2, 102e6)},
     ),
-    evaluate=Counts(5e11, 4e9, {"arguments": 2**27, "temporaries": 2**30}, {}),
+    evaluate=Counts(5e11, 4e9, 4e9, {"arguments": 2**27, "temporaries": 2**30}, {}),
     seconds={"arithmetic": 3.0e12 / 197e12, "memory": 50e9 / 819e9, "collectives": 0.765e-3},
     eval_seconds={"arithmetic": 5e11 / 197e12, "memory": 4e9 / 819e9, "collectives": 0.0},
     memory_limit=2**34, stand_in=True,
@@ -387,6 +404,7 @@ program 32.0 MiB
   memory traffic    50.00 GB     819 GB/s       61.050  <- bounds
   collectives      102.00 MB     200 GB/s        0.765
   collectives: 2 all-reduce of 102.00 MB
+  beside the memory traffic, operations move 10.00 GB in on-chip memory
 
 evaluation step, for one chip, by XLA's count
   memory 1.12 GiB of 16.00 GiB: arguments 128.0 MiB, temporaries 1.00 GiB
