@@ -47,10 +47,11 @@ _LIBTPU = {
 
 
 class DoesNotFit(Exception):
-    """The program needs more memory than the chip has. `needed` and `available` are bytes."""
+    """A step needs more memory than the chip has. `needed` and `available` are bytes."""
 
-    def __init__(self, needed: float, available: float):
-        super().__init__(f"needs {needed / 2**30:.2f} of {available / 2**30:.2f} GiB")
+    def __init__(self, step: str, needed: float, available: float):
+        sizes = f"{needed / 2**30:,.3g} GiB of {available / 2**30:,.4g} GiB"
+        super().__init__(f"the {step} step needs {sizes}")
         self.needed, self.available = needed, available
 
 
@@ -203,8 +204,8 @@ def plan_for(config: Any, target: Target) -> Plan:
     validate(config)
     opened, stand_in = _open(config)
     step = _make_step(config, target, opened)
-    train = _per_step(_compile(step.lower, target), step)
-    evaluate = _compile(lambda: _lower_evaluation(step.experiment), target)
+    train = _per_step(_compile("training", step.lower, target), step)
+    evaluate = _compile("evaluation", lambda: _lower_evaluation(step.experiment), target)
     return _facts(step, target, train, evaluate, stand_in)
 
 
@@ -293,7 +294,7 @@ def _memory_of(config: Any, target: Target, batch_size: int) -> float:
     with changed.unlocked():
         changed.train.batch_size = batch_size
     step = _make_step(changed, target, _open(changed)[0])
-    return _compile(step.lower, target).memory_bytes
+    return _compile("training", step.lower, target).memory_bytes
 
 
 def _open(config: Any) -> tuple[sets.Sets, bool]:
@@ -377,8 +378,8 @@ def _lower_evaluation(experiment: Experiment) -> jax.stages.Lowered:
     return engine.compile_eval_step(experiment).lower(state, batch)
 
 
-def _compile(lower: Callable[[], jax.stages.Lowered], target: Target) -> Counts:
-    """Lowers and compiles a program and counts its needs. Raises `DoesNotFit`."""
+def _compile(name: str, lower: Callable[[], jax.stages.Lowered], target: Target) -> Counts:
+    """Lowers and compiles a step and counts its needs. Raises `DoesNotFit`."""
     try:
         lowered = lower()
     except NotImplementedError as error:
@@ -391,11 +392,11 @@ def _compile(lower: Callable[[], jax.stages.Lowered], target: Target) -> Counts:
         if found := _USED.search(str(error)):
             used, unit, available, available_unit = found.groups()
             sizes = float(used) * _UNITS[unit], float(available) * _UNITS[available_unit]
-            raise DoesNotFit(*sizes) from error
+            raise DoesNotFit(name, *sizes) from error
         raise
     limit = target.memory_bytes
     if limit is not None and counts.memory_bytes > limit:
-        raise DoesNotFit(counts.memory_bytes, limit)
+        raise DoesNotFit(name, counts.memory_bytes, limit)
     return counts
 
 

@@ -327,7 +327,8 @@ def test_too_little_memory_is_one_line(capsys, monkeypatch, tmp_path, lenet):
     command = ["plan", "lenet_digits", "train.bn_sync=local", "--on", "local", "--json", str(out)]
     assert main(command) == 3
     [line] = capsys.readouterr().out.splitlines()
-    assert "lenet5_modern with batch size 64 does not fit on local" in line and "--fit" in line
+    assert "lenet5_modern with batch size 64 does not fit on local: the training step" in line
+    assert line.endswith("; --fit finds the largest batch size that does")
     assert json.loads(out.read_text()) == []
 
 
