@@ -10,7 +10,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-oldest test-newest lint lock bench notebooks docs clean
+.PHONY: help install train test test-slow test-oldest test-newest lint lock bench plan notebooks docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,22 @@ bench: install  ## short forms of the benchmarks (minutes); see benchmarks/
 	@if [ -n "$(TORCH)" ]; then $(BIN)/python benchmarks/against_torch.py --quick --torch-python $(TORCH); fi
 	@$(BIN)/python benchmarks/tables.py --print
 
+# libtpu goes into an environment of its own: it is large, and JAX would look for a TPU.
+PLAN_VENV := .venv-plan
+
+$(PLAN_VENV)/.installed: $(LOCK) pyproject.toml | $(filter .tools/%,$(UV))
+	@echo "making the environment in $(PLAN_VENV)"
+	@$(UV) venv --quiet --clear --python '$(PYTHON_VERSION)' $(PLAN_VENV)
+	@VIRTUAL_ENV=$(PLAN_VENV) $(UV) pip install --quiet --require-hashes -r $(LOCK)
+	@VIRTUAL_ENV=$(PLAN_VENV) $(UV) pip install --quiet -e '.[tpu]'
+	@touch $@
+
+plan: $(PLAN_VENV)/.installed  ## compile three networks for four TPU chips that are not there (minutes)
+	@$(PLAN_VENV)/bin/jaxcnn plan lenet_digits --on v5e:2x2
+	@$(PLAN_VENV)/bin/jaxcnn plan cifar_resnet train.bn_sync=local --on v5e:2x2
+	@$(PLAN_VENV)/bin/jaxcnn plan resnet_imagenet model.dtype=bfloat16 train.batch_size=512 \
+	  train.bn_sync=local --on v5e:2x2
+
 notebooks: install  ## run the notebooks (half an hour); ARGS="--fast 01" for a quick one
 	@$(BIN)/python notebooks/execute.py $(ARGS)
 
@@ -85,4 +101,4 @@ lock: | $(filter .tools/%,$(UV))  ## resolve the dependencies anew
 	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements-oldest.lock
 
 clean:  ## remove environments and caches
-	@rm -rf .venv .venv-oldest .tools .cache .pytest_cache .mypy_cache .ruff_cache dist build
+	@rm -rf .venv .venv-oldest .venv-plan .tools .cache .pytest_cache .mypy_cache .ruff_cache dist build

@@ -1,7 +1,7 @@
-"""Writes benchmarks/README.md, and the headline rows in the project's README, from results/*.json.
+"""Writes benchmarks/README.md, and parts of the project's README and docs, from results/*.json.
 
-    python benchmarks/tables.py            # writes both
-    python benchmarks/tables.py --check    # checks whether both are up to date
+    python benchmarks/tables.py            # writes them
+    python benchmarks/tables.py --check    # checks whether they are up to date
     python benchmarks/tables.py --print    # prints the page, also for BENCH_RESULTS=FOLDER
 
 It measures nothing and does not import JAX. If a result file is missing, the page names the command
@@ -20,9 +20,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import weak_scaling
+
 HERE = Path(__file__).parent
 RESULTS = Path(os.environ.get("BENCH_RESULTS") or HERE / "results")
 PAGE, README = HERE / "README.md", HERE.parent / "README.md"
+SCALING = HERE.parent / "docs" / "scaling.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 HEAD = """# Benchmarks
@@ -314,6 +317,58 @@ def gpu_first_forms(found: dict) -> str:
     return "\n\n".join([text, table(header, lines, left=(0, 2)), *_note(found)])
 
 
+def tpu_plan(found: dict) -> str:
+    """What runs need on TPU slices, as compiled without them."""
+    text = (
+        "Programs that were compiled for TPU slices without the slices, and never run. Counts are "
+        "those of XLA, for one chip and one training step. The time is the least that the chip's "
+        "published peaks allow for the largest of arithmetic, memory traffic and collectives, so "
+        "the images per second of a chip are at most those. Traffic is the part of the bytes that "
+        "the program does not keep in on-chip memory. Compilation shared two busy cores."
+    )
+    header = ["run", "slice", "images a chip", "type", "memory GiB", "GFLOP", "GB by XLA",
+              "traffic GB", "all-reduce MB", "bound by", "ms at least", "images/s at most",
+              "compiled in s"]  # fmt: skip
+    lines = []
+    for row in found["rows"]:
+        plan = row["plan"]
+        train, seconds = plan["train"], plan["seconds"]
+        reduced = train["collectives"].get("all-reduce", {"bytes": 0})["bytes"]
+        lines.append([
+            f"`{row['name']}`", plan["target"], f"{plan['batch_size'] // plan['devices']:,}",
+            plan["dtype"], f"{sum(train['memory'].values()) / 2**30:.2f}",
+            f"{train['flops'] / 1e9:,.1f}", f"{train['bytes'] / 1e9:,.2f}",
+            f"{train['traffic'] / 1e9:,.2f}", f"{reduced / 1e6:,.1f}",
+            max(seconds, key=seconds.get), f"{1e3 * plan['step_seconds']:,.2f}",
+            f"{plan['images_per_s'] / plan['devices']:,.0f}", f"{row['seconds']:,.0f}",
+        ])  # fmt: skip
+    commands = "\n".join(row["command"] for row in found["rows"])
+    return "\n\n".join([text, table(header, lines, left=(0, 1, 3, 9)), f"```sh\n{commands}\n```"])
+
+
+def tpu_program(found: dict) -> str:
+    """ResNet-50 of jaxcnn and in plain Linen, compiled for the same chips."""
+    ours, plain = (next(r for r in found["rows"] if r["name"] == n) for n in ("jaxcnn", "linen"))
+    text = (
+        f"ResNet-50 for {ours['on']}, {ours['images']} images a chip, bfloat16, BatchNorm "
+        "statistics of each chip, the same step and optimizer; `plain_linen.py` has the network in "
+        "plain Flax Linen. Compiled without the chips and never run; XLA's counts for one chip and "
+        "step."
+    )
+    amounts = {
+        "FLOPs (TFLOP)": lambda row: row["flops"] / 1e12,
+        "bytes by XLA's count (GB)": lambda row: row["bytes"] / 1e9,
+        "traffic outside the chip (GB)": lambda row: row["traffic"] / 1e9,
+        "temporaries (GiB)": lambda row: row["memory"]["temporaries"] / 2**30,
+        "collectives": lambda row: sum(c["count"] for c in row["collectives"].values()),
+    }
+    lines = [
+        [name, f"{amount(ours):,.3f}", f"{amount(plain):,.3f}", _two(amount(ours) / amount(plain))]
+        for name, amount in amounts.items()
+    ]
+    return f"{text}\n\n{table(['count', 'jaxcnn', 'plain Linen', 'ratio'], lines)}"
+
+
 def _note(found: dict) -> list[str]:
     """A result file's remarks on how it was measured."""
     return [found["note"]] if "note" in found else []
@@ -354,6 +409,9 @@ SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
      gpu_against_torch),
     ("Implementations tried on a GPU", "gpu_first_forms", "", gpu_first_forms),
     ("Recipes and seeds on a GPU", "gpu", "python benchmarks/gpu.py", gpu),
+    ("Runs planned for TPUs", "tpu_plan", "python benchmarks/tpu_plan.py", tpu_plan),
+    ("ResNet-50 against plain Linen on a TPU", "tpu_program",
+     "python benchmarks/tpu_program.py --save", tpu_program),
 )  # fmt: skip
 
 
@@ -499,7 +557,13 @@ def insert(document: str, text: str) -> str:
 
 def made() -> dict[Path, str]:
     """Each file and what it should hold."""
-    return {PAGE: page(), README: insert(README.read_text("utf-8"), headline())}
+    plans = load("tpu_plan")
+    text = weak_scaling.tables(plans, load("input_pipeline")) if plans else "Not compiled yet."
+    return {
+        PAGE: page(),
+        README: insert(README.read_text("utf-8"), headline()),
+        SCALING: insert(SCALING.read_text("utf-8"), text),
+    }
 
 
 def main() -> None:

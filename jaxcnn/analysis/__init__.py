@@ -4,7 +4,7 @@
 `backward_view` what in an image a prediction is based on, `measure_signals` how signals pass
 through a network, and `first_samples` what a run trains on. The modules hold the functions of the
 commands of the same names: `bench`, `complexity` (`jaxcnn compare`), `history`, `networks` (`jaxcnn
-list`), `selfcheck` and `signals`.
+list`), `plan`, `selfcheck` and `signals`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 from jaxcnn._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from jaxcnn.analysis import bench, complexity, explain, history, networks, selfcheck, signals
+    from jaxcnn.analysis import (
+        bench,
+        complexity,
+        explain,
+        history,
+        networks,
+        plan,
+        selfcheck,
+        signals,
+    )
     from jaxcnn.analysis.explain import backward_view, grad_cam
     from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
     from jaxcnn.analysis.samples import first_samples
@@ -34,6 +43,7 @@ __all__ = [
     "history",
     "measure_signals",
     "networks",
+    "plan",
     "receptive_fields",
     "selfcheck",
     "signals",
@@ -42,7 +52,7 @@ __all__ = [
 
 _MODULES = (
     *("bench", "complexity", "explain", "history"),
-    *("networks", "selfcheck", "signals"),
+    *("networks", "plan", "selfcheck", "signals"),
 )
 __getattr__, __dir__ = lazy_exports(
     __name__,

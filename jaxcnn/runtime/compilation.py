@@ -28,6 +28,7 @@ GPU_DETERMINISTIC = {
     "xla_gpu_deterministic_ops": True,
     "xla_gpu_exclude_nondeterministic_ops": True,
 }
+GPUS = ("gpu", "cuda", "rocm")
 # An initialization runs once, so that its cost is that of its compilation.
 CPU_INIT = {"xla_backend_optimization_level": 0}
 
@@ -37,6 +38,7 @@ def jit(
     *,
     donate_argnums: Sequence[int] = (),
     deterministic: bool = False,
+    platform: str | None = None,
     **options: Any,
 ) -> Any:
     """Applies `jax.jit` to a function that runs many times, with the platform's compiler options.
@@ -45,10 +47,12 @@ def jit(
       fn: to be compiled.
       donate_argnums: see `jax.jit`.
       deterministic: on a GPU, use only deterministic operations; CPUs and TPUs always do.
+      platform: the platform to compile for; by default that of the default device.
       **options: for `jax.jit`.
     """
-    compiler_options = _on_cpu(CPU_STEP)
-    if deterministic and jax.default_backend() == "gpu":
+    platform = platform or jax.default_backend()
+    compiler_options = accepted(CPU_STEP) if platform == "cpu" else {}
+    if deterministic and platform in GPUS:
         compiler_options = accepted(GPU_DETERMINISTIC)
     return jax.jit(fn, donate_argnums=donate_argnums, compiler_options=compiler_options, **options)
 
@@ -61,7 +65,8 @@ def compile_init(fn: Callable[..., Any]) -> Any:
     Args:
       fn: to be compiled.
     """
-    return jax.jit(fn, compiler_options=_on_cpu(CPU_INIT))
+    on_cpu = jax.default_backend() == "cpu"
+    return jax.jit(fn, compiler_options=accepted(CPU_INIT) if on_cpu else {})
 
 
 def memory_bytes(compiled: Any) -> int | None:
@@ -88,10 +93,6 @@ def accepted(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     flags = os.environ.get("XLA_FLAGS", "")
     return {k: v for k, v in options.items() if f"--{k}=" not in flags and _accepts(k, v)}
-
-
-def _on_cpu(options: Mapping[str, Any]) -> dict[str, Any]:
-    return accepted(options) if jax.default_backend() == "cpu" else {}
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -74,11 +74,18 @@ class Experiment:
         return self.config.loss.get("box_weight", 0.0)
 
 
-def build_experiment(config: TrackedConfig) -> Experiment:
+def build_experiment(
+    config: TrackedConfig,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    opened: sets.Sets | None = None,
+) -> Experiment:
     """Loads the data, builds all objects and checks them, without computing a step.
 
     Args:
       config: a configuration that passed `jaxcnn.training.config.validate`.
+      devices: the devices to choose from; by default those that JAX sees.
+      opened: the data sets; by default those of `sets.open_sets`.
 
     Returns:
       The experiment.
@@ -86,9 +93,9 @@ def build_experiment(config: TrackedConfig) -> Experiment:
     Raises:
       ValueError: a field, the data, the devices or the network do not fit together.
     """
-    mesh = parallel.make_mesh(config.train.devices or None)
+    mesh = parallel.make_mesh(config.train.devices or None, devices)
     mode, bn_examples = _parallelism(config, mesh)
-    train_set, test_set, stream = _open_data(config)
+    train_set, test_set, stream = _open_data(config, opened)
     model = _make_model(config, train_set.num_classes, mode)
     if stream:
         train_set, test_set = (sets.normalized_for(model, s) for s in (train_set, test_set))
@@ -181,9 +188,9 @@ def _parallelism(config: TrackedConfig, mesh: Mesh) -> tuple[str, int]:
     return mode, parallel.batch_norm_examples(batch_size, mesh.size, accumulate, bn_sync, bn_group)
 
 
-def _open_data(config: TrackedConfig) -> tuple[Any, Any, sets.Stream | None]:
+def _open_data(config: TrackedConfig, opened: sets.Sets | None) -> sets.Sets:
     """Returns (training set, test set, stream); the sets have boxes only if boxes are learned."""
-    train_set, test_set, stream = sets.open_sets(config)
+    train_set, test_set, stream = opened or sets.open_sets(config)
     box_weight = config.loss.get("box_weight", 0.0)
     train_set = sets.with_boxes(train_set, box_weight, config.data.train_split)
     test_set = sets.with_boxes(test_set, box_weight, config.data.test_split)

@@ -94,23 +94,30 @@ class TrainStep:
             facts["memory_bytes"] = self._memory[step_count(batch)]
         return facts
 
+    def lower(self, state: Any, batch: Any, key: Any) -> jax.stages.Lowered:
+        """Lowers the step for arguments of these shapes, types and placements."""
+        return self._parallelized(step_count(batch)).lower(state, batch, self._key_of(key))
+
     def _executable(self, *arguments: Any) -> Callable:
         count = step_count(arguments[1])
         if count not in self._compiled:
-            call: Any = parallel.parallelize(
-                self._pure,
-                self._mode,
-                self._mesh,
-                donate=True,
-                steps=count,
-                deterministic=self._deterministic,
-            )
+            call = self._parallelized(count)
             self._memory[count] = None
             if self._mode != "pmap":  # pmap compiles on its first call
                 call = call.lower(*arguments).compile()
                 self._memory[count] = compilation.memory_bytes(call)
             self._compiled[count] = call
         return self._compiled[count]
+
+    def _parallelized(self, count: int) -> Any:
+        return parallel.parallelize(
+            self._pure,
+            self._mode,
+            self._mesh,
+            donate=True,
+            steps=count,
+            deterministic=self._deterministic,
+        )
 
 
 def step_count(batch: Batch) -> int:
@@ -124,8 +131,11 @@ def compile_train_step(experiment: Experiment, *, pure: Callable | None = None) 
     return TrainStep(experiment, pure_step(experiment) if pure is None else pure)
 
 
-def compile_eval_step(experiment: Experiment) -> Callable[[TrainState, Batch], Pairs]:
-    """Makes `step(state, batch)`, which returns the (sum, count) pairs of an evaluation batch."""
+def compile_eval_step(experiment: Experiment) -> Any:
+    """Makes `step(state, batch)`, which returns the (sum, count) pairs of an evaluation batch.
+
+    It has `.lower(...).compile()`.
+    """
     pure = make_eval_step(
         experiment.model,
         preprocess=experiment.preprocess,

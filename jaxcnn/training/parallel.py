@@ -7,7 +7,7 @@ state and the resident set are replicated on every device, and the metrics cover
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ MODES = ("jit", "shard_map", "pmap")
 BN_SYNC = ("local", "global")
 
 
-def make_mesh(devices: int | None = None) -> Mesh:
+def make_mesh(devices: int | None = None, available: Sequence[jax.Device] | None = None) -> Mesh:
     """Makes a mesh with the single axis "data".
 
     With several processes the mesh is ordered by process, so the shard of each process is
@@ -38,6 +38,8 @@ def make_mesh(devices: int | None = None) -> Mesh:
 
     Args:
       devices: number of devices to use, by default all; with several processes it must be all.
+      available: the devices to choose from, such as those of a topology; by default those that JAX
+        sees.
 
     Returns:
       The mesh.
@@ -45,20 +47,27 @@ def make_mesh(devices: int | None = None) -> Mesh:
     Raises:
       ValueError: this many devices are not available, or several processes do not use all devices.
     """
-    present = jax.device_count()
+    place = "this machine" if available is None else "the slice"
+    available = jax.devices() if available is None else available
+    present, processes = len(available), process_count(available)
     devices = present if devices is None else devices
-    if distributed.count() > 1 and devices != present:
+    if processes > 1 and devices != present:
         raise ValueError(
-            f"devices is {devices}; {distributed.count()} processes use all of theirs, {present}"
+            f"devices is {devices}; {processes} processes use all of theirs, {present}"
         )
     if not 1 <= devices <= present:
-        raise ValueError(f"devices is {devices}; this machine has {present}")
-    if distributed.count() > 1:
-        ordered = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+        raise ValueError(f"devices is {devices}; {place} has {present}")
+    if processes > 1:
+        ordered = sorted(available, key=lambda device: (device.process_index, device.id))
         return Mesh(np.array(ordered), (AXIS,), axis_types=(AxisType.Auto,))
     return jax.make_mesh(
-        (devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+        (devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:devices]
     )
+
+
+def process_count(devices: Sequence[jax.Device]) -> int:
+    """Returns the number of processes that the devices belong to."""
+    return len({device.process_index for device in devices})
 
 
 def axis_name(mode: str) -> str | None:
@@ -148,19 +157,25 @@ def parallelize(
     """
     if axis_name(mode) is None and mesh.size > 1:
         raise ValueError(f"parallel is 'jit' on {mesh.size} devices; it must be 'shard_map' there")
-    if mode == "pmap" and distributed.count() > 1:
+    processes = process_count(list(mesh.devices.flat))
+    if mode == "pmap" and processes > 1:
         raise ValueError(
-            f"parallel is 'pmap' with {distributed.count()} processes; it must be 'shard_map' there"
+            f"parallel is 'pmap' with {processes} processes; it must be 'shard_map' there"
         )
     if mode == "pmap" and deterministic:
         raise ValueError("deterministic is set; parallel must be 'jit' or 'shard_map', not 'pmap'")
     if steps > 1:
         step = multi_step(step, steps)
     donated = (0,) if donate else ()
+    options: Any = {
+        "donate_argnums": donated,
+        "deterministic": deterministic,
+        "platform": mesh.devices.flat[0].platform,
+    }
     if mode == "pmap":
         return _pmap(step, mesh, donated, stacked=steps > 1)
     if mode == "jit":
-        return compilation.jit(step, donate_argnums=donated, deterministic=deterministic)
+        return compilation.jit(step, **options)
 
     def sharded(state, batch, *key):
         specs = {name: _spec(name, steps > 1) for name in batch}
@@ -174,7 +189,7 @@ def parallelize(
             check_vma=False,
         )(state, batch, *key)
 
-    return compilation.jit(sharded, donate_argnums=donated, deterministic=deterministic)
+    return compilation.jit(sharded, **options)
 
 
 def place_state(state: Any, mesh: Mesh) -> Any:
@@ -212,6 +227,31 @@ def place_batch(batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False) 
     if distributed.count() > 1:
         return {name: _from_whole(value, targets[name]) for name, value in batch.items()}
     return {name: jax.device_put(value, targets[name]) for name, value in batch.items()}
+
+
+def abstract_state(shapes: Any, mesh: Mesh) -> Any:
+    """Returns the shapes, types and placement of `place_state`, without its computation."""
+    return jax.tree.map(lambda leaf: _abstract(leaf, sharding(mesh)), shapes)
+
+
+def abstract_batch(
+    batch: Mapping[str, Any], mesh: Mesh, *, stacked: bool = False
+) -> dict[str, Any]:
+    """Returns the shapes, types and placement of `place_batch`, without placing anything.
+
+    Args:
+      batch: name to array, or anything else with a shape and a dtype.
+      mesh: see `place_batch`.
+      stacked: see `place_batch`.
+    """
+    return {
+        name: _abstract(value, sharding(mesh, _spec(name, stacked)))
+        for name, value in batch.items()
+    }
+
+
+def _abstract(leaf: Any, target: Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=target)
 
 
 def place_shard(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:

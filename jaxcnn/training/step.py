@@ -105,8 +105,10 @@ def make_train_step(
         else:
             parts = _accumulate(gradient, batch, dropout, accumulate)
             means, (logits, per_example, located) = parts
+        counted = metrics.classification_pairs(logits, batch["label"], per_example)
+        counted |= {name: metrics.pair(values) for name, values in located.items()}
         # Needed even if BatchNorm averages over the devices: each device differentiates its loss.
-        total, grads, batch_stats = _mean(means, axis_name)
+        (total, grads, batch_stats), counted = _over_devices(means, counted, axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         state = dataclasses.replace(
             state,
@@ -117,12 +119,10 @@ def make_train_step(
         )
         if ema_decay:
             state = follow(state, ema_decay)
-        counted = metrics.classification_pairs(logits, batch["label"], per_example)
-        counted |= {name: metrics.pair(values) for name, values in located.items()}
         norm = optax.tree.norm(grads)
         finite = (jnp.isfinite(total) & jnp.isfinite(norm)).astype(jnp.float32)
         once = {"grad_norm": (norm, jnp.float32(1)), "finite": (finite, jnp.float32(1))}
-        return state, _sum(counted, axis_name) | once
+        return state, counted | once
 
     return step
 
@@ -308,8 +308,13 @@ def _aux_heads(model: nn.Module, changed: Mapping[str, Any]) -> list[Array]:
     return heads
 
 
-def _mean(tree, axis_name):
-    return lax.pmean(tree, axis_name) if axis_name else tree
+def _over_devices(means, sums, axis_name):
+    """Averages one tree and adds up another over the devices, which communicate once for both."""
+    if not axis_name:
+        return means, sums
+    means, sums = lax.psum((means, sums), axis_name)
+    count = lax.psum(1, axis_name)
+    return jax.tree.map(lambda x: x / count, means), sums
 
 
 def _sum(tree, axis_name):

@@ -112,13 +112,14 @@ def _with_member(member: int, reports: Iterator[Report]) -> Iterator[Report]:
     return (dataclasses.replace(report, member=member) for report in reports)
 
 
-def joint(step: Callable, members: int, count: int) -> Callable:
+def joint(step: Callable, members: int, count: int, platform: str | None = None) -> Any:
     """Compiles the steps of several members as one function.
 
     Args:
       step: the pure step.
       members: number of members.
       count: number of steps per call.
+      platform: see `compilation.jit`.
 
     Returns:
       Function of (states, resident, batches, keys) that returns a list of (state, metrics).
@@ -134,4 +135,4 @@ def joint(step: Callable, members: int, count: int) -> Callable:
         out = jax.vmap(lambda state, batch, key: single(state, resident | batch, key))(*stacked)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], out) for i in range(members)]
 
-    return compilation.jit(call, donate_argnums=(0,))
+    return compilation.jit(call, donate_argnums=(0,), platform=platform)

@@ -136,9 +136,13 @@ def train_members(
     raise_failed(failed)
 
 
-def default_mode() -> str:
-    """Returns the default `train.ensemble_mode` of this platform; see the module docstring."""
-    return "sequential" if jax.default_backend() == "cpu" else "vmap"
+def default_mode(platform: str | None = None) -> str:
+    """Returns the default `train.ensemble_mode` of a platform; see the module docstring.
+
+    Args:
+      platform: by default that of the default device.
+    """
+    return "sequential" if (platform or jax.default_backend()) == "cpu" else "vmap"
 
 
 @contextlib.contextmanager

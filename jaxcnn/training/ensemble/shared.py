@@ -16,6 +16,7 @@ from jaxcnn.training import engine, parallel
 from jaxcnn.training.build import Experiment, build_experiment, make_optimizer
 from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.input import loaders
+from jaxcnn.training.input.sets import Sets
 from jaxcnn.training.loop import Engine
 from jaxcnn.training.optim.schedules import Schedule
 
@@ -44,27 +45,36 @@ class Shared:
         return key, parallel.place_state(jnp.int32(member), mesh)
 
 
-def build_shared(configs: Sequence[Any], *, one_device: bool) -> Shared:
+def build_shared(
+    configs: Sequence[Any],
+    *,
+    one_device: bool,
+    available: Sequence[jax.Device] | None = None,
+    opened: Sets | None = None,
+) -> Shared:
     """Builds the objects that the members share.
 
     Args:
       configs: the configuration of each member.
       one_device: whether each member is trained on a single device.
+      available: the devices to choose from; by default those that JAX sees.
+      opened: see `build_experiment`.
 
     Raises:
       ValueError: as `build_experiment`, or the members differ in the learning rate, but the
         optimizer sets its rate itself.
     """
     tracked = TrackedConfig(configs[0])
-    devices = list(parallel.make_mesh(tracked.train.devices or None).devices.flat)
+    devices = list(parallel.make_mesh(tracked.train.devices or None, available).devices.flat)
+    build = functools.partial(build_experiment, devices=devices, opened=opened)
     if one_device:
         single = copy.deepcopy(configs[0])
         with single.unlocked():
             single.train.update({"devices": 1, "parallel": "jit"})
-        first = build_experiment(TrackedConfig(single))
+        first = build(TrackedConfig(single))
         tracked.add_reads(first.config)
     else:
-        first = build_experiment(tracked)
+        first = build(tracked)
     rates = len({config.schedule.get("learning_rate") for config in configs}) > 1
     if rates and first.learning_rate is None:
         raise ValueError("the members differ in the learning rate, but the optimizer sets its own")

@@ -48,7 +48,16 @@ def check(experiment: Experiment) -> None:
         )
     _check_labels(batch["label"], classes, "the first batch's labels")
     _check_prepared(np.asarray(experiment.preprocess(batch, None)["image"]), experiment)
-    _check_head(experiment, classes)
+    check_network(experiment)
+
+
+def check_network(experiment: Experiment) -> None:
+    """Checks that the network fits the classes and the batch; reads no data.
+
+    Raises:
+      ValueError: a check failed; the message names the value and what is valid.
+    """
+    _check_head(experiment, experiment.train_set.num_classes)
     _check_batch_norm(experiment)
 
 

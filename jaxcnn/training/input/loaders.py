@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxcnn.data import crops
 from jaxcnn.data.bad_records import BadRecords
+from jaxcnn.data.boxes import MOST
 from jaxcnn.data.loader import resident, streaming
 from jaxcnn.data.sets import Dataset
 from jaxcnn.runtime import distributed
@@ -57,6 +58,49 @@ def train_loader(experiment: Experiment, step: int, directory: Path | None) -> B
     if experiment.stream is None:
         return _ResidentLoader(experiment)
     return _StreamingLoader(experiment, step, directory)
+
+
+def abstract_batch(experiment: Experiment, count: int = 1) -> Batch:
+    """Returns the shapes, types and placement of a training batch, without loading it.
+
+    Args:
+      experiment: the experiment, whose devices need not exist.
+      count: number of steps, see `BatchLoader.batch`.
+    """
+    train_set, size = experiment.train_set, experiment.calendar.batch_size
+    batch = {"slot": np.broadcast_to(np.int32(0), size)}
+    if isinstance(train_set, Dataset):
+        batch["index"] = batch["slot"]
+    else:
+        batch |= _decoded(experiment.image_shape[1:], size, train_set.has_boxes)
+    if count > 1:
+        batch = {name: np.broadcast_to(v, (count, *v.shape)) for name, v in batch.items()}
+    if isinstance(train_set, Dataset):
+        batch |= _resident_entries(train_set)
+    return parallel.abstract_batch(batch, experiment.mesh, stacked=count > 1)
+
+
+def abstract_eval_batch(experiment: Experiment) -> Batch:
+    """Returns the shapes, types and placement of an evaluation batch, without loading it."""
+    test_set, stream = experiment.test_set, experiment.stream
+    size = experiment.config.eval.batch_size
+    batch = {"mask": np.broadcast_to(np.float32(0), size)}
+    if isinstance(test_set, Dataset):
+        batch |= {"index": np.broadcast_to(np.int32(0), size), **_resident_entries(test_set)}
+    else:
+        assert stream is not None
+        batch |= _decoded((stream.eval_size, stream.eval_size, 3), size, test_set.has_boxes)
+    return parallel.abstract_batch(batch, experiment.mesh)
+
+
+def _decoded(shape: tuple[int, ...], size: int, has_boxes: bool) -> Batch:
+    """A batch of image files as `streaming` collects it, without memory for its values."""
+    batch = {
+        "image": np.broadcast_to(np.uint8(0), (size, *shape)),
+        "label": np.broadcast_to(np.int32(0), size),
+    }
+    boxes = {"box": np.broadcast_to(np.float32(0), (size, MOST, 4))}
+    return batch | (boxes if has_boxes else {})
 
 
 def eval_loader(experiment: Experiment) -> Callable[[], Iterator[Batch]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import flax.linen as nn
 
-from jaxcnn.data import catalog, crops
+from jaxcnn.data import catalog, crops, stand_ins
 from jaxcnn.data.catalog import open_encoded
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.sets import Dataset, ImageFileDataset
@@ -37,9 +38,11 @@ class Stream:
     workers: int
 
 
-def open_sets(
-    config: TrackedConfig,
-) -> tuple[Dataset, Dataset, None] | tuple[ImageFileDataset, ImageFileDataset, Stream]:
+# (training set, test set, stream), either both sets in memory and None, or both of image files.
+Sets = tuple[Any, Any, Stream | None]
+
+
+def open_sets(config: TrackedConfig) -> Sets:
     """Opens and checks the data sets of `config.data`.
 
     Returns:
@@ -64,6 +67,26 @@ def open_sets(
         open_encoded(data.source, split, data.dir) for split in (data.train_split, data.test_split)
     ]
     return photos[0], photos[1], stream
+
+
+def stand_in_sets(config: TrackedConfig) -> Sets | None:
+    """Makes sets of the same sizes as those of `open_sets`, without images and without the data.
+
+    They are for programs that are compiled and not run.
+
+    Returns:
+      (training set, test set, stream); None if the sizes of the source are not known.
+
+    Raises:
+      ValueError: a field is invalid.
+    """
+    data = config.data
+    if not stand_ins.is_known(data.source):
+        return None
+    train, test = (
+        stand_ins.stand_in(data.source, split) for split in (data.train_split, data.test_split)
+    )
+    return train, test, None if isinstance(train, Dataset) else _stream(config)
 
 
 def image_shape(dataset: Dataset | ImageFileDataset, stream: Stream | None) -> tuple[int, int, int]:

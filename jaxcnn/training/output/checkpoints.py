@@ -220,10 +220,7 @@ class Checkpoints:
 
 def abstract(shapes: Any, mesh: Mesh) -> Any:
     """Returns the `like` of `restore` for a state that is replicated on the mesh."""
-    replicated = parallel.sharding(mesh)
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), shapes
-    )
+    return parallel.abstract_state(shapes, mesh)
 
 
 def _check_arrays(folder: Path) -> None:

@@ -1,0 +1,44 @@
+"""ResNet-50 as plain Flax Linen, from its description: `nn.Conv`, `nn.BatchNorm`, `nn.max_pool`.
+
+He et al. 2015, table 1, with the stride on the 3x3 convolutions and the scale of each block's last
+BatchNorm initialized to zero (Goyal et al. 2017). Padding is "SAME", BatchNorm has momentum 0.9 and
+epsilon 1e-5, the types of the computation are those of `dtype`, and the logits are float32.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class PlainResNet50(nn.Module):
+    num_classes: int = 1000
+    dtype: Any = jnp.bfloat16
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.dtype,
+        )
+        x = conv(64, (7, 7), (2, 2), padding=3)(images)
+        x = nn.max_pool(nn.relu(norm()(x)), (3, 3), strides=(2, 2), padding="SAME")
+        for stage, blocks in enumerate((3, 4, 6, 3)):
+            for block in range(blocks):
+                stride = (2, 2) if stage and not block else (1, 1)
+                width, shortcut = 64 * 2**stage, x
+                y = nn.relu(norm()(conv(width, (1, 1))(x)))
+                y = nn.relu(norm()(conv(width, (3, 3), stride)(y)))
+                y = norm(scale_init=nn.initializers.zeros)(conv(4 * width, (1, 1))(y))
+                if not block:
+                    shortcut = norm()(conv(4 * width, (1, 1), stride)(x))
+                x = nn.relu(shortcut + y)
+        logits = nn.Dense(self.num_classes, dtype=self.dtype)(x.mean((1, 2)))
+        return logits.astype(jnp.float32)

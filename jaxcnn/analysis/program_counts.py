@@ -1,0 +1,223 @@
+"""What a compiled program needs, counted by XLA: memory, arithmetic, traffic, collectives.
+
+The counts are those of one device. FLOPs are two per multiply-add, including elementwise
+operations. Bytes are what the operations of the compiled program read and write, wherever it is. A
+program for a TPU says which of its arrays it keeps in on-chip memory; the traffic is the bytes of
+all other operands and results, so that an operation that reads a part of an array counts the whole.
+XLA counts the body of a loop once; here the bytes of a body count as often as it runs, as far as
+the program says how often that is.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2,
+          "u16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}  # fmt: skip
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](\{[^{}]*\})?")
+_ON_CHIP = re.compile(r"S\([1-9]\)")  # a memory space other than the main memory, in a layout
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([a-z][\w\-]*)\((.*)")
+_CALLED = re.compile(r"(body|condition|calls|to_apply|called_computations)=\{?%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+# Operations that move nothing themselves.
+_FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
+         "call", "after-all")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """The collective operations of one kind: how many there are, and the bytes of their results."""
+
+    count: float
+    bytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What one device needs for a program.
+
+    Attributes:
+      flops: arithmetic operations.
+      bytes: bytes that operations read and write, by XLA's count.
+      traffic: those of arrays that are not kept in on-chip memory; at most `bytes`.
+      memory: bytes by kind: "arguments", "results" (other than those that reuse the memory of
+        arguments), "temporaries" and "program".
+      collectives: {kind: `Collective`}.
+      loops: how often the bodies of its loops run.
+    """
+
+    flops: float
+    bytes: float
+    traffic: float
+    memory: Mapping[str, int]
+    collectives: Mapping[str, Collective]
+    loops: tuple[int, ...] = ()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of all kinds together."""
+        return sum(self.memory.values())
+
+    def divided(self, steps: int) -> Counts:
+        """The counts of one of several steps in a program; the memory is that of the program."""
+        collectives = {
+            kind: Collective(found.count / steps, found.bytes / steps)
+            for kind, found in self.collectives.items()
+        }
+        amounts = {name: getattr(self, name) / steps for name in ("flops", "bytes", "traffic")}
+        return dataclasses.replace(self, collectives=collectives, **amounts)
+
+
+class Instruction(NamedTuple):
+    """One instruction of a compiled program.
+
+    Attributes:
+      name: its name in the program.
+      opcode: such as "fusion" or "all-reduce".
+      result: the type of its result, as in the text.
+      rest: operands and attributes, as in the text.
+      runs: how often it runs.
+    """
+
+    name: str
+    opcode: str
+    result: str
+    rest: str
+    runs: int
+
+    @property
+    def operands(self) -> list[str]:
+        """Names of the instructions whose results it reads."""
+        return re.findall(r"%([\w.\-]+)", self.rest.partition("), ")[0])
+
+
+def count(compiled: Any) -> Counts:
+    """Counts the needs of a program.
+
+    Args:
+      compiled: result of `jax.jit(...).lower(...).compile()`.
+    """
+    costs = compiled.cost_analysis() or {}
+    costs = costs[0] if isinstance(costs, list) else costs
+    memory = compiled.memory_analysis()
+    text = compiled.as_text()
+    program = list(instructions(text))
+    moved = list(moved_bytes(program))
+    once = sum(size for _, size, _ in moved)
+    often = sum(one.runs * size for one, size, _ in moved)
+    total = costs.get("bytes accessed", 0.0) * (often / once if once else 1)
+    loops = tuple(sorted(map(int, _TRIPS.findall(text))))
+    return Counts(
+        flops=costs.get("flops", 0.0),
+        bytes=total,
+        traffic=min(total, sum(one.runs * outside for one, _, outside in moved)),
+        memory={
+            "arguments": memory.argument_size_in_bytes,
+            "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+            "temporaries": memory.temp_size_in_bytes,
+            "program": memory.generated_code_size_in_bytes,
+        },
+        collectives=collectives(program),
+        loops=loops,
+    )
+
+
+def instructions(text: str) -> Iterator[Instruction]:
+    """Yields the instructions of a compiled program that run by themselves, not inside a fusion.
+
+    Args:
+      text: the program, of `compiled.as_text()`.
+    """
+    computations: dict[str, list[tuple[str, str, str, str]]] = {}
+    entry, lines = "", []
+    for line in text.splitlines():
+        if found := _COMPUTATION.match(line):
+            lines = computations.setdefault(found[2], [])
+            entry = found[2] if found[1] else entry
+        elif found := _INSTRUCTION.match(line):
+            name, result, opcode, rest = found.groups()
+            lines.append((name, result, opcode, rest))
+
+    def walk(computation: str, runs: int) -> Iterator[Instruction]:
+        for name, result, opcode, rest in computations.get(computation, ()):
+            yield Instruction(name, opcode, result, rest, runs)
+            if opcode in ("while", "call", "conditional") or opcode.startswith("async-start"):
+                trips = _TRIPS.search(rest)
+                for called in _called(rest):
+                    yield from walk(called, runs * (int(trips[1]) if trips else 1))
+
+    return walk(entry, 1)
+
+
+def _called(rest: str) -> list[str]:
+    called = [name for how, name in _CALLED.findall(rest) if how != "condition"]
+    for names in _BRANCHES.findall(rest):
+        called += [name.strip(" %") for name in names.split(",")]
+    return called
+
+
+def collectives(program: list[Instruction]) -> dict[str, Collective]:
+    """Returns the number of collective operations by kind, and the bytes of their results."""
+    counts: dict[str, list[float]] = collections.defaultdict(lambda: [0, 0])
+    for one in program:
+        kind = one.opcode.removesuffix("-start")
+        if kind in KINDS:
+            size = array_bytes(one.result)
+            if kind in ("all-gather", "collective-permute") and one.opcode.endswith("-start"):
+                size /= 2  # the type of the start lists the operand and the result
+            counts[kind][0] += one.runs
+            counts[kind][1] += one.runs * size
+    return {kind: Collective(*counts[kind]) for kind in KINDS if kind in counts}
+
+
+def array_bytes(text: str, *, outside: bool = False) -> float:
+    """Returns the bytes of all array types in a text of a compiled program.
+
+    Args:
+      text: with types such as "f32[64,3]{1,0}".
+      outside: leave out those that are kept in on-chip memory.
+    """
+    total = 0.0
+    for dtype, shape, layout in _ARRAY.findall(text):
+        if outside and _ON_CHIP.search(layout):
+            continue
+        size = _BYTES.get(dtype, 0)
+        for side in filter(None, shape.split(",")):
+            size *= int(side)
+        total += size
+    return total
+
+
+def moved_bytes(program: list[Instruction]) -> Iterator[tuple[Instruction, float, float]]:
+    """Yields (instruction, bytes of its operands and results, those outside on-chip memory)."""
+    types = {one.name: one.result for one in program}
+    for one in program:
+        if one.opcode in _FREE or one.opcode.endswith("-done") or "ConcatBitcast" in one.rest:
+            continue
+        if one.opcode in ("copy-start", "slice-start"):
+            yield one, *_copied(one.result)
+            continue
+        arrays = [one.result, *(types.get(operand, "") for operand in one.operands)]
+        yield (
+            one,
+            sum(map(array_bytes, arrays)),
+            sum(array_bytes(text, outside=True) for text in arrays),
+        )
+
+
+def _copied(result: str) -> tuple[float, float]:
+    """Bytes of an asynchronous copy or slice, whose type lists the target and the source.
+
+    As much is read as is written, which is the smaller of the two.
+    """
+    found = [match.group() for match in _ARRAY.finditer(result)][:2]
+    size = min(map(array_bytes, found), default=0.0)
+    outside = sum(1 for text in found if not _ON_CHIP.search(text))
+    return 2 * size, outside * size

@@ -1,0 +1,104 @@
+"""`jaxcnn plan CONFIG --on SLICE`: what a run needs on machines that are not there."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxcnn.analysis.plan import Target
+
+
+def register(subparsers) -> None:
+    """Adds `jaxcnn plan` to the commands."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="compile a run for TPUs that are not there: memory, traffic, speed at most",
+        description="Compiles the training and the evaluation step of a run for a TPU slice, "
+        "without the slice, or for the devices of this machine. Prints, for one chip and by XLA's "
+        "count, memory by kind, FLOPs, bytes and collectives; the least time of each by the "
+        "published peaks of the chip, and which of them bounds the step; images per second at "
+        "most, and the hours of the whole run at least. TPUs need the extra: pip install "
+        "'jaxcnn[tpu]'. A network on ImageNet takes minutes to compile. If the data are not here, "
+        "their published sizes are used. Exit code 3: the chip has too little memory.",
+        epilog="example: jaxcnn plan resnet_imagenet:50 model.dtype=bfloat16 train.batch_size=1024 "
+        "train.bn_sync=local eval.batch_size=1024 --on v5e:2x4 --on v4-16",
+    )
+    parser.add_argument(
+        "config", metavar="CONFIG", help="name of a recipe or path of a file, as of `jaxcnn train`"
+    )
+    parser.add_argument(
+        "overrides", metavar="FIELD=VALUE", nargs="*", help="a field of the configuration to set"
+    )
+    parser.add_argument(
+        "--on",
+        metavar="SLICE",
+        action="append",
+        required=True,
+        help="v5e:4x4, v4:2x2x4, v5litepod-16, v4-32, v5p-128, v6e-8 and so on, or `local`; may be "
+        "given several times",
+    )
+    parser.add_argument(
+        "--fit", action="store_true", help="find the largest batch size that fits into memory"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plans for each slice; exit code 3 if the run does not fit on one of them."""
+    import json
+    import os
+    import sys
+    from pathlib import Path
+
+    from jaxcnn.analysis.chips import LOCAL, parse_slice
+    from jaxcnn.cli import common
+    from jaxcnn.runtime import exit_codes
+
+    for name in args.on:
+        if name != LOCAL:
+            parse_slice(name)
+    if args.json and not Path(args.json).parent.is_dir():
+        raise ValueError(f"--json is {args.json}; there is no directory {Path(args.json).parent}")
+    if LOCAL not in args.on and "jax" not in sys.modules:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # the program is compiled, and nothing runs
+    from jaxcnn.analysis import plan, plan_text
+    from jaxcnn.training.config import files as config_files
+    from jaxcnn.training.ensemble import described
+
+    common.quiet()
+    if described.is_ensemble(args.config):
+        raise ValueError(f"{args.config} is an ensemble; plan one of its members")
+    config = config_files.read_config(args.config, args.overrides)
+    code, found = exit_codes.DONE, []
+    for target in [plan.find_target(name) for name in args.on]:
+        try:
+            found.append(plan.plan_for(config, target))
+            print(plan_text.to_text(found[-1]), end="\n\n", flush=True)
+        except plan.DoesNotFit as error:
+            hint = "" if args.fit else "; --fit finds the largest batch size that does"
+            what = f"{config.model.name} with batch size {config.train.batch_size:,}"
+            print(f"{what} does not fit on {target.name}: {error}{hint}", flush=True)
+            code = exit_codes.FAILED
+        if args.fit:
+            print(_fit(config, target), end="\n\n", flush=True)
+    if args.json:
+        text = json.dumps([plan_text.to_json(one) for one in found], indent=1)
+        Path(args.json).write_text(text + "\n", encoding="utf-8")
+    return code
+
+
+def _fit(config: Any, target: Target) -> str:
+    """One line on the largest batch size, after a line on standard error for each that is tried."""
+    import sys
+
+    from jaxcnn.analysis import plan
+
+    def report(size: int, need: float) -> None:
+        print(f"batch size {size:,} needs {need / 2**30:.2f} GiB", file=sys.stderr, flush=True)
+
+    fits, too_large = plan.largest_batch(config, target, report)
+    if not fits:
+        return f"no batch size fits on {target.name}; {too_large:,} is the smallest that was tried"
+    above = "" if too_large is None else f"; {too_large:,} does not"
+    return f"largest batch size that fits on {target.name}, of those tried: {fits:,}{above}"
