@@ -17,6 +17,7 @@ import jax.numpy as jnp
 class PlainResNet50(nn.Module):
     num_classes: int = 1000
     dtype: Any = jnp.bfloat16
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
 
     @nn.compact
     def __call__(self, images, *, train=False):
@@ -30,7 +31,7 @@ class PlainResNet50(nn.Module):
         )
         x = conv(64, (7, 7), (2, 2), padding=3)(images)
         x = nn.max_pool(nn.relu(norm()(x)), (3, 3), strides=(2, 2), padding="SAME")
-        for stage, blocks in enumerate((3, 4, 6, 3)):
+        for stage, blocks in enumerate(self.blocks):
             for block in range(blocks):
                 stride = (2, 2) if stage and not block else (1, 1)
                 width, shortcut = 64 * 2**stage, x

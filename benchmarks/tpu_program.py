@@ -87,13 +87,16 @@ def main() -> None:
     parser.add_argument("--on", default="v5e:2x2", help="slice (v5e:2x2)")
     parser.add_argument("--images", type=int, default=128, help="for each chip (128)")
     parser.add_argument("--only", choices=("jaxcnn", "linen"))
+    parser.add_argument("--blocks", default="3,4,6,3", help="blocks of each stage (3,4,6,3)")
     parser.add_argument("--top", type=int, default=0, help="list so many operations (0)")
     parser.add_argument("--save", action="store_true", help="write results/tpu_program.json")
     args = parser.parse_args()
-    target = plan.find_target(args.on)
+    target, blocks = plan.find_target(args.on), tuple(map(int, args.blocks.split(",")))
     modules = {
-        "jaxcnn": jaxcnn.create_model("resnet50", dtype=jnp.bfloat16, zero_gamma=True),
-        "linen": PlainResNet50(),
+        "jaxcnn": jaxcnn.create_model(
+            "resnet50", dtype=jnp.bfloat16, zero_gamma=True, blocks=blocks
+        ),
+        "linen": PlainResNet50(blocks=blocks),
     }
     rows = []
     for name, module in modules.items():

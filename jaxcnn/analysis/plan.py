@@ -37,8 +37,10 @@ from jaxcnn.training.step import RESIDENT, run_keys
 _USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _MOST_TRIES = 8
-# libtpu would ask the metadata server of a TPU VM, and print warnings.
+# libtpu would ask the metadata server of a TPU VM, print warnings, and refuse a second process, as
+# only one may use the chips. Compiling uses none.
 _LIBTPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",

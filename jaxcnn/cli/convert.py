@@ -16,7 +16,7 @@ def register(subparsers) -> None:
         "them again, checking that they are all that the network needs. The names of the files "
         "say the format: .safetensors, .npz, or PyTorch's .pth, .pt, .bin and .ckpt, which are "
         "written where torch is installed; of the other frameworks' files, the contents do.",
-        epilog="examples: jaxcnn convert resnet50.pth resnet50.safetensors --model resnet50; "
+        epilog="example: jaxcnn convert resnet50.pth resnet50.safetensors --model resnet50; "
         "jaxcnn convert thin.caffemodel thin.safetensors --model resnet50_v1 width=32",
     )
     parser.add_argument(

@@ -84,7 +84,7 @@ def test_names_of_people_and_of_jax(name, expected, chips):
     [
         ("v7-8", "TPU 'v7' is unknown; known are v2, v3"),
         ("v5d:2x2", "did you mean .*'v5e'"),
-        ("v5e-2", "the number of a slice of v5e is 1, 4, 8, 16 and so on"),
+        ("v5e-2", "the number of a slice of v5e is 1, 4, 8, 16, 32 and so on"),
         ("v4-12", "the number of a slice of v4 is 8, 16, 32, 64, 128 and so on"),
         ("v5e:2x2x2", "a slice of v5e has 2 axes, as in v5e:2x2"),
         ("h100:8", "it must be such as v5e:4x4"),
