@@ -14,6 +14,18 @@ from jaxcnn._files import local_path
 _ANGLES = np.radians([0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 65, 295, 115, 245])
 _DISTANCES = (2, 8, 16, 26, 38, 52, 68, 86)
 
+# Colors that color-blind people can tell apart (Okabe and Ito 2008, "Color universal design").
+OKABE_ITO = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "sky blue": "#56B4E9",
+    "black": "#000000",
+    "yellow": "#F0E442",
+}
+
 Box = tuple[float, float, float, float]
 
 
@@ -32,17 +44,19 @@ def make_figure(width: float, height: float) -> Any:
     return figure
 
 
-def picture_path(name: str) -> Path:
+def picture_path(name: str, suffixes: Sequence[str] = (".png", ".svg", ".pdf")) -> Path:
     """Checks the path of a figure.
 
     Args:
       name: path of the file.
+      suffixes: those that are valid.
 
     Raises:
-      ValueError: the suffix is not .png, .svg or .pdf, or the directory does not exist.
+      ValueError: the suffix is not valid, or the directory does not exist.
     """
-    if Path(name).suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"{name!r} is not a path of a figure: it must end in .png, .svg or .pdf")
+    if Path(name).suffix not in suffixes:
+        known = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        raise ValueError(f"{name!r} is not a path of a figure: it must end in {known}")
     return table_path(name)
 
 
