@@ -11,11 +11,18 @@ import numpy as np
 
 from jaxcnn.analysis.graph import Graph, read_graph
 from jaxcnn.analysis.trace import trace
+from jaxcnn.data.augment import pipeline
+from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.evaluation import protocols
+from jaxcnn.evaluation.evaluate import TestSet, examples
+from jaxcnn.runtime import compilation
 
 Variables = Mapping[str, Any]
 
 
-def first_filters(model: nn.Module, variables: Variables, input_size: Any) -> tuple[str, np.ndarray]:
+def first_filters(
+    model: nn.Module, variables: Variables, input_size: Any
+) -> tuple[str, np.ndarray]:
     """Returns the kernels of the first convolution.
 
     Args:
@@ -58,7 +65,7 @@ def feature_maps(
     def is_below(module: nn.Module, method: str) -> bool:
         return method == "__call__" and len(module.path) == 1
 
-    @jax.jit
+    @compilation.jit
     def run(variables: Variables, images: Any) -> Any:
         _, state = model.apply(
             variables, images, train=False, mutable=["intermediates", "endpoints"],
@@ -120,6 +127,9 @@ def embed(features: np.ndarray, seed: int = 0) -> np.ndarray:
 
     Returns:
       f32[N,2]. Distances between groups that are far apart mean little.
+
+    Raises:
+      ValueError: there are fewer than five examples.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -148,3 +158,65 @@ def most_certain(
     order = np.argsort(-probabilities.max(1), kind="stable")
     right = probabilities.argmax(1)[order] == labels[order]
     return order[right][:count].tolist(), order[~right][:count].tolist()
+
+
+def predict_views(
+    model: nn.Module,
+    variables: Variables,
+    views: np.ndarray,
+    preprocessing: Preprocessing,
+    batch_size: int = 64,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Computes class probabilities and the features before the classifier.
+
+    Args:
+      model: the network.
+      variables: its variables.
+      views: u8[N,size,size,C].
+      preprocessing: normalization of the images.
+      batch_size: number of images per batch.
+
+    Returns:
+      Probabilities f32[N,K] and features f32[N,D].
+    """
+    features = make_features(model)
+
+    @compilation.jit
+    def apply(variables: Variables, views: Any) -> Any:
+        images = pipeline.normalize(views, preprocessing.mean, preprocessing.std)
+        logits: Any = model.apply(variables, images, train=False)
+        return jax.nn.softmax(logits, -1), features(variables, images)
+
+    found = []
+    size = min(batch_size, len(views))
+    for start in range(0, len(views), size):
+        chunk = views[start : start + size]
+        padded = np.concatenate([chunk, np.repeat(chunk[:1], size - len(chunk), 0)])
+        found.append([np.asarray(a, np.float32)[: len(chunk)] for a in apply(variables, padded)])
+    return tuple(map(np.concatenate, zip(*found)))  # type: ignore[return-value]
+
+
+def read_views(
+    test_set: TestSet, preprocessing: Preprocessing, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the central crops of evenly spaced examples of a test set.
+
+    Args:
+      test_set: to be read.
+      preprocessing: size, crop and interpolation of the images.
+      count: number of examples, at most.
+
+    Returns:
+      Images u8[N,size,size,C] and labels i32[N].
+    """
+    chosen = set(np.linspace(0, len(test_set) - 1, min(count, len(test_set))).round().tolist())
+    views, labels = [], []
+    for i, (image, label) in enumerate(examples(test_set)):
+        if i in chosen:
+            [view] = protocols.all_views(
+                image, protocols.PROTOCOLS["center"], preprocessing.size, preprocessing.crop,
+                preprocessing.interpolation,
+            )  # fmt: skip
+            views.append(view[0])
+            labels.append(label)
+    return np.stack(views), np.array(labels, np.int32)
