@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
 from jaxcnn._checks import near, one_of, require
 from jaxcnn._files import atomic_write
-from jaxcnn.analysis.graph import Graph, Node, read_graph
+from jaxcnn.analysis.graph import Graph, Node, ancestors, read_graph
 from jaxcnn.analysis.graph_edits import (
     Group,
+    attach,
     block_graph,
     blocks,
     fold,
     groups,
     layers_only,
+    main_path_first,
     signature,
     split_towers,
 )
@@ -31,7 +34,7 @@ from jaxcnn.reporting.graph_picture import (
     Cell,
     Sheet,
     draw_sheets,
-    label_width,
+    label_size,
 )
 
 LEVELS = ("network", "stage", "block")
@@ -110,7 +113,7 @@ def draw(
         "stage" for the feature maps as solids; "block" for the graph of each kind of block, with
         normalizations and activations.
       block: name of the module to draw at level "block"; by default one block of each kind.
-      unfold: draw repeated blocks one by one.
+      unfold: draw repeated blocks one by one, without frames.
       input_size: see `jaxcnn.summarize`.
       **options: for `create_model`, where a model is a name.
 
@@ -141,47 +144,96 @@ def draw(
 # --- whole networks -------------------------------------------------------------------------------
 
 
-def _network_sheets(traces: Sequence[Traced], unfold: bool) -> list[Sheet]:
-    sheets = []
-    for traced in traces:
-        graph = layers_only(read_graph(traced))
-        graph, counts = (graph, {}) if unfold else fold(graph)
-        found = groups(graph, counts)
-        towers = split_towers(graph)
-        if towers is not graph:
-            graph, found = towers, []
-        cells = {key: _cell(graph, node) for key, node in graph.nodes.items()}
-        labels = [("" if g.count == 1 else f"× {g.count}", g.name) for g in found]
-        placed = _placed(graph, cells, found, labels, alone=len(traces) == 1)
-        sheets.append(Sheet(traced.name, _costs(traced), placed, cells, labels))
-    return sheets
+class _Network(NamedTuple):
+    """A network that is ready to be placed."""
 
+    graph: Graph
+    cells: Mapping[int, Cell]
+    groups: Sequence[Group]
+    labels: Sequence[tuple[str, str]]
 
-def _placed(
-    graph: Graph,
-    cells: Mapping[int, Cell],
-    found: Sequence[Group],
-    labels: Sequence[tuple[str, str]],
-    *,
-    alone: bool,
-) -> Placed:
-    """Places a network; if it is drawn alone, in as many columns as there is room for."""
-    frames = [Frame(g.keys, label_width(label)) for g, label in zip(found, labels)]
-    edges = [(source, key) for key, node in graph.nodes.items() for source in node.inputs]
-    height = _HEIGHT if alone else float("inf")
-    while True:
-        boxes = {key: cell.box() for key, cell in cells.items()}
-        placed = place(
-            boxes,
-            edges,
-            [graph.output],
-            heads=list(graph.heads.values()),
+    def place(
+        self, max_height: float = math.inf, starts: Mapping[int, float] | None = None
+    ) -> Placed:
+        frames = [Frame(g.keys, *label_size(label)) for g, label in zip(self.groups, self.labels)]
+        nodes = self.graph.nodes
+        return place(
+            {key: cell.box() for key, cell in self.cells.items()},
+            [(source, key) for key, node in nodes.items() for source in node.inputs],
+            [self.graph.output],
+            heads=list(self.graph.heads.values()),
             frames=frames,
-            max_height=height,
+            max_height=max_height,
+            starts=starts,
         )
-        if not alone or placed.extent[2] < WIDEST - 0.5 or height > 200:
+
+
+def _network_sheets(traces: Sequence[Traced], unfold: bool) -> list[Sheet]:
+    networks = [_network(traced, unfold) for traced in traces]
+    if len(networks) == 1:
+        placed = [_in_columns(networks[0])]
+    elif len({traced.size[:2] for traced in traces}) == 1:
+        placed = _aligned(networks)
+    else:
+        placed = [network.place() for network in networks]
+    return [
+        Sheet(traced.name, _costs(traced), one, network.cells, network.labels)
+        for traced, one, network in zip(traces, placed, networks)
+    ]
+
+
+def _network(traced: Traced, unfold: bool) -> _Network:
+    graph = layers_only(main_path_first(read_graph(traced)))
+    found: list[Group] = []
+    if not unfold:
+        graph, counts = fold(graph)
+        found = groups(graph, counts)
+    towers = split_towers(graph)
+    if towers is not graph:
+        graph, found = towers, []
+    cells = {key: _cell(graph, node) for key, node in graph.nodes.items()}
+    for name, key in graph.heads.items():
+        cells[key] = dataclasses.replace(cells[key], note=name)
+    labels = [("" if g.count == 1 else f"× {g.count}", g.name) for g in found]
+    heads = {key for head in graph.heads.values() for key in ancestors(graph.nodes, head)}
+    heads -= ancestors(graph.nodes, graph.output)
+    labels = [("", "") if heads & set(g.keys) else text for g, text in zip(found, labels)]
+    return _Network(graph, cells, found, labels)
+
+
+def _in_columns(network: _Network) -> Placed:
+    """Places a network in as many columns as there is room for."""
+    height = _HEIGHT
+    while True:
+        placed = network.place(height)
+        left, _, right, _ = placed.extent
+        if right - left < WIDEST - 0.5 or height > 1000:
             return placed
         height *= 1.25
+
+
+def _aligned(networks: Sequence[_Network]) -> list[Placed]:
+    """Places networks so that feature maps of the same size begin at the same height."""
+    sizes = {node.shape[0] for n in networks for node in n.graph.nodes.values() if _is_map(node)}
+    starts: list[dict[int, float]] = [{} for _ in networks]
+    placed = [network.place() for network in networks]
+    for size in sorted(sizes, reverse=True)[1:]:
+        tops: dict[int, tuple[int, float]] = {}
+        for i, (network, one) in enumerate(zip(networks, placed)):
+            keys = [k for k, n in network.graph.nodes.items() if _is_map(n) and n.shape[0] == size]
+            if keys:
+                first = next(iter(one.boxes.values()))
+                tops[i] = keys[0], one.boxes[keys[0]].top - first.top
+        lowest = max(top for _, top in tops.values())
+        for i, (key, top) in tops.items():
+            if top < lowest - 1e-6:
+                starts[i][key] = lowest
+                placed[i] = networks[i].place(starts=starts[i])
+    return placed
+
+
+def _is_map(node: Node) -> bool:
+    return len(node.shape) == 3
 
 
 def _cell(graph: Graph, node: Node) -> Cell:
@@ -229,23 +281,26 @@ def _block_sheets(traced: Traced, name: str | None) -> list[Sheet]:
 def _block_sheet(
     traced: Traced, graph: Graph, keys: tuple[int, ...], names: Sequence[str]
 ) -> Sheet:
-    part = block_graph(graph, keys)
-    cells = {key: _block_cell(part, node) for key, node in part.nodes.items()}
+    part, strips = attach(main_path_first(block_graph(graph, keys)))
+    cells = {
+        key: _block_cell(part, node, tuple((n.kind, n.text) for n in strips.get(key, ())))
+        for key, node in part.nodes.items()
+    }
     boxes = {key: cell.box() for key, cell in cells.items()}
     edges = [(source, key) for key, node in part.nodes.items() for source in node.inputs]
     placed = place(boxes, edges, [*part.heads.values(), part.output])
     more = len(names) - 1
-    others = f"; {more} more of this kind" if more else ""
-    return Sheet(traced.name, f"{names[0]}{others}", placed, cells)
+    others = f"and {more} more of this kind" if more else ""
+    return Sheet(f"{traced.name}: {names[0]}", others, placed, cells)
 
 
-def _block_cell(graph: Graph, node: Node) -> Cell:
-    """A node, with the shape of its output where the shape changes."""
+def _block_cell(graph: Graph, node: Node, strips: tuple[tuple[str, str], ...]) -> Cell:
+    """A node, with the shape of its output where it computes a new one."""
     if node.kind in _JOINS:
         return Cell(node.kind, node.label)
     before: Iterable[Any] = [graph.nodes[key].shape for key in node.inputs]
-    changes = node.shape not in before or node.kind in ("conv", "dense")
-    return Cell(node.kind, node.text, _times(node.shape) if changes else "")
+    changes = node.kind != "dense" and (node.shape not in before or node.kind == "conv")
+    return Cell(node.kind, node.text, _times(node.shape) if changes else "", strips)
 
 
 def _times(numbers: Sequence[int]) -> str:

@@ -162,6 +162,7 @@ class _Reader:
 
     def __init__(self, variables: Any):
         self.nodes: dict[int, Node] = {}
+        self.squares: set[Any] = set()  # variables that are squares
         self.layers = {
             path: {name: len(leaf.shape) for name, leaf in leaves}
             for path, leaves in modules_with_params(variables["params"] if variables else {})
@@ -194,6 +195,8 @@ class _Reader:
         self, eqn: Any, path: tuple[str, ...], sources: list[int | None], data: list[int]
     ) -> list[int | None]:
         inner, name = list(sub_jaxprs(eqn)), eqn.primitive.name
+        if name == "square" or eqn.params.get("y") == 2:
+            self.squares |= set(eqn.outvars)
         if eqn.params.get("name") in _ACTIVATIONS and len(data) == 1:
             return [self._node(eqn, "act", eqn.params["name"], path, data)]
         if name in ("scan", "while"):
@@ -240,13 +243,15 @@ class _Reader:
         self, eqn: Any, path: tuple[str, ...], sources: list[int | None], data: list[int]
     ) -> int:
         name, [key], out = eqn.primitive.name, data, eqn.outvars[0].aval
-        node = self.nodes[key]
         if name == "conv_general_dilated":
             return self._conv(eqn, path, data)
         if name == "dot_general":
             return self._node(eqn, "dense", "dense", path, data, channels=out.shape[-1])
         if self._is_norm(path) and name in ("reduce_sum", "reduce_max"):
-            return key if node.path == path else self._norm(eqn, path, data)
+            same = self.nodes[key].path == path
+            return key if same else self._norm(eqn, path, data)
+        if self._is_part(eqn, path, key):
+            return self._part(eqn, key)
         if kind := pool_kind(eqn):
             return self._pool(eqn, kind, path, data)
         if name == "concatenate":
@@ -272,6 +277,22 @@ class _Reader:
         """Whether a module has only vectors as parameters, as a normalization does."""
         leaves = self.layers.get(path, {})
         return bool({"scale", "bias"} & set(leaves)) and max(leaves.values()) <= 1
+
+    def _is_part(self, eqn: Any, path: tuple[str, ...], key: int) -> bool:
+        """Whether an equation selects or adds the maps of a convolution, within its module."""
+        node, steps = self.nodes[key], ("slice", "gather", "concatenate", "reduce_sum", "reshape")
+        is_last = node.kind == "conv" and node.path == path and path in self.layers
+        return is_last and eqn.primitive.name in steps
+
+    def _part(self, eqn: Any, key: int) -> int:
+        node, out = self.nodes[key], eqn.outvars[0].aval
+        if out.ndim == 4:
+            label = node.label.replace("depthwise ", "")
+            self.nodes[key] = dataclasses.replace(
+                node, label=label, shape=tuple(out.shape[1:]), channels=out.shape[-1], groups=1,
+                details=("sparse",),
+            )  # fmt: skip
+        return key
 
     def _norm(self, eqn: Any, path: tuple[str, ...], data: list[int]) -> int:
         is_batch_norm = path in self.batch_norms
@@ -320,7 +341,7 @@ class _Reader:
                 self.nodes[key] = dataclasses.replace(node, shape=shape)
                 return key
             return self._node(eqn, "pool", "adaptive average pool", path, data)
-        if None in sources and eqn.params["dimension"] == out.ndim - 1:
+        if eqn.params["dimension"] == out.ndim - 1 and out.shape[-1] > self.nodes[key].shape[-1]:
             return self._zeros(eqn, path, data)
         return key
 
@@ -359,7 +380,9 @@ class _Reader:
         return self._node(eqn, "scale", f"× {factor:.3g}", path, data)
 
     def _reduced(self, eqn: Any, path: tuple[str, ...], data: list[int]) -> int:
-        label = eqn.primitive.name.removeprefix("reduce_").removesuffix("_p")
+        label = eqn.primitive.name.removeprefix("reduce_")
+        if label == "sum" and eqn.invars[0] in self.squares:
+            label = "sum of squares"
         channels = eqn.outvars[0].aval.shape[-1] if eqn.outvars[0].aval.ndim == 2 else None
         return self._node(eqn, "other", label, path, data, channels=channels)
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jaxcnn.analysis.graph import Graph, Node, without
+from jaxcnn.analysis.graph import Graph, Node, ancestors, without
 
 Path = tuple[str, ...]
 
@@ -29,6 +29,53 @@ def layers_only(graph: Graph) -> Graph:
     """Removes normalizations, activations and factors, except local response normalization."""
     gone = {key for key, node in graph.nodes.items() if node.kind in ("norm", "act", "scale")}
     return without(graph, gone)
+
+
+def main_path_first(graph: Graph) -> Graph:
+    """Moves the shorter branch of each sum behind the longer one, which is then drawn at its left.
+
+    Args:
+      graph: of a network.
+    """
+    order = list(graph.nodes)
+    for key, node in graph.nodes.items():
+        if node.kind != "add" or len(node.inputs) != 2:
+            continue
+        one, other = (ancestors(graph.nodes, i) for i in node.inputs)
+        shorter = min(one - other, other - one, key=len)
+        place = order.index(key)
+        moved = [k for k in order[:place] if k in shorter]
+        order[:place] = [k for k in order[:place] if k not in shorter] + moved
+    return graph._replace(nodes={key: graph.nodes[key] for key in order})
+
+
+def attach(graph: Graph) -> tuple[Graph, dict[int, list[Node]]]:
+    """Removes normalizations and activations that alone read what a layer computes.
+
+    In a pre-activation block, only activations behind normalizations are removed.
+
+    Args:
+      graph: of a network or a block.
+
+    Returns:
+      The graph, and for each layer {key: nodes that followed it directly}.
+    """
+    consumers = graph.consumers()
+    ends = {graph.output, *graph.heads.values()}
+    kinds = [node.kind for node in graph.nodes.values() if node.kind in ("conv", "norm")]
+    layers = ("norm",) if kinds[:1] == ["norm"] else ("conv", "dense", "norm")
+    layer_of: dict[int, int] = {}
+    found: dict[int, list[Node]] = {}
+    for key, node in graph.nodes.items():
+        if node.kind not in ("norm", "act") or len(node.inputs) != 1:
+            continue
+        [source] = node.inputs
+        layer = layer_of.get(source, source)
+        alone = len(consumers[source]) == 1 and source not in ends
+        if alone and graph.nodes[layer].kind in layers:
+            layer_of[key] = layer
+            found.setdefault(layer, []).append(node)
+    return without(graph, set(layer_of)), found
 
 
 # --- blocks ---------------------------------------------------------------------------------------

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jaxcnn.analysis.graph import Graph, read_graph
-from jaxcnn.analysis.graph_edits import Group, fold, groups, layers_only
+from jaxcnn.analysis.graph_edits import blocks, layers_only
 from jaxcnn.analysis.trace import Traced
 from jaxcnn.reporting.graph_picture import FONT, SMALL, STYLES, TITLE, canvas, text_width
 
@@ -35,27 +35,32 @@ class Solid:
     count: int = 1
 
 
-def solids(graph: Graph, found: Sequence[Group]) -> list[list[Solid]]:
+def solids(graph: Graph) -> list[list[Solid]]:
     """Lists the feature maps of a network by their height and width.
 
     Args:
-      graph: layers only, folded.
-      found: its blocks.
+      graph: layers only.
 
     Returns:
-      The feature maps of each stage, in order of computation.
+      The feature maps of each stage, in order of computation: one for each layer, and one for each
+      block with branches.
     """
-    in_block = {key: group for group in found for key in group.keys}
-
-    def listed() -> Iterator[Solid]:
-        for key, node in graph.nodes.items():
-            group = in_block.get(key)
-            if group is not None and key == group.keys[-1]:
-                yield Solid("block", node.shape, group.count)
-            elif group is None and node.kind in _COLORS:
-                yield Solid(node.kind, node.shape)
-
-    stages = itertools.groupby(listed(), lambda one: (len(one.shape), one.shape[:-1] or one.shape))
+    branched = [
+        keys
+        for _, keys in blocks(graph)
+        if any(graph.nodes[key].kind in ("add", "concat") for key in keys)
+    ]
+    last_of = {key: keys[-1] for keys in branched for key in keys}
+    listed = []
+    for key, node in graph.nodes.items():
+        if last_of.get(key) == key:
+            listed.append(Solid("block", node.shape))
+        elif key not in last_of and node.kind in _COLORS:
+            listed.append(Solid(node.kind, node.shape))
+    counted = [
+        dataclasses.replace(one, count=len(list(equal))) for one, equal in itertools.groupby(listed)
+    ]
+    stages = itertools.groupby(counted, lambda one: one.shape[:-1] or one.shape)
     return [list(stage) for _, stage in stages]
 
 
@@ -70,8 +75,7 @@ def draw_volumes(traces: Sequence[Traced]) -> Any:
     """
     rows = []
     for traced in traces:
-        graph, counts = fold(layers_only(read_graph(traced)))
-        stages = solids(graph, groups(graph, counts))
+        stages = solids(layers_only(read_graph(traced)))
         rows.append((traced.name, [_Stage(stage, _scale(stages)) for stage in stages]))
     widths = [sum(stage.width + _SPACE for stage in stages) for _, stages in rows]
     heights = [max(stage.height for stage in stages) + 1.0 for _, stages in rows]
@@ -120,7 +124,7 @@ class _Stage:
         self.solids = [one for one in stage for _ in range(min(one.count, _DRAWN))]
         self.size = "×".join(map(str, stage[-1].shape))
         self.content = _content(stage)
-        self.depth = max(_DEPTH * self._solid_height(one) for one in self.solids)
+        self.depth = max(map(self._solid_depth, self.solids))
         self.height = max(self._solid_height(one) for one in self.solids) + self.depth
         widths = [scale.width(one.shape) + 0.05 for one in self.solids]
         self.filled = sum(widths) + self.depth
@@ -129,6 +133,9 @@ class _Stage:
 
     def _solid_height(self, one: Solid) -> float:
         return self.scale.height(one.shape)
+
+    def _solid_depth(self, one: Solid) -> float:
+        return _DEPTH * self._solid_height(one) if len(one.shape) == 3 else 0.06
 
     def draw(self, axes: Any, x: float, bottom: float) -> None:
         middle = x + self.width / 2
@@ -140,7 +147,7 @@ class _Stage:
         left = middle - self.filled / 2
         for one in self.solids:
             wide, high = self.scale.width(one.shape), self._solid_height(one)
-            depth = _DEPTH * high if len(one.shape) == 3 else 0.06
+            depth = self._solid_depth(one)
             lift = (max(map(self._solid_height, self.solids)) - high) / 2
             _draw_solid(axes, left, bottom - lift, wide, high, depth, STYLES[_COLORS[one.kind]])
             left += wide + 0.05

@@ -8,6 +8,7 @@ layout.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,9 +21,10 @@ Edge = tuple[Key, Key]
 
 _GAP = 0.2  # between rows
 _FAN = 0.3  # above and below branches
-_BETWEEN = 0.3  # between groups, in addition
+_BETWEEN = 0.25  # between groups, in addition
 _PAD = 0.13  # between a group's boxes and its frame
-_BEFORE = 0.1  # between the start of a shortcut and the next row
+_BEFORE = 0.1  # between the start of a shortcut and the next row,
+_BEFORE_FAN = 0.2  # and before branches
 _LANE = 0.15  # between shortcuts
 _GUTTER = 0.5  # between columns
 _SOURCE, _SINK = -1, -2  # where a graph has several inputs or outputs
@@ -59,10 +61,11 @@ class Box:
 
 
 class Frame(NamedTuple):
-    """What has a frame: the keys of the boxes, and the width of the label at its right."""
+    """What has a frame: the keys of the boxes, and the size of the label."""
 
     keys: Sequence[Key]
     label_width: float
+    label_height: float = 0.17
 
 
 @dataclasses.dataclass
@@ -72,7 +75,8 @@ class Placed:
     Attributes:
       boxes: {key: box}.
       curves: edges between neighbors: points that a curve with vertical ends passes.
-      lines: shortcuts and connections between columns: corners of horizontal and vertical lines.
+      lines: shortcuts: corners of horizontal and vertical lines.
+      links: connections between columns, without an arrowhead.
       frames: {index: frame} of the groups.
       labels: {index: box} of their labels.
       extent: (left, top, right, bottom) of everything.
@@ -81,6 +85,7 @@ class Placed:
     boxes: dict[Key, Box] = dataclasses.field(default_factory=dict)
     curves: list[list[Point]] = dataclasses.field(default_factory=list)
     lines: list[list[Point]] = dataclasses.field(default_factory=list)
+    links: list[list[Point]] = dataclasses.field(default_factory=list)
     frames: dict[int, Box] = dataclasses.field(default_factory=dict)
     labels: dict[int, Box] = dataclasses.field(default_factory=dict)
 
@@ -88,7 +93,7 @@ class Placed:
     def extent(self) -> tuple[float, float, float, float]:
         """(left, top, right, bottom) of everything."""
         boxes = [*self.boxes.values(), *self.frames.values(), *self.labels.values()]
-        points = [point for path in (*self.curves, *self.lines) for point in path]
+        points = [point for path in (*self.curves, *self.lines, *self.links) for point in path]
         xs = [x for b in boxes for x in (b.left, b.right)] + [x for x, _ in points]
         ys = [y for b in boxes for y in (b.top, b.bottom)] + [y for _, y in points]
         return min(xs), min(ys), max(xs), max(ys)
@@ -97,7 +102,7 @@ class Placed:
         """Moves everything."""
         for box in [*self.boxes.values(), *self.frames.values(), *self.labels.values()]:
             box.x, box.y = box.x + x, box.y + y
-        for paths in (self.curves, self.lines):
+        for paths in (self.curves, self.lines, self.links):
             paths[:] = [[(px + x, py + y) for px, py in path] for path in paths]
 
     def add(self, other: Placed) -> None:
@@ -105,6 +110,7 @@ class Placed:
         self.boxes |= other.boxes
         self.curves += other.curves
         self.lines += other.lines
+        self.links += other.links
         self.frames |= other.frames
         self.labels |= other.labels
 
@@ -170,7 +176,7 @@ def place(
         middle = left - part.extent[0]
         part.move(middle, 0)
         if before is not None:
-            placed.lines.append(_connection(own[before], left - _GUTTER / 2, middle))
+            placed.links.append(_connection(own[before], left - _GUTTER / 2, middle))
         left, before = part.extent[2] + _GUTTER, column[-1].end
         placed.add(part)
     for key in (_SOURCE, _SINK):
@@ -278,15 +284,43 @@ def _layers(
     layout.xspace, layout.yspace, layout.dw, layout.dh = 0.16, _GAP, 0.1, 0.01
     layout.init_all()
     layout.draw()
+    _spread(layout, own, drawn)
     x0 = sum(vertices[key].view.xy[0] for key in ends) / len(ends)
     y0 = min(vertices[key].view.xy[1] - own[key].height / 2 for key in inner)
     for key in inner:
         x, y = vertices[key].view.xy
         own[key].x, own[key].y = x - x0, y - y0
-    return [
-        [edge.v[0].data, *((x - x0, y - y0) for x, y in edge.view._pts[1:-1]), edge.v[1].data]
-        for edge in drawn
-    ]
+    routes = []
+    for edge in drawn:
+        source, target = (vertex.data for vertex in edge.v)
+        points = edge.view._pts[source == above : -1]  # the first is below the source's layer
+        routes.append([source, *((x - x0, y - y0) for x, y in points), target])
+    return routes
+
+
+def _spread(layout: Any, own: Mapping[Key, Box], edges: Sequence[Any]) -> None:
+    """Aligns the tops of each layer, with more room between layers where edges lead sideways.
+
+    Edges pass a layer vertically, so that they do not touch its boxes.
+    """
+    ranks = [[layout.grx[vertex].rank for vertex in edge.v] for edge in edges]
+    sideways: set[int] = set()
+    for edge, (first, _) in zip(edges, ranks):
+        xs = [x for x, _ in edge.view._pts]
+        sideways |= {
+            first + i for i, (a, b) in enumerate(itertools.pairwise(xs)) if abs(a - b) > 0.1
+        }
+    tops, y = [], 0.0
+    for rank, layer in enumerate(layout.layers):
+        high = max(vertex.view.h for vertex in layer)
+        for vertex in layer:
+            vertex.view.xy = (vertex.view.xy[0], y + vertex.view.h / 2)
+        tops.append((y, y + high))
+        y += high + (_FAN if rank in sideways else _GAP)
+    for edge, (first, last) in zip(edges, ranks):
+        xs = [x for x, _ in edge.view._pts]
+        between = [(x, y) for rank, x in enumerate(xs[1:-1], first + 1) for y in tops[rank]]
+        edge.view._pts = [(xs[0], tops[first][1]), *between, (xs[-1], tops[last][0])]
 
 
 # --- columns --------------------------------------------------------------------------------------
@@ -334,6 +368,7 @@ def _columns(
         group = group_of.get(first)
         breaks = (
             high + height / 2 > least
+            and sum(heights[i:]) > least / 3
             and len(columns) < number
             and (group is None or group != group_of.get(segment.above or 0))
             and not any(u < i - 1 and v >= i for u, v in spans)
@@ -356,20 +391,20 @@ def _column(
 ) -> Placed:
     """Places segments below one another, around x = 0."""
     part = Placed()
-    below: dict[Key, float] = {}  # y of the row after a node
+    below: dict[Key, tuple[float, float]] = {}  # y under a node, and where its shortcuts leave
     y = 0.0
     for number, segment in enumerate(column):
         gap, high, last_gap = _rows(own, segment, group_of)
         end = own[segment.end]
         y += gap if segment.inner else last_gap
         y = max([y, *(starts[key] for key in [*segment.inner, segment.end] if key in starts)])
-        if segment.above is not None:
-            below[segment.above] = y
         for key in segment.inner:
             own[key].y += y
             part.boxes[key] = own[key]
         top = own.get(segment.above) if number and segment.above is not None else None
         start = (0.0, 0.0) if top is None else (0.0, top.bottom)
+        if segment.above is not None:
+            below[segment.above] = start[1], y - (_BEFORE_FAN if segment.inner else _BEFORE)
         shift, y = y, y + (high + last_gap if segment.inner else 0)
         end.x, end.y = 0.0, y + end.height / 2
         part.boxes[segment.end] = end
@@ -392,23 +427,27 @@ def _curve(
     return [first, *((x, y + shift) for x, y in route[1:-1]), (target.x, target.top)]
 
 
-def _add_shortcuts(part: Placed, shortcuts: Sequence[Edge], below: Mapping[Key, float]) -> None:
-    """Adds lines from below a box to the right side of a later one, the shortest ones inside."""
+def _add_shortcuts(
+    part: Placed, shortcuts: Sequence[Edge], below: Mapping[Key, tuple[float, float]]
+) -> None:
+    """Adds lines from below a box to the side of a later one, the shortest ones inside."""
     spans = []
     for source, target in shortcuts:
         if target in part.boxes and (source in below or source in part.boxes):
-            box = part.boxes.get(source)
-            y = below[source] - _BEFORE if source in below else box.bottom + 0.05  # type: ignore
-            spans.append((y, source, target))
-    lanes: list[tuple[float, float, float]] = []
-    for y0, source, target in sorted(spans, key=lambda s: part.boxes[s[2]].y - s[0]):
-        end = part.boxes[target]
-        beside = [b.right for b in part.boxes.values() if b.bottom > y0 and b.top < end.bottom]
-        beside += [x for x, top, bottom in lanes if bottom > y0 and top < end.y]
-        x = max(beside, default=0.0) + _LANE
-        lanes.append((x, y0, end.y))
-        x0 = part.boxes[source].x if source in part.boxes else 0.0
-        part.lines.append([(x0, y0), (x, y0), (x, end.y), (end.right, end.y)])
+            start = part.boxes.get(source, Box(0, 0))
+            bottom, y = below.get(source, (start.bottom, start.bottom + 0.06))
+            spans.append((y, bottom, start.x, part.boxes[target]))
+    lanes: list[tuple[int, float, float, float]] = []
+    for y, bottom, x0, end in sorted(spans, key=lambda span: span[3].y - span[0]):
+        side = -1 if x0 < -0.1 and end.x < -0.1 else 1
+        rows = [b for b in part.boxes.values() if b.bottom > y and b.top < end.bottom]
+        beside = [b.right if side > 0 else -b.left for b in rows]
+        beside += [x for s, x, top, low in lanes if s == side and low > y and top < end.y]
+        reach = max(beside, default=0.0) + _LANE
+        lanes.append((side, reach, y, end.y))
+        x1 = end.right if side > 0 else end.left
+        x = side * reach
+        part.lines.append([(x0, bottom), (x0, y), (x, y), (x, end.y), (x1, end.y)])
 
 
 def _add_frames(part: Placed, frames: Sequence[Frame], shortcuts: Sequence[Edge]) -> None:
@@ -417,15 +456,20 @@ def _add_frames(part: Placed, frames: Sequence[Frame], shortcuts: Sequence[Edge]
         inside = [part.boxes[key] for key in frame.keys if key in part.boxes]
         if not inside:
             continue
-        ends = {(box.right, box.y) for box in inside}
-        lines = [line for line in part.lines if line[-1] in ends]
-        right = max([box.right for box in inside] + [x for line in lines for x, _ in line])
-        left, top = min(box.left for box in inside), min(box.top for box in inside)
+        ends = {(x, box.y) for box in inside for x in (box.left, box.right)}
+        lanes = [x for line in part.lines if line[-1] in ends for x, _ in line]
+        right = max([box.right for box in inside] + lanes)
+        left = min([box.left for box in inside] + lanes)
+        top = min(box.top for box in inside)
         bottom = max(box.bottom for box in inside)
         part.frames[i] = _box(left - _PAD, top - _PAD, right + _PAD, bottom + _PAD)
         if frame.label_width:
+            lowest = min(box.left for box in inside if box.bottom > bottom - 0.4)
+            half = frame.label_height / 2
             x, y = right + _PAD + 0.07, (top + bottom) / 2
-            part.labels[i] = _box(x, y - 0.17, x + frame.label_width, y + 0.17)
+            if lowest - left > frame.label_width:  # there is room in the corner
+                x, y = left - _PAD + 0.08, bottom + _PAD - 0.03 - half
+            part.labels[i] = _box(x, y - half, x + frame.label_width, y + half)
 
 
 def _box(left: float, top: float, right: float, bottom: float) -> Box:
@@ -450,8 +494,8 @@ def _add_heads(
         inside = {key: boxes[key] for key in boxes if key in own}
         side = place(inside, [e for e in edges if {*e} <= own], [head], frames=frames)
         start = part.boxes[source]
-        y = start.bottom + 0.06
-        side.move(x, max(y + 0.25, lowest))
+        y = start.bottom + _PAD + 0.04
+        side.move(x, max(y + 0.2, lowest))
         lowest = side.extent[3] + 0.3
         first = side.boxes[next(iter(inside))]
         part.lines.append([(start.x, y), (first.x, y), (first.x, first.top)])
@@ -460,7 +504,7 @@ def _add_heads(
 
 def _connection(above: Box, x: float, middle: float) -> list[Point]:
     """The line from the last box of a column, past the x between them, to the top of the next."""
-    low, high = above.bottom + 0.14, -0.14
+    low, high = above.bottom + _PAD + 0.1, -0.14
     return [
         (above.x, above.bottom),
         (above.x, low),

@@ -15,10 +15,11 @@ from typing import Any
 from jaxcnn.reporting.figures import make_figure
 from jaxcnn.reporting.graph_layout import Box, Key, Placed
 
-WIDEST = 13.0  # inches: at 1280 pixels, text of 8 points is 11 pixels high
+WIDEST = 14.0  # inches: at 1280 pixels, text of 8 points is 10 pixels high
 
 FONT, SMALL, TITLE = 8.0, 6.8, 11.0
 _MARGIN, _SPACE = 0.2, 0.55
+_STRIP = 0.16
 _LINE = "#555555"
 
 # Fill, edge, and words in the legend of each kind of node.
@@ -48,18 +49,26 @@ class Cell:
       kind: of the node, see `jaxcnn.analysis.graph.Node`.
       text: first line.
       note: second line, smaller; "" for none.
+      strips: (kind, text) of what follows directly, in strips at the bottom of the box.
     """
 
     kind: str
     text: str
     note: str = ""
+    strips: tuple[tuple[str, str], ...] = ()
 
     def box(self) -> Box:
         """Returns a box that the text fits in."""
         if self.kind in _ROUND:
             return Box(0.2, 0.2)
-        width = max(text_width(self.text, FONT), text_width(self.note, SMALL))
-        return Box(max(0.5, width + 0.16), 0.36 if self.note else 0.23)
+        small = [self.note, *(text for _, text in self.strips)]
+        width = max(text_width(self.text, FONT), *(text_width(text, SMALL) for text in small))
+        return Box(max(0.5, width + 0.14), self.head_height + _STRIP * len(self.strips))
+
+    @property
+    def head_height(self) -> float:
+        """Height of the box without the strips, in inches."""
+        return 0.36 if self.note else 0.23
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +91,8 @@ class Sheet:
     @property
     def size(self) -> tuple[float, float]:
         """Width and height with the titles, in inches."""
-        _, _, width, height = self.placed.extent
+        left, top, right, bottom = self.placed.extent
+        width, height = right - left, bottom - top
         titles = max(text_width(self.title, TITLE), text_width(self.subtitle, SMALL))
         return max(width, titles), height + _title_height(self)
 
@@ -108,9 +118,17 @@ def _width(text: str) -> float:
     return text_to_path.get_text_width_height_descent(text, FontProperties(size=100), False)[0]
 
 
-def label_width(label: tuple[str, str]) -> float:
-    """Measures the label of a frame in inches; 0 for an empty one."""
-    return max(text_width(label[0], TITLE), text_width(label[1], SMALL))
+def label_size(label: tuple[str, str]) -> tuple[float, float]:
+    """Measures the label of a frame.
+
+    Args:
+      label: (large text, small text).
+
+    Returns:
+      Width and height in inches.
+    """
+    width = max(text_width(label[0], TITLE), text_width(label[1], SMALL))
+    return width, 0.34 if all(label) else 0.17
 
 
 def draw_sheets(sheets: Sequence[Sheet]) -> Any:
@@ -170,7 +188,7 @@ def _in_rows(sheets: Sequence[Sheet]) -> list[list[Sheet]]:
 
 
 def _title_height(sheet: Sheet) -> float:
-    return 0.5 if sheet.subtitle else 0.36 if sheet.title else 0.0
+    return 0.5 if sheet.title else 0.0
 
 
 def _draw_sheet(axes: Any, sheet: Sheet, x: float, y: float) -> None:
@@ -181,13 +199,16 @@ def _draw_sheet(axes: Any, sheet: Sheet, x: float, y: float) -> None:
     if sheet.subtitle:
         axes.text(middle, y + 0.29, sheet.subtitle, fontsize=SMALL, color="0.3", **center)
     placed, cells = sheet.placed, sheet.cells
-    placed.move(x + (sheet.size[0] - placed.extent[2]) / 2, y + _title_height(sheet))
+    left, top, right, _ = placed.extent
+    placed.move(middle - (left + right) / 2, y + _title_height(sheet) - top)
     for box in placed.frames.values():
         rectangle(axes, box, "#F5F5F5", "#C9C9C9", linewidth=0.7, zorder=0)
     for path in placed.curves:
         _arrow(axes, _smooth(path))
     for path in placed.lines:
         _arrow(axes, _rounded(path))
+    for path in placed.links:
+        _arrow(axes, _rounded(path), head=False)
     for key, box in placed.boxes.items():
         _draw_cell(axes, cells[key], box)
     for i, box in placed.labels.items():
@@ -214,10 +235,17 @@ def _draw_cell(axes: Any, cell: Cell, box: Box) -> None:
             axes.plot(*ends, color=edge, lw=1.1, zorder=4, scalex=False, scaley=False)
         return
     rectangle(axes, box, fill, edge, linewidth=0.9, zorder=3)
+    y = box.top + cell.head_height / 2
     shift = 0.075 if cell.note else 0.0
-    axes.text(box.x, box.y - shift, cell.text, fontsize=FONT, zorder=4, **center)
+    axes.text(box.x, y - shift, cell.text, fontsize=FONT, zorder=4, **center)
     if cell.note:
-        axes.text(box.x, box.y + shift, cell.note, fontsize=SMALL, color="0.25", zorder=4, **center)
+        axes.text(box.x, y + shift, cell.note, fontsize=SMALL, color="0.25", zorder=4, **center)
+    y = box.top + cell.head_height
+    for kind, text in cell.strips:
+        strip = Box(box.width - 0.06, _STRIP - 0.03, box.x, y + _STRIP / 2 - 0.015)
+        rectangle(axes, strip, *STYLES[kind][:2], linewidth=0.5, zorder=3)
+        axes.text(box.x, strip.y, text, fontsize=SMALL, zorder=4, **center)
+        y += _STRIP
 
 
 def rectangle(axes: Any, box: Box, fill: str, edge: str, **options: Any) -> None:
@@ -279,11 +307,11 @@ def _rounded(points: Sequence[tuple[float, float]]) -> tuple[list[Any], list[int
     return [*found, points[-1]], [*codes, Path.LINETO]
 
 
-def _arrow(axes: Any, path: tuple[list[Any], list[int]]) -> None:
+def _arrow(axes: Any, path: tuple[list[Any], list[int]], head: bool = True) -> None:
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path
 
-    style = "-|>,head_length=3,head_width=1.6"
+    style = "-|>,head_length=3,head_width=1.6" if head else "-"
     axes.add_patch(
         FancyArrowPatch(
             path=Path(*path), arrowstyle=style, color=_LINE, lw=0.9, zorder=2, shrinkA=0, shrinkB=0,
@@ -297,7 +325,8 @@ def _arrow(axes: Any, path: tuple[list[Any], list[int]]) -> None:
 
 def _legend(sheets: Iterable[Sheet]) -> dict[str, tuple[str, str]]:
     """{words: (fill, edge)} of the kinds that are drawn."""
-    kinds = {cell.kind for sheet in sheets for cell in sheet.cells.values()}
+    cells = [cell for sheet in sheets for cell in sheet.cells.values()]
+    kinds = {cell.kind for cell in cells} | {kind for cell in cells for kind, _ in cell.strips}
     return {
         words: (fill, edge)
         for kind, (fill, edge, words) in STYLES.items()

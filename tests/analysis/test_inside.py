@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from drawing import draw_images, draw_variables
 
 import jaxcnn
-from drawing import draw_images, draw_variables
 from jaxcnn import weights
 from jaxcnn.analysis import inside, inside_pictures
 from jaxcnn.cli import main
@@ -97,7 +97,7 @@ def test_confusion_shows_precision_and_recall():
 
 
 def test_command(tmp_path, capsys, lenet):
-    model, variables = lenet
+    _, variables = lenet
     file = tmp_path / "lenet.safetensors"
     weights.save(file, "lenet5", variables)
     out = tmp_path / "out"
