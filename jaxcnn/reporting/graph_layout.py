@@ -208,24 +208,26 @@ def _segments(own: Mapping[Key, Box], edges: Sequence[Edge]) -> tuple[list[_Segm
     place = {key: i for i, key in enumerate(keys)}
     kept, skips = _reduced(place, edges)
     ends = _cuts(keys, place, kept)
-    number = [sum(place[end] < i for end in ends) for i in range(len(keys))]  # of the segment
+    middle, number, count = set(ends), {}, 0  # the number of each node's segment
+    for key in keys:
+        number[key] = count
+        count += key in middle
 
     def is_shortcut(edge: Edge) -> bool:
         source, target = edge
-        leaves = source in ends
-        return (leaves and target in ends) or (
-            number[place[target]] - number[place[source]] > (1 if leaves else 0)
-        )
+        leaves = source in middle
+        distance = number[target] - number[source]
+        return (leaves and target in middle) or distance > (1 if leaves else 0)
 
     shortcuts = [edge for edge in skips if is_shortcut(edge)]
-    kept = kept + [edge for edge in skips if not is_shortcut(edge)]
+    inside: dict[int, list[Edge]] = {}
+    for edge in [*kept, *(edge for edge in skips if not is_shortcut(edge))]:
+        inside.setdefault(number[edge[1]], []).append(edge)
     segments = []
-    for above, end in zip([None, *ends], ends):
+    for i, (above, end) in enumerate(zip([None, *ends], ends)):
         first = 0 if above is None else place[above] + 1
         inner = keys[first : place[end]]
-        within = {above, end, *inner}
-        some = [e for e in kept if e[0] in within and e[1] in within and e[1] != above]
-        some.sort(key=lambda e: (place[e[1]], place[e[0]]))
+        some = sorted(inside.get(i, []), key=lambda e: (place[e[1]], place[e[0]]))
         routes = _layers(own, above, inner, end, some) if inner else [[*e] for e in some]
         segments.append(_Segment(above, end, inner, routes))
     return segments, shortcuts
@@ -284,7 +286,7 @@ def _layers(
     layout.xspace, layout.yspace, layout.dw, layout.dh = 0.16, _GAP, 0.1, 0.01
     layout.init_all()
     layout.draw()
-    _spread(layout, own, drawn)
+    _spread(layout, drawn)
     x0 = sum(vertices[key].view.xy[0] for key in ends) / len(ends)
     y0 = min(vertices[key].view.xy[1] - own[key].height / 2 for key in inner)
     for key in inner:
@@ -298,7 +300,7 @@ def _layers(
     return routes
 
 
-def _spread(layout: Any, own: Mapping[Key, Box], edges: Sequence[Any]) -> None:
+def _spread(layout: Any, edges: Sequence[Any]) -> None:
     """Aligns the tops of each layer, with more room between layers where edges lead sideways.
 
     Edges pass a layer vertically, so that they do not touch its boxes.

@@ -12,7 +12,16 @@ import jaxcnn
 from jaxcnn.analysis.drawing import LEVELS, draw
 from jaxcnn.analysis.field_pictures import draw_kernels, draw_receptive_fields
 from jaxcnn.analysis.graph import read_graph
-from jaxcnn.analysis.graph_edits import fold, groups, layers_only, split_towers
+from jaxcnn.analysis.graph_edits import (
+    attach,
+    block_graph,
+    blocks,
+    fold,
+    groups,
+    layers_only,
+    main_path_first,
+    split_towers,
+)
 from jaxcnn.analysis.trace import trace
 from jaxcnn.cli import main
 from jaxcnn.reporting.graph_layout import Box, Frame, place
@@ -137,6 +146,25 @@ def test_towers():
     assert [len(node.inputs) for node in convs] == [1, 1, 1, 1, 2, 2, 1, 1, 1, 1]
     plain = layers_only(graph_of("alexnet_owt"))
     assert split_towers(plain) is plain
+
+
+def test_normalizations_are_attached_but_for_preactivation():
+    def parts(name):
+        graph = graph_of(name)
+        keys = dict(blocks(graph))["stage1_block2",]
+        block, strips = attach(main_path_first(block_graph(graph, keys)))
+        return [
+            (node.label, *(n.label for n in strips.get(key, ())))
+            for key, node in block.nodes.items()
+        ]
+
+    assert parts("resnet18") == [
+        ("input",), ("3×3 conv", "batch norm", "relu"), ("3×3 conv", "batch norm"), ("+",), ("relu",)
+    ]  # fmt: skip
+    assert parts("resnet18_v2") == [
+        *(("input",), ("batch norm", "relu"), ("3×3 conv",), ("batch norm", "relu")),
+        *(("3×3 conv",), ("+",)),
+    ]
 
 
 # --- layout ---------------------------------------------------------------------------------------
