@@ -6,6 +6,7 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn draw` to the commands."""
     parser = subparsers.add_parser(
         "draw",
         help="draw networks",
@@ -44,6 +45,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Draws the networks into a file."""
     from jaxcnn.reporting.figures import picture_path
 
     out = picture_path(args.out, (".svg", ".png", ".pdf", ".html"))

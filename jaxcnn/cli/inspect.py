@@ -6,6 +6,7 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn inspect` to the commands."""
     parser = subparsers.add_parser(
         "inspect",
         help="draw what is inside a trained network",
@@ -43,6 +44,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Writes the pictures."""
     import sys
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`jaxcnn summary MODEL`: what each layer of a network costs."""
+"""`jaxcnn summary MODEL`: lists the cost of each layer of a network."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn summary` to the commands."""
     parser = subparsers.add_parser(
         "summary",
-        help="list what each layer of a network costs",
+        help="list the cost of each layer of a network",
         description="Lists each layer of a network: output shape, receptive field, activation "
-        "memory, parameters and multiply-adds for one image. Nothing is computed, so any network "
-        "takes a second.",
+        "memory, parameters and multiply-adds for one image. The network is only traced, which "
+        "takes about a second.",
         epilog="example: jaxcnn summary vgg16 --plot vgg16.png",
     )
     parser.add_argument("model", metavar="MODEL", help="id or alias, as `jaxcnn list` prints them")
@@ -33,6 +34,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints the table of a network and draws its costs."""
     from jaxcnn.reporting.figures import picture_path
 
     plot = picture_path(args.plot) if args.plot else None

@@ -106,8 +106,8 @@ def text(rows: Sequence[Mapping[str, Any]], best: float | None = None) -> str:
     lines[0] += ["95 % interval"] * intervals + ["gain"] * (best is not None)
     for row in rows:
         keys = ("top1_error", *["top5_error"] * top5, "calibration_error")
-        shares = (row[key] for key in keys)
-        line = [row["name"], f"{row['wrong']:,}", *(f"{100 * share:.2f}" for share in shares)]
+        values = (row[key] for key in keys)
+        line = [row["name"], f"{row['wrong']:,}", *(f"{100 * value:.2f}" for value in values)]
         if intervals:
             line.append(" to ".join(f"{100 * end:.2f}" for end in row["top1_interval"]))
         if best is not None:
@@ -166,11 +166,11 @@ def confusion_figure(probabilities: np.ndarray, labels: np.ndarray, names: Seque
     from jaxcnn.reporting.figures import make_figure
 
     table = classification.confusion_matrix(probabilities, labels)
-    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    fractions = table / np.maximum(table.sum(1, keepdims=True), 1)
     side = min(12.0, 3 + 0.45 * len(names))
     figure = make_figure(side + 1.5, side)
     axes = figure.subplots()
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    picture = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, label="fraction of the class")
     wrong = 100 * (1 - np.trace(table) / max(table.sum(), 1))
     title = f"Confusion matrix: {wrong:.2f} % of {table.sum():,} examples wrong"
@@ -180,21 +180,22 @@ def confusion_figure(probabilities: np.ndarray, labels: np.ndarray, names: Seque
         axes.set_yticks(range(len(names)), names)
     if len(names) <= 20:
         for i, j in zip(*np.nonzero(table)):
-            color = "white" if shares[i, j] > 0.5 else "black"
+            color = "white" if fractions[i, j] > 0.5 else "black"
             axes.text(j, i, str(table[i, j]), ha="center", va="center", color=color, fontsize=8)
-        _add_rates(axes, table)
+        _add_rates(axes, table, names)
     return figure
 
 
-def _add_rates(axes: Any, table: np.ndarray) -> None:
+def _add_rates(axes: Any, table: np.ndarray, names: Sequence[str]) -> None:
     """Recall at the right of the rows and precision below the columns, in percent."""
     count, right = len(table), np.diag(table)
     style = {"ha": "center", "va": "center", "fontsize": 8, "color": "0.3"}
     for i in range(count):
         for x, y, total in ((count + 0.1, i, table[i].sum()), (i, count + 0.1, table[:, i].sum())):
             axes.text(x, y, f"{100 * right[i] / total:.0f}" if total else "–", **style)
-    axes.text(count + 0.1, -0.9, "recall %", **style)
-    axes.text(count + 0.1, count + 0.1, "prec. %", **style)
+    ticks = [*range(count), count + 0.1]
+    axes.set_xticks(ticks, [*names, "recall %"], rotation=90)
+    axes.set_yticks(ticks, [*names, "precision %"])
     axes.axvline(count - 0.5, color="0.3", lw=0.8)
     axes.axhline(count - 0.5, color="0.3", lw=0.8)
     axes.set(xlim=(-0.5, count + 0.7), ylim=(count + 0.7, -0.5))
