@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import functools
 import importlib
 import inspect
@@ -19,12 +20,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from jaxcnn import configs
+from jaxcnn import configs, draw
 from jaxcnn.cli.main import make_parser
 from jaxcnn.models.registry import FAMILIES, ModelInfo, list_models, model_info
 from jaxcnn.reporting.tables import markdown_table
 from jaxcnn.training.config.schema import FIELDS, default_config, leaves
 from jaxcnn.weights.pretrained import WEIGHTS
+
+# The network that is drawn on the page of its family, where it is not the first one.
+_DRAWN = {
+    "alexnet": ["alexnet_2gpu"],
+    "vgg": ["vgg_d"],
+    "resnet": ["plain34", "resnet34", "resnet50_v1"],
+    "resnet_v2": ["resnet50_v2"],
+    "wide_resnet": ["wide_resnet50_2"],
+    "resnext": ["resnext50_32x4d"],
+    "senet": ["se_resnet50"],
+    "dpn": ["dpn92"],
+}
 
 _SECTIONS = ("Args", "Arguments", "Attributes", "Fields", "Raises", "Returns", "Yields")
 _REPOSITORY = "https://github.com/jaxcnn/jaxcnn/blob/main"
@@ -44,7 +57,8 @@ def write_all(docs: Path) -> None:
     _write(docs / "reference" / "configuration.md", configuration_page())
     _write(docs / "reference" / "benchmarks.md", benchmarks_page(docs.parent))
     for family in FAMILIES:
-        _write(docs / "families" / f"{family}.md", family_page(family))
+        pictures = draw_family(family, docs / "families")
+        _write(docs / "families" / f"{family}.md", family_page(family, pictures))
     _write(docs / "families" / "index.md", families_index())
     for name, module in api().items():
         _write(docs / "reference" / f"{name}.md", module_page(module))
@@ -154,8 +168,8 @@ def benchmarks_page(root: Path) -> str:
 # Families
 
 
-def family_page(family: str) -> str:
-    """The docstring of a family's file, its networks with published facts, and its modules."""
+def family_page(family: str, pictures: list[str]) -> str:
+    """The docstring of a family's file, drawings, published facts, and the modules."""
     module = importlib.import_module(f"jaxcnn.models.{family}")
     title, _, text = _doc(module).partition(". ")
     infos = _infos(family)
@@ -167,6 +181,7 @@ def family_page(family: str) -> str:
         f'```{{code-block}} python\nmodel = jaxcnn.create_model("{first.name}")\n'
         f"variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, {example})))\n"
         f"logits = model.apply(variables, images)  # images f32[N,{example.replace(' ', '')}]\n```",
+        *pictures,
         "## Networks",
         networks_table(infos),
     ]
@@ -176,6 +191,24 @@ def family_page(family: str) -> str:
         parts += ["## Published weights", ", ".join(published) + "; see [Weights](../weights)."]
     parts += ["## Modules", *_members(module, "###")]
     return "\n\n".join(parts)
+
+
+def draw_family(family: str, folder: Path) -> list[str]:
+    """Draws the main networks of a family, and the blocks of the last; returns the figures."""
+    names = _DRAWN.get(family, [_infos(family)[0].name])
+    drawings = {"network": (names, draw(*names))}
+    with contextlib.suppress(ValueError):  # no block
+        drawings["block"] = (names[-1:], draw(names[-1], level="block"))
+    figures = []
+    for level, (drawn, drawing) in drawings.items():
+        file = f"{family}_{level}.svg"
+        drawing.save(folder / file)
+        text = ("Blocks of " if level == "block" else "") + ", ".join(f"`{n}`" for n in drawn)
+        figures.append(
+            f"```{{figure}} {file}\n:target: ../_images/{file}\n:alt: {text}\n\n{text}; see "
+            "[Drawings](../drawings).\n```"
+        )
+    return figures
 
 
 def _infos(family: str) -> list[ModelInfo]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         training,
         weights,
     )
+    from jaxcnn.analysis.drawing import Drawing, draw
     from jaxcnn.analysis.summary import Summary, summarize
     from jaxcnn.models.registry import ModelInfo, create_model, endpoints, list_models, model_info
     from jaxcnn.weights.loading import load_pretrained
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Drawing",
     "ModelInfo",
     "Summary",
     "analysis",
     "create_model",
     "data",
+    "draw",
     "endpoints",
     "evaluation",
     "layers",
@@ -63,6 +66,8 @@ __getattr__, __dir__ = lazy_exports(
         "list_models": "models.registry",
         "model_info": "models.registry",
         "load_pretrained": "weights.loading",
+        "Drawing": "analysis.drawing",
+        "draw": "analysis.drawing",
         "Summary": "analysis.summary",
         "summarize": "analysis.summary",
     },

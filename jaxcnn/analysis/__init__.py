@@ -1,10 +1,10 @@
 """Analysis: costs and receptive fields of networks, explanations of predictions, benchmarks.
 
-`summarize` lists what each layer costs, `receptive_fields` what each stage sees, `grad_cam` and
-`backward_view` what in an image a prediction is based on, `measure_signals` how signals pass
-through a network, and `first_samples` what a run trains on. The modules hold the functions of the
-commands of the same names: `bench`, `complexity` (`jaxcnn compare`), `history`, `networks` (`jaxcnn
-list`), `plan`, `selfcheck` and `signals`.
+`draw` draws networks, `summarize` lists what each layer costs, `receptive_fields` what each stage
+sees, `grad_cam` and `backward_view` what in an image a prediction is based on, `measure_signals`
+how signals pass through a network, and `first_samples` what a run trains on. The modules hold the
+functions of the commands of the same names: `bench`, `complexity` (`jaxcnn compare`), `history`,
+`networks` (`jaxcnn list`), `plan`, `selfcheck` and `signals`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         selfcheck,
         signals,
     )
+    from jaxcnn.analysis.drawing import Drawing, draw
     from jaxcnn.analysis.explain import backward_view, grad_cam
     from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
     from jaxcnn.analysis.samples import first_samples
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
     from jaxcnn.analysis.summary import Summary, summarize
 
 __all__ = [
+    "Drawing",
     "ReceptiveField",
     "Signal",
     "Summary",
     "backward_view",
     "bench",
     "complexity",
+    "draw",
     "explain",
     "first_samples",
     "grad_cam",
@@ -58,6 +61,8 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         **{name: name for name in _MODULES},
+        "Drawing": "drawing",
+        "draw": "drawing",
         "ReceptiveField": "receptive_field",
         "receptive_fields": "receptive_field",
         "Signal": "signals",

@@ -63,7 +63,7 @@ class _Layers:
     """Collects equations by layer while it walks a jaxpr."""
 
     def __init__(self, params: Any):
-        self.owners = dict(_modules_with_params(params))
+        self.owners = dict(modules_with_params(params))
         self.found: dict[tuple[str, ...], dict[str, Any]] = {}
         self.unnamed: dict[tuple[str, ...], int] = {}  # numbers of pools and of LRNs by module
 
@@ -84,7 +84,7 @@ class _Layers:
             if all(v in constants for v in inputs):  # such as the divisors of an average pooling
                 constants.update(eqn.outvars)
                 continue
-            path = _module_path(str(eqn.source_info.name_stack), outer)
+            path = module_path(str(eqn.source_info.name_stack), outer)
             seen = [None if isinstance(v, Literal) else known.get(v) for v in eqn.invars]
             call = inner_call(eqn, seen)
             spans = self.read(call[0], path, call[1]) if call else equation_spans(eqn, seen)
@@ -100,8 +100,8 @@ class _Layers:
             layer.update(out=out, spans=spans)
             if not is_call:
                 layer["macs"] += equation_macs(eqn)
-                layer["kind"] = layer["kind"] or _product_kind(eqn) or _pool_kind(eqn)
-        elif kind := _pool_kind(eqn):
+                layer["kind"] = layer["kind"] or _product_kind(eqn) or pool_kind(eqn)
+        elif kind := pool_kind(eqn):
             path = (*path, "norm" if kind == "LRN" else "pool")
             self.unnamed[path] = number = self.unnamed.get(path, 0) + 1
             layer = {"kind": kind, "macs": 0, "out": out, "spans": spans}
@@ -133,19 +133,27 @@ class _Layers:
             )
 
 
-def _modules_with_params(
+def modules_with_params(
     params: Any, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], list[tuple[str, Any]]]]:
-    """(path, [(name, leaf)]) of every module with parameters."""
+    """Yields the path of every module with parameters, and its parameters.
+
+    Args:
+      params: tree of parameters, arrays or shapes.
+      path: of the tree's root.
+
+    Yields:
+      (path, [(name, leaf)]).
+    """
     leaves = [(name, leaf) for name, leaf in params.items() if hasattr(leaf, "shape")]
     if leaves:
         yield path, leaves
     for name, child in params.items():
         if not hasattr(child, "shape"):
-            yield from _modules_with_params(child, (*path, name))
+            yield from modules_with_params(child, (*path, name))
 
 
-def _module_path(name_stack: str, outer: tuple[str, ...] | None) -> tuple[str, ...]:
+def module_path(name_stack: str, outer: tuple[str, ...] | None) -> tuple[str, ...]:
     """'VGG/VGG.head/fc6' -> ('fc6',): drops the network itself and the names of its methods."""
     parts = tuple(part for part in name_stack.split("/") if part and "." not in part)
     return parts[1:] if outer is None else outer + parts
@@ -162,7 +170,8 @@ def _product_kind(eqn: Any) -> str | None:
     return kind if groups == 1 else f"{kind}, {groups} groups"
 
 
-def _pool_kind(eqn: Any) -> str | None:
+def pool_kind(eqn: Any) -> str | None:
+    """Names a pooling, such as "max pool 3x3/2", or "LRN"; None for any other equation."""
     name = eqn.primitive.name
     if name.startswith("reduce_window"):
         window, strides = eqn.params["window_dimensions"], eqn.params["window_strides"]

@@ -64,7 +64,8 @@ def receptive_fields(
     jaxpr = traced.jaxpr
     position = {var: i for i, eqn in enumerate(jaxpr.eqns) for var in eqn.outvars}
     spans = propagate(jaxpr, [None] * (len(jaxpr.invars) - 1) + [image_spans()])
-    ordered = sorted(zip(traced.outputs, jaxpr.outvars, spans), key=lambda item: position[item[1]])
+    found = [item for item in zip(traced.outputs, jaxpr.outvars, spans) if item[0] != "logits"]
+    ordered = sorted(found, key=lambda item: position[item[1]])
     fields = {name: field(one) for name, var, one in ordered if len(var.aval.shape) == 4}
     return {name: seen for name, seen in fields.items() if seen is not None}
 

@@ -61,6 +61,12 @@ class Summary:
         """Formats the table as Markdown, with a row of totals."""
         return f"{self._title()}\n\n{markdown_table(*self._table(), left=2)}\n\n{self._footer()}"
 
+    def plot(self) -> Any:
+        """Draws memory, parameters and multiply-adds over depth, as a Matplotlib figure."""
+        from jaxcnn.analysis.cost_figure import draw_costs
+
+        return draw_costs(self)
+
     def __str__(self) -> str:
         return f"{self._title()}\n\n{text_table(*self._table(), left=2)}\n\n{self._footer()}"
 
@@ -106,7 +112,7 @@ def summarize(
     Args:
       model: id or alias, or a network of this package.
       input_size: one number for height and width, (height, width) or (height, width, channels). By
-        default the size for which the published counts hold; required for a module.
+        default the size for which the published counts hold; required for networks of your own.
       **options: for `create_model`, if the model is a name.
 
     Returns:

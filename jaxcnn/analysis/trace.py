@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn import ops
-from jaxcnn.models.registry import create_model, model_info, resolve
+from jaxcnn.models.registry import create_model, list_models, model_info, resolve
 
 Size = int | tuple[int, ...] | None
 
@@ -24,7 +25,7 @@ class Traced(NamedTuple):
       network: the module.
       variables: shapes of its parameters and statistics, which are the jaxpr's first inputs.
       jaxpr: computes the logits or the endpoints from (variables, images f32[1,H,W,C]).
-      outputs: names of the jaxpr's outputs: "logits", or the endpoints.
+      outputs: names of the jaxpr's outputs: "logits", and the endpoints if they were traced.
     """
 
     name: str
@@ -46,44 +47,55 @@ def trace(
 
     Args:
       model: id or alias, or a network of this package.
-      input_size: one number for height and width, (height, width) or (height, width, channels);
-        by default the network's own.
+      input_size: see `input_size_of`.
       options: fields of the network to override.
-      endpoints: trace the endpoints instead of the logits.
+      endpoints: trace the endpoints as well.
 
     Raises:
       ValueError: the name or an option is unknown, or the input size is missing or too small.
     """
-    channels = 3
     network: Any
+    size = input_size_of(model, input_size)
     if isinstance(model, str):
-        name, info = resolve(model), model_info(model)
-        channels = info.input_size[2] if info.input_size else channels
-        input_size = info.input_size if input_size is None else input_size
-        network = create_model(name, **(options or {}))
+        name, network = resolve(model), create_model(model, **(options or {}))
     else:
         name, network = type(model).__name__, model.clone(**(options or {}))
-        channels = getattr(model, "channels", channels) or channels
-    size = _full_size(input_size, channels)
     images = jax.ShapeDtypeStruct((1, *size), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), images)
 
     def run(variables: Any, images: Any) -> dict[str, Any]:
-        if not endpoints:
-            return {"logits": network.apply(variables, images, train=False)}
-        _, state = network.apply(variables, images, train=False, mutable=["endpoints"])
-        return dict(state.get("endpoints", {}))
+        mutable = ["endpoints"] if endpoints else []
+        logits, state = network.apply(variables, images, train=False, mutable=mutable)
+        return {**state.get("endpoints", {}), "logits": logits}
 
     with ops.use("reference"):  # plain operations, which the readers of jaxprs support
         closed, shapes = jax.make_jaxpr(run, return_shape=True)(variables, images)
     return Traced(name, size, network, variables, closed.jaxpr, tuple(sorted(shapes)))
 
 
-def _full_size(size: Size, channels: int) -> tuple[int, int, int]:
+def input_size_of(model: str | nn.Module, input_size: Size = None) -> tuple[int, int, int]:
+    """Returns the size of the images that a network is traced with.
+
+    Args:
+      model: id or alias, or a network of this package.
+      input_size: one number for height and width, (height, width) or (height, width, channels); by
+        default the one of the published network, or of that which a module is most like.
+
+    Returns:
+      (height, width, channels).
+
+    Raises:
+      ValueError: the input size is missing or no such numbers.
+    """
+    if isinstance(model, str):
+        name, native = model, model_info(model).input_size
+        channels = native[2] if native else 3
+    else:
+        name, native = type(model).__name__, _native_size(model)
+        channels = getattr(model, "channels", 3) or 3
+    size = native if input_size is None else input_size
     if size is None:
-        raise ValueError(
-            "input_size is missing: a network given as a module has no default input size"
-        )
+        raise ValueError(f"input_size is missing: {name} has no default input size")
     full = (size, size) if isinstance(size, int) else tuple(size)
     full = (*full, channels) if len(full) == 2 else full
     if len(full) != 3 or min(full) < 1:
@@ -92,3 +104,15 @@ def _full_size(size: Size, channels: int) -> tuple[int, int, int]:
             "channels)"
         )
     return full
+
+
+def _native_size(model: Any) -> tuple[int, int] | None:
+    """The input size of the network with the most fields in common, among those of its class."""
+    alike = {}
+    for name in list_models():
+        other = create_model(name)
+        if isinstance(model, type(other)):
+            fields = [field.name for field in dataclasses.fields(other)]
+            alike[name] = sum(getattr(model, f) == getattr(other, f) for f in fields)
+    size = model_info(max(alike, key=alike.__getitem__)).input_size if alike else None
+    return size[:2] if size else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 
 def register(subparsers) -> None:
@@ -13,7 +14,7 @@ def register(subparsers) -> None:
         description="Lists each layer of a network: output shape, receptive field, activation "
         "memory, parameters and multiply-adds for one image. The network is only traced, which "
         "takes about a second.",
-        epilog="example: jaxcnn summary vgg16 --input 224",
+        epilog="example: jaxcnn summary vgg16 --plot vgg16.png",
     )
     parser.add_argument("model", metavar="MODEL", help="id or alias, as `jaxcnn list` prints them")
     parser.add_argument(
@@ -25,10 +26,18 @@ def register(subparsers) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--markdown", action="store_true", help="print Markdown")
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw memory, parameters and multiply-adds over depth, as .png, .svg or .pdf",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints the table of a network."""
+    """Prints the table of a network and draws its costs."""
+    from jaxcnn.reporting.figures import picture_path
+
+    plot = picture_path(args.plot) if args.plot else None
     from jaxcnn.analysis.summary import summarize
 
     options = {} if args.num_classes is None else {"num_classes": args.num_classes}
@@ -39,3 +48,6 @@ def run(args: argparse.Namespace) -> None:
         print(summary.to_markdown())
     else:
         print(summary)
+    if plot:
+        summary.plot().savefig(plot)
+        print(plot, file=sys.stderr if args.json or args.markdown else sys.stdout)

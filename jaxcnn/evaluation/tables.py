@@ -140,7 +140,7 @@ def class_text(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[st
 def draw_confusion(
     probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], path: str
 ) -> None:
-    """Draws the confusion matrix, each row as fractions of its class.
+    """Draws the confusion matrix into a file, see `confusion_figure`.
 
     Args:
       probabilities: f32[N,K].
@@ -148,12 +148,27 @@ def draw_confusion(
       names: of the classes.
       path: of the figure, .png, .svg or .pdf.
     """
+    confusion_figure(probabilities, labels, names).savefig(path)
+
+
+def confusion_figure(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Any:
+    """Draws the confusion matrix, each row as fractions of its class, with precision and recall.
+
+    Args:
+      probabilities: f32[N,K].
+      labels: i32[N].
+      names: of the classes.
+
+    Returns:
+      The Matplotlib figure. Of up to 20 classes it shows the counts, each class's recall at the
+      right and its precision below.
+    """
     from jaxcnn.reporting.figures import make_figure
 
     table = classification.confusion_matrix(probabilities, labels)
     fractions = table / np.maximum(table.sum(1, keepdims=True), 1)
-    side = min(12.0, 3 + 0.4 * len(names))
-    figure = make_figure(side + 1, side)
+    side = min(12.0, 3 + 0.45 * len(names))
+    figure = make_figure(side + 1.5, side)
     axes = figure.subplots()
     picture = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, label="fraction of the class")
@@ -167,4 +182,20 @@ def draw_confusion(
         for i, j in zip(*np.nonzero(table)):
             color = "white" if fractions[i, j] > 0.5 else "black"
             axes.text(j, i, str(table[i, j]), ha="center", va="center", color=color, fontsize=8)
-    figure.savefig(path)
+        _add_rates(axes, table, names)
+    return figure
+
+
+def _add_rates(axes: Any, table: np.ndarray, names: Sequence[str]) -> None:
+    """Recall at the right of the rows and precision below the columns, in percent."""
+    count, right = len(table), np.diag(table)
+    style = {"ha": "center", "va": "center", "fontsize": 8, "color": "0.3"}
+    for i in range(count):
+        for x, y, total in ((count + 0.1, i, table[i].sum()), (i, count + 0.1, table[:, i].sum())):
+            axes.text(x, y, f"{100 * right[i] / total:.0f}" if total else "–", **style)
+    ticks = [*range(count), count + 0.1]
+    axes.set_xticks(ticks, [*names, "recall %"], rotation=90)
+    axes.set_yticks(ticks, [*names, "precision %"])
+    axes.axvline(count - 0.5, color="0.3", lw=0.8)
+    axes.axhline(count - 0.5, color="0.3", lw=0.8)
+    axes.set(xlim=(-0.5, count + 0.7), ylim=(count + 0.7, -0.5))

@@ -13,8 +13,22 @@ from jaxcnn._files import local_path
 
 _ANGLES = np.radians([0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 65, 295, 115, 245])
 _DISTANCES = (2, 8, 16, 26, 38, 52, 68, 86)
+_NEAREST = _DISTANCES[0]  # of a label without a line
+
+# Colors that color-blind people can tell apart (Okabe and Ito 2008, "Color universal design").
+OKABE_ITO = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "sky blue": "#56B4E9",
+    "black": "#000000",
+    "yellow": "#F0E442",
+}
 
 Box = tuple[float, float, float, float]
+Segment = tuple[tuple[float, float], tuple[float, float]]
 
 
 def make_figure(width: float, height: float) -> Any:
@@ -32,17 +46,19 @@ def make_figure(width: float, height: float) -> Any:
     return figure
 
 
-def picture_path(name: str) -> Path:
+def picture_path(name: str, suffixes: Sequence[str] = (".png", ".svg", ".pdf")) -> Path:
     """Checks the path of a figure.
 
     Args:
       name: path of the file.
+      suffixes: those that are valid.
 
     Raises:
-      ValueError: the suffix is not .png, .svg or .pdf, or the directory does not exist.
+      ValueError: the suffix is not valid, or the directory does not exist.
     """
-    if Path(name).suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"{name!r} is not a path of a figure: it must end in .png, .svg or .pdf")
+    if Path(name).suffix not in suffixes:
+        known = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        raise ValueError(f"{name!r} is not a path of a figure: it must end in {known}")
     return table_path(name)
 
 
@@ -65,6 +81,8 @@ def place_labels(
     axes: Any, marks: Sequence[tuple[str, float, float, float]], fontsize: float = 7.5
 ) -> list[Box]:
     """Writes a label near each mark without overlap; distant labels are connected by a line.
+
+    The lines avoid one another and the other labels.
 
     Args:
       axes: Matplotlib axes, with everything else drawn and final limits.
@@ -89,6 +107,7 @@ def place_labels(
         if type(child).__name__ == "Legend"
     ]
     taken: list[Box] = [tuple(map(float, box)) for box in legends]  # type: ignore[misc]
+    lines: list[Segment] = []
     first = len(taken)
     for (name, x, y, _), center, radius in zip(marks, centers, radii):
         text = axes.text(x, y, name, fontsize=fontsize, ha="center", va="center")
@@ -99,7 +118,12 @@ def place_labels(
             overlap = sum(_common_area(box, other) for other in taken)
             hidden = sum(_common_area(box, core) for core in cores)
             outside = width * height - _common_area(box, frame)  # noqa: B023
-            return 50 * overlap + 8 * hidden + 50 * outside + far
+            crossed = sum(_passes(line, box) for line in lines)
+            if far > _NEAREST:
+                line = _line_to(center, box)  # noqa: B023
+                crossed += sum(_cross(line, other) for other in lines)
+                crossed += sum(_passes(line, other) for other in taken)
+            return 50 * overlap + 8 * hidden + 50 * outside + 300 * crossed + far
 
         options = []
         for distance in _DISTANCES:
@@ -116,11 +140,32 @@ def place_labels(
         _, middle, box, distance = min(options, key=lambda option: option[0])
         taken.append(box)
         text.set_position(axes.transData.inverted().transform(middle))
-        if distance > 2:
-            nearest = (np.clip(center[0], box[0], box[2]), np.clip(center[1], box[1], box[3]))
-            ends = axes.transData.inverted().transform([center, nearest])
+        if distance > _NEAREST:
+            lines.append(_line_to(center, box))
+            ends = axes.transData.inverted().transform(lines[-1])
             axes.plot(*ends.T, color="0.35", linewidth=0.6, scalex=False, scaley=False)
     return taken[first:]
+
+
+def _line_to(center: Any, box: Box) -> Segment:
+    """The line from a mark to the nearest point of its label."""
+    x, y = float(center[0]), float(center[1])
+    return (x, y), (min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3]))
+
+
+def _cross(one: Segment, other: Segment) -> bool:
+    def side(line: Segment, point: tuple[float, float]) -> float:
+        (x0, y0), (x1, y1) = line
+        return (x1 - x0) * (point[1] - y0) - (y1 - y0) * (point[0] - x0)
+
+    return all(side(a, b[0]) * side(a, b[1]) < 0 for a, b in ((one, other), (other, one)))
+
+
+def _passes(line: Segment, box: Box) -> bool:
+    """Whether a line crosses a box."""
+    left, bottom, right, top = box
+    diagonals = (((left, bottom), (right, top)), ((left, top), (right, bottom)))
+    return any(_cross(line, diagonal) for diagonal in diagonals)
 
 
 def _around(center: Any, radius: float) -> Box:

@@ -8,6 +8,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn import layers
+from jaxcnn.analysis.trace import input_size_of
 from jaxcnn.reporting.tables import markdown_table, text_table
 
 # Output, values in memory and weights of each row of VGG-16: the table of the Stanford course
@@ -117,6 +118,14 @@ def test_rows_of_a_made_network(remat):
     assert "auxiliary heads (training only): 27 more parameters" in str(summary)
 
 
+def test_a_module_has_the_input_size_of_the_network_that_it_is_most_like():
+    sizes = {"lenet5": (32, 32, 1), "resnet20_cifar": (32, 32, 3), "resnet18": (224, 224, 3)}
+    for name, size in sizes.items():
+        model = jaxcnn.create_model(name, num_classes=7)
+        assert input_size_of(model) == size
+    assert input_size_of(model, 64) == (64, 64, 3)
+
+
 def test_forms():
     summary = jaxcnn.summarize("lenet5", 28, num_classes=3)
     data = json.loads(summary.to_json())
@@ -135,7 +144,7 @@ def test_mistakes():
     with pytest.raises(ValueError, match="did you mean 'lenet5'"):
         jaxcnn.summarize("lenet6")
     with pytest.raises(ValueError, match="input_size is missing"):
-        jaxcnn.summarize(jaxcnn.create_model("lenet5"))
+        jaxcnn.summarize(Made())
     with pytest.raises(ValueError, match=r"input_size is \(1, 2, 3, 4\)"):
         jaxcnn.summarize("lenet5", (1, 2, 3, 4))
     with pytest.raises(ValueError, match="needs at least 28x28"):

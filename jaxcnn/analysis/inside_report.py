@@ -1,0 +1,67 @@
+"""The pictures of `jaxcnn inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.analysis import inside, inside_pictures
+from jaxcnn.analysis.samples import readable
+from jaxcnn.evaluation.evaluate import Entry, open_test_set
+from jaxcnn.evaluation.predict import default_names, preprocess, read_image
+from jaxcnn.evaluation.tables import confusion_figure
+
+_EMBEDDED = 1000  # examples, of which t-SNE takes a few seconds
+
+
+def draw_inside(
+    entry: Entry, paths: Sequence[str], data: tuple[str, str | None, str] | None, count: int
+) -> Iterator[tuple[str, Any]]:
+    """Draws what is inside a trained network.
+
+    Args:
+      entry: the network, see `jaxcnn.evaluation.open_entry`.
+      paths: image files whose feature maps are drawn; without any, those of the first test example.
+      data: (source, folder, split) of a test set; None for none.
+      count: number of its examples, at most.
+
+    Yields:
+      (file name, Matplotlib figure) of each picture when it is drawn.
+
+    Raises:
+      ValueError: an image or the test set cannot be read, or its classes are others.
+    """
+    model, how = entry.make(), entry.preprocessing
+    test_set = None
+    if data is not None:
+        test_set = open_test_set(data[0], data[2], data[1])
+        entry.check_classes(test_set, data[0])
+    size = (how.size, how.size, len(how.mean))
+    name, kernels = inside.first_filters(model, entry.variables, size)
+    yield "filters.png", inside_pictures.draw_filters(name, kernels)
+    images = {Path(p).stem: preprocess(read_image(p, size[2]), how) for p in paths}
+    views = labels = None
+    if test_set is not None:
+        views, labels = inside.read_views(test_set, how, count)
+        if not images:
+            images = {"example": (views[0] / np.float32(255) - how.mean) / np.array(how.std)}
+    for stem, image in images.items():
+        maps = inside.feature_maps(model, entry.variables, image.astype(np.float32))
+        shown = np.clip((image * how.std + how.mean) * 255 + 0.5, 0, 255).astype(np.uint8)
+        yield f"maps_{stem}.png", inside_pictures.draw_feature_maps(shown, maps, stem)
+    if views is None or labels is None or test_set is None:
+        return
+    names = readable(entry.class_names or test_set.class_names or default_names(entry.classes))
+    probabilities, features = inside.predict_views(model, entry.variables, views, how)
+    yield "confusion.png", confusion_figure(probabilities, labels, names)
+    yield "certain.png", inside_pictures.draw_contact_sheet(views, labels, probabilities, names)
+    chosen = slice(0, None, -(-len(views) // _EMBEDDED))
+    places = inside.embed(features[chosen])
+    predicted = probabilities[chosen].argmax(1)
+    yield (
+        "features.png",
+        inside_pictures.draw_embedding(places, labels[chosen], predicted, names),
+    )

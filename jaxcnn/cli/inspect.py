@@ -1,0 +1,72 @@
+"""`jaxcnn inspect MODEL [IMAGE...]`: pictures of what is inside a trained network."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def register(subparsers) -> None:
+    """Adds `jaxcnn inspect` to the commands."""
+    parser = subparsers.add_parser(
+        "inspect",
+        help="draw what is inside a trained network",
+        usage="%(prog)s [OPTIONS] MODEL [IMAGE ...]",
+        description="Draws the filters of the first convolution; for each image, the feature maps "
+        "of each layer; and for a test set the confusion matrix with precision and recall, the "
+        "most certain predictions that are right and that are wrong, and the features before the "
+        "classifier in two dimensions. MODEL is a run's directory, a file of weights, or published "
+        "weights. A run is tested on its own test set.",
+        epilog="example: jaxcnn inspect runs/lenet_digits --out lenet",
+    )
+    parser.add_argument(
+        "what",
+        metavar="MODEL",
+        help="a run's directory, a .safetensors, .npz or .pth file, or published weights",
+    )
+    parser.add_argument("images", metavar="IMAGE", nargs="*", help="image files, folders of them")
+    parser.add_argument(
+        "--id",
+        metavar="NETWORK",
+        help='the network, for files that do not name it; "my_nets.py:Net" for one of your own',
+    )
+    parser.add_argument("--data", metavar="SOURCE", help="test set (default: the run's own)")
+    parser.add_argument("--data-dir", metavar="DIR", help="directory of the data")
+    parser.add_argument("--split", help="(default: the run's own test split, or test)")
+    parser.add_argument(
+        "--examples", type=int, default=1000, metavar="N", help="of the test set (default: 1000)"
+    )
+    parser.add_argument(
+        "--checkpoint", choices=("best", "newest"), default="best", help="of a run (default: best)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", default="inside", help="for the pictures (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the pictures."""
+    import sys
+    from pathlib import Path
+
+    from jaxcnn.analysis import inside_report
+    from jaxcnn.cli import common
+    from jaxcnn.evaluation import evaluate, predict
+
+    common.quiet()
+    if args.examples < 5:
+        raise ValueError(f"--examples is {args.examples}; it must be 5 or more")
+    folder = Path(args.out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out is {args.out}, which is not a directory")
+    entry = evaluate.open_entry(args.what, args.checkpoint, model=args.id)
+    data = entry.data
+    if args.data:
+        data = (args.data, args.data_dir, args.split or "test")
+    elif data:
+        data = (data[0], args.data_dir or data[1], args.split or data[2])
+    paths = predict.image_paths(args.images, sys.stdin) if args.images else []
+    pictures = inside_report.draw_inside(entry, paths, data, args.examples)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in pictures:
+        figure.savefig(folder / name)
+        print(folder / name, flush=True)
