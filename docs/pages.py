@@ -43,7 +43,7 @@ _SECTIONS = ("Args", "Arguments", "Attributes", "Fields", "Raises", "Returns", "
 _REPOSITORY = "https://github.com/jaxcnn/jaxcnn/blob/main"
 _PACKAGES = (
     *("models", "ops", "data", "metrics", "weights", "training", "evaluation", "analysis"),
-    *("studies", "runtime", "reporting"),
+    *("deploy", "studies", "runtime", "reporting"),
 )
 
 

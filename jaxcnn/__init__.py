@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jaxcnn import (
         analysis,
         data,
+        deploy,
         evaluation,
         layers,
         metrics,
@@ -34,6 +35,7 @@ __all__ = [
     "analysis",
     "create_model",
     "data",
+    "deploy",
     "draw",
     "endpoints",
     "evaluation",
@@ -52,8 +54,8 @@ __all__ = [
 ]
 
 _MODULES = (
-    *("analysis", "data", "evaluation", "layers", "metrics", "models"),
-    *("ops", "reporting", "studies", "training", "weights"),
+    *("analysis", "data", "deploy", "evaluation", "layers", "metrics"),
+    *("models", "ops", "reporting", "studies", "training", "weights"),
 )
 # Importing jaxcnn does not import JAX, so that `jaxcnn --help` starts quickly.
 __getattr__, __dir__ = lazy_exports(

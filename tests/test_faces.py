@@ -15,9 +15,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = (
     *("jaxcnn", "jaxcnn.ops", "jaxcnn.layers", "jaxcnn.models", "jaxcnn.data"),
     *("jaxcnn.metrics", "jaxcnn.weights", "jaxcnn.training", "jaxcnn.evaluation"),
-    *("jaxcnn.analysis", "jaxcnn.studies", "jaxcnn.reporting"),
+    *("jaxcnn.analysis", "jaxcnn.deploy", "jaxcnn.studies", "jaxcnn.reporting"),
 )
-WITHOUT_JAX = ("jaxcnn.analysis", "jaxcnn.evaluation", "jaxcnn.reporting", "jaxcnn.studies")
+WITHOUT_JAX = (
+    *("jaxcnn.analysis", "jaxcnn.deploy", "jaxcnn.evaluation", "jaxcnn.reporting"),
+    "jaxcnn.studies",
+)
 SHOWN = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in ("*.md", "docs/*.md", "notebooks/*.ipynb", "configs/**/*.py")

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = (
     *("ops", "layers", "models", "data", "metrics", "weights"),
-    *("training", "evaluation", "analysis", "studies", "cli"),
+    *("training", "evaluation", "analysis", "deploy", "studies", "cli"),
 )
 # Below all of them; between them, the files with an underscore are lowest.
 BELOW = ("_checks", "_files", "_lazy", "_objects", "configs", "runtime", "reporting")

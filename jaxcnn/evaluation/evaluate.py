@@ -41,6 +41,8 @@ class Entry:
       step: training step of a run's checkpoint; None for weights.
       checkpoint: "best" or "newest", of a run; None for weights.
       train_size: height and width in pixels of a run's training images, if known.
+      model: id or address of the network; "" if unknown.
+      options: fields of its module that differ from the variant's, but for `num_classes`.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Entry:
     step: int | None = None
     checkpoint: str | None = None
     train_size: int | None = None
+    model: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def describe_checkpoint(self, data: tuple[str, str | None, str]) -> str | None:
         """Describes a run's checkpoint and how it was chosen.
@@ -171,6 +175,8 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
         opened.preprocessing,
         classes,
         class_names=opened.class_names,
+        model=opened.model,
+        options=opened.options,
     )
 
 
@@ -198,6 +204,8 @@ def _open_run(what: str, checkpoint: str) -> Entry:
         step=run.step,
         checkpoint=checkpoint,
         train_size=manifest.get("train_size"),
+        model=run.model,
+        options=run.options,
     )
 
 

@@ -57,10 +57,22 @@ def read_image(path: str | Path, channels: int = 3) -> Image.Image:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        pixels = decode(Path(path).read_bytes())
+        return decode_image(Path(path).read_bytes(), channels)
     except BadImage as error:
         raise ValueError(f"{path} cannot be read as an image: it {error}") from error
-    return Image.fromarray(pixels).convert(_MODES[channels])
+
+
+def decode_image(data: bytes, channels: int = 3) -> Image.Image:
+    """Decodes the content of an image file as in training.
+
+    Args:
+      data: content of the file.
+      channels: 3 for RGB, 1 for grayscale.
+
+    Raises:
+      BadImage: it cannot be decoded.
+    """
+    return Image.fromarray(decode(data)).convert(_MODES[channels])
 
 
 def image_paths(given: Sequence[str], stream: Iterable[str]) -> list[str]:

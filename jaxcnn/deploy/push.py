@@ -1,0 +1,101 @@
+"""Uploads a run to the Hugging Face Hub, or writes what would be uploaded to a folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+
+from jaxcnn._files import local_path, write_text
+from jaxcnn.deploy.artifacts import DESCRIPTION, describe, save_weights, without_folders
+from jaxcnn.deploy.card import model_card
+from jaxcnn.evaluation.evaluate import open_entry
+from jaxcnn.training.output.metrics_files import JSONL
+from jaxcnn.training.output.records import MANIFEST, read_manifest
+
+_REPOSITORY = re.compile(r"hf:([\w.-]+/[\w.-]+)", re.ASCII)
+WEIGHTS, CONFIG, CARD = "model.safetensors", "training_config.json", "README.md"
+
+
+def push_to_hub(
+    run: str | Path,
+    target: str,
+    *,
+    checkpoint: str = "best",
+    license: str = "unknown",
+    folder: str | Path | None = None,
+    private: bool = False,
+) -> str:
+    """Uploads the network of a run with its model card to the Hugging Face Hub.
+
+    The repository gets `model.safetensors`, which `load_pretrained` takes, its description
+    `model.json`, the run's configuration and metrics, and the card `README.md`. It is created if it
+    does not exist; other files in it stay.
+
+    Args:
+      run: directory of the run.
+      target: "hf:user/name".
+      checkpoint: "best" or "newest".
+      license: of the weights, an identifier of the hub such as "apache-2.0".
+      folder: write the files there instead of uploading them.
+      private: whether a new repository is private.
+
+    Returns:
+      The address of the commit, or the path of the folder.
+
+    Raises:
+      ValueError: the directory is not that of a run, the target is malformed, or the hub refuses.
+    """
+    match = _REPOSITORY.fullmatch(target)
+    if match is None:
+        raise ValueError(f"the target is {target!r}; it must be hf:user/name")
+    if not (local_path(run) / MANIFEST).is_file():
+        raise ValueError(f"{run} is not a run directory (no {MANIFEST})")
+    repository = match[1]
+    if folder is not None:
+        _write(run, local_path(folder), repository, checkpoint, license)
+        return str(folder)
+    with tempfile.TemporaryDirectory() as draft:
+        _write(run, Path(draft), repository, checkpoint, license)
+        return _upload(Path(draft), repository, private)
+
+
+def _write(run: str | Path, folder: Path, repository: str, checkpoint: str, license: str) -> None:
+    """Writes the files of the repository."""
+    entry = open_entry(str(run), checkpoint)
+    config = without_folders(read_manifest(local_path(run))["config"])
+    about = describe(entry)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(entry, folder / WEIGHTS)
+    write_text(folder / DESCRIPTION, json.dumps(about, indent=1) + "\n")
+    write_text(folder / CONFIG, json.dumps(config, indent=1) + "\n")
+    metrics = local_path(run) / JSONL
+    if metrics.is_file():
+        write_text(folder / JSONL, metrics.read_text("utf-8"))
+    write_text(folder / CARD, model_card(entry, about, config, repository, license))
+
+
+def _upload(folder: Path, repository: str, private: bool) -> str:
+    import huggingface_hub as hub
+    from huggingface_hub.utils import HfHubHTTPError
+
+    api = hub.HfApi()
+    if hub.get_token() is None:
+        raise ValueError("there is no token of the hub: run `hf auth login`, or set HF_TOKEN")
+    files = [hub.CommitOperationAdd(path.name, path) for path in sorted(folder.iterdir())]
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        done = api.create_commit(
+            repository, files, commit_message=f"Upload {WEIGHTS} and its model card"
+        )
+    except HfHubHTTPError as error:
+        text = error.server_message or str(error)
+        raise ValueError(f"the hub refuses {repository}: {text}") from error
+    except Exception as error:
+        if isinstance(error, ValueError):
+            raise
+        raise ValueError(
+            f"the hub at {api.endpoint} cannot be reached ({type(error).__name__}: {error})"
+        ) from error
+    return str(done.commit_url)

@@ -1,0 +1,315 @@
+"""`jaxcnn serve`: a real server, with many clients at once and with bad requests."""
+
+import base64
+import concurrent.futures
+import contextlib
+import http.client
+import io
+import json
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+
+import pytest
+from drawing import draw_variables
+from photos import encode, jpeg, pixels
+from PIL import Image
+
+import jaxcnn
+from jaxcnn import weights
+from jaxcnn.cli import main
+from jaxcnn.evaluation import open_entry, predict_files
+
+for package in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
+    pytest.importorskip(package)
+
+from jaxcnn.deploy import make_app  # noqa: E402
+from jaxcnn.deploy.classifier import MAX_PIXELS, batch_sizes  # noqa: E402
+
+IMAGES = 24
+HOW = weights.Preprocessing(32, 0.9, "bilinear", (0.4,), (0.3,))
+PNG = {"Content-Type": "image/png"}
+
+
+@contextlib.contextmanager
+def serving(app):
+    """The port of a server in a thread."""
+    import uvicorn
+
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        config = uvicorn.Config(app, log_level="critical", access_log=False, server_header=False)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        port = bound.getsockname()[1]
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.02)
+        yield port
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    variables = draw_variables(jaxcnn.create_model("lenet5"), (1, 32, 32, 1))
+    weights.save(
+        folder / "lenet.npz", "lenet5", variables, preprocessing=HOW, class_names="abcdefghij"
+    )
+    for i in range(IMAGES):
+        (folder / f"{i}.png").write_bytes(encode(Image.fromarray(pixels(i, 40 + i, 50)), "PNG"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def port(folder):
+    app = make_app(open_entry(str(folder / "lenet.npz")), batch=6, queue=40, max_bytes=200_000)
+    with serving(app) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def wanted(folder):
+    """The direct prediction for each image."""
+    entry = open_entry(str(folder / "lenet.npz"))
+    paths = [folder / f"{i}.png" for i in range(IMAGES)]
+    found = predict_files(entry.make(), entry.variables, paths, HOW, entry.class_names, top=3)
+    return list(found)
+
+
+def ask(port, method, path, body=None, headers=None):
+    """(status, content) of one request; the content of JSON is parsed."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        data = answer.read()
+        is_json = answer.getheader("content-type", "") == "application/json"
+        return answer.status, json.loads(data) if is_json else data
+
+
+def form(data, name="file"):
+    """A form with one file."""
+    head = f'--x\r\nContent-Disposition: form-data; name="{name}"; filename="a.png"\r\n\r\n'
+    body = head.encode() + data + b"\r\n--x--\r\n"
+    return body, {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+def as_json(data):
+    text = json.dumps({"image": base64.b64encode(data).decode()})
+    return text, {"Content-Type": "application/json"}
+
+
+WAYS = (form, as_json, lambda data: (data, PNG))
+
+
+def check(answer, want):
+    status, content = answer
+    assert status == 200 and len(content["top"]) == len(want)
+    for got, one in zip(content["top"], want):
+        assert (got["index"], got["name"]) == (one.index, one.name)
+        assert got["probability"] == pytest.approx(one.probability, abs=1e-5)
+
+
+def metric(port, name):
+    text = ask(port, "GET", "/metrics")[1].decode()
+    lines = (line.rsplit(" ", 1) for line in text.splitlines())
+    return {key: float(value) for key, value in lines if key.startswith(name)}
+
+
+def ask_many(port, files, count, at_once):
+    """Answers to `count` requests, in their order, with `at_once` clients."""
+
+    def one(i):
+        return ask(port, "POST", "/predict?top=3", *WAYS[i % 3](files[i % len(files)]))
+
+    with concurrent.futures.ThreadPoolExecutor(at_once) as clients:
+        return list(clients.map(one, range(count)))
+
+
+def test_no_answer_is_lost_or_mixed_up(port, folder, wanted):
+    files = [(folder / f"{i}.png").read_bytes() for i in range(IMAGES)]
+    before = metric(port, "jaxcnn_batch_size_")
+    answers = ask_many(port, files, 300, at_once=16)
+    for i, answer in enumerate(answers):
+        check(answer, wanted[i % IMAGES])
+    sizes = metric(port, "jaxcnn_batch_size_")
+    images = sizes["jaxcnn_batch_size_sum"] - before["jaxcnn_batch_size_sum"]
+    batches = sizes["jaxcnn_batch_size_count"] - before["jaxcnn_batch_size_count"]
+    assert images == 300 and batches < 300  # some came together
+    assert metric(port, "jaxcnn_in_progress") == {"jaxcnn_in_progress": 0}
+    done = metric(port, "jaxcnn_requests_total")
+    assert done['jaxcnn_requests_total{path="/predict",status="200"}'] >= 300
+
+
+def test_page_health_and_explanation(port, folder):
+    status, page = ask(port, "GET", "/")
+    assert status == 200 and b"<!doctype html>" in page
+    status, health = ask(port, "GET", "/healthz")
+    assert (status, health["status"], health["source"]) == (200, "ok", "lenet.npz")
+    data = (folder / "0.png").read_bytes()
+    chosen = ask(port, "POST", "/predict?top=1", *form(data))[1]["top"][0]["index"]
+    pictures = [
+        ask(port, "POST", path, data, PNG) for path in ("/explain", f"/explain?class={chosen}")
+    ]
+    assert pictures[0] == pictures[1]
+    with Image.open(io.BytesIO(pictures[0][1])) as picture:
+        assert (picture.size, picture.format, picture.mode) == ((32, 32), "PNG", "RGB")
+
+
+def bomb(width, height):
+    """A PNG of a few bytes that claims a size."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(1000))
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+GOOD = jpeg(pixels(0, 40, 50))
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "words"),
+    [
+        (b"no image", PNG, 400, "is not an image"),
+        (b"", PNG, 400, "is empty"),
+        (GOOD[:-200], PNG, 400, "cannot be decoded"),
+        (bomb(30_000, 30_000), PNG, 400, "too large"),
+        (bomb(MAX_PIXELS // 5000, 5001), PNG, 400, f"at most {MAX_PIXELS:,}"),
+        (bomb(1, 4000), PNG, 400, "is 1 x 4000"),
+        (bytes(200_001), PNG, 413, "larger than 200,000 bytes"),
+        (GOOD, {"Content-Type": "text/html"}, 415, "'text/html'"),
+        (GOOD, {}, 415, "content type is ''"),
+        (*form(GOOD)[:1], {"Content-Type": "multipart/form-data"}, 400, "form"),
+        (b"--x--\r\n", form(b"")[1], 400, "the form has no file"),
+        (form(bytes(210_000))[0], form(b"")[1], 413, "larger"),
+        ("{", as_json(b"")[1], 400, "not JSON"),
+        (DEEP, as_json(b"")[1], 400, "not JSON"),
+        ("[1]", as_json(b"")[1], 400, '"image"'),
+        ('{"image": "?"}', as_json(b"")[1], 400, "base64"),
+    ],
+)  # fmt: skip
+def test_bad_requests_are_one_line(port, folder, body, headers, status, words):
+    found, content = ask(port, "POST", "/predict", body, headers)
+    assert found == status and words in content["error"], content
+    assert str(folder.parent) not in json.dumps(content) and "\n" not in content["error"]
+    check_alive(port)
+
+
+def check_alive(port):
+    assert ask(port, "POST", "/predict", GOOD, PNG)[0] == 200
+    assert metric(port, "jaxcnn_in_progress") == {"jaxcnn_in_progress": 0}
+
+
+def test_bad_queries_and_paths(port):
+    for path in ("/predict?top=0", "/predict?top=11", "/predict?top=x", "/explain?class=10"):
+        status, content = ask(port, "POST", path, GOOD, PNG)
+        assert status == 400 and "it must be from" in content["error"]
+    assert ask(port, "GET", "/predict")[0] == 405
+    assert ask(port, "GET", "/../etc/passwd")[0] == 404
+
+
+def test_a_body_of_unknown_length_is_limited(port):
+    """Chunked, so that only counting shows that it is too long."""
+    status, content = ask(port, "POST", "/predict", iter([bytes(50_000)] * 10), PNG)
+    assert status == 413 and "larger" in content["error"]
+    check_alive(port)
+
+
+def test_a_client_that_leaves_frees_its_place(port):
+    for _ in range(50):  # more than the queue is long
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
+                           b"Content-Length: 5000\r\n\r\nbegin")  # fmt: skip
+    deadline = time.monotonic() + 20
+    while metric(port, "jaxcnn_in_progress") != {"jaxcnn_in_progress": 0}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    check_alive(port)
+
+
+def test_more_requests_than_the_queue_holds_are_refused(port):
+    """Clients that have sent half of their image hold all places."""
+    head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
+    head += b"Content-Length: %d\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.sendall(head % len(GOOD) + GOOD[:100])
+        while metric(port, "jaxcnn_in_progress") != {"jaxcnn_in_progress": 40}:
+            time.sleep(0.02)
+        status, content = ask(port, "POST", "/predict", GOOD, PNG)
+        assert status == 429 and "40 requests are in progress" in content["error"]
+        assert ask(port, "GET", "/healthz")[0] == 200
+        client.sendall(GOOD[100:])  # the last one goes on, and is answered
+        assert client.recv(15) == b"HTTP/1.1 200 OK"
+    deadline = time.monotonic() + 20
+    while metric(port, "jaxcnn_in_progress") != {"jaxcnn_in_progress": 0}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    check_alive(port)
+
+
+def test_batch_sizes():
+    assert [batch_sizes(n) for n in (1, 2, 4, 6, 16)] == [
+        [1],
+        [1, 2],
+        [1, 4],
+        [1, 4, 6],
+        [1, 4, 16],
+    ]
+
+
+def test_numbers_are_checked(folder):
+    entry = open_entry(str(folder / "lenet.npz"))
+    with pytest.raises(ValueError, match="queue is 0; it must be at least 1"):
+        make_app(entry, queue=0)
+
+
+def test_a_port_that_is_taken(folder, port, capsys):
+    assert main(["serve", str(folder / "lenet.npz"), "--port", str(port)]) == 2
+    assert f"cannot listen on 127.0.0.1, port {port}: " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command(folder, wanted):
+    """A process of its own, from its first line to Ctrl-C."""
+    command = [sys.executable, "-m", "jaxcnn.cli", "serve", str(folder / "lenet.npz"), "--port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        line = process.stdout.readline().decode()
+        try:
+            words = re.fullmatch(r"serving lenet5_modern on (http://127.0.0.1:(\d+)) .*\n", line)
+            data = (folder / "0.png").read_bytes()
+            check(ask(int(words[2]), "POST", "/predict?top=3", data, PNG), wanted[0])
+        finally:
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, b"", b"jaxcnn: interrupted\n")
+
+
+@pytest.mark.slow
+def test_load(port, folder, wanted):
+    """10,000 requests by 1, 8 and 32 clients: each is answered rightly, and memory stays flat."""
+    resource = pytest.importorskip("resource")
+    files = [(folder / f"{i}.png").read_bytes() for i in range(IMAGES)]
+    ask_many(port, files, 500, at_once=32)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for count, at_once in ((1000, 1), (4000, 8), (5000, 32)):
+        for i, answer in enumerate(ask_many(port, files, count, at_once)):
+            check(answer, wanted[i % IMAGES])
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 60_000  # KiB, of this process, which holds the answers, too
