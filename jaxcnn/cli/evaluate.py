@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
     views = {str(network.view) for network in networks}
     shown = views.pop() if len(views) == 1 else "several protocols"
     print(f"{source} ({split}), {shown}, {len(kept):,} examples")
-    for text in dict.fromkeys(request.notes(networks, entries, (source, folder, split))):
+    for text in dict.fromkeys(request.notes(networks, entries, (source, folder, split), test_set)):
         print(text)
     print()
     print(tables.text(table, best if len(rows) > len(entries) else None))
