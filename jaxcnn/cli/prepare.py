@@ -16,7 +16,9 @@ def register(subparsers) -> None:
         "built where TensorFlow is installed.",
         epilog="example: jaxcnn prepare folder:photos photos_256 --side 256 --quality 90",
     )
-    parser.add_argument("source", metavar="SOURCE", help="folder:PATH, tfds:NAME or archive:PATH")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="such as folder:PATH or hf:NAME, see `jaxcnn data`"
+    )
     parser.add_argument("out", metavar="OUT", nargs="?", help="the archive's folder, to be made")
     parser.add_argument("--data-dir", metavar="PATH", help="folder of the TFDS sets")
     parser.add_argument(

@@ -192,7 +192,7 @@ def _part(
     class_names: tuple[str, ...],
 ) -> FileShard:
     place = array_record.place_of([(file.path, file.rows) for file in files])
-    image = parquet.image_reader(files, columns.image)
+    image = parquet.value_reader(files, columns.image)
     numbers = {name: i for i, name in enumerate(class_names)}
 
     def read(i: int) -> tuple[bytes, int]:

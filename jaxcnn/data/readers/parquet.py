@@ -201,10 +201,10 @@ def _read(file: File, groups: Iterable[int], column: str) -> Any:
         raise BadImage(f"is damaged: {one_line(error)}") from None
 
 
-def image_reader(files: Sequence[File], column: str) -> Callable[[int, int], bytes]:
-    """Returns a function that reads the image file at (file, row); threads may call it.
+def value_reader(files: Sequence[File], column: str) -> Callable[[int, int], bytes]:
+    """Returns a function that reads the value at (file, row) of a binary column.
 
-    The function raises `BadImage` if the row has no image or is damaged.
+    Threads may call the function. It raises `BadImage` if the row has no value or is damaged.
 
     Args:
       files: the files of a split.
@@ -232,7 +232,7 @@ def image_reader(files: Sequence[File], column: str) -> Callable[[int, int], byt
             value = rows[row].as_py()
             data = value["bytes"] if isinstance(value, dict) else value
         if data is None:
-            raise BadImage("has no image file")
+            raise BadImage("has no image")
         return data
 
     return read
@@ -241,7 +241,9 @@ def image_reader(files: Sequence[File], column: str) -> Callable[[int, int], byt
 def _find_values(file: File, group: int, column: str) -> parquet_pages.Values | None:
     """The places of the values of a row group; None if they can only be read together."""
     schema = file.footer.schema
-    index = next(i for i in range(len(schema)) if schema.column(i).path == column)
+    index = {schema.column(i).path: i for i in range(len(schema))}.get(column)
+    if index is None:
+        raise ValueError(f"{file.path} has no column {column!r}")
     chunk = file.footer.row_group(group).column(index)
     try:
         return parquet_pages.find_values(

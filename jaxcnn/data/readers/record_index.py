@@ -19,7 +19,7 @@ from jaxcnn._files import atomic_write, cache_folder, read_at
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import tfrecord
 
-# Start and length of the data of each record, i64[N], and further arrays [N] of numbers or bytes.
+# Start and length of the data of each record, i64[N], and further arrays [N] of bytes.
 Places = tuple[np.ndarray, ...]
 _THREADS = 8
 
@@ -90,6 +90,8 @@ def _load(file: Path, stamps: np.ndarray, fields: Sequence[str]) -> list[Places]
     except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile):
         return None
     if any(values.dtype != np.int64 for values in (starts, lengths, counts)):
+        return None
+    if any(values.dtype.kind != "S" for values in more):
         return None
     if any(values.ndim != 1 for values in (starts, lengths, counts, *more)):
         return None
