@@ -27,7 +27,7 @@ class Lines(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train=False):
-        return images.mean((1, 2, 3))[:, None] * jnp.asarray(SCALES, jnp.float32)
+        return images.mean((1, 2, 3))[:, None] * jnp.asarray(SCALES[None], jnp.float32)
 
 
 ENTRY = evaluate.Entry("lines", lambda **_: Lines(), {}, HOW, 1000)

@@ -163,6 +163,9 @@ def list_classes(path: Path) -> tuple[dict[str, list[Where]], Callable[[Where], 
 @contextlib.contextmanager
 def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
     """Opens a tar file without compression. Raises ValueError if it is none, or damaged."""
+    size = path.stat().st_size
+    if size and any(read_at(path, max(size - tarfile.BLOCKSIZE, 0), tarfile.BLOCKSIZE)):
+        raise ValueError(f"{path} is not a tar file, or truncated: its end is not marked")
     try:
         with tarfile.open(path, "r:") as tar:
             yield tar

@@ -88,10 +88,11 @@ def find_folder(place: str, data_dir: str | os.PathLike | None) -> tuple[Path, s
     owner_and_name, config = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:]) or None
     if data_dir:
         root = local_path(data_dir)
-        for folder in (root / owner_and_name, root / owner_and_name.split("/")[-1], root):
-            is_cache = any(folder.glob("datasets--*"))
-            if folder.is_dir() and not is_cache and any(_parquet_files(folder)):
+        for folder in (root / owner_and_name, root / owner_and_name.split("/")[-1]):
+            if any(_parquet_files(folder)):
                 return folder, config
+        if any(any(root.glob(f"{below}*.parquet")) for below in ("", "*/", "*/*/")):
+            return root, config
     from jaxcnn.data.readers import hub_download
 
     return hub_download.fetch(owner_and_name, revision or None, config, data_dir), config
@@ -121,9 +122,12 @@ def _check_sizes(
     splits = info.get("splits")
     described = list(splits.values()) if isinstance(splits, dict) else splits
     for entry in described if isinstance(described, list) else ():
-        if not isinstance(entry, dict) or entry.get("name") not in opened:
+        if not isinstance(entry, dict):
             continue
-        name, expected = entry["name"], entry.get("num_examples")
+        name, expected = str(entry.get("name")), entry.get("num_examples")
+        name = name if name in opened else hub_layout.split_in(name) or name
+        if name not in opened:
+            continue
         size = sum(file.rows for file in opened[name])
         if isinstance(expected, int) and size != expected:
             raise ValueError(

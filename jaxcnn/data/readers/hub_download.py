@@ -20,6 +20,7 @@ from jaxcnn.data.readers import hub_layout
 README = "README.md"
 # The hub converts datasets of other formats to Parquet in this branch.
 _REVISIONS = ("main", "refs/convert/parquet")
+_TIMEOUT = 10.0  # seconds until the hub has to answer
 # Splits without labels, which are not downloaded.
 _UNLABELED = {"ILSVRC/imagenet-1k": ("test",)}
 
@@ -68,16 +69,15 @@ def fetch(
 def _download(repo: str, revisions: tuple[str, ...], config: str | None, cache: Path) -> Path:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-    where: dict[str, Any] = {"repo_type": "dataset", "revision": revisions[0]}
     for revision in revisions:
-        where["revision"] = revision
         with _explained(repo, revision):
-            names = HfApi().list_repo_files(repo, **where)
+            info = HfApi().dataset_info(repo, revision=revision, timeout=_TIMEOUT)  # no retries
+        names = [file.rfilename for file in info.siblings or ()]
         if any(name.endswith(".parquet") for name in names):
             break
     else:
         raise FileNotFoundError(f"hf:{repo} has no Parquet files; it has {', '.join(names[:8])}")
-    where["cache_dir"] = cache
+    where: dict[str, Any] = {"repo_type": "dataset", "revision": revision, "cache_dir": cache}
     card: dict[str, Any] = {}
     with _explained(repo, revision):
         if README in names:

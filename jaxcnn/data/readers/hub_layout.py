@@ -25,8 +25,8 @@ _SPLITS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-_STANDARD = {word: split for split, words in _SPLITS.items() for word in words}
-_WORD = re.compile(rf"(?<![a-z])({'|'.join(_STANDARD)})(?![a-z])")
+STANDARD = {word: split for split, words in _SPLITS.items() for word in words}
+_WORD = re.compile(rf"(?<![a-z])({'|'.join(STANDARD)})(?![a-z])")
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _by_name(names: Sequence[str]) -> Files:
 def _split_of(name: str) -> str:
     *folders, base = name.split("/")
     if found := _SHARD.fullmatch(base):
-        return _STANDARD.get(found["split"], found["split"])
+        return STANDARD.get(found["split"], found["split"])
     for text in (*reversed(folders), base.removesuffix(".parquet")):
         if text.startswith("partial-"):
             raise ValueError(f"the hub has converted only a part of this dataset ({name})")
@@ -161,12 +161,12 @@ def split_in(text: str) -> str | None:
     'validation'
     """
     words = _WORD.findall(text.lower())
-    return _STANDARD[words[-1]] if words else None
+    return STANDARD[words[-1]] if words else None
 
 
 def _config_of(name: str) -> str:
     """The configuration of a file in a dataset whose README does not define any."""
-    kept = [part for part in name.split("/")[:-1] if part not in _STANDARD and part != "data"]
+    kept = [part for part in name.split("/")[:-1] if part not in STANDARD and part != "data"]
     return "/".join(kept) or "default"
 
 

@@ -152,8 +152,9 @@ def _splits(paths: Sequence[Path], is_whole: bool) -> tuple[dict[str, list[Path]
     by_split: dict[str, list[Path]] = {}
     for path in paths:
         split = split_of.get(path.name) or hub_layout.split_in(path.stem)
-        split = split or hub_layout.split_in(path.parent.name) or "train"
-        by_split.setdefault(split, []).append(path)
+        if not split and path.parent.name in hub_layout.STANDARD:
+            split = hub_layout.STANDARD[path.parent.name]
+        by_split.setdefault(split or "train", []).append(path)
     return by_split, sizes
 
 

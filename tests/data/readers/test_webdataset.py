@@ -1,7 +1,6 @@
 """WebDataset's tar files against the same images in folders, and damaged ones."""
 
 import json
-import os
 import shutil
 import tarfile
 
@@ -68,7 +67,7 @@ def test_the_examples_are_those_of_the_folder(folder, tmp_path, kind):
 def test_the_index_is_made_once(copy, monkeypatch):
     first = webdataset.open_shards(str(copy), {})[1]["train"]
     (made,) = copy.glob("set-train-*.index.npz")
-    monkeypatch.setattr(webdataset, "_places", None)  # must not be needed
+    monkeypatch.setattr(webdataset, "_examples", None)  # must not be needed
     again = webdataset.open_shards(str(copy), {})[1]["train"]
     assert [again.read(i) for i in range(23)] == [first.read(i) for i in range(23)]
     monkeypatch.undo()
@@ -80,13 +79,17 @@ def test_the_index_is_made_once(copy, monkeypatch):
     assert webdataset.open_shards(str(copy), {})[1]["train"].size == 15 + 2
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
-def test_the_index_of_a_folder_that_cannot_be_written_is_in_the_cache(copy, monkeypatch, tmp_path):
+def test_an_index_that_cannot_be_written_is_in_the_cache(copy, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    copy.chmod(0o555)
+    first = webdataset.open_shards(str(copy), {})[1]["train"]
+    (made,) = copy.glob("set-train-*.index.npz")
+    made.unlink()
+    made.mkdir()
     webdataset.open_shards(str(copy), {})
-    copy.chmod(0o755)
-    assert not list(copy.glob("*.npz")) and list((tmp_path / "cache").rglob("set-train-*.npz"))
+    assert len(list((tmp_path / "cache").rglob("set-train-*.index.npz"))) == 1
+    monkeypatch.setattr(webdataset, "_examples", None)  # must not be needed
+    again = webdataset.open_shards(f"{copy}/set-train-{{0000..0002}}.tar", {})[1]["train"]
+    assert [again.read(i) for i in range(23)] == [first.read(i) for i in range(23)]
 
 
 def test_the_description_defines_splits_and_sizes(copy, folder):
@@ -178,9 +181,10 @@ def test_examples_without_image_or_label_are_bad_records(tmp_path):
 def test_damaged_and_missing_files_are_named(copy, tmp_path):
     path = copy / "set-train-0001.tar"
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"set-train-0001.tar is truncated or damaged|not a tar"):
-        webdataset.open_shards(str(copy), {})
+    for length in (len(whole) // 3, len(whole) // 1024 * 512):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"0001.tar is .*truncated"):
+            webdataset.open_shards(str(copy), {})
     path.write_bytes(np.random.default_rng(0).bytes(5000))
     with pytest.raises(ValueError, match=r"set-train-0001.tar is not a tar file"):
         webdataset.open_shards(str(copy), {})
