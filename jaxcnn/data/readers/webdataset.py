@@ -13,7 +13,6 @@ name, and to "train" if its name has none.
 
 from __future__ import annotations
 
-import functools
 import glob
 import itertools
 import json
@@ -61,10 +60,6 @@ def open_shards(
     """
     paths = find_shards(pattern)
     by_split, sizes = _splits(paths, is_whole=Path(pattern).is_dir())
-    if len(paths) >= _MANY:
-        note_once(
-            f"indexing the {len(paths):,} tar files of {pattern}, unless that was done before"
-        )
     indexed = {split: _index(files, columns) for split, files in by_split.items()}
     for split, files in by_split.items():
         for path, (starts, *_) in zip(files, indexed[split]):
@@ -91,11 +86,13 @@ def find_shards(pattern: str) -> list[Path]:
     Raises:
       FileNotFoundError: there are none, or a file that is named does not exist.
     """
-    if Path(pattern).is_dir():
-        pattern = f"{glob.escape(pattern)}/*.tar"
     paths: list[str] = []
-    for name in expand_braces(pattern):
-        paths += sorted(glob.glob(name)) if glob.has_magic(name) else [name]
+    if Path(pattern).is_dir():
+        paths = sorted(map(str, Path(pattern).glob("*.tar")))
+        pattern = f"{pattern}/*.tar"
+    else:
+        for name in expand_braces(pattern):
+            paths += sorted(glob.glob(name)) if glob.has_magic(name) else [name]
     if not paths:
         raise FileNotFoundError(f"there are no files {pattern}")
     missing = [path for path in paths if not Path(path).is_file()]
@@ -181,7 +178,12 @@ def _index(paths: Sequence[Path], columns: Mapping[str, str]) -> list[record_ind
     """Returns (starts, lengths, labels) of the examples of each file."""
     text = "\n".join([*(str(p) for p in paths), *(f"{k} {columns[k]}" for k in sorted(columns))])
     name = f"{paths[0].stem}-{zlib.crc32(text.encode('utf-8', 'surrogateescape')):08x}"
-    build = functools.partial(_places, columns=columns)
+
+    def build(path: Path) -> record_index.Places:
+        if len(paths) >= _MANY:
+            note_once(f"indexing {len(paths):,} tar files in {path.parent}, which is done once")
+        return _places(path, columns)
+
     return record_index.open_index(paths, name, build, ("starts", "lengths", "labels"))
 
 
@@ -190,7 +192,7 @@ def _places(path: Path, columns: Mapping[str, str]) -> record_index.Places:
 
     The start of a missing image is 0, and a missing label is empty.
     """
-    images = (columns["image"],) if "image" in columns else IMAGES
+    images = (columns["image"].lower(),) if "image" in columns else IMAGES
     starts, lengths, labels = [], [], []
     with open_binary(path) as file:
         for key, files in _examples(path).items():
