@@ -286,15 +286,11 @@ def _part(
 
     def name(i: int) -> str:
         shard, row = place(i)
-        start = int(places[shard][0][row])
-        header = (
-            read_at(paths[shard], start - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE) if start else b""
-        )
-        try:
-            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").name
-        except tarfile.HeaderError:
-            member = f"example {row}"
-        return f"{paths[shard]}: {member}"
+        before = int(places[shard][0][row]) - tarfile.BLOCKSIZE
+        if before < 0:  # without an image
+            return f"{paths[shard]}, example {row}"
+        header = read_at(paths[shard], before, tarfile.BLOCKSIZE)
+        return f"{paths[shard]}: {tarfile.TarInfo.frombuf(header, 'utf-8', 'surrogateescape').name}"
 
     def listing(start: int, stop: int) -> Iterator[str]:
         yield f"{start} to {stop}, labels {zlib.crc32(b' '.join(labels[start:stop])):08x}"

@@ -312,19 +312,18 @@ def test_a_split_without_labels_is_left_out(copy):
 
 
 def test_a_damaged_row_group_is_named(copy, rows):
+    """Of a page whose header is damaged all rows are; rows 7 to 14 are in the second file."""
     path = copy / "data" / "train-00001-of-00003.parquet"
-    whole = bytearray(path.read_bytes())
-    at = whole.index(rows[8][0][300:340])
-    whole[at : at + 40] = bytes(40)
     column = pq.read_metadata(path).row_group(1).column(0)
     start = min(filter(None, (column.dictionary_page_offset, column.data_page_offset)))
-    whole[start : start + 10] = b"\xff" * 10  # the header of its first page
+    whole = bytearray(path.read_bytes())
+    whole[start : start + 10] = b"\xff" * 10
     path.write_bytes(whole)
     _, parts = hub.open_hub(str(copy), None, {})
     bad = {}
     for i in range(23):
         try:
-            assert parts["train"].read(i) == rows[i][:2] or i == 8
+            assert parts["train"].read(i) == rows[i][:2]
         except BadImage as error:
             bad[parts["train"].name(i)] = str(error)
     assert list(bad) == [f"{path}, row {i}" for i in range(4, 8)]

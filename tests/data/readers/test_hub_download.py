@@ -15,7 +15,7 @@ import pytest
 from other_formats import examples, write_parquet
 
 COUNTS = {"train": {"ant": 4, "bee": 3}, "val": {"ant": 1, "bee": 2}}
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+COMMITS = {"main": "0123abcd" * 5, "refs/convert/parquet": "4567abcd" * 5}
 # Prints what happens when each source is opened; a run of its own, as the hub's client reads its
 # settings once.
 CODE = """
@@ -56,13 +56,13 @@ class Hub(http.server.BaseHTTPRequestHandler):
             return self.send(401, b"{}", **{"X-Error-Code": "RepoNotFound"})
         kind, revision = (*rest, "", "")[:2]
         revision = revision.replace("%2F", "/") or "main"
-        revision = "main" if revision == COMMIT else revision
+        revision = {commit: name for name, commit in COMMITS.items()}.get(revision, revision)
         folder = self.repos[repo].get(revision)
         if folder is None:
             return self.send(404, b"{}", **{"X-Error-Code": "RevisionNotFound"})
         if kind in ("", "revision"):
             files = [{"rfilename": file} for file in files_of(folder)]
-            about = {"id": repo, "sha": COMMIT, "siblings": files, "tags": [], "private": False}
+            about = {"id": repo, "sha": COMMITS[revision], "siblings": files, "tags": []}
             return self.send(200, json.dumps(about).encode())
         if kind == "tree":
             tree = [
@@ -74,7 +74,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             return self.send(403, b"{}", **{"X-Error-Code": "GatedRepo"})
         content = (folder / "/".join(rest[2:])).read_bytes()
         tag = f'"{abs(hash(content)):040x}"'
-        return self.send(200, content, ETag=tag, **{"X-Repo-Commit": COMMIT})
+        return self.send(200, content, ETag=tag, **{"X-Repo-Commit": COMMITS[revision]})
 
     def send(self, code, content, **headers):
         self.send_response(code)
@@ -152,34 +152,32 @@ def test_sets_are_downloaded_and_found_again(hub, folder):
     found, _ = open_all(
         hub,
         "hf:my/set",
+        "hf:my/set,label=label",
         "hf:my/script/160px",
         "hf:my/script",
         "hf:gated/set",
         "hf:my/none",
         "hf:my/text",
         "hf:my/set@v9",
+        "hf:busy/set",
     )
-    assert found[0] == found[1] == [["ant", "bee"], expected]
-    several, gated, none, text, revision = found[2:]
+    assert found[0] == found[1] == found[2] == [["ant", "bee"], expected]
+    several, gated, none, text, revision, busy = found[3:]
     assert "several configurations; write hf:my/script/160px, hf:my/script/320px" in several[1]
     assert f"hf:gated/set is gated: accept its terms at {hub[0]}/datasets/gated/set" in gated[1]
     assert gated[0] == "ValueError" and "log in with `hf auth login` (or set HF_TOKEN)" in gated[1]
     assert "the hub has no dataset 'my/none', or it is private: log in" in none[1]
     assert "hf:my/text has no Parquet files; it has set.py" in text[1]
     assert "hf:my/set has no revision 'v9'" in revision[1]
-    downloads = [text for text in Hub.asked if "/resolve/" in text and "320px" in text]
-    assert not downloads  # only what was selected
+    assert "the hub refused (HfHubHTTPError): run `hf download busy/set" in busy[1]
+    asked = [request for request in Hub.asked if "/resolve/" in request]
+    assert not [request for request in asked if "320px" in request]  # only what was selected
+    files = [request for request in asked if request.startswith("GET my/set/")]
+    assert len(files) == len(set(files)) == 7  # each once
 
-    Hub.asked.clear()
-    again, _ = open_all(hub, "hf:my/set")
-    assert again == found[:1]
-    assert not [text for text in Hub.asked if text.startswith("GET my/set/resolve")]
-
-
-def test_without_the_hub_the_cache_is_used(hub, folder):
-    (first,), _ = open_all(hub, "hf:my/set")
     (offline, none), notes = open_all(hub, "hf:my/set", "hf:my/other", HF_HUB_OFFLINE="1")
-    assert offline == first and "HF_HUB_OFFLINE is set; hf:my/set is used as it is in" in notes
+    assert offline == found[0]
+    assert "HF_HUB_OFFLINE is set; hf:my/set is used as it is in" in notes
     assert "and HF_HUB_OFFLINE is set: run `hf download my/other" in none[1]
     (away,), notes = open_all(("http://127.0.0.1:9", hub[1]), "hf:my/set")
-    assert away == first and "the hub cannot be reached" in notes
+    assert away == found[0] and "the hub cannot be reached" in notes
