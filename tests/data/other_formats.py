@@ -69,7 +69,7 @@ def write_tars(folder, out, label, parts=("train", "val"), shards=3):
         for i, some in enumerate(split_evenly(found, shards)):
             with tarfile.open(out / f"set-{part}-{i:04d}.tar", "w") as tar:
                 for data, number, name in some:
-                    stem = f"{names[number]}_{name.partition('.')[0]}"
+                    stem = f"{names[number]}_{name.rpartition('.')[0].replace('.', '_')}"
                     key, content = label(names[number], number)
                     add(tar, f"{stem}.jpg", data)
                     add(tar, f"{stem}.{key}", content)

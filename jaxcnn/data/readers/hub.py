@@ -171,7 +171,7 @@ class _Labels:
     def unique(self) -> set[int | str]:
         """Returns the different labels."""
         found = {label for file in range(len(self._files)) for label in self.get(file)}
-        return {label for label in found if label not in (None, parquet.NO_LABEL)}  # type: ignore[misc]
+        return {label for label in found if label not in (None, parquet.NO_LABEL)}
 
 
 def _names_of_card(card: Mapping[str, Any], config: str, label: str) -> tuple[str, ...] | None:

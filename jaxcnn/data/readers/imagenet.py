@@ -24,7 +24,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from jaxcnn._checks import one_line
-from jaxcnn.data.readers import annotations, folders
+from jaxcnn.data.readers import folders
+from jaxcnn.data.readers.annotations import find_boxes, find_voc
 from jaxcnn.data.sets import FileShard
 
 SIZES = {"train": 1_281_167, "val": 50_000}  # of the 1000 classes
@@ -80,8 +81,8 @@ def open_imagenet(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
         listings["val"] = (val, *_list_val(val, places))
     classes = _classes(places) or tuple(sorted(next(iter(listings.values()))[1]))
     find = next(
-        (annotations.find_voc(f) for p in places if (f := p / "Annotations" / "CLS-LOC").is_dir()),
-        annotations.find_boxes(base),
+        (find_voc(f) for p in places if (f := p / "Annotations" / "CLS-LOC").is_dir()),
+        find_boxes(base),
     )
     parts = {
         part: folders.make_part(folder.with_name(part), classes, find, by_class, read, _name)

@@ -225,12 +225,11 @@ def value_reader(files: Sequence[File], column: str) -> Callable[[int, int], byt
             if group not in known[number]:
                 known[number][group] = _find_values(file, group, column)
             values = known[number][group]
-            rows = whole_group(number, group) if values is None else None
+            if values is None:
+                value = whole_group(number, group)[row].as_py()
+                data = value["bytes"] if isinstance(value, dict) else value
         if values is not None:
             data = parquet_pages.read_value(file.path, values, row)
-        else:
-            value = rows[row].as_py()
-            data = value["bytes"] if isinstance(value, dict) else value
         if data is None:
             raise BadImage("has no image")
         return data

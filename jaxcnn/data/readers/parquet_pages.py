@@ -206,8 +206,9 @@ def _levels(
         return body, values, 4 + length, levels == max_level, about[2]
     about = header[8]
     length = about[5] + about[6]
-    levels = _hybrid(stored[about[6] : length], width, about[1]) if max_level else None
-    present = np.ones(about[1], bool) if levels is None else levels == max_level
+    present = np.ones(about[1], bool)
+    if max_level:
+        present = _hybrid(stored[about[6] : length], width, about[1]) == max_level
     size, codec = header[2] - length, codec if about.get(7, True) else "UNCOMPRESSED"
     body, values = _decompress(stored[length:], start + length, size, codec)
     return body, values, 0, present, about[4]

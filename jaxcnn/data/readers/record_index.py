@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,12 +114,12 @@ def _are_within(starts: np.ndarray, lengths: np.ndarray, sizes: np.ndarray) -> b
 
 def _save(file: Path, stamps: np.ndarray, places: Sequence[Places], fields: Sequence[str]) -> bool:
     """Writes the index atomically. Returns False if that is not possible."""
-    counts = np.array([len(starts) for starts, *_ in places])
-    arrays = {name: np.concatenate(values) for name, values in zip(fields, zip(*places))}
+    arrays: dict[str, Any] = {name: np.concatenate(a) for name, a in zip(fields, zip(*places))}
+    arrays |= {"stamps": stamps, "counts": np.array([len(starts) for starts, *_ in places])}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as draft, open(draft, "wb") as out:
-            np.savez(out, stamps=stamps, counts=counts, **arrays)
+            np.savez(out, **arrays)
     except OSError:
         return False
     return True
