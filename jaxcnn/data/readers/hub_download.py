@@ -29,6 +29,10 @@ class _Unreachable(Exception):
     """The hub does not answer, or the network is disabled."""
 
 
+class _NoRevision(ValueError):
+    """The dataset has no such revision."""
+
+
 def fetch(
     repo: str, revision: str | None, config: str | None, cache: str | os.PathLike | None
 ) -> Path:
@@ -67,16 +71,9 @@ def fetch(
 
 
 def _download(repo: str, revisions: tuple[str, ...], config: str | None, cache: Path) -> Path:
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
 
-    for revision in revisions:
-        with _explained(repo, revision):
-            info = HfApi().dataset_info(repo, revision=revision, timeout=_TIMEOUT)  # no retries
-        names = [file.rfilename for file in info.siblings or ()]
-        if any(name.endswith(".parquet") for name in names):
-            break
-    else:
-        raise FileNotFoundError(f"hf:{repo} has no Parquet files; it has {', '.join(names[:8])}")
+    revision, names = _find_files(repo, revisions)
     where: dict[str, Any] = {"repo_type": "dataset", "revision": revision, "cache_dir": cache}
     card: dict[str, Any] = {}
     with _explained(repo, revision):
@@ -88,6 +85,26 @@ def _download(repo: str, revisions: tuple[str, ...], config: str | None, cache: 
     patterns = [_literal(name) for name in (README, *itertools.chain(*files.values()))]
     with _explained(repo, revision):
         return Path(snapshot_download(repo, allow_patterns=patterns, **where))
+
+
+def _find_files(repo: str, revisions: tuple[str, ...]) -> tuple[str, list[str]]:
+    """(revision, names of all files) of the first revision that has Parquet files."""
+    from huggingface_hub import HfApi
+
+    others: list[str] = []
+    for revision in revisions:
+        try:
+            with _explained(repo, revision):
+                info = HfApi().dataset_info(repo, revision=revision, timeout=_TIMEOUT)
+        except _NoRevision:
+            if revision == revisions[0]:
+                raise
+            continue
+        names = [file.rfilename for file in info.siblings or ()]
+        if any(name.endswith(".parquet") for name in names):
+            return revision, names
+        others += names
+    raise FileNotFoundError(f"hf:{repo} has no Parquet files; it has {', '.join(others[:8])}")
 
 
 def _literal(name: str) -> str:
@@ -120,7 +137,7 @@ def _explained(repo: str, revision: str) -> Iterator[None]:
             "hf:./PATH"
         ) from None
     except RevisionNotFoundError:
-        raise ValueError(f"hf:{repo} has no revision {revision!r} with Parquet files") from None
+        raise _NoRevision(f"hf:{repo} has no revision {revision!r}") from None
     except HfHubHTTPError as error:
         raise _Unreachable(f"the hub refused ({type(error).__name__})") from error
     except (ValueError, FileNotFoundError):

@@ -63,7 +63,7 @@ def test_parquet_files_are_read(roots, tmp_path):
     assert all(parts["train"].read(i) == same["train"].read(i) for i in range(41))
     path = shard(folder, "train", 1)
     shutil.copy(shard(folder, "extra", 1), path)
-    with pytest.raises(ValueError, match=f"{path.name} holds 1 examples; 1. expected"):
+    with pytest.raises(ValueError, match=f"{path.name} holds . examples; 1. expected"):
         catalog.load("tfds:cifar10", "train", data_dir=tmp_path)
 
 
