@@ -8,6 +8,7 @@ _MOST_CLASSES = 8  # whose names are printed
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn data` to the commands."""
     parser = subparsers.add_parser(
         "data",
         help="list the kinds of data sources, or check one",
@@ -23,6 +24,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Lists the kinds of data sources, or checks one."""
     if args.action is None:
         if args.data_dir is not None:
             raise ValueError("--data-dir is for `jaxcnn data check SOURCE`; no source is given")
@@ -74,6 +76,6 @@ def _check(source: str, data_dir: str | None) -> int:
 
 
 def _sizes(shapes: tuple[tuple[int, int], ...]) -> str:
-    """ "48 x 64", or the range of each side."""
+    """The height and width of images, or the range of each: "48 x 64-80"."""
     sides = [f"{min(s):,}" if min(s) == max(s) else f"{min(s)}-{max(s)}" for s in zip(*shapes)]
     return " x ".join(sides)

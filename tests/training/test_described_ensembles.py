@@ -38,7 +38,13 @@ def get_ensemble():
 '''
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, marks=[pytest.mark.slow] * (p.stem in ("senet", "inception_v4")), id=p.stem)
+        for p in FILES
+    ],
+)
 def test_what_is_described_can_be_built(path):
     ensemble = described.read_ensemble(str(path))
     assert ensemble.combination in tables.COMBINATIONS + tables.LEARNED
@@ -125,7 +131,7 @@ def test_mistakes_are_one_line(trained, capsys):
         (["evaluate", f"{where}@10crop:no"], "'no' in '10crop:no' is not a number of pixels"),
         (["evaluate", f"{where}@10crop:40:32"], "cannot crop 40 pixels from a side of 32"),
         (["evaluate", f"{where}@10crop:40:48:2"], "write PROTOCOL:SIZE:SIDE,SIDE"),
-        (["train", f"{entry}:smoky", "--workdir", str(where / "x")], "known is smoke"),
+        (["train", f"{entry}:smoky", "--workdir", str(where / "x")], "it must be 'smoke'"),
         (["train", str(entry), "train.sed=1", "--workdir", str(where / "x")], "train.seed"),
     ):
         assert main(arguments) == 2

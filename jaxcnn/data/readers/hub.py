@@ -72,7 +72,8 @@ def find_folder(place: str, data_dir: str | os.PathLike | None) -> tuple[Path, s
     """Finds or downloads the files of a dataset.
 
     Args:
-      place, data_dir: see `open_hub`.
+      place: see `open_hub`.
+      data_dir: see `open_hub`.
 
     Returns:
       (folder, name of the configuration or None).

@@ -58,6 +58,7 @@ class File(NamedTuple):
 
     @property
     def rows(self) -> int:
+        """The number of rows."""
         return int(self.starts[-1])
 
 

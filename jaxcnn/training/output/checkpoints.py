@@ -97,7 +97,8 @@ class Checkpoints:
             if step in self._manager.all_steps():
                 return False
             self._saving = step
-            self._list_as_written(f"{self.directory.name}/{step}")
+            if distributed.is_first():
+                written.note(self.directory.parent, f"{self.directory.name}/{step}")
             args = self._args
             items = {
                 "state": args.StandardSave(state),
@@ -193,31 +194,27 @@ class Checkpoints:
             yield
         except Exception as error:
             good = [int(p.name) for p in self.directory.glob("*") if p.name.isdigit()]
-            rest = f"the newest good one is of step {max(good)}" if good else "there is none before"
+            rest = (
+                f"the newest good one is of step {max(good)}" if good else "there is no earlier one"
+            )
             raise OSError(
                 f"the checkpoint of step {self._saving} cannot be written to {self.directory} "
                 f"({reason(error)}); {rest}"
             ) from error
-
-    def _list_as_written(self, entry: str) -> None:
-        """Adds a folder to the list of the run's files, before it is written."""
-        if distributed.is_first():
-            with open(self.directory.parent / written.LIST, "a", encoding="utf-8") as file:
-                file.write(f"\n{entry}")
 
     def _set_aside(self, step: int, good: int, why: str) -> str:
         target = _unused(self.directory.parent / UNREADABLE / f"step_{step}")
 
         def move() -> None:
             target.parent.mkdir(exist_ok=True)
-            self._list_as_written(f"{UNREADABLE}/{target.name}")
+            written.note(self.directory.parent, f"{UNREADABLE}/{target.name}")
             (self.directory / str(step)).rename(target)
 
         distributed.on_first_process(move)
         self._manager.reload()
         return (
-            f"the checkpoint of step {step} cannot be read ({why}) and is now {target}; going on "
-            f"from step {good}"
+            f"the checkpoint of step {step} cannot be read ({why}) and was moved to {target}; "
+            f"continuing from step {good}"
         )
 
 
@@ -282,7 +279,7 @@ def _compare(saved: Mapping[str, str], actual: Mapping[str, str]) -> None:
     """Raises ValueError that names the first array that differs."""
     for name in {**saved, **actual}:
         if saved.get(name) != actual.get(name):
-            raise ValueError(f"{name} is not what was saved: its checksum differs")
+            raise ValueError(f"{name} differs from what was saved: wrong checksum")
 
 
 @contextlib.contextmanager

@@ -53,6 +53,7 @@ class Trace:
         return None
 
     def close(self) -> None:
+        """Ends a trace that is in progress, and writes it."""
         if self._running:
             self._running = False
             before = set(self._sessions())
