@@ -410,6 +410,33 @@ def open_parts(
     return class_names, parts
 
 
+def with_columns(source: str, image: str | None = None, label: str | None = None) -> str:
+    """Adds the names of columns to a source.
+
+    Args:
+      source: such as "hf:uoft-cs/cifar100".
+      image: column of the image files; None to find it.
+      label: column of the labels; None to find it.
+
+    Raises:
+      ValueError: sources of this kind have no columns.
+
+      >>> with_columns("hf:uoft-cs/cifar100", label="coarse_label")
+      'hf:uoft-cs/cifar100,label=coarse_label'
+    """
+    for name, value in (("image", image), ("label", label)):
+        if value is None:
+            continue
+        kind = KINDS.get(source.partition(":")[0])
+        if kind is None or not kind.has_columns:
+            raise ValueError(
+                f"data.{name} is {value!r}, but {source!r} has no columns; sources that have are "
+                f"{', '.join(f'{k}:{v.place}' for k, v in KINDS.items() if v.has_columns)}"
+            )
+        source = f"{source},{name}={value}"
+    return source
+
+
 def _has_columns(kind: str) -> bool:
     return kind in KINDS and KINDS[kind].has_columns
 

@@ -35,33 +35,6 @@ class Kind(NamedTuple):
     has_columns: bool = False
 
 
-def with_columns(source: str, image: str | None = None, label: str | None = None) -> str:
-    """Adds the names of columns to a source.
-
-    Args:
-      source: such as "hf:uoft-cs/cifar100".
-      image: column of the image files; None to find it.
-      label: column of the labels; None to find it.
-
-    Raises:
-      ValueError: sources of this kind have no columns.
-
-      >>> with_columns("hf:uoft-cs/cifar100", label="coarse_label")
-      'hf:uoft-cs/cifar100,label=coarse_label'
-    """
-    for name, value in (("image", image), ("label", label)):
-        if value is None:
-            continue
-        kind = KINDS.get(source.partition(":")[0])
-        if kind is None or not kind.has_columns:
-            raise ValueError(
-                f"data.{name} is {value!r}, but {source!r} has no columns; sources that have are "
-                f"{', '.join(f'{k}:{v.place}' for k, v in KINDS.items() if v.has_columns)}"
-            )
-        source = f"{source},{name}={value}"
-    return source
-
-
 def split_columns(place: str) -> tuple[str, dict[str, str]]:
     """Splits a place into the place itself and the names of columns.
 

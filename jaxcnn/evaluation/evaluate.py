@@ -15,7 +15,6 @@ import numpy as np
 
 from jaxcnn.data import catalog, decode, sets
 from jaxcnn.data.augment import pipeline
-from jaxcnn.data.kinds import with_columns
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.readers.imagenet import wordnet_id, wordnet_ids
 from jaxcnn.data.sets import Dataset
@@ -223,7 +222,7 @@ def _open_run(what: str, checkpoint: str) -> Entry:
         run.preprocessing,
         classes,
         data=(
-            with_columns(data["source"], data.get("image"), data.get("label")),
+            catalog.with_columns(data["source"], data.get("image"), data.get("label")),
             data["dir"],
             data["test_split"],
         ),

@@ -6,8 +6,9 @@ import pytest
 from other_formats import table
 
 from jaxcnn.cli import main
+from jaxcnn.data.catalog import with_columns
 from jaxcnn.data.check import check_source
-from jaxcnn.data.kinds import EXAMPLES, KINDS, split_columns, with_columns
+from jaxcnn.data.kinds import EXAMPLES, KINDS, split_columns
 
 COUNTS = {"train": {"ant": 3, "bee": 2}, "val": {"ant": 1, "bee": 2}}
 

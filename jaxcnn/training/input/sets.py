@@ -8,8 +8,7 @@ import math
 import flax.linen as nn
 
 from jaxcnn.data import catalog, crops
-from jaxcnn.data.catalog import open_encoded
-from jaxcnn.data.kinds import with_columns
+from jaxcnn.data.catalog import open_encoded, with_columns
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.sets import Dataset, ImageFileDataset
 from jaxcnn.models.registry import create_model, model_info

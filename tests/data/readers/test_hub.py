@@ -15,7 +15,6 @@ from PIL import Image
 from jaxcnn import _files
 from jaxcnn.data import catalog
 from jaxcnn.data.decode import BadImage
-from jaxcnn.data.kinds import with_columns
 from jaxcnn.data.readers import hub, hub_layout, parquet_pages
 
 NAMES = ("ant", "bee", "cow")
@@ -244,7 +243,7 @@ def test_columns_are_found_by_type_and_name(write, rows):
     place = write(columns)
     names, parts = hub.open_hub(place, None, {})
     assert names == ("0", "1", "2") and [parts["train"].read(i)[1] for i in range(23)] == labels
-    source = with_columns(f"hf:{place}", label="coarse_label")
+    source = catalog.with_columns(f"hf:{place}", label="coarse_label")
     test = catalog.open_encoded(source, "train")
     assert test.class_names == ("0", "1") and [test.read(i)[1] for i in range(23)] == coarse
     place = write({"a": files, "word": [NAMES[label] for label in labels]})
