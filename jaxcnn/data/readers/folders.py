@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from jaxcnn.data.sets import FileShard
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PARTS = ("train", "val", "validation", "test")
+WORDNET = re.compile(r"n\d{8}")  # ids of ImageNet's classes
 Where = tuple[Any, ...]  # name of a file and where it is
 
 
@@ -47,8 +49,12 @@ def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
         elif (path / f"{part}.tar").is_file():
             listings[part] = _tar(path / f"{part}.tar", part)
     if "train" not in listings:
-        inside = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
-        raise FileNotFoundError(f"{path} has no folder 'train' and no train.tar; it has {inside}")
+        inside = sorted(p.name for p in path.iterdir())[:8]
+        is_imagenet = any(name == "ILSVRC" or WORDNET.fullmatch(name) for name in inside)
+        raise FileNotFoundError(
+            f"{path} has no folder 'train' and no train.tar; it has "
+            f"{', '.join(inside) or 'nothing'}{'; write imagenet:PATH' * is_imagenet}"
+        )
     classes = tuple(sorted(listings["train"][0]))
     find = find_boxes(path)
     return classes, {

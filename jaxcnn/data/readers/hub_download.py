@@ -56,9 +56,11 @@ def fetch(
     folder = local_path(cache) if cache else Path(constants.HF_HUB_CACHE)
     revisions = (revision,) if revision else _REVISIONS
     try:
-        return _download(repo, revisions, config, folder)
+        found, names = _find_files(repo, revisions)
     except _Unreachable as error:
         failure = error
+    else:
+        return _download(repo, found, names, config, folder)
     for name in revisions:
         snapshot = _cached(repo, name, folder)
         if snapshot and any(snapshot.rglob("*.parquet")):
@@ -70,21 +72,26 @@ def fetch(
     )
 
 
-def _download(repo: str, revisions: tuple[str, ...], config: str | None, cache: Path) -> Path:
+def _download(repo: str, revision: str, names: list[str], config: str | None, cache: Path) -> Path:
+    """Downloads the files of a configuration that are not in the cache; returns their folder."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    revision, names = _find_files(repo, revisions)
     where: dict[str, Any] = {"repo_type": "dataset", "revision": revision, "cache_dir": cache}
     card: dict[str, Any] = {}
-    with _explained(repo, revision):
-        if README in names:
-            card = hub_layout.read_card(Path(hf_hub_download(repo, README, **where)).parent)
-    config, files = hub_layout.split_files(names, card, config, f"hf:{repo}")
-    for split in _UNLABELED.get(repo, ()):
-        files.pop(split, None)
-    patterns = [_literal(name) for name in (README, *itertools.chain(*files.values()))]
-    with _explained(repo, revision):
-        return Path(snapshot_download(repo, allow_patterns=patterns, **where))
+    try:
+        with _explained(repo, revision):
+            if README in names:
+                card = hub_layout.read_card(Path(hf_hub_download(repo, README, **where)).parent)
+        config, files = hub_layout.split_files(names, card, config, f"hf:{repo}")
+        for split in _UNLABELED.get(repo, ()):
+            files.pop(split, None)
+        patterns = [_literal(name) for name in (README, *itertools.chain(*files.values()))]
+        with _explained(repo, revision):
+            return Path(snapshot_download(repo, allow_patterns=patterns, **where))
+    except _Unreachable as error:
+        raise ValueError(
+            f"hf:{repo} is not complete, and {error}; run the same again to continue the download"
+        ) from error
 
 
 def _find_files(repo: str, revisions: tuple[str, ...]) -> tuple[str, list[str]]:
@@ -119,6 +126,7 @@ def _explained(repo: str, revision: str) -> Iterator[None]:
     from huggingface_hub.utils import (
         GatedRepoError,
         HfHubHTTPError,
+        LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -140,6 +148,8 @@ def _explained(repo: str, revision: str) -> Iterator[None]:
         raise _NoRevision(f"hf:{repo} has no revision {revision!r}") from None
     except HfHubHTTPError as error:
         raise _Unreachable(f"the hub refused ({type(error).__name__})") from error
+    except LocalEntryNotFoundError as error:
+        raise _Unreachable("the hub cannot be reached") from error
     except (ValueError, FileNotFoundError):
         raise
     except Exception as error:  # of whatever the client uses for HTTP

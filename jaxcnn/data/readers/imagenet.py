@@ -19,7 +19,6 @@ from __future__ import annotations
 import csv
 import functools
 import importlib.resources
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from jaxcnn.data.readers.annotations import find_boxes, find_voc
 from jaxcnn.data.sets import FileShard
 
 SIZES = {"train": 1_281_167, "val": 50_000}  # of the 1000 classes
-_WORDNET = re.compile(r"n\d{8}")
 _TRAIN = ("train", "ILSVRC2012_img_train")
 _VAL = ("val", "ILSVRC2012_img_val")
 _TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -49,7 +47,7 @@ def wordnet_id(class_name: str) -> str | None:
     Args:
       class_name: such as "n01440764 tench".
     """
-    found = _WORDNET.match(class_name)
+    found = folders.WORDNET.match(class_name)
     return found[0] if found and class_name[found.end() :][:1] in ("", " ", ",") else None
 
 
@@ -194,7 +192,7 @@ def _open_test_set(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
     by_class, read = folders.list_classes(path)
     if by_class and all(name.isdecimal() and int(name) < 1000 for name in by_class):
         by_class = {wordnet_ids()[int(name)]: files for name, files in by_class.items()}
-    other = sorted(name for name in by_class if not _WORDNET.fullmatch(name))
+    other = sorted(name for name in by_class if not folders.WORDNET.fullmatch(name))
     if other or not by_class:
         has = ", ".join(other[:8]) or "none"
         raise ValueError(

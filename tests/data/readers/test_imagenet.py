@@ -159,6 +159,8 @@ def test_folders_of_a_part_of_the_classes(moved, tmp_path):
     ids = imagenet.wordnet_ids()
     assert test.class_names == (ids[0], ids[9], ids[10])
     assert [test.read(i)[1] for i in range(6)] == [0, 0, 1, 1, 1, 2]
+    with pytest.raises(FileNotFoundError, match=r"has no folder 'train'.*; write imagenet:PATH"):
+        catalog.open_parts(f"folder:{tmp_path / 'imagenet-r'}")
     with pytest.raises(ValueError, match="not named by WordNet ids such as n01440764: it has imag"):
         imagenet.open_imagenet(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no folder"):
