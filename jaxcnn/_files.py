@@ -58,6 +58,11 @@ def read_at(path: str | os.PathLike, start: int, length: int) -> bytes:
         return file.read(length)
 
 
+def open_binary(path: str | os.PathLike) -> IO[bytes]:
+    """Opens a file for reading at any position."""
+    return open(path, "rb")
+
+
 def try_lock(file: IO[str], *, shared: bool = False) -> bool:
     """Tries to lock an open file until it is closed or its process ends.
 

@@ -127,7 +127,8 @@ def run(args: argparse.Namespace) -> None:
     views = {str(network.view) for network in networks}
     shown = views.pop() if len(views) == 1 else "several protocols"
     print(f"{source} ({split}), {shown}, {len(labels):,} examples")
-    for text in dict.fromkeys(request.notes(networks, entries, (source, folder, split))):
+    remarks = request.notes(networks, entries, (source, folder, split), test_set)
+    for text in dict.fromkeys(remarks):
         print(text)
     best = min(row["top1_error"] for row in table[: len(entries)])
     print("\n" + tables.text(table, best if len(rows) > len(entries) else None))

@@ -17,7 +17,9 @@ def register(subparsers) -> None:
         "tfds:NAME, and the dataset is built; this needs TensorFlow.",
         epilog="example: jaxcnn prepare folder:photos photos_256 --side 256 --quality 90",
     )
-    parser.add_argument("source", metavar="SOURCE", help="folder:PATH, tfds:NAME or archive:PATH")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="such as folder:PATH or hf:NAME; see `jaxcnn data`"
+    )
     parser.add_argument(
         "out",
         metavar="OUT",

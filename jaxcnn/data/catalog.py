@@ -19,14 +19,13 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxcnn._checks import near, shown
-from jaxcnn._files import local_path
 from jaxcnn._objects import check_call, is_address, load_object, parameters
+from jaxcnn.data.kinds import KINDS, Parts, split_columns
 from jaxcnn.data.preprocessing import STATISTICS, Normalization
 from jaxcnn.data.readers import (
     cifar,
@@ -48,11 +47,12 @@ from jaxcnn.data.splits import parse_split
 
 __all__ = ["SOURCES", "Dataset", "load", "open_source", "register", "unregister"]
 
-# Kinds of datasets of image files.
-KINDS = ("folder", "archive", "tfds")
-_SPLIT_ALIASES = {"test": ("val", "validation")}
+_SPLIT_ALIASES = {"test": ("val", "validation", "valid")}
 # Sizes of splits; a split of another size is rejected.
-KNOWN_SIZES = {"tfds:imagenet2012": {"train": 1_281_167, "validation": 50_000}}
+KNOWN_SIZES = {
+    "tfds:imagenet2012": {"train": 1_281_167, "validation": 50_000},
+    "hf:ILSVRC/imagenet-1k": {"train": 1_281_167, "validation": 50_000},
+}
 
 _DRAWN: dict[str, Callable[..., Source]] = {
     "synthetic": synthetic.open_synthetic,
@@ -188,6 +188,10 @@ def is_streamed(name: str, data_dir: str | os.PathLike | None = None) -> bool:
     if custom is not None:
         return not isinstance(_open_custom(name, custom, data_dir), Source)
     kind, _, rest = name.partition(":")
+    if _has_columns(kind):
+        from jaxcnn.data import small
+
+        return not small.is_small(open_parts(name, data_dir)[1])
     if kind in KINDS and kind != "tfds":
         return True
     if kind != "tfds" or not rest or rest in tfds.NAMES:
@@ -224,6 +228,13 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
         return _DRAWN[kind](int(rest))
     if kind == "tfds" and rest:
         return tfds.open_tfds(rest, data_dir)
+    if _has_columns(kind):
+        from jaxcnn.data import small
+
+        class_names, parts = open_parts(name, data_dir)
+        if not small.is_small(parts):
+            raise ValueError(f"{name!r} has image files, which are streamed; see `open_encoded`")
+        return small.small_source(class_names, _with_standard_names(parts))
     if name not in SOURCES:
         hint = near(name, (*SOURCES, *_registered))
         raise ValueError(f"unknown data source {name!r}{hint or _REGISTERED_ELSEWHERE}")
@@ -347,8 +358,7 @@ def open_encoded(
     """Opens a split of a dataset of image files, without reading the images.
 
     Args:
-      source: "folder:PATH" (see `folders`), "archive:PATH" (see `archive`), "tfds:NAME", or a
-        custom source, see `jaxcnn.data.catalog`.
+      source: of one of `jaxcnn.data.kinds`, or a custom source, see `jaxcnn.data.catalog`.
       split: "train", "test" or another split, or a slice such as "train[:90%]". If there is no
         "test", it stands for "val" or "validation".
       data_dir: directory to which PATH is relative. For "tfds:...", the directory of the prepared
@@ -387,32 +397,58 @@ def open_parts(
         return _open_custom(source, custom, data_dir)
     kind, _, rest = source.partition(":")
     if kind not in KINDS or not rest:
-        hint = near(kind, KINDS)
+        known = ", ".join(f"{name}:{kind.place}" for name, kind in KINDS.items())
         raise ValueError(
-            f"{source!r} is not a dataset of image files{hint}; write folder:PATH, archive:PATH, "
-            "tfds:NAME"
+            f"{source!r} is not a dataset of image files{near(kind, KINDS)}; write {known}"
         )
-    if kind == "tfds":
-        from jaxcnn.data.readers import tfds_images
-
-        class_names, parts = tfds_images.open_tfds_images(
-            rest, os.path.expanduser(data_dir) if data_dir else data_dir
-        )
-    else:
-        path = Path(local_path(data_dir or ""), local_path(rest))
-        if kind == "folder":
-            from jaxcnn.data.readers import folders
-
-            class_names, parts = folders.open_folder(path)
-        else:
-            from jaxcnn.data.readers import archive
-
-            class_names, parts = archive.open_archive(path)
-    for part, size in KNOWN_SIZES.get(source, {}).items():
+    folder = os.path.expanduser(data_dir) if data_dir else None
+    class_names, parts = (_open_once if _has_columns(kind) else _open)(source, folder)
+    for part, size in KNOWN_SIZES.get(split_columns(source)[0], {}).items():
         if part in parts and parts[part].size != size:
             actual = parts[part].size
             raise ValueError(f"{source}: {part!r} has {actual:,} examples; it must have {size:,}")
     return class_names, parts
+
+
+def with_columns(source: str, image: str | None = None, label: str | None = None) -> str:
+    """Adds the names of columns to a source.
+
+    Args:
+      source: such as "hf:uoft-cs/cifar100".
+      image: column of the image files; None to find it.
+      label: column of the labels; None to find it.
+
+    Raises:
+      ValueError: sources of this kind have no columns.
+
+      >>> with_columns("hf:uoft-cs/cifar100", label="coarse_label")
+      'hf:uoft-cs/cifar100,label=coarse_label'
+    """
+    for name, value in (("image", image), ("label", label)):
+        if value is None:
+            continue
+        kind = KINDS.get(source.partition(":")[0])
+        if kind is None or not kind.has_columns:
+            raise ValueError(
+                f"data.{name} is {value!r}, but {source!r} has no columns; sources that have are "
+                f"{', '.join(f'{k}:{v.place}' for k, v in KINDS.items() if v.has_columns)}"
+            )
+        source = f"{source},{name}={value}"
+    return source
+
+
+def _has_columns(kind: str) -> bool:
+    return kind in KINDS and KINDS[kind].has_columns
+
+
+def _open(source: str, data_dir: str | None) -> Parts:
+    kind, _, place = source.partition(":")
+    place, columns = split_columns(place) if _has_columns(kind) else (place, {})
+    return KINDS[kind].open(place, data_dir, columns)
+
+
+# To open one, the ends of a thousand files may have to be read.
+_open_once = functools.lru_cache(maxsize=2)(_open)
 
 
 def _with_standard_names(parts: Mapping[str, FileShard]) -> dict[str, FileShard]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxcnn.data.preprocessing import IMAGENET, Normalization
 
 Arrays = tuple[np.ndarray, np.ndarray]
+MAX_CLASSES = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +173,30 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
             f"label {labels[outside[0]]} of example {outside[0]} in {where} is out of range; "
             f"the classes are 0 to {num_classes - 1}"
         )
+
+
+def names_of_labels(labels: Iterable[int | str]) -> tuple[str, ...]:
+    """Returns names for classes that have none.
+
+    Args:
+      labels: all labels that occur.
+
+    Returns:
+      Texts in sorted order; for numbers, those from 0 to the largest.
+
+    Raises:
+      ValueError: a number is negative or too large.
+
+      >>> names_of_labels([0, 2]), names_of_labels(["dog", "cat", "dog"])
+      (('0', '1', '2'), ('cat', 'dog'))
+    """
+    found = set(labels)
+    numbers = [label for label in found if isinstance(label, int)]
+    if len(numbers) < len(found) or not found:
+        return tuple(sorted(map(str, found)))
+    if wrong := [label for label in numbers if not 0 <= label < MAX_CLASSES]:
+        raise ValueError(f"a label is {wrong[0]}; it must be 0 to {MAX_CLASSES - 1:,}")
+    return tuple(map(str, range(max(numbers) + 1)))
 
 
 def channel_statistics(images: np.ndarray) -> Normalization:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxcnn.data import catalog, decode, sets
 from jaxcnn.data.augment import pipeline
 from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.data.readers.imagenet import wordnet_id, wordnet_ids
 from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation import protocols
 from jaxcnn.models.registry import create_model
@@ -85,8 +86,11 @@ class Entry:
           source: its name, for the message.
 
         Raises:
-          ValueError: the numbers, the names or the order of the classes differ.
+          ValueError: the numbers, the names or the order of the classes differ, and those of the
+            test set are not a part of the network's, see `class_subset`.
         """
+        if self.class_subset(test_set) is not None:
+            return
         if self.classes != test_set.num_classes:
             raise ValueError(
                 f"{self.name} predicts {self.classes} classes, but {source} has "
@@ -103,6 +107,30 @@ class Entry:
                 f"{self.name} has other classes than {source}: class {index} is "
                 f"{predicted[index]!r} for the network and {given[index]!r} in the data"
             )
+
+    def class_subset(self, test_set: TestSet) -> tuple[int, ...] | None:
+        """Finds the classes of a test set among the more numerous ones of the network.
+
+        As in the papers of ImageNet-A and ImageNet-R, a network is evaluated on a set that has only
+        some of its classes as if it had no others. Classes are identified by WordNet ids.
+
+        Args:
+          test_set: to be evaluated on.
+
+        Returns:
+          The network's index of each class of the test set; None if the test set has as many
+          classes as the network, or classes that the network does not have.
+        """
+        own = self.class_names
+        if own is None and self.classes == len(wordnet_ids()):
+            own = wordnet_ids()
+        if own is None or test_set.num_classes >= self.classes:
+            return None
+        index = {wordnet_id(name): i for i, name in enumerate(own)}
+        ids = [wordnet_id(name) for name in test_set.class_names]
+        if None in ids or not index.keys() >= set(ids):
+            return None
+        return tuple(index[one] for one in ids)
 
     def model_for(self, protocol: protocols.Protocol, size: int) -> nn.Module:
         """Creates the network, in its fully convolutional form where that is necessary.
@@ -199,7 +227,11 @@ def _open_run(what: str, checkpoint: str) -> Entry:
         run.variables,
         run.preprocessing,
         classes,
-        data=(data["source"], data["dir"], data["test_split"]),
+        data=(
+            catalog.with_columns(data["source"], data.get("image"), data.get("label")),
+            data["dir"],
+            data["test_split"],
+        ),
         class_names=tuple(run.class_names),
         step=run.step,
         checkpoint=checkpoint,
@@ -233,6 +265,7 @@ def probabilities(
     preprocessing: Preprocessing,
     protocol: protocols.Protocol,
     *,
+    classes: tuple[int, ...] | None = None,
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -244,6 +277,7 @@ def probabilities(
       test_set: to be evaluated, in order.
       preprocessing: size, crop, interpolation and normalization.
       protocol: one of `protocols.PROTOCOLS`.
+      classes: the classes that can be predicted, as indices of the network's; None for all.
       batch_size: number of views per batch.
       progress: called with the number of examples that are done.
 
@@ -253,7 +287,7 @@ def probabilities(
     Raises:
       ValueError: the images do not fit the network, or one cannot be read.
     """
-    apply = _compiled(model, preprocessing.mean, preprocessing.std)
+    apply = _compiled(model, preprocessing.mean, preprocessing.std, classes)
 
     def predict(views: np.ndarray) -> np.ndarray:
         """Probabilities f32[V,K] of views of one size, computed in batches of one shape."""
@@ -293,14 +327,17 @@ def probabilities(
 
 @functools.lru_cache(maxsize=4)
 def _compiled(
-    model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+    model: nn.Module,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    classes: tuple[int, ...] | None,
 ) -> Callable[..., Any]:
     """A function of (variables, views u8[V,h,w,C]) to probabilities, compiled once per network."""
 
     @compilation.jit
     def apply(variables: Variables, views: jax.Array) -> jax.Array:
         logits: Any = model.apply(variables, pipeline.normalize(views, mean, std), train=False)
-        return jax.nn.softmax(logits, -1)
+        return jax.nn.softmax(logits if classes is None else logits[:, np.array(classes)], -1)
 
     return apply
 

@@ -118,14 +118,18 @@ def test_data(entries: Sequence[evaluate.Entry], given: Data | None = None) -> D
 
 
 def notes(
-    networks: Sequence[Network], entries: Sequence[evaluate.Entry], data: Data
+    networks: Sequence[Network],
+    entries: Sequence[evaluate.Entry],
+    data: Data,
+    test_set: evaluate.TestSet,
 ) -> Iterator[str]:
-    """Yields remarks on an evaluation: each run's checkpoint, and sizes that differ from training.
+    """Yields remarks on an evaluation: checkpoints, and sizes and classes that differ.
 
     Args:
       networks: the requested networks.
       entries: the same networks, opened.
       data: (source, folder, split) of the test set.
+      test_set: the opened test set.
 
     Yields:
       Lines of text.
@@ -136,6 +140,11 @@ def notes(
         size = network.view.size or entry.preprocessing.size
         if entry.train_size not in (None, size):
             yield f"{entry.name}: trained on {entry.train_size} pixels, tested on {size}"
+        if entry.class_subset(test_set) is not None:
+            yield (
+                f"{entry.name}: evaluated on {test_set.num_classes} of its {entry.classes:,} "
+                "classes, the others are masked"
+            )
 
 
 def open_requested(
@@ -189,6 +198,7 @@ def predict_all(
                 test_set,
                 preprocessing,
                 network.view.protocol,
+                classes=entry.class_subset(test_set),
                 batch_size=batch_size,
                 progress=functools.partial(_show, bar, task),
             )
@@ -220,12 +230,14 @@ def localization_errors(
       batch_size: number of images per batch.
 
     Returns:
-      {label: errors, see `localization.errors`}; empty if the test set has no boxes.
+      {label: errors, see `localization.errors`}; empty if the test set has no boxes or only a part
+      of the classes.
     """
     errors = {}
     for network, entry in zip(networks, entries):
         model = entry.make()
-        if test_set.has_boxes and localization.has_box_head(model):
+        is_subset = entry.class_subset(test_set) is not None
+        if test_set.has_boxes and not is_subset and localization.has_box_head(model):
             preprocessing = _preprocessing(network, entry, crop)
             errors[network.label] = localization.errors(
                 model, entry.variables, test_set, preprocessing, batch_size=batch_size

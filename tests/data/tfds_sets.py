@@ -73,6 +73,24 @@ def write(root, name, features, examples, *, version="3.0.1", shards=3):
     return root / name / version
 
 
+def as_parquet(folder, target):
+    """The same set with its shards as Parquet files of one column, as TFDS writes them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    shutil.copytree(folder, target)
+    for path in sorted(target.glob("*.array_record-*")):
+        reader = ArrayRecordReader(str(path))
+        records = pa.table({"data": pa.array(reader.read_all(), pa.binary())})
+        pq.write_table(records, str(path).replace("array_record", "parquet"))
+        reader.close()
+        path.unlink()
+    info = target / "dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"parquet"'))
+    return target
+
+
 def as_tfrecord(folder, target):
     """The same set with its shards as TFRecord files."""
     from array_record.python.array_record_module import ArrayRecordReader

@@ -45,8 +45,18 @@ def find_boxes(root: Path) -> Find | None:
             rows.get(f"{part}/{class_name}/{name}", []), class_name
         )
     folder = root / "Annotations"
-    if not folder.is_dir():
-        return None
+    return find_voc(folder) if folder.is_dir() else None
+
+
+def find_voc(folder: Path) -> Find:
+    """Finds the boxes of images in Pascal VOC files.
+
+    Args:
+      folder: of the files.
+
+    Returns:
+      See `find_boxes`.
+    """
 
     def read(part: str, class_name: str, name: str) -> np.ndarray:
         file = Path(name).with_suffix(".xml").name

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxcnn._checks import near
 from jaxcnn._files import read_at
@@ -21,6 +23,8 @@ from jaxcnn.data.sets import FileShard
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PARTS = ("train", "val", "validation", "test")
+WORDNET = re.compile(r"n\d{8}")  # ids of ImageNet's classes
+Where = tuple[Any, ...]  # name of a file and where it is
 
 
 def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
@@ -41,31 +45,61 @@ def open_folder(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
     listings = {}
     for part in PARTS:
         if (path / part).is_dir():
-            listings[part] = _folder(path / part)
+            listings[part] = list_classes(path / part)
         elif (path / f"{part}.tar").is_file():
             listings[part] = _tar(path / f"{part}.tar", part)
     if "train" not in listings:
-        inside = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
-        raise FileNotFoundError(f"{path} has no folder 'train' and no train.tar; it has {inside}")
+        inside = sorted(p.name for p in path.iterdir())[:8]
+        is_imagenet = any(name == "ILSVRC" or WORDNET.fullmatch(name) for name in inside)
+        raise FileNotFoundError(
+            f"{path} has no folder 'train' and no train.tar; it has "
+            f"{', '.join(inside) or 'nothing'}{'; write imagenet:PATH' * is_imagenet}"
+        )
     classes = tuple(sorted(listings["train"][0]))
     find = find_boxes(path)
-    return classes, {p: _part(path / p, classes, find, *listing) for p, listing in listings.items()}
+    return classes, {
+        p: make_part(path / p, classes, find, *listing) for p, listing in listings.items()
+    }
 
 
-def _part(
-    path: Path, classes: tuple[str, ...], find: Find | None, by_class: dict, read
+def make_part(
+    path: Path,
+    classes: tuple[str, ...],
+    find: Find | None,
+    by_class: Mapping[str, Sequence[Where]],
+    read: Callable[[Where], bytes],
+    name: Callable[[str, Where], str] | None = None,
 ) -> FileShard:
+    """Creates a split, with the examples sorted by class and name.
+
+    Args:
+      path: the directory of the split.
+      classes: names of the classes, by label.
+      find: see `annotations.find_boxes`; None if there are no boxes.
+      by_class: {class: entries of its images}; an entry begins with the name of the file, relative
+        to its class.
+      read: function that reads the file of an entry.
+      name: function of (class, entry) that returns the path of the file, for messages.
+
+    Raises:
+      ValueError: a class is not one of `classes` or has no images, or there are no classes.
+    """
     label = {name: i for i, name in enumerate(classes)}
-    for name, files in by_class.items():
-        if name not in label:
+    for class_name, files in by_class.items():
+        if class_name not in label:
             raise ValueError(
-                f"{path} has a class {name!r}{near(name, classes)}, which 'train' does not have"
+                f"{path} has a class {class_name!r}{near(class_name, classes)}, which 'train' does "
+                "not have"
             )
         if not files:
-            raise ValueError(f"{path / name} has no images ({', '.join(EXTENSIONS)})")
+            raise ValueError(f"{path / class_name} has no images ({', '.join(EXTENSIONS)})")
     if not by_class:
         raise ValueError(f"{path} has no folders of images, one for each class")
-    places = [(label[name], where) for name in sorted(by_class) for where in sorted(by_class[name])]
+    places = [(label[k], where) for k in sorted(by_class) for where in sorted(by_class[k])]
+
+    def name_of(i: int) -> str:
+        k, where = places[i]
+        return name(classes[k], where) if name else f"{path}/{classes[k]}/{where[0]}"
 
     def file(i: int) -> tuple[str, str]:
         return classes[places[i][0]], os.path.basename(places[i][1][0])
@@ -73,7 +107,7 @@ def _part(
     return FileShard(
         size=len(places),
         read=lambda i: (read(places[i][1]), places[i][0]),
-        name=lambda i: f"{path}/{classes[places[i][0]]}/{places[i][1][0]}",
+        name=name_of,
         boxes=(lambda i: find(path.name, *file(i))) if find else None,
         listing=lambda start, stop: (f"{classes[k]}/{w[0]}" for k, w in places[start:stop]),
     )
@@ -116,8 +150,15 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not hidden
 
 
-def _folder(path: Path):
-    """({class: [(relative name, path of the class)]}, function that reads an entry)."""
+def list_classes(path: Path) -> tuple[dict[str, list[Where]], Callable[[Where], bytes]]:
+    """Lists the images in the directories of classes.
+
+    Args:
+      path: the directory that contains them.
+
+    Returns:
+      ({class: [(relative name, path of the class)]}, function that reads the file of an entry).
+    """
     by_class = {}
     for folder in os.scandir(path):
         if folder.is_dir() and not folder.name.startswith("."):
@@ -126,7 +167,11 @@ def _folder(path: Path):
 
 
 @contextlib.contextmanager
-def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """Opens a tar file without compression. Raises ValueError if it is none, or damaged."""
+    size = path.stat().st_size
+    if size and any(read_at(path, max(size - tarfile.BLOCKSIZE, 0), tarfile.BLOCKSIZE)):
+        raise ValueError(f"{path} is not a tar file, or truncated: its end is not marked")
     try:
         with tarfile.open(path, "r:") as tar:
             yield tar
@@ -138,7 +183,7 @@ def _tar(path: Path, part: str):
     """({class: [(relative name, offset, size)]}, function that reads an entry) of a tar file."""
     members: list[tuple[str, tuple[int, int] | None]] = []  # (name, None for a directory)
     end = path.stat().st_size
-    with _open_tar(path) as tar:
+    with open_tar(path) as tar:
         for member in tar:
             name = member.name.removeprefix("./").rstrip("/")
             if member.isfile():

@@ -1,7 +1,7 @@
 """Datasets prepared with TensorFlow Datasets (TFDS), read without TensorFlow.
 
 TFDS provides the metadata (splits, shards, features) and parses the examples. This module reads the
-records from array_record and TFRecord files and decodes the images.
+records from array_record, TFRecord and Parquet files and decodes the images.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from jaxcnn.data.readers import tfrecord
 from jaxcnn.data.sets import Arrays, Source
 
 NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
-# In order of preference. TFDS can also write riegeli and parquet files.
-FORMATS = ("array_record", "tfrecord")
+# In order of preference. TFDS can also write riegeli files.
+FORMATS = ("array_record", "tfrecord", "parquet")
+PARQUET_COLUMN = "data"  # of the serialized examples
 FILES = ("mnist", "fashion_mnist", "cifar10", "cifar100")  # "files:NAME" reads their official files
 
 _OWN_CLASS = re.compile(r"tensorflow_datasets(\.[A-Za-z_]\w*)+")
@@ -86,7 +87,7 @@ def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str]:
         ) from error
     if not formats:
         raise ValueError(
-            f"{folder} holds {', '.join(stored)} files; {' and '.join(FORMATS)} can be read"
+            f"{folder} holds {', '.join(stored)} files; {', '.join(FORMATS)} can be read"
         )
     return info, formats[0]
 
@@ -249,6 +250,15 @@ def _read_tfrecord(path: Path, rows: Sequence[int], expected: int) -> list[bytes
     return records.read(rows)
 
 
+def _read_parquet(path: Path, rows: Sequence[int], expected: int) -> list[bytes]:
+    from jaxcnn.data.readers import parquet
+
+    file = parquet.open_file(path)
+    _check_count(path, file.rows, expected)
+    read = parquet.value_reader([file], PARQUET_COLUMN)
+    return [read(0, row) for row in rows]
+
+
 @functools.lru_cache(maxsize=64)
 def _index(path: Path, size: int, changed: int) -> tfrecord.Records:
     """The index of a file. It is rebuilt if the size or modification time changes."""
@@ -261,4 +271,8 @@ def _check_count(path: Path, actual: int, expected: int) -> None:
         raise ValueError(f"{path} holds {actual} examples; {expected} expected")
 
 
-_READERS: dict[str, _Read] = {"array_record": _read_array_record, "tfrecord": _read_tfrecord}
+_READERS: dict[str, _Read] = {
+    "array_record": _read_array_record,
+    "tfrecord": _read_tfrecord,
+    "parquet": _read_parquet,
+}

@@ -22,7 +22,7 @@ import numpy as np
 from jaxcnn._checks import one_line, optional_package
 from jaxcnn.data import boxes
 from jaxcnn.data.decode import BadImage
-from jaxcnn.data.readers import array_record, record_index, tfds
+from jaxcnn.data.readers import array_record, parquet, record_index, tfds
 from jaxcnn.data.sets import FileShard
 
 # Splits whose labels are all -1.
@@ -146,7 +146,7 @@ def _open_part(
     for path, length in shards:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: {length} examples of {split.name!r}")
-    read = {"array_record": array_record.read_shards, "tfrecord": _tfrecords}[form](shards)
+    read = _READERS[form](shards)
     place = array_record.place_of(shards)
 
     def where(i: int) -> str:
@@ -172,3 +172,19 @@ def _tfrecords(shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:
         return record_index.read_record(paths[shard], int(starts[row]), int(lengths[row]))
 
     return read
+
+
+def _parquets(shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:
+    """Returns a function that reads the record at (shard, row) of Parquet files."""
+    files = [parquet.open_file(path) for path, _ in shards]
+    for file, (path, length) in zip(files, shards):
+        if file.rows != length:
+            raise ValueError(f"{path} holds {file.rows} examples; {length} expected")
+    return parquet.value_reader(files, tfds.PARQUET_COLUMN)
+
+
+_READERS: dict[str, Callable[[list[tuple[Path, int]]], Callable[[int, int], bytes]]] = {
+    "array_record": array_record.read_shards,
+    "tfrecord": _tfrecords,
+    "parquet": _parquets,
+}

@@ -164,6 +164,8 @@ FIELDS: dict[str, Field] = {
     "model.weights_only": Field("a regular expression", _is_regex, True),
     "data.source": _text(),
     "data.dir": _text(optional=True),
+    "data.image": _text(optional=True),
+    "data.label": _text(optional=True),
     "data.train_split": _text(),
     "data.test_split": _text(),
     "data.augment": Field(
@@ -295,14 +297,14 @@ def default_config() -> ConfigDict:
       initializes everything but the classifiers (see `jaxcnn.load_pretrained`); `weights_only`, a
       regular expression: only matching layers are initialized from `weights`, which may then
       belong to another network.
-    data: `source` and `dir`, see `jaxcnn.data.catalog`; `train_split` and `test_split`; `augment`,
-      see `jaxcnn.training.input.preprocess`; `mixup` and `cutmix`, see
-      `jaxcnn.data.augment.mixing`. For streamed photos ("folder:PATH", "archive:PATH",
-      "tfds:imagenet2012"): `image_size` in training, None for the input size of the network; the
-      training `crop`, None for "inception", see `jaxcnn.data.crops`; `eval_size` of the center crop
-      in evaluation, None for `image_size`; `eval_resize`, to which the shorter side is resized
-      before that crop, None for 8/7 of `eval_size`; `workers`, the number of decoding threads, None
-      for one per core.
+    data: `source` and `dir`, see `jaxcnn.data.catalog`; `image` and `label`, columns of an "hf:..."
+      or "wds:..." source, None to find them; `train_split` and `test_split`; `augment`, see
+      `jaxcnn.training.input.preprocess`; `mixup` and `cutmix`, see `jaxcnn.data.augment.mixing`.
+      For streamed photos ("folder:PATH", "tfds:imagenet2012"): `image_size` in training, None for
+      the input size of the network; the training `crop`, None for "inception", see
+      `jaxcnn.data.crops`; `eval_size` of the center crop in evaluation, None for `image_size`;
+      `eval_resize`, to which the shorter side is resized before that crop, None for 8/7 of
+      `eval_size`; `workers`, the number of decoding threads, None for one per core.
     train: `batch_size` over all devices; `length_epochs`, `_steps` or `_examples`; `seed` of all
       randomness; `init_seed` of the initial weights and `dropout_seed` of dropout, None for `seed`;
       `parallel`, "auto" for "jit" on one device and "shard_map" on several; `devices`, how many to
@@ -335,6 +337,8 @@ def default_config() -> ConfigDict:
         {
             "source": "digits",
             "dir": config_dict.placeholder(str),
+            "image": config_dict.placeholder(str),
+            "label": config_dict.placeholder(str),
             "train_split": "train",
             "test_split": "test",
             "augment": (),
@@ -473,7 +477,7 @@ def smoke(
     config.train.accumulate = 1
     config.train.bn_group = None
     config.model.weights = config.model.weights_only = None
-    for field in ("image_size", "crop", "eval_size", "eval_resize"):  # of photos
+    for field in ("image", "label", "image_size", "crop", "eval_size", "eval_resize"):
         config.data[field] = None
     set_duration(config.train, "length", steps=5)
     for section in (config.eval, config.checkpoint):

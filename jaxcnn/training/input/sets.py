@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 
 from jaxcnn.data import catalog, crops, stand_ins
-from jaxcnn.data.catalog import open_encoded
+from jaxcnn.data.catalog import open_encoded, with_columns
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.sets import Dataset, ImageFileDataset
 from jaxcnn.models.registry import create_model, model_info
@@ -53,9 +53,10 @@ def open_sets(config: TrackedConfig) -> Sets:
       FileNotFoundError: the data do not exist.
     """
     data = config.data
-    if not catalog.is_streamed(data.source, data.dir):
+    source = _source(config)
+    if not catalog.is_streamed(source, data.dir):
         resident = [
-            catalog.load(data.source, split, data_dir=data.dir)
+            catalog.load(source, split, data_dir=data.dir)
             for split in (data.train_split, data.test_split)
         ]
         train, test = resident
@@ -64,7 +65,7 @@ def open_sets(config: TrackedConfig) -> Sets:
         return train, test, None
     stream = _stream(config)
     photos = [
-        open_encoded(data.source, split, data.dir) for split in (data.train_split, data.test_split)
+        open_encoded(source, split, data.dir) for split in (data.train_split, data.test_split)
     ]
     return photos[0], photos[1], stream
 
@@ -112,8 +113,9 @@ def preprocessing(config: TrackedConfig) -> tuple[Preprocessing, tuple[str, ...]
     Raises the same errors as `open_sets`.
     """
     data = config.data
-    if not catalog.is_streamed(data.source, data.dir):
-        first = catalog.load(data.source, "train[:1]", data_dir=data.dir)
+    source = _source(config)
+    if not catalog.is_streamed(source, data.dir):
+        first = catalog.load(source, "train[:1]", data_dir=data.dir)
         transform = Preprocessing(first.images.shape[1], 1.0, "bilinear", first.mean, first.std)
         return transform, first.class_names
     stream = _stream(config)
@@ -122,8 +124,14 @@ def preprocessing(config: TrackedConfig) -> tuple[Preprocessing, tuple[str, ...]
     while int(size / crop) < resize:  # corrects the rounding of the division
         crop = math.nextafter(crop, 0)
     model = create_model(config.model.name, **dict(config.model.options))
-    photos = normalized_for(model, open_encoded(data.source, data.train_split, data.dir))
+    photos = normalized_for(model, open_encoded(source, data.train_split, data.dir))
     return Preprocessing(size, crop, "bilinear", photos.mean, photos.std), photos.class_names
+
+
+def _source(config: TrackedConfig) -> str:
+    """The data source, with the columns that the configuration names."""
+    data = config.data
+    return with_columns(data.source, data.get("image"), data.get("label"))
 
 
 def _stream(config: TrackedConfig) -> Stream:

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from tfds_sets import NAMES, as_tfrecord, build, draw
+from tfds_sets import NAMES, as_parquet, as_tfrecord, build, draw
 
 from jaxcnn.data import catalog
 from jaxcnn.data.readers import tfds, tfds_images
@@ -51,6 +51,20 @@ def test_what_was_written_is_read(roots, form, part):
     assert np.array_equal(dataset.labels, labels) and dataset.labels.dtype == np.int32
     assert dataset.class_names == NAMES and dataset.num_classes == 5
     assert dataset.mean == (0.4914, 0.4822, 0.4465)
+
+
+def test_parquet_files_are_read(roots, tmp_path):
+    folder = as_parquet(roots["array_record"] / "cifar10" / "3.0.1", tmp_path / "cifar10" / "3.0.1")
+    dataset = catalog.load("tfds:cifar10", "train[10:30]", data_dir=tmp_path)
+    assert np.array_equal(dataset.images, PARTS["train"][0][10:30])
+    assert np.array_equal(dataset.labels, PARTS["train"][1][10:30])
+    _, parts = tfds_images.open_tfds_images("cifar10", tmp_path)
+    same = tfds_images.open_tfds_images("cifar10", roots["array_record"])[1]
+    assert all(parts["train"].read(i) == same["train"].read(i) for i in range(41))
+    path = shard(folder, "train", 1)
+    shutil.copy(shard(folder, "extra", 1), path)
+    with pytest.raises(ValueError, match=f"{path.name} holds . examples; 1. expected"):
+        catalog.load("tfds:cifar10", "train", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -175,7 +189,7 @@ def test_other_formats_and_features_are_refused(broken, tmp_path):
     folder = broken("tfrecord")
     info = folder / "dataset_info.json"
     info.write_text(info.read_text().replace('"tfrecord"', '"riegeli"'))
-    with pytest.raises(ValueError, match="holds riegeli files; array_record and tfrecord can be"):
+    with pytest.raises(ValueError, match="holds riegeli files; array_record, tfrecord, parq"):
         catalog.load("tfds:cifar10", "train", data_dir=folder)
     build(tmp_path, "photos", {"train": draw(3, 3, 5)}, shape=(None, None, 3), shards=1)
     with pytest.raises(ValueError, match=r"photos has images uint8\[None, None, 3\]; only"):
