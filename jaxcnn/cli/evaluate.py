@@ -79,10 +79,10 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     import json
-    from pathlib import Path
 
     import numpy as np
 
+    from jaxcnn._files import any_path
     from jaxcnn.cli import common
     from jaxcnn.evaluation import request, tables
     from jaxcnn.reporting import figures
@@ -157,4 +157,6 @@ def run(args: argparse.Namespace) -> None:
         tables.draw_confusion(last, labels[kept], test_set.class_names, args.confusion)
         print(f"\n{args.confusion}: {rows[-1][0]}")
     if args.json:
-        Path(args.json).write_text(json.dumps({**about, "rows": table}, indent=1) + "\n", "utf-8")
+        any_path(args.json).write_text(
+            json.dumps({**about, "rows": table}, indent=1) + "\n", "utf-8"
+        )

@@ -127,7 +127,7 @@ def _read_run(option: str, workdir: str | None) -> Any:
     Raises:
       ValueError: the directory is not given or holds no run, or the option needs a CONFIG.
     """
-    from jaxcnn._files import local_path
+    from jaxcnn._files import any_path
     from jaxcnn.training.config import OPEN_SECTIONS, default_config
     from jaxcnn.training.output.records import read_manifest
 
@@ -135,7 +135,7 @@ def _read_run(option: str, workdir: str | None) -> Any:
         raise ValueError("--overwrite needs CONFIG, the name of a recipe or a configuration file")
     if workdir is None:
         raise ValueError(f"{option} needs CONFIG, or --workdir with the directory of a run")
-    sections = read_manifest(local_path(workdir))["config"]
+    sections = read_manifest(any_path(workdir))["config"]
     if "ensemble" in sections:
         raise ValueError(f"{option} needs CONFIG: {workdir} is of {sections['ensemble']}")
     config = default_config()

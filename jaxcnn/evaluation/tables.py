@@ -148,7 +148,7 @@ def draw_confusion(
       names: of the classes.
       path: of the figure, .png, .svg or .pdf.
     """
-    from jaxcnn.reporting.figures import make_figure
+    from jaxcnn.reporting.figures import make_figure, save
 
     table = classification.confusion_matrix(probabilities, labels)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
@@ -167,4 +167,4 @@ def draw_confusion(
         for i, j in zip(*np.nonzero(table)):
             color = "white" if shares[i, j] > 0.5 else "black"
             axes.text(j, i, str(table[i, j]), ha="center", va="center", color=color, fontsize=8)
-    figure.savefig(path)
+    save(figure, path)

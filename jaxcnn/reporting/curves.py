@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.reporting.figures import make_figure
+from jaxcnn.reporting.figures import make_figure, save
 
 CURVES = "curves.png"
 
@@ -43,4 +43,4 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str 
         axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    figure.savefig(path)
+    save(figure, path)

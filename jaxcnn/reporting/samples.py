@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcnn.reporting.figures import make_figure
+from jaxcnn.reporting.figures import make_figure, save
 
 PREDICTIONS = "predictions.png"
 
@@ -55,7 +55,7 @@ def plot_predictions(
                 type(side)((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=color, lw=3)
             )
         axes.set_title(text, color=color, fontsize=9)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def plot_samples(
@@ -79,7 +79,7 @@ def plot_samples(
         shown = image.squeeze(-1) if image.shape[-1] == 1 else image
         axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
         axes.set_title("\n".join(_shortened(line) for line in text.split("\n")), fontsize=8)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _shortened(text: str, room: int = 23) -> str:
