@@ -54,12 +54,12 @@ def is_local(path: str | os.PathLike) -> bool:
 
 
 def local_path(path: str | os.PathLike) -> Path:
-    """A path that a user wrote, with `~` for the home folder.
+    """A path that a user wrote and that must be local, with `~` for the home folder.
 
-    Raises ValueError for a URL such as gs://bucket/run, which would become a folder called "gs:".
+    Raises ValueError for a URL such as gs://bucket/data.
     """
     if _URL.match(os.fspath(path)):
-        raise ValueError(f"{os.fspath(path)} is a URL; only local paths can be read and written")
+        raise ValueError(f"{os.fspath(path)} is a URL; only local paths can be used here")
     return Path(path).expanduser()
 
 

@@ -126,6 +126,31 @@ def bucket():
         yield proxy
 
 
+@pytest.fixture(scope="module")
+def amazon():
+    """The proxy of a server of s3:// that this process uses, with the bucket `BUCKET`."""
+    pytest.importorskip("s3fs", reason="s3:// is tested with the package s3fs")
+    server = pytest.importorskip("moto.server", reason="s3:// is tested with moto[server]")
+    import boto3
+
+    from jaxcnn import _buckets
+
+    moto = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    moto.start()
+    proxy = Proxy(moto.get_host_and_port()[1], preconditions=False)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            **{"AWS_ENDPOINT_URL": proxy.url, "AWS_DEFAULT_REGION": "us-east-1"},
+            **{"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"},
+        }.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        _buckets._open_store.cache_clear()
+        yield proxy
+    proxy.shutdown()
+    moto.stop()
+
+
 def environment(proxy: Proxy) -> dict[str, str]:
     """The variables that lead clients of gs:// to the proxy."""
     return {"STORAGE_EMULATOR_HOST": proxy.url}

@@ -4,6 +4,8 @@ The server is a real one on this machine, behind a proxy that makes the faults.
 """
 
 import contextlib
+import functools
+import http.server
 import itertools
 import json
 import subprocess
@@ -13,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from bucket_server import bucket  # noqa: F401
+from bucket_server import amazon, bucket  # noqa: F401
 
 from jaxcnn import _buckets, _files, _lease
 from jaxcnn._files import any_path
@@ -46,9 +48,12 @@ def faulty(bucket):  # noqa: F811
     bucket.fault = lambda method, path: None
 
 
-@pytest.mark.parametrize("kind", ["local", "bucket"])
+@pytest.mark.parametrize("kind", ["local", "gs"])
 def test_a_folder_in_a_bucket_is_like_a_local_one(kind, place, tmp_path):
-    root = place if kind == "bucket" else tmp_path
+    check_folder(place if kind == "gs" else tmp_path)
+
+
+def check_folder(root):
     bits = bytes(range(256)) * 5000 + b"\r\n--==0==--\r"
     assert not (root / "a").exists() and _files.files_below(root / "a") == []
     for name in ("a/b/one.txt", "a/two.txt", "a/member_0/config.json"):
@@ -86,6 +91,59 @@ def test_a_folder_in_a_bucket_is_like_a_local_one(kind, place, tmp_path):
         (root / "a").read_bytes()
 
 
+@pytest.mark.slow
+def test_amazon(amazon, monkeypatch, capfd):  # noqa: F811
+    monkeypatch.setattr(_buckets, "_FIRST_WAIT", 0.01)
+    check_folder(any_path("s3://bucket/folder"))
+    place = any_path("s3://bucket/place")
+    assert (place / "x").create(b"mine") and not (place / "x").create(b"other")
+    for fault in ("503", "429", "away", "cut", "lost"):
+        left = itertools.chain([fault] * 3, itertools.repeat(None))
+        amazon.fault = lambda method, path, left=left: next(left)
+        (place / "y").write_bytes(b"bits" * 1000)
+        left = itertools.chain([fault] * 3, itertools.repeat(None))
+        amazon.fault = lambda method, path, left=left: next(left)
+        assert (place / "y").read_bytes() == b"bits" * 1000
+        amazon.fault = lambda method, path: None
+        assert "note: s3://bucket does not answer (" in capfd.readouterr().err
+    other = hold(place / ".lock")
+    with pytest.raises(_files.InUse, match=r"^host 7$"):
+        _files.lock(place / ".lock", "host 8")
+    other.kill()
+    other.communicate()
+    _files.lock(place / ".lock", "host 8").close()
+    amazon.fault = lambda method, path: "403"
+    with pytest.raises(PermissionError, match=r"no permission for s3://.*s3:ListBucket"):
+        (place / "x").read_bytes()
+    amazon.fault = lambda method, path: None
+    with pytest.raises(FileNotFoundError, match=r"there is no bucket s3://other; .*aws s3 mb"):
+        any_path("s3://other/x").write_text("x")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    _buckets._open_store.cache_clear()
+    with pytest.raises(PermissionError, match=r"no credentials for s3://.*aws configure"):
+        place.exists()
+    _buckets._open_store.cache_clear()
+
+
+def test_files_are_read_from_a_web_server(tmp_path):
+    pytest.importorskip("aiohttp")
+    (tmp_path / "a b.bin").write_bytes(bytes(range(256)))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        path = any_path(f"http://127.0.0.1:{server.server_address[1]}/a b.bin")
+        assert path.is_file() and not (path.parent / "none").exists()
+        with _files.readable(path) as local:
+            assert local.read_bytes() == bytes(range(256))
+        with pytest.raises(FileNotFoundError, match=r"none does not exist"):
+            (path.parent / "none").read_bytes()
+        with pytest.raises(ValueError, match=r"http:// is for reading"):
+            path.write_bytes(b"")
+        server.shutdown()
+
+
 def test_paths_are_told_apart():
     assert any_path("gs://b/c/d.json").parent == any_path("gs://b/c")
     assert str(any_path("gs://b/c") / "d.json") == "gs://b/c/d.json"
@@ -99,6 +157,16 @@ def test_paths_are_told_apart():
         any_path("gs:///x/").from_url("gs://")
     with pytest.raises(ValueError, match="hf:// is for reading"):
         any_path("hf://datasets/a/b").write_text("x")
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    for scheme, module, extra in (("gs", "gcsfs.core", "gcs"), ("s3", "s3fs", "s3")):
+        monkeypatch.setitem(sys.modules, module, None)
+        _buckets._open_store.cache_clear()
+        with pytest.raises(
+            ValueError, match=rf"^{scheme}:// needs .*: pip install 'jaxcnn\[{extra}"
+        ):
+            any_path(f"{scheme}://bucket/x").exists()
 
 
 def test_a_spool_sends_what_has_changed(place, bucket):  # noqa: F811

@@ -28,8 +28,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from pathlib import Path
-
+    from jaxcnn._files import local_path
     from jaxcnn.data import prepare
 
     kind, _, name = args.source.partition(":")
@@ -44,12 +43,12 @@ def run(args: argparse.Namespace) -> None:
     _write(
         prepare.write_archive(
             args.source,
-            Path(args.out),
+            local_path(args.out),
             data_dir=args.data_dir,
             side=args.side,
             quality=args.quality,
         ),
-        Path(args.out),
+        local_path(args.out),
     )
 
 

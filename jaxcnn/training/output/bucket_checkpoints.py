@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxcnn import _files
 from jaxcnn.runtime import distributed
 from jaxcnn.training.output.checkpoints import Checkpoints
@@ -92,6 +94,8 @@ class BucketCheckpoints(Checkpoints):
 
     def _save(self, state: Any, step: int, meta: Mapping[str, Any]) -> None:
         if distributed.is_first():
+            if distributed.count() > 1:  # Orbax would wait for the other processes
+                state = jax.device_get(state)
             super()._save(state, step, meta)
             self._copied = self._copies.submit(self._copy, step)
 
