@@ -183,7 +183,7 @@ class BucketPath(pathlib.PurePosixPath):
 
     def write_bytes(self, data: bytes) -> None:
         """Writes an object as a whole."""
-        self._write(lambda store: store.pipe_file(str(self), data))
+        self._write(lambda store: store.pipe_file(str(self), data, **self._verified()))
 
     def write_text(self, text: str, encoding: str = "utf-8") -> None:
         """Writes an object as a whole."""
@@ -196,14 +196,15 @@ class BucketPath(pathlib.PurePosixPath):
     def create(self, data: bytes) -> bool:
         """Writes an object if there is none; returns whether its content is `data` afterwards."""
         try:
-            self._write(lambda store: store.pipe_file(str(self), data, mode="create"))
+            options = {"mode": "create", **self._verified()}
+            self._write(lambda store: store.pipe_file(str(self), data, **options))
         except FileExistsError:  # perhaps by this very request, whose answer was lost
             return self.read_bytes() == data
         return True
 
     def upload(self, local: pathlib.Path) -> None:
         """Writes an object with the content of a local file."""
-        self._write(lambda store: store.put_file(str(local), str(self)))
+        self._write(lambda store: store.put_file(str(local), str(self), **self._verified()))
 
     def download(self, local: pathlib.Path) -> None:
         """Copies an object to a local file."""
@@ -230,6 +231,10 @@ class BucketPath(pathlib.PurePosixPath):
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
         """Does nothing: a folder is there once an object is in it."""
+
+    def _verified(self) -> dict[str, str]:
+        """Has gcsfs compare what has arrived with what was sent; s3fs always does."""
+        return {"consistency": "md5"} if self.scheme == "gs" else {}
 
     def _write(self, action: Callable[[Any], T]) -> T:
         if self.scheme not in _WRITABLE:
@@ -373,7 +378,6 @@ def _open_gs() -> Any:
     limits = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
     return Once(
         use_listings_cache=False,
-        consistency="md5",
         requests_timeout=limits,
         skip_instance_cache=True,
     )
