@@ -99,7 +99,9 @@ def append(path: str | os.PathLike, text: str) -> None:
     """Adds text to the end of a file; an object in a bucket is written again as a whole."""
     path = any_path(path)
     if not is_local(path):
-        before = path.read_bytes() if path.is_file() else b""
+        before = b""
+        with contextlib.suppress(FileNotFoundError):
+            before = path.read_bytes()
         path.write_bytes(before + text.encode("utf-8"))
         return
     with open(path, "a", encoding="utf-8") as file:

@@ -54,7 +54,7 @@ def test_a_folder_in_a_bucket_is_like_a_local_one(kind, place, tmp_path):
 
 
 def check_folder(root):
-    bits = bytes(range(256)) * 5000 + b"\r\n--==0\r"
+    bits = bytes(range(256)) * 5000 + b"\r\n--==0\r."
     assert not (root / "a").exists() and _files.files_below(root / "a") == []
     for name in ("a/b/one.txt", "a/two.txt", "a/member_0/config.json"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -55,10 +55,11 @@ class BucketCheckpoints(Checkpoints):
         self._copied: Future[None] | None = None
         if keep is not None and distributed.is_first():
             self._delete_incomplete()
+        self._known = set(complete_steps(self.directory))  # and the one being saved, of a writer
 
     def steps(self) -> list[int]:
-        """Returns the steps of the complete checkpoints, ascending."""
-        return complete_steps(self.directory)
+        """Returns the steps of the complete checkpoints and of the one being saved, ascending."""
+        return complete_steps(self.directory) if self._keep is None else sorted(self._known)
 
     def check(self) -> None:
         """Raises OSError if saving in the background has failed. Does not wait."""
@@ -93,14 +94,15 @@ class BucketCheckpoints(Checkpoints):
             self._scratch.close()
 
     def _save(self, state: Any, step: int, meta: Mapping[str, Any]) -> None:
+        self._known = set(sorted({*self._known, step})[-(self._keep or 1) :])
         if distributed.is_first():
             if distributed.count() > 1:  # Orbax would wait for the other processes
                 state = jax.device_get(state)
             super()._save(state, step, meta)
-            self._copied = self._copies.submit(self._copy, step)
+            self._copied = self._copies.submit(self._copy, step, self._known)
 
-    def _copy(self, step: int) -> None:
-        """Copies a checkpoint to the bucket once Orbax has written it, and deletes old ones."""
+    def _copy(self, step: int, kept: set[int]) -> None:
+        """Copies a checkpoint to the bucket once Orbax has written it, and deletes others."""
         self._manager.wait_until_finished()
         self._manager.check_for_errors()
         folder = self._scratch.folder / str(step)
@@ -113,8 +115,8 @@ class BucketCheckpoints(Checkpoints):
         self._check()
         _upload(folder / _MARK, target / _MARK)
         self._manager.delete(step)
-        for old in self.steps()[: -(self._keep or 1)]:
-            self._delete(old)
+        for old in sorted(set(complete_steps(self.directory)) - kept):
+            self._delete_files(old)
 
     @contextlib.contextmanager
     def _local_copy(self, step: int) -> Iterator[None]:
@@ -143,7 +145,15 @@ class BucketCheckpoints(Checkpoints):
             list(pool.map(download, _files.files_below(source)))
         part.rename(folder)
 
+    def _reload(self) -> None:
+        super()._reload()
+        self._known = set(complete_steps(self.directory))
+
     def _delete(self, step: int) -> None:
+        self._known.discard(step)
+        self._delete_files(step)
+
+    def _delete_files(self, step: int) -> None:
         if distributed.is_first():
             folder = self.directory / str(step)
             (folder / _MARK).unlink(missing_ok=True)
@@ -153,7 +163,7 @@ class BucketCheckpoints(Checkpoints):
         """Deletes what a killed process has left; the lock ensures that no other one is saving."""
         for step, names in _files_by_step(self.directory).items():
             if _MARK not in names:
-                self._delete(step)
+                self._delete_files(step)
 
 
 def complete_steps(folder: Path) -> list[int]:

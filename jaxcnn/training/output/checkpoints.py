@@ -247,6 +247,10 @@ class Checkpoints:
                 f"({reason(error)}); {rest}"
             ) from error
 
+    def _reload(self) -> None:
+        """Takes notice of files that have been moved."""
+        self._manager.reload()
+
     def _complete_after_error(self) -> list[int]:
         """The steps of the complete checkpoints, if they can be listed."""
         with contextlib.suppress(OSError):
@@ -266,7 +270,7 @@ class Checkpoints:
             _files.move_folder(self.directory / str(step), target)
 
         distributed.on_first_process(move)
-        self._manager.reload()
+        self._reload()
         return (
             f"the checkpoint of step {step} cannot be read ({why}) and is now {target}; going on "
             f"from step {good}"
