@@ -125,10 +125,12 @@ class BucketCheckpoints(Checkpoints):
         if not folder.exists():
             self._download(self.directory / str(step), folder)
             self._manager.reload()
-        yield
-        if self._keep is not None:
-            _files.delete_folder(folder)
-            self._manager.reload()
+        try:
+            yield
+        finally:
+            if self._keep is not None:
+                _files.delete_folder(folder)
+                self._manager.reload()
 
     def _download(self, source: Path, folder: Path) -> None:
         part = self._folder.with_name("part")
