@@ -358,7 +358,8 @@ def _open_store(scheme: str, process: int) -> Any:
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
         how = f"pip install 'jaxcnn[{extra}]'" if extra else one_line(error)
-        raise ValueError(f"{scheme}:// needs the package {error.name}: {how}") from error
+        package = (error.name or "?").partition(".")[0]
+        raise ValueError(f"{scheme}:// needs the package {package}: {how}") from error
 
 
 def _open_gs() -> Any:

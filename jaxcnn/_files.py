@@ -26,7 +26,7 @@ import platformdirs
 
 from jaxcnn._checks import one_line
 
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/{1,2}[^/]")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:(//|/[^/])")
 _SCHEMES = ("gs", "s3", "hf", "http", "https")
 _SCRATCH = "jaxcnn-"  # begins the names of temporary folders
 

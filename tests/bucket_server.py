@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 BUCKET = "bucket"
+_ERROR = "<Error><Code>{}</Code><Message>the server has a bad day</Message></Error>"
 
 
 class Proxy(http.server.ThreadingHTTPServer):
@@ -59,7 +60,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.server.hanging.wait(60)
             self.connection.close()
         elif fault is not None and fault.isdigit():
-            self.answer(int(fault), {}, b"the server has a bad day")
+            self.answer(int(fault), {}, _ERROR.format(fault).encode())
         else:
             query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
             create = self.server.preconditions and query.get("ifGenerationMatch") == ["0"]
@@ -94,7 +95,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if name.lower() not in ("transfer-encoding", "connection", "server", "date"):
                 self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if cut else body)
+        if self.command != "HEAD":
+            self.wfile.write(body[: len(body) // 2] if cut else body)
 
     def log_message(self, *args) -> None:
         pass
