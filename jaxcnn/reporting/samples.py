@@ -14,6 +14,8 @@ PREDICTIONS = "predictions.png"
 _COLUMNS, _ROWS = 10, 6
 _LETTERS = 15  # of a title, so that adjacent titles do not touch
 _SAMPLE_COLUMNS = 8
+_CELL_HEIGHT = 1.4  # of an image and its title, in widths of a cell
+_MARGIN = 0.04  # around an image, in widths of a cell
 
 
 def plot_predictions(
@@ -36,26 +38,18 @@ def plot_predictions(
       path: of the PNG file.
     """
     order = prediction_order(labels, predicted, _COLUMNS * _ROWS)
-    rows = max(1, -(-len(order) // _COLUMNS))
-    figure = make_figure(_COLUMNS, 1.25 * rows + 0.5)
-    wrong = int((labels != predicted).sum())
-    figure.suptitle(f"{wrong} of {len(labels)} wrong ({100 * wrong / len(labels):.2f} %)")
-    for axes in figure.subplots(rows, _COLUMNS, squeeze=False).flat:
-        axes.set_axis_off()
-    for axes, i in zip(figure.axes, order):
-        axes.imshow(images[i].squeeze(), cmap="gray", vmin=0, vmax=255)
-        text, color = _shortened(class_names[predicted[i]], _LETTERS), "black"
+    titles = []
+    for i in order:
+        name, truth = class_names[predicted[i]], class_names[labels[i]]
+        title, joined = _shortened(name, _LETTERS), f"{name}, not {truth}"
         if labels[i] != predicted[i]:
-            truth = class_names[labels[i]]
-            joined = f"{class_names[predicted[i]]}, not {truth}"
-            short = f"{text},\nnot {_shortened(truth, _LETTERS - 4)}"
-            text, color = joined if len(joined) <= _LETTERS else short, "red"
-            side = axes.patch
-            axes.add_patch(
-                type(side)((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=color, lw=3)
-            )
-        axes.set_title(text, color=color, fontsize=9)
-    save(figure, path)
+            short = f"{title},\nnot {_shortened(truth, _LETTERS - 4)}"
+            title = joined if len(joined) <= _LETTERS else short
+        titles.append(title)
+    wrong = int((labels != predicted).sum())
+    head = f"{wrong} of {len(labels)} wrong ({100 * wrong / len(labels):.2f} %)"
+    marked = labels[order] != predicted[order]
+    _draw_grid(images[order], titles, path, head, columns=_COLUMNS, marked=marked)
 
 
 def plot_samples(
@@ -69,16 +63,52 @@ def plot_samples(
       path: of the figure, .png, .svg or .pdf.
       title: of the figure.
     """
-    columns = min(_SAMPLE_COLUMNS, len(images))
-    rows = -(-len(images) // columns)
-    figure = make_figure(1.6 * columns, 1.85 * rows + 0.4)
-    figure.suptitle(title)
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.set_axis_off()
-    for axes, image, text in zip(figure.axes, images, titles):
+    shortened = ["\n".join(map(_shortened, text.split("\n"))) for text in titles]
+    _draw_grid(images, shortened, path, title, columns=min(_SAMPLE_COLUMNS, len(images)))
+
+
+def _draw_grid(
+    images: np.ndarray,
+    titles: Sequence[str],
+    path: str | Path,
+    head: str,
+    *,
+    columns: int,
+    marked: np.ndarray | None = None,
+) -> None:
+    """Draws images in rows, each under its title, and those that are marked in red.
+
+    One set of axes holds all of them: an own one for each image takes seconds.
+
+    Args:
+      images: u8[N,H,W,C], C 1 or 3.
+      titles: of the images, one or two lines each.
+      path: of the figure.
+      head: title of the figure.
+      columns: number of images in a row.
+      marked: bool[N].
+    """
+    rows = max(1, -(-len(images) // columns))
+    height, width = images.shape[1:3]
+    side = max(height, width)
+    figure = make_figure(1.3 * columns, 1.3 * _CELL_HEIGHT * rows + 0.5)
+    figure.suptitle(head)
+    axes = figure.subplots()
+    axes.set(xlim=(0, columns), ylim=(rows * _CELL_HEIGHT, 0), aspect="equal")
+    axes.set_axis_off()
+    for i, (image, title) in enumerate(zip(images, titles)):
+        x, y = i % columns + 0.5, (i // columns + 1) * _CELL_HEIGHT - _MARGIN
+        half, tall = (0.5 - _MARGIN) * width / side, (1 - 2 * _MARGIN) * height / side
         shown = image.squeeze(-1) if image.shape[-1] == 1 else image
-        axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
-        axes.set_title("\n".join(_shortened(line) for line in text.split("\n")), fontsize=8)
+        extent = (x - half, x + half, y, y - tall)
+        axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=extent)
+        color = "red" if marked is not None and marked[i] else "black"
+        axes.text(x, y - tall - _MARGIN, title, color=color, fontsize=8, ha="center", va="bottom")
+        if color == "red":
+            axes.plot(
+                np.array(extent)[[0, 1, 1, 0, 0]], np.array(extent)[[2, 2, 3, 3, 2]], "r", lw=3
+            )
+    axes.set(xlim=(0, columns), ylim=(rows * _CELL_HEIGHT, 0))
     save(figure, path)
 
 

@@ -39,8 +39,13 @@ def open_synthetic(side: int = SIZE) -> Source:
 
 
 def _read(sizes: Mapping[str, int], side: int, part: str, start: int, stop: int) -> Arrays:
-    size = sizes[part]
-    random = np.random.RandomState(list(sizes).index(part))
+    images, labels = _draw(sizes[part], side, list(sizes).index(part))
+    return images[start:stop], labels[start:stop]
+
+
+@functools.lru_cache(maxsize=4)
+def _draw(size: int, side: int, seed: int) -> Arrays:
+    random = np.random.RandomState(seed)
     labels = random.permutation(np.arange(size) % CLASSES)
     phase = random.uniform(0, 2 * np.pi, size)
     noise = random.randint(-48, 49, (size, side, side, 3))
@@ -51,4 +56,5 @@ def _read(sizes: Mapping[str, int], side: int, part: str, start: int, stop: int)
     color = 40 + 40 * np.cos(2 * angle[:, None] + np.arange(3) * 2 * np.pi / 3)
     images = 128 + stripes * color[:, None, None] + noise
     images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
-    return images[start:stop], labels[start:stop].astype(np.int32)
+    images.flags.writeable = False  # callers share it
+    return images, labels.astype(np.int32)
