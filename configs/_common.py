@@ -1,6 +1,6 @@
 """Shared by the recipes: arguments, ImageNet, and the five-step variant."""
 
-from jaxcnn.training.config import default_config, set_duration, smoke
+from jaxcnn.training import default_config, set_duration, smoke
 
 # Weight decay for kernels and the classifier's biases, but not for BatchNorm's scales and biases.
 WITHOUT_BATCH_NORM = (

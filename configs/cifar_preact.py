@@ -17,7 +17,7 @@ batch size 64).
 from jaxcnn.configs._common import choose, finish
 from jaxcnn.configs.cifar_wrn import cifar10
 
-from jaxcnn.training.config import set_duration
+from jaxcnn.training import set_duration
 
 
 def get_config(arg=None):

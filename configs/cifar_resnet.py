@@ -40,7 +40,7 @@ after 11 minutes on two CPU cores:
     jaxcnn evaluate RUNS --ensemble
 """
 
-from jaxcnn.training.config import default_config, set_duration, smoke
+from jaxcnn.training import default_config, set_duration, smoke
 
 DEPTHS = (20, 32, 44, 56, 110, 1202)
 

@@ -26,7 +26,7 @@ Published test error, mean of five runs: 3.99 %, without cutout 4.72 %.
 from jaxcnn.configs._common import choose, finish
 from jaxcnn.configs.cifar_wrn import cifar10, nesterov, rate_in_steps
 
-from jaxcnn.training.config import set_duration
+from jaxcnn.training import set_duration
 
 
 def get_config(arg=None):

@@ -15,7 +15,7 @@ Published test error: 3.65 % (8x64d), 3.58 % (16x64d).
 from jaxcnn.configs._common import choose, finish
 from jaxcnn.configs.cifar_wrn import cifar10, nesterov
 
-from jaxcnn.training.config import set_duration
+from jaxcnn.training import set_duration
 
 
 def get_config(arg=None):

@@ -16,7 +16,7 @@ Published test error, WRN-28-10: 4.00 %, with dropout 3.89 %.
 
 from jaxcnn.configs._common import choose, finish
 
-from jaxcnn.training.config import default_config, set_duration
+from jaxcnn.training import default_config, set_duration
 
 
 def get_config(arg=None):

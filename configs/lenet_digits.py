@@ -12,7 +12,7 @@ Expected: at most 1.5 % mean test error over five seeds, this project's own targ
 digits. On MNIST, LeCun et al. 1998 (section III) report 0.95 % without distortions and 0.8 % with.
 """
 
-from jaxcnn.training.config import default_config, set_duration, smoke
+from jaxcnn.training import default_config, set_duration, smoke
 
 
 def get_config(arg=None):

@@ -23,7 +23,7 @@ those of this recipe.
 
 from jaxcnn.configs._common import choose
 
-from jaxcnn.training.config import default_config, set_duration, smoke
+from jaxcnn.training import default_config, set_duration, smoke
 
 
 def get_config(arg=None):

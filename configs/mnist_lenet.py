@@ -16,7 +16,7 @@ Published test error in the paper: 0.95 % without distortions, 0.8 % with.
 
 from jaxcnn.configs._common import choose
 
-from jaxcnn.training.config import default_config, set_duration, smoke
+from jaxcnn.training import default_config, set_duration, smoke
 
 
 def get_config(arg=None):

@@ -1,4 +1,4 @@
-"""Checks whose errors say in one line what is wrong and what would be right."""
+"""Checks and messages: one line that names what is wrong and what is valid."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' or, where nothing is near, nothing."""
+    """Returns '; did you mean ...?' with similar words, or "" if there are none."""
     return did_you_mean(difflib.get_close_matches(word, list(known), n=3, cutoff=0.6))
 
 
 def did_you_mean(words: Sequence[str]) -> str:
-    """'; did you mean ...?' of these words, nothing of none."""
+    """Returns '; did you mean ...?' with these words, or "" without words."""
     return f"; did you mean {' or '.join(map(repr, words))}?" if words else ""
 
 
 def one_of(what: str, value: Any, known: Collection[str]) -> Any:
-    """The value; raises ValueError, with near matches, if it is not among the known."""
+    """Returns the value; raises ValueError, with similar names, if it is not one of `known`."""
     if value not in known:
         hint = near(str(value), known) or f"; it must be one of {', '.join(known)}"
         raise ValueError(f"{what} is {value!r}{hint}")
@@ -31,7 +31,7 @@ def one_of(what: str, value: Any, known: Collection[str]) -> Any:
 
 
 def require(good: bool, what: str, value: Any, right: str) -> None:
-    """Raises ValueError that names the thing, its value and what would be right."""
+    """Raises ValueError that names the thing, its value and what is valid, unless `good`."""
     if not good:
         raise ValueError(f"{what} is {value!r}; it must be {right}")
 
@@ -44,31 +44,31 @@ def note(text: str) -> None:
 
 @functools.cache
 def note_once(text: str) -> None:
-    """Prints a note to stderr; the same note only once in a process."""
+    """Prints a note to stderr, once per process."""
     note(text)
 
 
 def shown(value: Any) -> str:
-    """An array as its type and shape, such as "float32[2,10]"; of anything else its type."""
+    """Describes an array by dtype and shape, "float32[2,10]", and other objects by their type."""
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         return f"an object of type {type(value).__name__}"
     return f"{value.dtype}[{','.join(map(str, value.shape))}]"
 
 
 def message(error: BaseException) -> str:
-    """What went wrong; of an error of the system the file and the reason."""
+    """Returns the message of an error; for an OSError, the file and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, without line breaks."""
+    """Returns the message of an error in one line."""
     return " ".join(message(error).split())
 
 
 def optional_package(name: str, extra: str) -> ModuleType:
-    """Imports a package. Raises ValueError, with the extra that has it, where it is missing."""
+    """Imports a package. Raises ValueError that names the extra to install if it is missing."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from jaxcnn._checks import near
 
@@ -41,7 +41,7 @@ def pass_object(value: Any, name: str) -> str:
 
     Args:
       value: the object.
-      name: taken where the object has no name of its own.
+      name: used if the object has no name.
 
     >>> pass_object(len, "function")
     'python:len'
@@ -124,25 +124,30 @@ def check_call(what: str, function: Any, *arguments: str, **options: Any) -> Non
 
 @contextlib.contextmanager
 def mistakes_in(path: Path) -> Iterator[None]:
-    """Raises ValueError for an error in a user's file, as one line that names the place.
+    """Converts an error in a user's file to a ValueError, one line that names the place.
 
     A ValueError that the file or one beside it raises, such as of its argument, stays as it is.
     """
     try:
         yield
-    except SyntaxError as error:
-        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if isinstance(error, ValueError) and _raises(frames[-1], path):
-            raise
-        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-        where = f"{path}, line {lines[-1]}" if lines else str(path)
-        text = str(error) or type(error).__name__
-        text = f"it ends the program ({text})" if isinstance(error, SystemExit) else text
-        if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
-            text += f"; a file beside it is imported as `from . import {error.name}`"
-        raise ValueError(f"{where}: {text}") from error
+        _raise_mistake(error, path)
+
+
+def _raise_mistake(error: Exception | SystemExit, path: Path) -> NoReturn:
+    """Raises the ValueError of `mistakes_in`."""
+    if isinstance(error, SyntaxError):
+        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, ValueError) and _raises(frames[-1], path):
+        raise error
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    where = f"{path}, line {lines[-1]}" if lines else str(path)
+    text = str(error) or type(error).__name__
+    text = f"it ends the program ({text})" if isinstance(error, SystemExit) else text
+    if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
+        text += f"; a file beside it is imported as `from . import {error.name}`"
+    raise ValueError(f"{where}: {text}") from error
 
 
 def _raises(frame: traceback.FrameSummary, path: Path) -> bool:
@@ -152,14 +157,22 @@ def _raises(frame: traceback.FrameSummary, path: Path) -> bool:
 
 
 def _load_module(address: str, where: str) -> ModuleType:
+    if not all(part.isidentifier() for part in where.split(".")):
+        raise ValueError(f"{address!r} is neither file.py:name nor package.module:name")
     try:
         return importlib.import_module(where)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{where}.".startswith(f"{error.name}."):
-            raise  # something that the module itself imports
-        raise ValueError(f"{address!r}: there is no module {error.name!r}") from error
-    except (TypeError, ValueError) as error:  # "" or "..a"
-        raise ValueError(f"{address!r} is neither file.py:name nor package.module:name") from error
+    except (Exception, SystemExit) as error:
+        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{where}.".startswith(f"{missing}."):
+            raise ValueError(f"{address!r}: there is no module {missing!r}") from error
+        _raise_mistake(error, _imported_file(error))
+
+
+def _imported_file(error: BaseException) -> Path:
+    """The file whose import failed: the first one in the traceback below the import system."""
+    names = [frame.filename for frame in traceback.extract_tb(error.__traceback__)[1:]]
+    system = (importlib.__file__, "<frozen ")
+    return Path(next((name for name in names if not name.startswith(system)), names[-1]))
 
 
 @functools.lru_cache(maxsize=64)

@@ -18,7 +18,7 @@ Published top-5 error: 15.3 % on the test set, 15.4 % on the validation set; of 
 alone 16.4 %.
 """
 
-from jaxcnn.training.ensemble.described import Ensemble, Member
+from jaxcnn.training import Ensemble, Member
 
 RECIPE, VIEW = "../alexnet.py", "10crop"
 

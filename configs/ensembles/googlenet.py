@@ -13,7 +13,7 @@ differ in the sampling and order of the images: here they differ in `train.seed`
 Published top-5 error: 6.67 % on both the validation and the test set.
 """
 
-from jaxcnn.training.ensemble.described import Ensemble, Member
+from jaxcnn.training import Ensemble, Member
 
 NARROW = {"width": 0.125}
 

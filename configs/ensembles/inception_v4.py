@@ -11,7 +11,7 @@ smoke variant uses narrow GoogLeNets instead.
 Published error: 16.5 % top-1 and 3.1 % top-5 on the validation set, 3.08 % top-5 on the test set.
 """
 
-from jaxcnn.training.ensemble.described import Ensemble, Member
+from jaxcnn.training import Ensemble, Member
 
 RECIPE, VIEW = "../inception_v3.py", "144crop"
 

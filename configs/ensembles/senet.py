@@ -12,7 +12,7 @@ Published top-5 error: 2.251 % on the test set; of SENet-154 alone, one crop of 
 on the validation set.
 """
 
-from jaxcnn.training.ensemble.described import Ensemble, Member
+from jaxcnn.training import Ensemble, Member
 
 VIEW = "10crop:224:256,288,320"
 NETWORKS = ("senet154", "se_resnext101_32x4d", "se_resnet152", "se_resnext50_32x4d")

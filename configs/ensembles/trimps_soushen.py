@@ -18,7 +18,7 @@ variant, so the smoke variant uses narrow GoogLeNets instead.
 Published top-5 error of the entry: 2.991 % on the test set.
 """
 
-from jaxcnn.training.ensemble.described import Ensemble, Member
+from jaxcnn.training import Ensemble, Member
 
 INCEPTION, RESNET, VIEW = "../inception_v3.py", "../resnet_imagenet.py", "144crop"
 

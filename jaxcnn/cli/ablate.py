@@ -1,4 +1,4 @@
-"""`jaxcnn ablate`: carries out a study and draws what came out."""
+"""`jaxcnn ablate`: runs a study and draws its results."""
 
 from __future__ import annotations
 
@@ -7,37 +7,41 @@ from pathlib import Path
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn ablate` to the commands."""
     parser = subparsers.add_parser(
         "ablate",
-        help="carry out a study: several settings and seeds, one table and one figure",
+        help="run a study: several settings and seeds, one table and one figure",
         description="Trains every setting of a study and writes table.txt, results.json and "
         "figure.png. By default, runs a small version on data that needs no download, scaled to "
         "--budget minutes on this machine, and prints what was scaled. Rerun to continue: finished "
         "runs are not repeated.",
         epilog="example: jaxcnn ablate residual_vs_plain --budget 10; without STUDY: the list",
     )
-    parser.add_argument("study", metavar="STUDY", nargs="?", help="name, or a file.py of your own")
+    parser.add_argument(
+        "study", metavar="STUDY", nargs="?", help="name of a study, or your own file.py"
+    )
     parser.add_argument(
         "overrides", metavar="FIELD=VALUE", nargs="*", help="a field to set in all runs"
     )
-    parser.add_argument("--workdir", help="where everything is written (default: runs/STUDY)")
+    parser.add_argument("--workdir", help="directory for all results (default: runs/STUDY)")
     parser.add_argument("--full", action="store_true", help="the study as published, unscaled")
     parser.add_argument(
         "--budget",
         type=float,
         default=10,
         metavar="MINUTES",
-        help="time for all runs of the small version (default: %(default)g)",
+        help="time budget for all runs of the small version (default: %(default)g)",
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="runs of each setting")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
+    parser.add_argument("--seeds", type=int, metavar="N", help="number of runs of each setting")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="number of runs at a time")
     parser.add_argument(
         "--executor", choices=("local", "ray"), default="local", help="(default: local)"
     )
-    parser.add_argument("--gpus", type=float, default=0, metavar="N", help="per run, with ray")
+    parser.add_argument("--gpus", type=float, default=0, metavar="N", help="GPUs per run, with ray")
 
 
 def run(args: argparse.Namespace) -> int:
+    """Runs a study, or lists the studies; returns the exit code."""
     from jaxcnn._files import any_path
     from jaxcnn.studies import catalog, study
 

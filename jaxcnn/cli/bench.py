@@ -1,4 +1,4 @@
-"""`jaxcnn bench MODEL...`: what a network's step costs on this machine."""
+"""`jaxcnn bench MODEL...`: measures the speed of networks on this machine."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn bench` to the commands."""
     parser = subparsers.add_parser(
         "bench",
         help="measure a network's speed on this machine",
-        description="Measures networks on the first device: time to compile, time of a step and "
-        "its spread, images per second, the share of the measured rates of a matrix product and of "
-        "the memory that the step reaches, and the memory that it takes.",
+        description="Measures networks on the first device: compile time, step time and its "
+        "spread, images per second, memory use, and the fractions of the device's measured matmul "
+        "rate and memory bandwidth that the step reaches.",
         epilog="example: jaxcnn bench lenet5 resnet20_cifar --train --batch 128",
     )
     parser.add_argument(
@@ -21,7 +22,10 @@ def register(subparsers) -> None:
     mode.add_argument("--train", action="store_true", help="the training step (default)")
     mode.add_argument("--infer", action="store_true", help="the logits of a batch")
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="images of a step (default: by image size, device)"
+        "--batch",
+        type=int,
+        metavar="N",
+        help="images per step (default: by image size and device)",
     )
     parser.add_argument("--dtype", default="float32", metavar="D", help="float32 or bfloat16")
     parser.add_argument(
@@ -30,11 +34,12 @@ def register(subparsers) -> None:
     parser.add_argument(
         "--seconds", type=float, default=3.0, help="how long to measure each network (default: 3)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
-    parser.set_defaults(compiles_anew=True)  # the time that takes is one of the figures
+    parser.add_argument("--json", metavar="FILE", help="also write the results to FILE")
+    parser.set_defaults(compiles_anew=True)  # compile time is one of the results
 
 
 def run(args: argparse.Namespace) -> None:
+    """Measures networks and prints a table."""
     import dataclasses
     import json
     import sys
@@ -44,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxcnn.cli import common
 
     options = {"batch": args.batch, "dtype": args.dtype, "image_size": args.image_size}
-    # asks for everything that may be wrong before anything is measured
+    # checks the arguments before anything is measured
     bench.bench(args.models, seconds=args.seconds, **options)
     if args.json and not has_folder(args.json):
         raise ValueError(
@@ -61,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"{row.model}: {row.images_per_s:,.1f} images/s", file=sys.stderr, flush=True)
     print(bench.to_text(machine, rows))
     if args.json:
-        found = {"machine": machine, "rows": rows}
+        results = {"machine": machine, "rows": rows}
         any_path(args.json).write_text(
-            json.dumps(found, default=dataclasses.asdict, indent=1) + "\n", encoding="utf-8"
+            json.dumps(results, default=dataclasses.asdict, indent=1) + "\n", encoding="utf-8"
         )

@@ -1,4 +1,4 @@
-"""What the commands share: quiet logs, and what went wrong as one line and an exit code."""
+"""Shared by the commands: logging, progress bars, and errors as one line and an exit code."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ _LONGEST = 400  # characters of a line
 
 
 def print_any_name() -> None:
-    """Characters that cannot be printed, as of a file's name that is not UTF-8, are replaced."""
+    """Replaces characters that cannot be printed, such as in file names that are not UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def quiet() -> None:
-    """Hides the log messages of libraries such as Orbax: what matters is raised and shown."""
+    """Hides log messages of libraries such as Orbax; errors are raised and printed anyway."""
     import logging
 
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.FATAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of tasks that Orbax has given up
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # about tasks that Orbax abandoned
     if not isinstance(sys.unraisablehook, functools.partial):
         sys.unraisablehook = functools.partial(_show_unraisable, sys.unraisablehook)
 
 
 def _show_unraisable(show: Callable[[Any], object], what: Any) -> None:
-    """Shows what a callback raised, but for the rest of a checkpoint that Orbax has given up."""
+    """Prints an unraisable exception, unless it comes from a checkpoint that Orbax abandoned."""
     if "Event loop is closed" not in str(what.exc_value):
         show(what)
 
 
 def track(what: str, items: Iterable[T], total: int | None) -> Iterator[T]:
-    """Yields items, with a bar in a terminal that tells how many there were and how long it took.
+    """Yields items, and shows a progress bar with their number and the elapsed time in a terminal.
 
-    What is printed in the meantime stands above the bar. It is on standard error where standard
-    output is a file or a pipe, and there is none where both are.
+    Output that is printed meanwhile appears above the bar. If standard output is a file or a pipe,
+    the bar is on standard error; if both are, there is no bar.
 
     Args:
-      what: what the items are, in front of the bar.
-      items: to be yielded; each takes a while to make.
-      total: how many there are; None if that is not known.
+      what: label of the bar.
+      items: the items, each of which takes a while to compute.
+      total: number of items; None if unknown.
     """
     out, err = (bool(stream and stream.isatty()) for stream in (sys.stdout, sys.stderr))
     if not (out or err):
@@ -76,19 +76,22 @@ def track(what: str, items: Iterable[T], total: int | None) -> Iterator[T]:
 
 
 def _debugging(flag: bool) -> bool:
-    """Whether an error shows its traceback: by --debug or JAXCNN_DEBUG=1."""
+    """Whether to print the traceback of an error: with --debug or JAXCNN_DEBUG=1."""
     return flag or os.environ.get("JAXCNN_DEBUG", "0") not in ("", "0")
 
 
 def describe(error: Exception, *, begun: bool = False, debug: bool = False) -> tuple[str, int]:
-    """Returns one line on an error that ends a command, and the exit code.
+    """Describes an error that ends a command.
 
-    The traceback of an unexpected error is printed, with `debug` or JAXCNN_DEBUG=1 that of any.
+    Prints the traceback of unexpected errors; with `debug` or JAXCNN_DEBUG=1, of all errors.
 
     Args:
       error: the exception.
-      begun: whether a training run was under way: its files were fine when it began.
+      begun: whether a training run had started, so that its files had been checked.
       debug: whether --debug was given.
+
+    Returns:
+      One line of text, and the exit code.
     """
     if show := _debugging(debug):
         traceback.print_exception(error)
@@ -111,5 +114,5 @@ def describe(error: Exception, *, begun: bool = False, debug: bool = False) -> t
 
 
 def _is_of_jax(error: Exception) -> bool:
-    jax = sys.modules.get("jax")  # it cannot be without it
+    jax = sys.modules.get("jax")  # not imported: the error is not from JAX
     return jax is not None and isinstance(error, jax.errors.JaxRuntimeError)

@@ -1,4 +1,4 @@
-"""`jaxcnn compare`: accuracy against cost of the networks."""
+"""`jaxcnn compare`: plots the accuracy of networks against their cost."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn compare` to the commands."""
     parser = subparsers.add_parser(
         "compare",
-        help="draw accuracy against cost of the networks",
-        description="Prints and draws published top-1 accuracy against multiply-adds, bubbles as "
-        "large as the number of parameters. With --measure also the inference time, memory and "
-        "images/s of some networks on this machine.",
+        help="plot the accuracy of networks against their cost",
+        description="Prints and plots published top-1 accuracy against multiply-adds. The area of "
+        "a bubble is the number of parameters. --measure adds the inference time, memory use and "
+        "throughput of some networks on this machine.",
         epilog="example: jaxcnn compare --measure resnet18 vgg16 --batch 8",
     )
     parser.add_argument(
         "patterns", metavar="PATTERN", nargs="*", help="shell patterns of ids or aliases"
     )
     parser.add_argument(
-        "--data", default="imagenet", choices=("imagenet", "cifar10", "mnist"), help="of the errors"
+        "--data", default="imagenet", choices=("imagenet", "cifar10", "mnist"), help="dataset"
     )
-    parser.add_argument("--measure", metavar="MODEL", nargs="+", default=(), help="measure these")
-    parser.add_argument("--batch", type=int, metavar="N", help="images at once, for --measure")
+    parser.add_argument(
+        "--measure", metavar="MODEL", nargs="+", default=(), help="networks to measure"
+    )
+    parser.add_argument("--batch", type=int, metavar="N", help="batch size, for --measure")
     parser.add_argument(
         "--image-size", type=int, metavar="S", help="for --measure (default: the network's own)"
     )
@@ -31,30 +34,31 @@ def register(subparsers) -> None:
         default="complexity.png",
         help=".png, .svg or .pdf (default: %(default)s)",
     )
-    parser.add_argument("--csv", metavar="FILE", help="write the figures to FILE as well")
+    parser.add_argument("--csv", metavar="FILE", help="also write the table to FILE")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints and draws accuracy against cost."""
     from jaxcnn.analysis import complexity
     from jaxcnn.cli import common
     from jaxcnn.reporting import figures
 
     out = figures.picture_path(args.out)
     table = args.csv and figures.table_path(args.csv)
-    found = complexity.points(args.patterns or ("*",), args.data)
+    points = complexity.points(args.patterns or ("*",), args.data)
     measured = []
     if args.measure:
         from jaxcnn.analysis import bench
 
         options = {"batch": args.batch, "image_size": args.image_size}
-        made = bench.bench(args.measure, train=False, **options)
-        measured = list(common.track("networks", made, len(args.measure)))
-    print(complexity.to_text(found, measured))
-    complexity.draw(found, out)
+        rows = bench.bench(args.measure, train=False, **options)
+        measured = list(common.track("networks", rows, len(args.measure)))
+    print(complexity.to_text(points, measured))
+    complexity.draw(points, out)
     print(f"\n{out}")
     if measured:
         beside = out.with_name(f"{out.stem}_measured{out.suffix}")
         complexity.draw_measured(measured, beside)
         print(beside)
     if table:
-        table.write_text(complexity.to_csv(found, measured), encoding="utf-8")
+        table.write_text(complexity.to_csv(points, measured), encoding="utf-8")

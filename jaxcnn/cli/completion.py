@@ -1,4 +1,4 @@
-"""`jaxcnn completion SHELL`: the Tab key completes commands, options and names."""
+"""`jaxcnn completion SHELL`: completion of commands, options and names with the Tab key."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 
-# Each script sends the words up to the cursor, one a line, to `jaxcnn completion SHELL --words`,
-# and completes files where that prints nothing. A field's name, which ends in "=", gets no space.
+# Each script sends the words up to the cursor, one per line, to `jaxcnn completion SHELL --words`,
+# and completes files if that prints nothing. No space follows a field's name, which ends in "=".
 _SCRIPTS = {
     "bash": r"""
 _jaxcnn() {
@@ -38,6 +38,7 @@ _NETWORKS = ("given", "id", "measure", "model", "models", "pattern", "patterns")
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn completion` to the commands."""
     parser = subparsers.add_parser(
         "completion",
         help="print a script that makes the Tab key complete commands",
@@ -51,6 +52,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints a completion script, or the completions of `--words`."""
     if not args.words:
         print(_SCRIPTS[args.shell].lstrip("\n"))
         return
@@ -62,11 +64,11 @@ def complete(words: Sequence[str]) -> list[str]:
     """Completes the last of the words that follow `jaxcnn` on a command line.
 
     Args:
-      words: the last one is begun, or "" where nothing is. "--sort=n" may be three words, as bash
-        splits it.
+      words: the last one is incomplete, "" if nothing is typed yet. "--sort=n" may be three words,
+        as bash splits it.
 
     Returns:
-      What the last word may become; nothing where it may be a file.
+      Completions of the last word; none if it may be a file.
     """
     from jaxcnn.cli.main import make_parser
 
@@ -76,16 +78,16 @@ def complete(words: Sequence[str]) -> list[str]:
     before, word = [w for w in before if w != "="], word.lstrip("=")
     place = next((i for i, w in enumerate(before) if not w.startswith("-")), None)
     if place is None:
-        found: Iterable[str] = (*commands, *_options(parser._actions))
+        candidates: Iterable[str] = (*commands, *_options(parser._actions))
     elif before[place] in commands:
-        found = _arguments(commands[before[place]]._actions, before[place + 1 :], word)
+        candidates = _arguments(commands[before[place]]._actions, before[place + 1 :], word)
     else:
-        found = ()
-    return [one for one in found if one.startswith(word)]
+        candidates = ()
+    return [text for text in candidates if text.startswith(word)]
 
 
 def _arguments(actions: Sequence[argparse.Action], before: Sequence[str], word: str) -> Iterable:
-    """What may follow some arguments of a command."""
+    """Completions of a word that follows some arguments of a command."""
     by_option = {option: action for action in actions for option in action.option_strings}
     with_value = {option for option, action in by_option.items() if action.nargs != 0}
     if word.startswith("-"):
@@ -106,7 +108,7 @@ def _options(actions: Iterable[argparse.Action]) -> list[str]:
 
 
 def _values(action: argparse.Action) -> Iterable[str]:
-    """The values of an option or argument, nothing if they are not known."""
+    """The values of an option or argument, if they are known."""
     if action.choices is not None:
         return action.choices
     if action.dest in _NETWORKS:

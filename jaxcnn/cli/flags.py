@@ -2,9 +2,9 @@
 
     python train.py --config=configs/cifar_resnet.py:56 --config.train.seed=1 --workdir=runs/r56
 
-Beyond what `config_flags` does by itself, values are read as `jaxcnn train` reads them: "none"
-clears a field, a duration in steps clears the one in epochs, sections such as `optimizer` take new
-fields, and a mistake is one line.
+Unlike with `config_flags` alone, values are parsed as by `jaxcnn train`: "none" clears a field, a
+duration in steps clears the one in epochs, sections such as `optimizer` accept new fields, and
+errors are one line.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from ml_collections import ConfigDict, config_flags
 
 _DEFAULT = "lenet_digits"
 _CONFIG_HELP = (
-    "Recipe or configuration file, with ':argument' if it takes one, such as ':smoke' for a run of "
-    "seconds. --config.a.b=value sets a field."
+    "Recipe or configuration file, with ':argument' if it takes one; ':smoke' trains for five "
+    "steps only. --config.a.b=value sets a field."
 )
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """The `flags_parser` of `absl.app.run`: the configuration is `FLAGS.config` then.
+    """Parses the flags, as `flags_parser` of `absl.app.run`. `FLAGS.config` is the configuration.
+
+    An error ends the process with one line.
 
     Returns:
-      The program and the recipe or file, for `main`. A mistake ends the process with one line.
+      The program, and the recipe or file, for `main`.
     """
     from jaxcnn._checks import one_line
     from jaxcnn.cli import common
@@ -44,7 +46,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         _define_overrides(values, spec, rest)
         if left := values(rest)[1:]:
             raise flags.Error(f"unexpected argument {left[0]!r}")
-        _settle(values)
+        _complete_config(values)
     except SystemExit:  # of --help, for which absl has the code 1
         sys.exit(exit_codes.DONE)
     except (flags.Error, TypeError) as error:
@@ -58,7 +60,7 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Trains by the flags that were parsed; returns the exit code, see `cli.train`."""
+    """Trains with the parsed flags; returns the exit code, see `cli.train`."""
     from jaxcnn.cli.train import default_workdir, train_and_show
     from jaxcnn.runtime import distributed
 
@@ -79,25 +81,25 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _define(values: flags.FlagValues, program: str) -> None:
-    """Defines all flags but --config, as those of the program for --help."""
+    """Defines all flags but --config, as flags of the program, so that --help lists them."""
     known = set(values)
     text, switch, number = flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer
-    text("workdir", None, "Where everything is written; by default runs/ and the config's name.")
-    switch("resume", False, "Continue the run that workdir holds.")
-    switch("overwrite", False, "Delete the run that workdir holds.")
-    switch("extend", False, "Continue the run that workdir holds to another length.")
-    switch("deterministic", False, "The same bits on every run, also on a GPU.")
-    switch("profile", False, "Trace ten calls of the step: log.profile=10.")
+    text("workdir", None, "Directory of the run; by default runs/ and the name of the config.")
+    switch("resume", False, "Continue the run in workdir.")
+    switch("overwrite", False, "Delete the run in workdir first.")
+    switch("extend", False, "Continue the run in workdir to a different length.")
+    switch("deterministic", False, "Make GPU runs reproducible to the bit.")
+    switch("profile", False, "Profile ten calls of the step: log.profile=10.")
     switch("distributed", False, "One of several processes started by SLURM, MPI, Kubernetes, TPU.")
-    text("coordinator", None, "HOST:PORT of the first process, elsewhere.")
-    number("processes", None, "How many processes there are.")
-    number("process", None, "Which of them this is, from 0.")
+    text("coordinator", None, "HOST:PORT of the first process.")
+    number("processes", None, "Number of processes.")
+    number("process", None, "Index of this process, from 0.")
     for name in set(values) - known:
         values.register_key_flag_for_module(program, values[name])
 
 
 def _spec(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """The value of --config, and all other arguments."""
+    """Returns the value of --config, and all other arguments."""
     first = flags.FlagValues()
     flags.DEFINE_string("config", _DEFAULT, _CONFIG_HELP, flag_values=first)
     first.set_gnu_getopt(True)
@@ -106,7 +108,7 @@ def _spec(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _define_overrides(values: flags.FlagValues, spec: str, rest: Sequence[str]) -> None:
-    """Reads the configuration, and defines a flag for each of its fields that is to be set."""
+    """Reads the configuration, and defines a flag for each field that the arguments set."""
     from jaxcnn.training.config.files import read_config
 
     config = read_config(spec).unlock()
@@ -125,8 +127,8 @@ def _define_overrides(values: flags.FlagValues, spec: str, rest: Sequence[str]) 
         raise ValueError(f"unknown section of the configuration: {error.args[0]}") from error
 
 
-def _settle(values: flags.FlagValues) -> None:
-    """Locks the configuration, after what follows from the fields that were set."""
+def _complete_config(values: flags.FlagValues) -> None:
+    """Clears superseded fields, applies --deterministic and --profile, and locks the config."""
     from jaxcnn.training.config import files
 
     config: ConfigDict = values.config
@@ -137,7 +139,7 @@ def _settle(values: flags.FlagValues) -> None:
 
 
 class _Field(flags.ArgumentParser):
-    """Reads a field of a type as `jaxcnn train` does."""
+    """Parses a field of a type as `jaxcnn train` does."""
 
     def __init__(self, kind: type):
         super().__init__()

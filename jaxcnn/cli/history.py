@@ -1,4 +1,4 @@
-"""`jaxcnn history`: error and depth of ILSVRC's entries by year."""
+"""`jaxcnn history`: plots the errors and depths of ILSVRC entries by year."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn history` to the commands."""
     parser = subparsers.add_parser(
         "history",
-        help="draw ILSVRC's errors and depths by year",
-        description="Prints and draws the top-5 error of the entries to ILSVRC's classification "
-        "task, with the number of their layers. All figures are published ones.",
+        help="plot the errors and depths of ILSVRC entries by year",
+        description="Prints and plots the top-5 error and the number of layers of entries to "
+        "ILSVRC's classification task, as published.",
         epilog="example: jaxcnn history --out winners.svg",
     )
     parser.add_argument(
@@ -19,10 +20,11 @@ def register(subparsers) -> None:
         default="history.png",
         help=".png, .svg or .pdf (default: %(default)s)",
     )
-    parser.add_argument("--csv", metavar="FILE", help="write the figures to FILE as well")
+    parser.add_argument("--csv", metavar="FILE", help="also write the table to FILE")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints and draws the errors and depths by year."""
     from jaxcnn.analysis import history
     from jaxcnn.reporting import figures
 

@@ -19,7 +19,7 @@ _NO_COMMANDS = ("common", "flags", "main")
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that answers an unknown command with its neighbors."""
+    """A parser that suggests similar names for an unknown command."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
@@ -29,12 +29,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser with all subcommands. Imports neither JAX nor a network."""
+    """Makes the parser with all subcommands. Imports neither JAX nor a network."""
     parser = _Parser(
         prog="jaxcnn",
         description="The convolutional networks that made computer vision, in JAX and Flax.",
         epilog="`jaxcnn COMMAND --help` explains a command and gives an example. Compiled programs "
-        "are cached between runs in the user's cache folder; JAXCNN_CACHE=0 turns that off.",
+        "are cached between runs in the user's cache directory; JAXCNN_CACHE=0 disables the cache.",
     )
     parser.add_argument("--version", action="version", version=f"jaxcnn {jaxcnn.__version__}")
     _add_debug(parser, False)
@@ -54,10 +54,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; those without an option may stand before, between and after the options."""
+    """Parses arguments; positional ones may be before, between and after the options."""
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and not _take(args, rest):
+    if rest and not _assign(args, rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if args.command is None:
         parser.print_help()
@@ -67,10 +67,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _take(args: argparse.Namespace, rest: list[str]) -> bool:
-    """Takes arguments that argparse has left over, as it does where options stand between others.
+def _assign(args: argparse.Namespace, rest: list[str]) -> bool:
+    """Assigns positional arguments that argparse left over because options preceded them.
 
-    Returns False where one is an unknown option, or the command takes no further ones.
+    Returns False if one is an unknown option, or the command takes no more arguments.
     """
     if args.command is None or any(text.startswith("-") for text in rest):
         return False
@@ -90,16 +90,16 @@ def _as_list(value: Any) -> list[str]:
 
 
 def _expanded(value: Any) -> Any:
-    """Texts that begin with `~`, which no shell expands behind `=`, as paths below the home."""
+    """Expands `~`, which shells do not expand after `=`."""
     if isinstance(value, list):
         return [_expanded(one) for one in value]
     return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def _commands() -> list[str]:
-    """The files of subcommands, by name."""
-    found = [module.name for module in pkgutil.iter_modules([os.path.dirname(__file__)])]
-    return [name for name in found if name not in _NO_COMMANDS and not name.startswith("_")]
+    """The names of the files of subcommands."""
+    names = [module.name for module in pkgutil.iter_modules([os.path.dirname(__file__)])]
+    return [name for name in names if name not in _NO_COMMANDS and not name.startswith("_")]
 
 
 def _add_debug(parser: argparse.ArgumentParser, default: bool | str) -> None:
@@ -116,10 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         compilation_cache.use()
     try:
         code = args.run(args) or 0
-        if sys.stdout is not None:  # closed
+        if sys.stdout is not None:  # None if it is closed
             sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

@@ -1,4 +1,4 @@
-"""`jaxcnn prepare SOURCE [OUT]`: a set of images as an archive, or TFDS's building of a set."""
+"""`jaxcnn prepare SOURCE [OUT]`: writes an archive of images, or builds a TFDS dataset."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import contextlib
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn prepare` to the commands."""
     parser = subparsers.add_parser(
         "prepare",
-        help="write a set of images as an archive, or build a TFDS set",
-        description="Writes all parts of a set of image files as ArrayRecord files in the folder "
-        "OUT, which data.source=archive:OUT trains on; archives of earlier versions are converted. "
-        "After a stop, the same command continues. Without OUT, SOURCE is tfds:NAME and is "
-        "built where TensorFlow is installed.",
+        help="write an archive of images, or build a TFDS dataset",
+        description="Writes all splits of a dataset of image files to ArrayRecord files in the "
+        "directory OUT; data.source=archive:OUT trains on them. Archives of earlier versions are "
+        "converted. Repeat an interrupted command to continue. Without OUT, SOURCE must be "
+        "tfds:NAME, and the dataset is built; this needs TensorFlow.",
         epilog="example: jaxcnn prepare folder:photos photos_256 --side 256 --quality 90",
     )
     parser.add_argument("source", metavar="SOURCE", help="folder:PATH, tfds:NAME or archive:PATH")
-    parser.add_argument("out", metavar="OUT", nargs="?", help="the archive's folder, to be made")
-    parser.add_argument("--data-dir", metavar="PATH", help="folder of the TFDS sets")
+    parser.add_argument(
+        "out",
+        metavar="OUT",
+        nargs="?",
+        help="directory of the archive; created if it does not exist",
+    )
+    parser.add_argument("--data-dir", metavar="PATH", help="directory of the TFDS datasets")
     parser.add_argument(
         "--side", type=int, metavar="PIXELS", help="resize larger images to this shorter side"
     )
@@ -28,16 +34,17 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Writes an archive, or builds a TFDS dataset."""
     from jaxcnn._files import local_path
     from jaxcnn.data import prepare
 
     kind, _, name = args.source.partition(":")
     if args.out is None:
         if kind != "tfds" or not name:
-            raise ValueError("OUT is not given; only a set of TFDS, tfds:NAME, is built without it")
+            raise ValueError("OUT is missing; only a TFDS dataset, tfds:NAME, is built without it")
         for option in ("side", "quality"):
             if getattr(args, option) is not None:
-                raise ValueError(f"--{option} is for an archive; OUT is not given")
+                raise ValueError(f"--{option} is for an archive, but OUT is missing")
         print(f"tfds:{name} is in {prepare.build_tfds(name, args.data_dir)}")
         return
     _write(
@@ -64,18 +71,18 @@ def _write(progresses, out) -> None:
         console=console,
         disable=not console.is_terminal,
     )
-    # rich ends a display with an empty line, also one that is not shown
+    # rich ends even a hidden display with an empty line
     with bar if console.is_terminal else contextlib.nullcontext():
         task = None
         for at in progresses:
             if task is None:
                 task, total = bar.add_task("images", total=at.total, completed=at.done), at.total
                 if at.done:
-                    console.print(f"{at.done:,} of {at.total:,} are there already", markup=False)
+                    console.print(f"{at.done:,} of {at.total:,} already written", markup=False)
             bar.update(task, completed=at.done)
             if at.bad:
                 bad += 1
-                console.print(f"kept as it is: {at.bad}", markup=False)
+                console.print(f"copied unchanged: {at.bad}", markup=False)
     size = sum(file.stat().st_size for file in out.iterdir())
     text = f"{out}: {total:,} images, {size / 2**20:,.1f} MiB"
     console.print(f"{text}, {bad:,} of them unreadable" if bad else text, markup=False)

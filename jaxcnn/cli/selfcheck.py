@@ -1,4 +1,4 @@
-"""`jaxcnn selfcheck`: whether this device computes what it should."""
+"""`jaxcnn selfcheck`: checks the results of this device."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn selfcheck` to the commands."""
     subparsers.add_parser(
         "selfcheck",
         help="check each kind of layer on this device",
-        description="Makes one small training step with each kind of layer on the default device "
-        "and compares loss, gradients and updated parameters with a second formulation in float64 "
-        "on the CPU. The errors are relative to the largest value. Exit code 3 if one is wrong.",
+        description="Computes one small training step with each kind of layer on the default "
+        "device, and compares loss, gradients and updated parameters with a second implementation "
+        "in float64 on the CPU. Errors are relative to the largest value. The exit code is 3 if "
+        "one is too large.",
         epilog="example: jaxcnn selfcheck",
     )
 
 
 def run(args: argparse.Namespace) -> int:
+    """Checks each kind of layer and prints the errors; returns the exit code."""
     from jaxcnn.analysis import selfcheck
     from jaxcnn.runtime import exit_codes
 

@@ -1,4 +1,4 @@
-"""`jaxcnn show-data CONFIG`: a sheet of training samples as the network sees them."""
+"""`jaxcnn show-data CONFIG`: draws training samples as the network sees them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn show-data` to the commands."""
     parser = subparsers.add_parser(
         "show-data",
         help="draw training samples as the network sees them",
-        description="Writes a PNG of the first training samples of a run, cropped, augmented and "
-        "labelled as they reach the network.",
+        description="Draws the first training samples of a run with their labels, cropped and "
+        "augmented as in training.",
         epilog="example: jaxcnn show-data configs/cifar_resnet.py data.source=synthetic",
     )
-    parser.add_argument("config", metavar="CONFIG", help="path of a configuration file")
+    parser.add_argument("config", metavar="CONFIG", help="name of a recipe or path of a file")
     parser.add_argument(
         "overrides", metavar="FIELD=VALUE", nargs="*", help="a field of the configuration to set"
     )
@@ -21,6 +22,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Draws the first training samples."""
     from jaxcnn._files import any_path, has_folder
     from jaxcnn.analysis.samples import first_samples
     from jaxcnn.reporting.samples import plot_samples
@@ -30,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out is {args.out!r}; it must end in .png")
     if not has_folder(out):
-        raise FileNotFoundError(f"there is no folder {out.parent}")
+        raise FileNotFoundError(f"there is no directory {out.parent}")
     fields = config_files.read_config(args.config, args.overrides)
     images, labels = first_samples(fields)
     plot_samples(images, labels, out, f"{fields.data.source}, as {fields.model.name} sees it")

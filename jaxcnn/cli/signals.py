@@ -1,4 +1,4 @@
-"""`jaxcnn signals MODEL_OR_RUN...`: how activations and gradients pass through the layers."""
+"""`jaxcnn signals MODEL_OR_RUN...`: plots activations and gradients layer by layer."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn signals` to the commands."""
     parser = subparsers.add_parser(
         "signals",
-        help="draw activations and gradients layer by layer",
-        description="Prints and draws for each layer the variance of its activations and the norm "
-        "of its gradient, and for each block how far it is from the identity: of networks as they "
-        "are initialized, and of runs before training and at every checkpoint.",
+        help="plot activations and gradients layer by layer",
+        description="Prints and plots the variance of each layer's activations, the norm of its "
+        "gradient, and the distance of each block from the identity. Networks are measured at "
+        "initialization, runs also at every checkpoint.",
         epilog="example: jaxcnn signals plain56_cifar resnet56_cifar",
     )
     parser.add_argument(
         "given", metavar="MODEL_OR_RUN", nargs="+", help="id or alias, or the directory of a run"
     )
     parser.add_argument(
-        "--batch", type=int, metavar="N", default=16, help="images (default: %(default)s)"
+        "--batch", type=int, metavar="N", default=16, help="batch size (default: %(default)s)"
     )
     parser.add_argument(
-        "--image-size", type=int, metavar="S", help="for networks (default: the network's own)"
+        "--image-size", type=int, metavar="S", help="image size for networks (default: native)"
     )
     parser.add_argument(
         "--out",
@@ -29,10 +30,11 @@ def register(subparsers) -> None:
         default="signals.png",
         help=".png, .svg or .pdf (default: %(default)s)",
     )
-    parser.add_argument("--csv", metavar="FILE", help="write the figures to FILE as well")
+    parser.add_argument("--csv", metavar="FILE", help="also write the table to FILE")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints and draws the signals of networks and runs."""
     import itertools
 
     from jaxcnn._files import any_path
@@ -55,11 +57,11 @@ def run(args: argparse.Namespace) -> None:
     )
     only_networks = not any(any_path(given).is_dir() for given in args.given)
     states = {}
-    for title, found in common.track(
+    for title, layers in common.track(
         "states", measured, len(args.given) if only_networks else None
     ):
-        states[title] = found
-        print(signals.to_text(title, found), end="\n\n", flush=True)
+        states[title] = layers
+        print(signals.to_text(title, layers), end="\n\n", flush=True)
     signals.draw(states, out)
     print(out)
     if table:

@@ -1,4 +1,4 @@
-"""`jaxcnn summary MODEL`: what each layer of a network costs."""
+"""`jaxcnn summary MODEL`: lists the cost of each layer of a network."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import argparse
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn summary` to the commands."""
     parser = subparsers.add_parser(
         "summary",
-        help="list what each layer of a network costs",
+        help="list the cost of each layer of a network",
         description="Lists each layer of a network: output shape, receptive field, activation "
-        "memory, parameters and multiply-adds for one image. Nothing is computed, so any network "
-        "takes a second.",
+        "memory, parameters and multiply-adds for one image. The network is only traced, which "
+        "takes about a second.",
         epilog="example: jaxcnn summary vgg16 --input 224",
     )
     parser.add_argument("model", metavar="MODEL", help="id or alias, as `jaxcnn list` prints them")
@@ -27,6 +28,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Prints the table of a network."""
     from jaxcnn.analysis.summary import summarize
 
     options = {} if args.num_classes is None else {"num_classes": args.num_classes}

@@ -1,4 +1,4 @@
-"""`jaxcnn train`: what `train.py` does, for a configuration file anywhere."""
+"""`jaxcnn train`: trains with a recipe or a configuration file."""
 
 from __future__ import annotations
 
@@ -18,57 +18,59 @@ if TYPE_CHECKING:
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn train` to the commands."""
     parser = subparsers.add_parser(
         "train",
-        help="train a network by a recipe or a configuration file",
-        description="Trains by a recipe or a configuration file, and writes checkpoints, metrics "
-        "and figures. Without CONFIG: lists the recipes; with --resume or --extend it continues "
-        "the run in WORKDIR with that run's own configuration. Exit codes: 0 done, 1 the loss was "
-        "not finite, 2 a mistake in the arguments, a configuration or data, 3 a file could not be "
-        "read or written after the run had started, 4 an error of JAX or too little memory, 5 "
+        help="train a network with a recipe or a configuration file",
+        description="Trains with a recipe or a configuration file, and writes checkpoints, metrics "
+        "and figures. Without CONFIG, lists the recipes or, with --resume or --extend, continues "
+        "the run in WORKDIR with the run's own configuration. train.members=N, or "
+        "train.members=FIELD=VALUE,VALUE, trains several runs that differ in a seed or the "
+        "learning rate, in WORKDIR/member_0 and so on. Exit codes: 0 done, 1 the loss was not "
+        "finite, 2 a mistake in the arguments, the configuration or the data, 3 a file could not "
+        "be read or written after the run had started, 4 an error in JAX or out of memory, 5 "
         "another process has ended, 70 an unexpected error, 143 or 130 stopped by SIGTERM or "
-        "Ctrl-C with a checkpoint. With train.members=N, or train.members=FIELD=VALUE,VALUE, runs "
-        "that differ in a seed or the learning rate are trained as one, into WORKDIR/member_0 and "
-        "so on.",
+        "Ctrl-C with a checkpoint.",
         epilog="example: jaxcnn train cifar_resnet:56 train.seed=1 --workdir runs/r56",
     )
     parser.add_argument(
         "config",
         metavar="CONFIG",
         nargs="?",
-        help="name of a recipe or path of a file, with ':argument' if it takes one; the members of "
-        "an ensemble (ensembles/senet) are trained into WORKDIR/member_0 and so on",
+        help="name of a recipe or path of a file, with ':argument' if it takes one; an ensemble "
+        "(ensembles/senet) trains its members in WORKDIR/member_0 and so on",
     )
     parser.add_argument(
         "overrides", metavar="FIELD=VALUE", nargs="*", help="a field of the configuration to set"
     )
     parser.add_argument(
-        "--workdir", help="where everything is written (default: runs/ and CONFIG's name)"
+        "--workdir", help="directory of the run (default: runs/ and the name of CONFIG)"
     )
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--resume", action="store_true", help="continue the run in WORKDIR")
-    how.add_argument("--overwrite", action="store_true", help="delete the run in WORKDIR first")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--resume", action="store_true", help="continue the run in WORKDIR")
+    mode.add_argument("--overwrite", action="store_true", help="delete the run in WORKDIR first")
     parser.add_argument(
-        "--extend", action="store_true", help="continue the run in WORKDIR to another length"
+        "--extend", action="store_true", help="continue the run in WORKDIR to a different length"
     )
     parser.add_argument(
         "--deterministic",
         action="store_true",
-        help="the same bits in every run on a GPU too: train.deterministic=True",
+        help="make GPU runs reproducible to the bit: train.deterministic=True",
     )
     parser.add_argument(
-        "--profile", action="store_true", help="trace ten calls of the step: log.profile=10"
+        "--profile", action="store_true", help="profile ten calls of the step: log.profile=10"
     )
-    several = parser.add_argument_group("one of several processes (see docs/scaling.md)")
+    several = parser.add_argument_group("several processes (see docs/scaling.md)")
     several.add_argument(
         "--distributed", action="store_true", help="started by SLURM, MPI, Kubernetes, Cloud TPU"
     )
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="address of the first process")
     several.add_argument("--processes", metavar="N", type=int, help="number of processes")
-    several.add_argument("--process", metavar="I", type=int, help="which one this is, from 0")
+    several.add_argument("--process", metavar="I", type=int, help="index of this process, from 0")
 
 
 def run(args: argparse.Namespace) -> int:
+    """Trains, or lists the recipes; returns the exit code."""
     option = next((o for o in ("resume", "extend", "overwrite") if getattr(args, o)), None)
     if option and _is_override(args.config):
         args.config, args.overrides = None, [args.config, *args.overrides]
@@ -111,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def default_workdir(config: str) -> Path:
-    """runs/cifar_resnet_56_split of "configs/cifar_resnet.py:56,split" or the recipe's name."""
+    """The default directory: runs/cifar_resnet_56 for "cifar_resnet:56" or its file."""
     name = Path(config).name.replace(".py", "")
     return Path("runs") / name.replace(":", "_").replace(",", "_")
 
@@ -122,57 +124,38 @@ def _is_override(text: str | None) -> bool:
 
 
 def _read_run(option: str, workdir: str | None) -> Any:
-    """The configuration of the run in a directory, from its config.json.
+    """Reads the configuration of the run in a directory.
 
     Raises:
-      ValueError: the directory is not given or holds no run, or the option needs a CONFIG.
+      ValueError: the directory is not given or has no run, or the option needs a CONFIG.
     """
     from jaxcnn._files import any_path
-    from jaxcnn.training.config import OPEN_SECTIONS, default_config
-    from jaxcnn.training.output.records import read_manifest
+    from jaxcnn.training.output import records
 
     if option == "--overwrite":
         raise ValueError("--overwrite needs CONFIG, the name of a recipe or a configuration file")
     if workdir is None:
         raise ValueError(f"{option} needs CONFIG, or --workdir with the directory of a run")
-    sections = read_manifest(any_path(workdir))["config"]
-    if "ensemble" in sections:
-        raise ValueError(f"{option} needs CONFIG: {workdir} is of {sections['ensemble']}")
-    config = default_config()
     try:
-        with config.unlocked():
-            for section, fields in sections.items():
-                if section in OPEN_SECTIONS:
-                    config[section] = {}
-                for name, value in fields.items():
-                    config[section][name] = _with_tuples(value)
-    except (AttributeError, KeyError, TypeError) as error:
-        text = f"the configuration of {workdir} cannot be used as it is ({error})"
-        raise ValueError(f"{option} needs CONFIG: {text}") from error
-    return config
-
-
-def _with_tuples(value: Any) -> Any:
-    """A value from JSON, with tuples for its lists."""
-    if isinstance(value, dict):
-        return {name: _with_tuples(one) for name, one in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+        return records.read_run_config(any_path(workdir))
+    except ValueError as error:
+        raise ValueError(f"{option} needs CONFIG: {error}") from error
 
 
 def _size_note(config: Any) -> str | None:
-    """What to know where photos are trained at one size and tested at another."""
+    """A note if photos are trained at one size and tested at another, else None."""
     data = {} if isinstance(config, str) else config["data"]
     size, tested = data.get("image_size"), data.get("eval_size")
     if not size or not tested or size == tested:
         return None
     return (
-        f"training images have {size} pixels, test images {tested} (of {data['eval_resize']}); "
-        f"data.eval_size={size} and data.eval_resize=none test at the size of training"
+        f"training images have {size} pixels, test images {tested} (of {data['eval_resize']}); set "
+        f"data.eval_size={size} and data.eval_resize=none to test at the training size"
     )
 
 
 def _list_recipes() -> int:
-    """Prints each recipe with what it should reach, and where that figure is from."""
+    """Prints each recipe with the error to expect and its source."""
     import shutil
     import textwrap
 
@@ -183,7 +166,7 @@ def _list_recipes() -> int:
         print(recipe.name)
         for text in (recipe.title, recipe.target):
             print(textwrap.indent(textwrap.fill(text, width - 4), "    "))
-    print("\n`jaxcnn train NAME` trains by one, `jaxcnn train NAME:smoke` for five steps.")
+    print("\n`jaxcnn train NAME` trains with a recipe, `jaxcnn train NAME:smoke` for five steps.")
     return 0
 
 
@@ -199,15 +182,24 @@ def train_and_show(
     train: Callable[..., Training] | None = None,
     processes: Mapping[str, Any] | None = None,
 ) -> int:
-    """Trains and shows what happens; returns the exit code. `train` is `jaxcnn.training.train` if
-    None.
+    """Trains, with a display in the terminal. An error is one line on stderr.
 
-    `processes` are arguments of `distributed.begin`, None for a single process; of several the
-    first one shows what happens, and each what went wrong.
+    With several processes, the first one has the display, and each prints its own errors.
 
-    The codes are those of `jaxcnn.runtime.exit_codes`, and 143 or 130 where SIGTERM or Ctrl-C has
-    stopped the training, with a checkpoint to resume from. One line on stderr says what went
-    wrong; with `debug` or JAXCNN_DEBUG=1 its traceback stands above.
+    Args:
+      config: the configuration, or the file of an ensemble.
+      workdir: directory of the run.
+      resume: see `jaxcnn.training.train`.
+      overwrite: likewise.
+      extend: likewise.
+      program: name of the command, for messages.
+      debug: print the traceback of an error.
+      train: replaces `jaxcnn.training.train`.
+      processes: arguments of `distributed.begin`; None for a single process.
+
+    Returns:
+      The exit code, see `jaxcnn.runtime.exit_codes`; 143 or 130 if SIGTERM or Ctrl-C stopped the
+      training, with a checkpoint to resume from.
     """
     from jaxcnn.cli import common
     from jaxcnn.reporting import console
@@ -220,15 +212,15 @@ def train_and_show(
             distributed.begin(**processes)
         if text := _size_note(config):
             print(f"note: {text}", file=sys.stderr)
-        use = {"resume": resume, "overwrite": overwrite, "extend": extend}
-        training = (train or train_run)(config, workdir, **use)
+        options = {"resume": resume, "overwrite": overwrite, "extend": extend}
+        training = (train or train_run)(config, workdir, **options)
         with training as reports:
             first = list(itertools.islice(reports, 1))
-            begun = True  # now that everything is checked
+            begun = True  # everything is checked
             out = None if distributed.is_first() else io.StringIO()
             # config.json does not hold the configurations of an ensemble of different networks
-            how = "the same command and --resume" if isinstance(config, str) else None
-            return console.show(itertools.chain(first, reports), workdir, out, resume=how)
+            command = "the same command and --resume" if isinstance(config, str) else None
+            return console.show(itertools.chain(first, reports), workdir, out, resume=command)
     except Exception as error:
         if begun and distributed.count() > 1:
             watch.await_loss()

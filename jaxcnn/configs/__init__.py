@@ -27,11 +27,11 @@ _TARGET = ("Published", "Expected", "No test error")
 
 
 class Recipe(NamedTuple):
-    """What a recipe's docstring says.
+    """The description of a recipe.
 
     Attributes:
       name: what `jaxcnn train` takes.
-      title: what is trained, and whose recipe it is.
+      title: what is trained, and the source of the recipe.
       target: the error to expect, with its source.
     """
 
@@ -41,13 +41,13 @@ class Recipe(NamedTuple):
 
 
 def names() -> list[str]:
-    """Names of all recipes, those of ensembles (`ensembles/senet`) last."""
+    """Returns the names of all recipes, those of ensembles (`ensembles/senet`) last."""
     single = sorted(p.stem for p in FOLDER.glob("[!_]*.py"))
     return single + sorted(f"ensembles/{p.stem}" for p in FOLDER.glob("ensembles/[!_]*.py"))
 
 
 def find(name: str) -> Path | None:
-    """The file of a recipe, None if there is none of this name; a former name is noted once."""
+    """Returns the file of a recipe, None if unknown; prints a note once for a former name."""
     if name in _RENAMED:
         note_once(f"the recipe {name} is now {_RENAMED[name]}")
         name = _RENAMED[name]
@@ -55,7 +55,7 @@ def find(name: str) -> Path | None:
 
 
 def similar(name: str, known: Sequence[str] | None = None) -> list[str]:
-    """The recipes, or known names, that contain a name or resemble it, at most three."""
+    """Returns up to three recipes, or known names, that contain a name or resemble it."""
     known = names() if known is None else known
     stem = name.removeprefix("configs/").removesuffix(".py")
     containing = [one for one in known if stem and stem in one]
@@ -64,7 +64,7 @@ def similar(name: str, known: Sequence[str] | None = None) -> list[str]:
 
 
 def describe(name: str) -> Recipe:
-    """What the docstring of a recipe says, read without running the file."""
+    """Reads the description of a recipe from its docstring, without running the file."""
     tree = ast.parse((FOLDER / f"{name}.py").read_text("utf-8"))
     paragraphs = [" ".join(p.split()) for p in (ast.get_docstring(tree) or "").split("\n\n")]
     target = next((p for p in paragraphs[1:] if p.startswith(_TARGET)), "")

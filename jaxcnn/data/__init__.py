@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING
 from jaxcnn._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from jaxcnn.data.augment.pipeline import normalize
     from jaxcnn.data.catalog import load, register, unregister
+    from jaxcnn.data.loader.resident import batch_indices
     from jaxcnn.data.sets import Dataset, FileShard, Source
 
-__all__ = ["Dataset", "FileShard", "Source", "load", "register", "unregister"]
+__all__ = [
+    "Dataset",
+    "FileShard",
+    "Source",
+    "batch_indices",
+    "load",
+    "normalize",
+    "register",
+    "unregister",
+]
 
 # Imported on first use, so that code that only reads the files of runs does not need the readers.
 __getattr__, __dir__ = lazy_exports(
@@ -19,7 +30,9 @@ __getattr__, __dir__ = lazy_exports(
         "Dataset": "sets",
         "FileShard": "sets",
         "Source": "sets",
+        "batch_indices": "loader.resident",
         "load": "catalog",
+        "normalize": "augment.pipeline",
         "register": "catalog",
         "unregister": "catalog",
     },

@@ -86,7 +86,8 @@ def through(boxes: np.ndarray, window: Window, height: int, width: int) -> np.nd
     Args:
       boxes: f32[...,4], in an image of this height and width.
       window: the window, in pixels.
-      height, width: size of the image in pixels.
+      height: height of the image in pixels.
+      width: width of the image in pixels.
 
     Returns:
       f32[...,4]. Padding remains zero.

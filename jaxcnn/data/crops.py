@@ -50,7 +50,8 @@ def inception(random: np.random.Generator, height: int, width: int) -> Window:
 
     Args:
       random: generator of the example.
-      height, width: size of the image in pixels.
+      height: height of the image in pixels.
+      width: width of the image in pixels.
     """
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     for _ in range(10):
@@ -79,7 +80,8 @@ def scale_jitter(
 
     Args:
       random: generator of the example.
-      height, width: size of the image in pixels.
+      height: height of the image in pixels.
+      width: width of the image in pixels.
       size: height and width of the crop.
       sides: range of the shorter side for crops of 224 pixels. It is scaled in proportion to
         `size`, except for 227 (AlexNet), which is cropped from the same images as 224.
@@ -100,7 +102,8 @@ def center(height: int, width: int, *, size: int, side: int) -> Window:
     """Returns the central window of the image after resizing, as in torchvision.
 
     Args:
-      height, width: size of the image in pixels.
+      height: height of the image in pixels.
+      width: width of the image in pixels.
       size: height and width of the crop.
       side: shorter side of the resized image.
     """

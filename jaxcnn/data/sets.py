@@ -46,9 +46,11 @@ class Dataset:
 
     @property
     def has_boxes(self) -> bool:
+        """Whether the boxes of the objects are known."""
         return self.boxes is not None
 
     def without_boxes(self) -> Dataset:
+        """Returns the same dataset without boxes."""
         return dataclasses.replace(self, boxes=None) if self.has_boxes else self
 
 
@@ -113,6 +115,7 @@ class ImageFileDataset:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.class_names)
 
     @functools.cached_property
@@ -125,13 +128,16 @@ class ImageFileDataset:
         return self.part.read(self.start + index)
 
     def name(self, index: int) -> str:
+        """Returns a name of an example for messages, such as the path of the file."""
         return self.part.name(self.start + index)
 
     @property
     def has_boxes(self) -> bool:
+        """Whether the boxes of the objects are known."""
         return self.part.boxes is not None
 
     def without_boxes(self) -> ImageFileDataset:
+        """Returns the same dataset without boxes."""
         if not self.has_boxes:
             return self
         return dataclasses.replace(self, part=dataclasses.replace(self.part, boxes=None))

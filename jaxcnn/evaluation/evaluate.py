@@ -148,30 +148,7 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
     what = os.path.expanduser(what)
     path = any_path(what)
     if (path / MANIFEST).is_file():
-        from jaxcnn.training.output.trained import load_run
-        from jaxcnn.weights import layout
-
-        run = load_run(what, checkpoint)
-        manifest = read_manifest(path)
-        data = manifest["config"]["data"]
-        classes = len(run.class_names)
-        run_options = layout.frozen(run.options)  # JSON lists become tuples
-
-        def make(**options: Any) -> nn.Module:
-            return create_model(run.model, num_classes=classes, **{**run_options, **options})
-
-        return Entry(
-            what,
-            make,
-            run.variables,
-            run.preprocessing,
-            classes,
-            data=(data["source"], data["dir"], data["test_split"]),
-            class_names=tuple(run.class_names),
-            step=run.step,
-            checkpoint=checkpoint,
-            train_size=manifest.get("train_size"),
-        )
+        return _open_run(what, checkpoint)
     if path.is_dir():
         raise ValueError(f"{what} is not a run directory (no {MANIFEST})")
     if os.sep in what and not path.exists():
@@ -195,6 +172,33 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
         opened.preprocessing,
         classes,
         class_names=opened.class_names,
+    )
+
+
+def _open_run(what: str, checkpoint: str) -> Entry:
+    from jaxcnn.training.output.trained import load_run
+    from jaxcnn.weights import layout
+
+    run = load_run(what, checkpoint)
+    manifest = read_manifest(any_path(what))
+    data = manifest["config"]["data"]
+    classes = len(run.class_names)
+    run_options = layout.frozen(run.options)  # JSON lists become tuples
+
+    def make(**options: Any) -> nn.Module:
+        return create_model(run.model, num_classes=classes, **{**run_options, **options})
+
+    return Entry(
+        what,
+        make,
+        run.variables,
+        run.preprocessing,
+        classes,
+        data=(data["source"], data["dir"], data["test_split"]),
+        class_names=tuple(run.class_names),
+        step=run.step,
+        checkpoint=checkpoint,
+        train_size=manifest.get("train_size"),
     )
 
 

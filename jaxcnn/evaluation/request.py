@@ -42,7 +42,7 @@ def read(
     """Parses the networks of a command line.
 
     Args:
-      what: "WHAT" or "WHAT@VIEW" for each; an ensemble's directory stands for all its members.
+      what: "WHAT" or "WHAT@VIEW" for each; an ensemble's directory means all its members.
       like: file that describes an ensemble. Its members define, in order, the views of the networks
         that have none.
       protocol: view of all other networks without one.

@@ -106,8 +106,8 @@ def text(rows: Sequence[Mapping[str, Any]], best: float | None = None) -> str:
     lines[0] += ["95 % interval"] * intervals + ["gain"] * (best is not None)
     for row in rows:
         keys = ("top1_error", *["top5_error"] * top5, "calibration_error")
-        shares = (row[key] for key in keys)
-        line = [row["name"], f"{row['wrong']:,}", *(f"{100 * share:.2f}" for share in shares)]
+        values = (row[key] for key in keys)
+        line = [row["name"], f"{row['wrong']:,}", *(f"{100 * value:.2f}" for value in values)]
         if intervals:
             line.append(" to ".join(f"{100 * end:.2f}" for end in row["top1_interval"]))
         if best is not None:
@@ -151,11 +151,11 @@ def draw_confusion(
     from jaxcnn.reporting.figures import make_figure, save
 
     table = classification.confusion_matrix(probabilities, labels)
-    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    fractions = table / np.maximum(table.sum(1, keepdims=True), 1)
     side = min(12.0, 3 + 0.4 * len(names))
     figure = make_figure(side + 1, side)
     axes = figure.subplots()
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    picture = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, label="fraction of the class")
     wrong = 100 * (1 - np.trace(table) / max(table.sum(), 1))
     title = f"Confusion matrix: {wrong:.2f} % of {table.sum():,} examples wrong"
@@ -165,6 +165,6 @@ def draw_confusion(
         axes.set_yticks(range(len(names)), names)
     if len(names) <= 20:
         for i, j in zip(*np.nonzero(table)):
-            color = "white" if shares[i, j] > 0.5 else "black"
+            color = "white" if fractions[i, j] > 0.5 else "black"
             axes.text(j, i, str(table[i, j]), ha="center", va="center", color=color, fontsize=8)
     save(figure, path)

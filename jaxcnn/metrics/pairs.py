@@ -1,4 +1,4 @@
-"""Metrics as (sum, count) pairs, so that batches and shards of a dataset combine exactly."""
+"""Metrics of a batch as (sum, count) pairs, so that batches and shards combine exactly."""
 
 from __future__ import annotations
 
@@ -28,6 +28,62 @@ def pair(values: Array, mask: Array | None = None) -> tuple[Array, Array]:
         return values.sum(), jnp.float32(values.size)
     # `where` instead of a product: NaN in a padding example must not reach the sum.
     return jnp.where(mask > 0, values, 0).sum(), (mask > 0).sum(dtype=jnp.float32)
+
+
+def take_label(values: Array, labels: Array) -> Array:
+    """Selects each example's value for its label.
+
+    Args:
+      values: f[N,K].
+      labels: i32[N].
+
+    Returns:
+      f[N]; NaN where a label is not one of the K classes.
+    """
+    outside = (labels < 0) | (labels >= values.shape[-1])
+    picked = jnp.take_along_axis(values, labels[:, None], axis=-1, mode="clip")[:, 0]
+    return jnp.where(outside, jnp.nan, picked)
+
+
+def top_k_error(logits: Array, labels: Array, k: int) -> Array:
+    """Computes the top-k error of each example.
+
+    Among equal logits the class with the lower index ranks first. NaN ranks above every number, so
+    that a diverged network never counts as correct.
+
+    Args:
+      logits: f32[N,K].
+      labels: i32[N].
+      k: number of classes that may contain the label.
+
+    Returns:
+      f32[N], 1 where the label is not among the k largest logits, else 0.
+    """
+    target = take_label(logits, labels)[:, None]
+    classes = jnp.arange(logits.shape[-1])[None]
+    before = ~(logits <= target) | ((logits == target) & (classes < labels[:, None]))
+    return (before.sum(-1) >= k).astype(jnp.float32)
+
+
+def classification_pairs(
+    logits: Array, labels: Array, losses: Array, mask: Array | None = None
+) -> dict[str, tuple[Array, Array]]:
+    """Computes the pairs `loss`, `top1_error` and `top5_error` of a batch.
+
+    Args:
+      logits: f32[N,K].
+      labels: i32[N].
+      losses: f32[N], the loss of each example.
+      mask: f32[N], 1 for an example and 0 for padding; None to count all.
+
+    Returns:
+      {name: (sum, count)}.
+    """
+    return {
+        "loss": pair(losses, mask),
+        "top1_error": pair(top_k_error(logits, labels, 1), mask),
+        "top5_error": pair(top_k_error(logits, labels, 5), mask),
+    }
 
 
 def combine(batches: Sequence[Pairs]) -> dict[str, tuple[float, float]]:

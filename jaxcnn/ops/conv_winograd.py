@@ -27,7 +27,8 @@ def is_applicable(x: Any, w: Any, stride: tuple[int, int], padding: Pairs) -> bo
     The kernel must be 3x3 with stride 1, with enough channels and tiles, in float32 or float64.
 
     Args:
-      x, w: images [N,H,W,C] and kernel [kh,kw,C,F], of which the shapes and dtypes are used.
+      x: images [N,H,W,C]; only the shape and dtype are used.
+      w: kernel [kh,kw,C,F], likewise.
       stride: vertical and horizontal stride.
       padding: ((top, bottom), (left, right)).
     """

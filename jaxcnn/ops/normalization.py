@@ -38,7 +38,9 @@ def local_response_norm(
     Args:
       x: f[N,H,W,C].
       n: number of adjacent channels.
-      k, alpha, beta: constants.
+      k: additive constant.
+      alpha: factor of the sum.
+      beta: exponent.
       alpha_div_n: divide alpha by n, as Caffe (with k=1) and the authors' code (with k=2) do.
 
     Returns:
@@ -275,7 +277,9 @@ def normalize(
 
     Args:
       x: f[...,C].
-      mean, factor, bias: arrays of the same rank as x, which broadcast to its shape.
+      mean: array of the same rank as x, which broadcasts to its shape.
+      factor: likewise.
+      bias: likewise.
       skip: the shortcut f[...,C], or None.
       relu: apply `nn.relu`.
       dtype: of the result.

@@ -17,7 +17,16 @@ from jax import Array, lax
 
 from jaxcnn.ops import reference
 from jaxcnn.ops.dispatch import by_platform, linear_pair, reference_requested
-from jaxcnn.ops.windows import Padding, Pair, output_size, pair, pool_padding, spread, window_slice
+from jaxcnn.ops.windows import (
+    Padding,
+    Pair,
+    output_size,
+    padding_pairs,
+    pair,
+    pool_padding,
+    spread,
+    window_slice,
+)
 
 
 def max_pool(
@@ -57,18 +66,25 @@ def avg_pool(
       window: height and width of the window.
       stride: vertical and horizontal stride.
       padding: zeros around the images, see `padding_pairs`.
-      count_include_pad: divide by the whole window (Caffe, torchvision's inception_v3), not by the
-        number of pixels inside the images (TensorFlow).
-      ceil_mode: round the output size up as Caffe does, see `pool_padding`.
+      count_include_pad: divide by the number of pixels of a window inside the padded images (Caffe,
+        torchvision's inception_v3), not inside the images (TensorFlow).
+      ceil_mode: round the output size up as Caffe does, see `pool_padding`. What a window extends
+        beyond `padding` is not counted.
 
     Returns:
       f[N,h,w,C].
     """
     options = _options(x, window, stride, padding, ceil_mode)
-    if count_include_pad or not any(map(any, options["padding"])):
+    counted = padding_pairs(padding) if count_include_pad else ((0, 0), (0, 0))
+    if options["padding"] == counted:
         return _window_sum(x, **options) / np.prod(options["window"])
-    pixels = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-    return _window_sum(x, **options) / _window_sum(pixels, **options)
+    height, width = (n + sum(p) for n, p in zip(x.shape[1:3], counted, strict=True))
+    beyond = tuple(
+        (low - before, high - after)
+        for (low, high), (before, after) in zip(options["padding"], counted, strict=True)
+    )
+    pixels = jnp.ones((1, height, width, 1), x.dtype)
+    return _window_sum(x, **options) / _window_sum(pixels, **options | {"padding": beyond})
 
 
 def global_avg_pool(x: Array) -> Array:

@@ -54,12 +54,12 @@ def _line(run: Run) -> list[str]:
         step += f" of {facts['total_steps']:,}"
     errors = ["", "", ""]
     if evaluations and run.best is not None:
-        shares = (
+        values = (
             evaluations[-1].get("train_top1_error", np.nan),
             evaluations[-1]["top1_error"],
             run.best,
         )
-        errors = [f"{100 * share:.2f}" for share in shares]
+        errors = [f"{100 * value:.2f}" for value in values]
     speed = f"{float(np.median(rates)):,.0f}" if rates else ""
     return [
         run.name,

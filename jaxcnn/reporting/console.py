@@ -145,7 +145,7 @@ class _Display:
             self._print(_stopped_text(report, self._resume))
         elif report.kind == "end":
             self._progress.update(self._task, visible=False)
-            self._print(whose + _shares_text(values["time_shares"]))
+            self._print(whose + _time_text(values["time_shares"]))
             where = f"{self._workdir}/member_{report.member}" if whose else self._workdir
             self._print(whose + _end_text(report, start, where))
 
@@ -217,10 +217,10 @@ def _eval_text(report: Report, start: Mapping[str, Any], shown: Mapping[str, Any
 
 
 def _stopped_text(report: Report, resume: str) -> str:
-    return (
-        f"stopped by {report.values['signal']} at step {report.step}; a checkpoint was saved: "
-        f"continue with {resume}"
-    )
+    where = f"at step {report.step}; a checkpoint was saved"
+    if report.member is not None and not report.step:
+        where = f"before the first step of member {report.member}"
+    return f"stopped by {report.values['signal']} {where}: continue with {resume}"
 
 
 def _end_text(report: Report, start: Mapping[str, Any], workdir: str | Path) -> str:
@@ -232,10 +232,10 @@ def _end_text(report: Report, start: Mapping[str, Any], workdir: str | Path) -> 
     )
 
 
-def _shares_text(shares: Mapping[str, float]) -> str:
-    rounded = {what: round(100 * share) for what, share in shares.items()}
-    return "time: " + ", ".join(f"{share} % {what}" for what, share in rounded.items() if share)
+def _time_text(fractions: Mapping[str, float]) -> str:
+    rounded = {what: round(100 * fraction) for what, fraction in fractions.items()}
+    return "time: " + ", ".join(f"{n} % {what}" for what, n in rounded.items() if n)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"

@@ -44,7 +44,7 @@ def plot_predictions(
         title, joined = _shortened(name, _LETTERS), f"{name}, not {truth}"
         if labels[i] != predicted[i]:
             short = f"{title},\nnot {_shortened(truth, _LETTERS - 4)}"
-            title = joined if len(joined) <= _LETTERS else short
+            title = _shortened(joined, _LETTERS) if len(joined) <= _LETTERS else short
         titles.append(title)
     wrong = int((labels != predicted).sum())
     head = f"{wrong} of {len(labels)} wrong ({100 * wrong / len(labels):.2f} %)"

@@ -60,11 +60,11 @@ def _shrink(programs: Path) -> None:
     adds, which takes 0.1 s for 2,000 programs. Before JAX 0.12 it adds none to a directory that
     was filled without the limit, or after a process was killed at the wrong moment.
     """
-    found = [(path.stat(), path) for path in programs.glob("*/*")]
-    held = sum(stat.st_size for stat, _ in found)
+    files = [(path.stat(), path) for path in programs.glob("*/*")]
+    held = sum(stat.st_size for stat, _ in files)
     if held <= _MOST_BYTES:
         return
-    for stat, path in sorted(found, key=lambda f: max(f[0].st_atime, f[0].st_mtime)):
+    for stat, path in sorted(files, key=lambda f: max(f[0].st_atime, f[0].st_mtime)):
         if held <= _MOST_BYTES / 2:
             return
         path.unlink(missing_ok=True)
@@ -77,6 +77,6 @@ def _machine() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = cpuinfo.read_text("utf-8", "replace").splitlines()
-        told = ("model name", "flags", "Features", "CPU part")
-        facts += "".join(sorted({line for line in lines if line.startswith(told)}))
+        prefixes = ("model name", "flags", "Features", "CPU part")
+        facts += "".join(sorted({line for line in lines if line.startswith(prefixes)}))
     return hashlib.sha256(facts.encode()).hexdigest()[:12]

@@ -57,11 +57,11 @@ def begin(
     except (ValueError, RuntimeError) as error:
         if missing and "should be defined" in str(error):
             raise ValueError(
-                "no launcher tells this process its place; give --coordinator=HOST:PORT, "
+                "no launcher sets the index of this process; give --coordinator=HOST:PORT, "
                 "--processes=N and --process=I"
             ) from error
         raise ValueError(f"the processes cannot be connected: {error}") from error
-    with contextlib.suppress(Exception):  # the heartbeats have to do
+    with contextlib.suppress(Exception):  # only the heartbeats remain
         watch.begin()
 
 
@@ -111,11 +111,11 @@ def on_first_process(action: Callable[[], object]) -> None:
             action()
         except Exception as raised:
             error = raised
-    told = "" if count() == 1 else _from_first((error and (str(error) or repr(error))) or "")
+    message = "" if count() == 1 else _from_first((error and (str(error) or repr(error))) or "")
     if error:
         raise error
-    if told:
-        raise ValueError(told)
+    if message:
+        raise ValueError(message)
 
 
 def distributed_options(distributed: bool, **place: Any) -> Mapping[str, Any] | None:
@@ -161,5 +161,5 @@ def _from_first(text: str) -> str:
     from jax.experimental import multihost_utils
 
     data = np.frombuffer(text.encode("utf-8")[:_TEXT].ljust(_TEXT, b"\0"), np.uint8)
-    told = np.asarray(multihost_utils.broadcast_one_to_all(data))
-    return bytes(told).rstrip(b"\0").decode("utf-8", "replace")
+    received = np.asarray(multihost_utils.broadcast_one_to_all(data))
+    return bytes(received).rstrip(b"\0").decode("utf-8", "replace")

@@ -1,8 +1,8 @@
-"""Ends a process of several when another one has died, with one line and an exit code of its own.
+"""Ends a process of several when another one has died, with one line and a separate exit code.
 
 JAX notices a dead process only when its heartbeats have been missing for a while, and then aborts
 the others. Here every process holds a connection to the first one, which the operating system
-closes as soon as either of them ends. Where a connection cannot be made, JAX's way remains.
+closes as soon as either of them ends. If no connection can be made, only JAX's heartbeats remain.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from jaxcnn.runtime import exit_codes
 
 _KEY = "jaxcnn/watch"  # of JAX's key-value store: port and token of the first process
-_GOODBYE = b"."  # sent by a process that ends as it should
+_GOODBYE = b"."  # sent by a process that ends normally
 _MOMENT = 2.0  # seconds
 _connections: list[socket.socket] = []
 _ending = threading.Lock()
@@ -58,7 +58,7 @@ def await_loss() -> None:
 
 
 def stop() -> bool:
-    """Stops watching, since this process ends; False if it is already ending for another's sake."""
+    """Stops watching, since this process ends; False if it is already ending with another one."""
     return _ending.acquire(blocking=False)
 
 
@@ -72,8 +72,8 @@ def _accept(server: socket.socket, token: bytes) -> None:
         connection, _ = server.accept()
         connection.settimeout(30)
         with contextlib.suppress(OSError, ValueError):
-            told, _, other = connection.recv(len(token) + 7, socket.MSG_WAITALL).partition(b" ")
-            if secrets.compare_digest(told, token):
+            received, _, other = connection.recv(len(token) + 7, socket.MSG_WAITALL).partition(b" ")
+            if secrets.compare_digest(received, token):
                 _in_background(_follow, connection, 0, int(other))
                 continue
         connection.close()
@@ -99,8 +99,8 @@ def _end(own: int, lost: int) -> NoReturn:
     """Ends this process since another one has died. Arguments are the processes' indices."""
     _ending.acquire()  # and never released: one thread ends the process
     print(
-        f"jaxcnn: process {own}: process {lost} has ended, so this one ends too; --resume goes on "
-        "from the newest checkpoint",
+        f"jaxcnn: process {own}: process {lost} has ended, so this one ends too; --resume "
+        "continues from the newest checkpoint",
         file=sys.stderr,
         flush=True,
     )
@@ -108,7 +108,7 @@ def _end(own: int, lost: int) -> NoReturn:
         for connection in _connections:
             with contextlib.suppress(OSError):
                 connection.sendall(str(lost).encode())
-        time.sleep(1)  # JAX aborts the others when this one is gone; they are to read it first
+        time.sleep(1)  # JAX aborts the others when this one is gone; they must read it first
     with contextlib.suppress(Exception):
         sys.stdout.flush()
     os._exit(exit_codes.PROCESS_LOST)

@@ -57,7 +57,7 @@ def run(
       KeyboardInterrupt: a run was stopped by a signal.
     """
     plan.check_overrides(overrides, full=full)
-    logging.set_verbosity(logging.FATAL)  # Orbax's
+    logging.set_verbosity(logging.FATAL)  # of Orbax
     console = Console(highlight=False, soft_wrap=True)
     console.print(study.title)
     if executor == "ray":
@@ -118,21 +118,21 @@ def _plan_runs(
     together: bool,
     console: Console,
 ) -> tuple[list[Job], list[str]]:
-    """The runs, as planned now or by an earlier call with the same arguments."""
-    wishes = {
+    """Plans the runs, or reads the plan of an earlier call with the same arguments."""
+    request = {
         "title": study.title,
         **{"full": full, "minutes": minutes, "seeds": seeds, "overrides": dict(overrides)},
     }
     path = workdir / PLAN
     scale = plan.Scale(seeds=seeds)
     if path.exists():
-        found = read_json(path)
+        saved = read_json(path)
         try:
-            before, together = found["wishes"], bool(found["together"])
-            scale = plan.read_scale(found, seeds)
+            before, together = saved["wishes"], bool(saved["together"])
+            scale = plan.read_scale(saved, seeds)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not the plan of a study; delete it") from error
-        if before != json.loads(json.dumps(wishes)):
+        if before != json.loads(json.dumps(request)):
             raise ValueError(
                 f"{workdir} contains a study with other settings; choose another workdir"
             )
@@ -158,7 +158,7 @@ def _plan_runs(
         console.print(f"note: {scale.warning}", markup=False)
     plan.check(jobs, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    content = {"wishes": wishes, "scale": dataclasses.asdict(scale), "together": together}
+    content = {"wishes": request, "scale": dataclasses.asdict(scale), "together": together}
     write_text(path, json.dumps(content, indent=1) + "\n")
     return jobs, list(scale.said)
 

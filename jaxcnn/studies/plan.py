@@ -34,6 +34,8 @@ from jaxcnn.training.output.records import MANIFEST, member_directory, read_mani
 from jaxcnn.training.state import abstract_variables
 
 _POINTS = 20  # evaluations of a run: the points of its curve
+# For studies and command lines that do not set these fields themselves.
+_EVALUATIONS = {f"{section}.every_percent": 100 / _POINTS for section in ("eval", "checkpoint")}
 _FEWEST_STEPS = 200  # a short budget reduces the steps to this before it leaves out runs
 _LEAST_STEPS = 20  # of a run, even if the budget is shorter
 _TIMED_POINTS = 4  # evaluations of the timed run
@@ -154,18 +156,18 @@ def make_jobs(
         for run in study.runs:
             if most_rank is None or run.rank <= most_rank:
                 small = {} if full else study.small
-                layers: list[Overrides] = [study.base, small, run.overrides]
+                layers: list[Overrides] = [_EVALUATIONS, study.base, small, run.overrides]
                 if small:
-                    layers.append(_shares(make_config(study.base, run.overrides), layers))
+                    layers.append(_in_percent(make_config(study.base, run.overrides), layers))
                 layers += [overrides or {}, which]
                 if steps is not None:
-                    shares = _shares(make_config(*layers), layers, examples)
-                    layers += [shares, {"train.length_steps": steps}]
-                jobs.append(Job(run, group, _with_evaluations(make_config(*layers))))
+                    relative = _in_percent(make_config(*layers), layers, examples)
+                    layers += [relative, {"train.length_steps": steps}]
+                jobs.append(Job(run, group, _with_rows(make_config(*layers))))
     return jobs
 
 
-def _shares(
+def _in_percent(
     whole: ConfigDict, layers: Sequence[Overrides], examples: int | None = None
 ) -> dict[str, Any]:
     """The durations of the schedule in percent of the whole run, as overrides.
@@ -177,7 +179,7 @@ def _shares(
     per_unit = {"steps": whole.train.batch_size, "examples": 1, "epochs": examples}
     length_unit = next(u for u in units("length") if whole.train[f"length_{u}"] is not None)
     length = whole.train[f"length_{length_unit}"]
-    shares: dict[str, Any] = {}
+    durations: dict[str, Any] = {}
     for name in SCHEDULE_DURATIONS:
         for unit in units("length"):
             value = whole.schedule.get(f"{name}_{unit}")
@@ -191,8 +193,8 @@ def _shares(
                 factor = of / to
             many = isinstance(value, (tuple, list))
             percent = [100 * v * factor / length for v in (value if many else (value,))]
-            shares[f"schedule.{name}_percent"] = tuple(percent) if many else percent[0]
-    return shares
+            durations[f"schedule.{name}_percent"] = tuple(percent) if many else percent[0]
+    return durations
 
 
 def check_overrides(overrides: Overrides, *, full: bool = False) -> None:
@@ -379,10 +381,8 @@ def _build(config: ConfigDict) -> Experiment:
     return build_experiment(TrackedConfig(config))
 
 
-def _with_evaluations(config: ConfigDict) -> ConfigDict:
-    """The configuration with at least as many evaluations and rows as the curve has points."""
-    for section in (config.eval, config.checkpoint):
-        set_duration(section, "every", percent=100 / _POINTS)
+def _with_rows(config: ConfigDict) -> ConfigDict:
+    """The configuration with at least as many rows of training metrics as the curve has points."""
     if config.train.length_steps is not None:
         most = max(1, config.train.length_steps // _POINTS)
         config.log.every_steps = min(config.log.every_steps, most)

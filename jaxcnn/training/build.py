@@ -190,7 +190,7 @@ def _open_data(config: TrackedConfig) -> tuple[Any, Any, sets.Stream | None]:
     if stream and config.train.steps_per_call > 1:
         raise ValueError(
             f"config.train.steps_per_call is {config.train.steps_per_call}; it must be 0 or 1 for "
-            "a set that is streamed"
+            "a streamed dataset"
         )
     return train_set, test_set, stream
 

@@ -75,6 +75,7 @@ class TrainStep:
         return other
 
     def __call__(self, state: TrainState, batch: Batch, key: Any) -> tuple[TrainState, Pairs]:
+        """Computes the step; compiles it first, if necessary."""
         key = self._key_of(key)
         return self._executable(state, batch, key)(state, batch, key)
 
@@ -134,8 +135,8 @@ def compile_eval_step(experiment: Experiment) -> Callable[[TrainState, Batch], P
     return parallel.parallelize(pure, experiment.mode, experiment.mesh)
 
 
-def compile_init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
-    """Makes the function from key to initial state; it is compiled once for all keys."""
+def make_init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
+    """Makes the function from key to initial state."""
     ema = bool(experiment.config.train.ema_decay)
     return initializer(experiment.model, experiment.optimizer, experiment.image_shape, ema=ema)
 

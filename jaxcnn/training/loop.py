@@ -61,7 +61,7 @@ class Engine:
 def make_engine(experiment: Experiment) -> Engine:
     """Makes the compiled functions of a run that is trained alone."""
     return Engine(
-        init=engine.compile_init(experiment),
+        init=engine.make_init(experiment),
         train_step=engine.compile_train_step(experiment),
         eval_step=engine.compile_eval_step(experiment),
         eval_batches=loaders.eval_loader(experiment),
@@ -366,13 +366,12 @@ class Run:
         if self.step < self.calendar.total_steps:
             yield self._report("stopped", {"signal": self._signal})
             return
-        rows = read_rows(self.directory)
-        last = rows[-1] if rows else {}
+        last = self._files.last
         if (last.get("kind"), last.get("step")) != ("eval", self.step):  # the row was lost
             last = self._test_means(self.state)
         if distributed.is_first() and not self._is_drawn():
             with self.clock.on(timing.FIGURES):
-                self._draw(rows)
+                self._draw()
         values = {k: v for k, v in last.items() if k not in ("kind", "step", "epoch")}
         values |= {"seconds": self.clock.elapsed(), "time_shares": self.clock.fractions()}
         yield self._report("end", values)
@@ -473,8 +472,9 @@ class Run:
         figures = [self.directory / name for name in (curves.CURVES, samples.PREDICTIONS)]
         return all(path.is_file() and path.stat().st_mtime >= saved for path in figures)
 
-    def _draw(self, rows: list[dict[str, Any]]) -> None:
+    def _draw(self) -> None:
         """Draws the error curves, and the predictions for held-out examples."""
+        rows = read_rows(self.directory)
         curves.plot_curves(rows, self.directory / curves.CURVES, self.config.model.name)
         images, labels = loaders.first_examples(self.experiment, _PREDICTED)
         state = parallel.on_this_host(self.state)

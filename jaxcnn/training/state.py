@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcnn.runtime import compilation
+from jaxcnn.runtime.initialization import run_by_array
 
 
 @flax.struct.dataclass
@@ -47,7 +47,7 @@ def init_variables(model: nn.Module, key: jax.Array, images_shape: Sequence[int]
     Returns:
       {"params", "batch_stats"}.
     """
-    return compilation.compile_init(lambda key: _init(model, key, images_shape))(key)
+    return run_by_array(lambda key: _init(model, key, images_shape))(key)
 
 
 def abstract_variables(model: nn.Module, images_shape: Sequence[int]) -> Mapping:
@@ -85,8 +85,8 @@ def initializer(
     *,
     ema: bool = False,
 ) -> Callable[[jax.Array], TrainState]:
-    """Makes `create_state` as a function of the key; it is compiled once for all keys."""
-    return compilation.compile_init(lambda key: _create(model, optimizer, key, images_shape, ema))
+    """Makes `create_state` as a function of the key."""
+    return run_by_array(lambda key: _create(model, optimizer, key, images_shape, ema))
 
 
 def abstract_state(

@@ -14,6 +14,7 @@ f32[N,K]. If boxes are learned, each example has a `box` f32[N,M,4], and the res
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -81,6 +82,9 @@ def make_train_step(
       ValueError: while tracing, if `aux_weight` is set for a model without auxiliary heads, or a
         device's shard of the batch cannot be split into `accumulate` equal parts.
     """
+    differentiate = jax.value_and_grad(
+        functools.partial(_objective, model, loss, aux_weight, box_weight), has_aux=True
+    )
 
     def step(state, batch, key):
         key, dropout = key if key.ndim else (key, key)
@@ -90,29 +94,10 @@ def make_train_step(
         if axis_name:
             dropout = jax.random.fold_in(dropout, lax.axis_index(axis_name))
 
-        def objective(params, part, dropout):
-            logits, changed = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                part["image"],
-                train=True,
-                mutable=["batch_stats", *(["endpoints"] if aux_weight or box_weight else [])],
-                rngs={"dropout": dropout},
-            )
-            target = part.get("target", part["label"])
-            per_example = loss(logits, target)
-            total = per_example.mean()
-            if aux_weight:
-                for head in _aux_heads(model, changed):
-                    total += aux_weight * loss(head, target).mean()
-            located = {}
-            if box_weight:
-                located = losses.box_losses(logits, changed, part)
-                total += box_weight * located["box_loss"].mean()
-            return total, (logits, per_example, located, changed.get("batch_stats", {}))
-
         def gradient(part, dropout):
-            take = jax.value_and_grad(objective, has_aux=True)
-            (total, (*rows, batch_stats)), grads = take(state.params, part, dropout)
+            (total, (*rows, batch_stats)), grads = differentiate(
+                state.params, state.batch_stats, part, dropout
+            )
             return (total, grads, batch_stats), tuple(rows)
 
         if accumulate == 1:
@@ -232,6 +217,53 @@ def example_keys(key: Array, batch: Batch, axis_name: str | None = None) -> Arra
         size = next(len(v) for k, v in batch.items() if k not in RESIDENT)
         slot = jnp.arange(size) + (size * lax.axis_index(axis_name) if axis_name else 0)
     return jax.vmap(lambda slot: jax.random.fold_in(key, slot))(slot)
+
+
+def _objective(
+    model: nn.Module,
+    loss: Loss,
+    aux_weight: float,
+    box_weight: float,
+    params: Any,
+    batch_stats: Any,
+    batch: Batch,
+    dropout: Array,
+) -> tuple[Array, tuple[Array, Array, dict[str, Array], Any]]:
+    """Computes the loss to differentiate, auxiliary heads and box head included.
+
+    Args:
+      model: as in `make_train_step`.
+      loss: likewise.
+      aux_weight: likewise.
+      box_weight: likewise.
+      params: parameters of the network.
+      batch_stats: its running statistics.
+      batch: preprocessed examples.
+      dropout: key of dropout.
+
+    Returns:
+      The loss f32[], and what else the step needs: logits f32[N,K]; the loss of each example f32[N]
+      without the auxiliary heads; box loss and localization errors by name, f32[N] each; the new
+      running statistics.
+    """
+    logits, changed = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch["image"],
+        train=True,
+        mutable=["batch_stats", *(["endpoints"] if aux_weight or box_weight else [])],
+        rngs={"dropout": dropout},
+    )
+    target = batch.get("target", batch["label"])
+    per_example = loss(logits, target)
+    total = per_example.mean()
+    if aux_weight:
+        for head in _aux_heads(model, changed):
+            total += aux_weight * loss(head, target).mean()
+    located = {}
+    if box_weight:
+        located = losses.box_losses(logits, changed, batch)
+        total += box_weight * located["box_loss"].mean()
+    return total, (logits, per_example, located, changed.get("batch_stats", {}))
 
 
 def _accumulate(gradient: Callable, batch: Batch, dropout: Array, count: int) -> tuple[Any, Any]:

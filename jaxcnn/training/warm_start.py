@@ -54,7 +54,7 @@ def with_backbone(
 
     merged = jax.tree_util.tree_map_with_path(pick, initial)
     if unused:
-        raise ValueError(f"{weights!r} has {next(iter(unused))}, which {model!r} has not")
+        raise ValueError(f"{weights!r} has {next(iter(unused))}, which {model!r} does not have")
     return dataclasses.replace(state, **merged, ema=merged if state.ema is not None else None)
 
 

@@ -12,7 +12,7 @@ from jaxcnn.data.loader import streaming
 def lines(folder, process, count, threads):
     """Yields a line for each training example, then for each test example of the share."""
     train, test = (open_encoded(f"folder:{folder}", split) for split in ("train", "test"))
-    slots = streaming.share(7, process, count)
+    slots = streaming.shard(7, process, count)
     source = streaming.Training(
         train, 3, 7, 24, crops.training_crop("inception", 24), BadRecords(len(train)), slots
     )
@@ -20,7 +20,7 @@ def lines(folder, process, count, threads):
         for step, batch in enumerate(batches):
             for image, label, slot in zip(batch["image"], batch["label"], batch["slot"]):
                 yield f"train {step} {slot} {label} {digest(image)}"
-    places = streaming.share(len(test), process, count)
+    places = streaming.shard(len(test), process, count)
     source = streaming.Evaluation(test, 2, 24, 27, places)
     with streaming.Prefetch(source, source.steps, threads) as batches:
         images = [im for b in batches for im, mask in zip(b["image"], b["mask"]) if mask]

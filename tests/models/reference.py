@@ -112,8 +112,12 @@ def max_pool_gradient(x, g, window, stride, padding=0, ceil_mode=False):
 def avg_pool(x, window, stride, padding=0, ceil_mode=False, count_include_pad=False):
     kh, kw = both(window)
     y = np.empty((x.shape[0], *out_size(x, window, stride, padding, ceil_mode), x.shape[3]))
-    for i, j, _, _, patch in patches(x, window, stride, padding, ceil_mode):
-        count = kh * kw if count_include_pad else patch.shape[1] * patch.shape[2]
+    (_, below), (_, beside) = sides(padding)
+    for i, j, top, left, patch in patches(x, window, stride, padding, ceil_mode):
+        count = patch.shape[1] * patch.shape[2]
+        if count_include_pad:  # not what a window extends beyond the padded image
+            bottom, right = min(top + kh, x.shape[1] + below), min(left + kw, x.shape[2] + beside)
+            count = (bottom - top) * (right - left)
         y[:, i, j] = np.asarray(patch, np.float64).sum((1, 2)) / count
     return y
 

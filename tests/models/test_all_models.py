@@ -248,7 +248,7 @@ def test_gradient_reaches_every_parameter(name):
 
         return jax.grad(loss)(params)
 
-    gradients = gradient(params)
+    gradients = jax.device_get(gradient(params))
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
         assert np.any(leaf != 0), jax.tree_util.keystr(path)

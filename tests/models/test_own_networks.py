@@ -55,6 +55,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "pack" / "__init__.py").write_text("")
     (tmp_path / "pack" / "nets.py").write_text(SOURCE.replace("widths", "pack.widths"))
     (tmp_path / "pack" / "widths.py").write_text("WIDTH = 4\n")
+    (tmp_path / "pack" / "nameless.py").write_text("import os\nclass MyNet(Module): ...\n")
+    (tmp_path / "pack" / "importing.py").write_text("import pack.nameless\n")
+    (tmp_path / "pack" / "broken.py").write_text("raise SystemExit(1)\n")
     (tmp_path / "broken.py").write_text("class MyNet(:\n")
     (tmp_path / "nameless.py").write_text("import os\nclass MyNet(Module): ...\n")
     (tmp_path / "importing.py").write_text("\nfrom widths import HEIGHT\n")
@@ -114,6 +117,9 @@ def test_training_options_are_left_out_where_there_is_no_field(folder):
         ),
         ("nopack.nets:MyNet", {}, "there is no module 'nopack'"),
         ("pack.net:MyNet", {}, "there is no module 'pack.net'"),
+        ("pack.nameless:MyNet", {}, "^[^\n]*nameless.py, line 2: name 'Module' is not defined$"),
+        ("pack.importing:MyNet", {}, "importing.py, line 1: name 'Module' is not defined"),
+        ("pack.broken:MyNet", {}, "broken.py, line 1: it ends the program"),
         (":MyNet", {}, "is neither file.py:name nor package.module:name"),
         ("broken.py:MyNet", {}, "broken.py, line 1: "),
         ("nameless.py:MyNet", {}, "nameless.py, line 2: name 'Module' is not defined"),

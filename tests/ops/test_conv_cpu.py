@@ -157,16 +157,29 @@ def test_forward_mode_and_second_derivatives(name):
     def second(x, w):
         return jax.jvp(jax.grad(loss, (0, 1)), (x, w), (tx, tw))
 
-    def third(x, w):
-        along = lambda x, w: jax.jvp(loss, (x, w), (tx, tw))[1]  # noqa: E731
-        return jax.grad(lambda x, w: jax.jvp(along, (x, w), (tw.mean() * tx, tw))[1], (0, 1))(x, w)
-
     agree(lambda x, w: jax.jvp(conv, (x, w), (tx, tw)), x, w)
     agree(second, x, w)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_third_derivatives(name):
+    conv, x, w = kind(name)
+    tx, tw = draw(*x.shape, seed=3), draw(*w.shape, seed=4)
+
+    def along(x, w):
+        return jax.jvp(lambda x, w: jnp.sum(jnp.sin(conv(x, w))), (x, w), (tx, tw))[1]
+
+    def third(x, w):
+        return jax.grad(lambda x, w: jax.jvp(along, (x, w), (tw.mean() * tx, tw))[1], (0, 1))(x, w)
+
     agree(third, x, w)
 
 
-@pytest.mark.parametrize("mapped", [(0, 0), (0, None), (None, 0), (1, -1)])
+@pytest.mark.parametrize(
+    "mapped",
+    [(0, 0), (1, -1), *(pytest.param(m, marks=pytest.mark.slow) for m in [(0, None), (None, 0)])],
+)
 @pytest.mark.parametrize("name", KINDS)
 def test_vmap_of_one_or_both(name, mapped):
     """Value and gradients of networks side by side, and of many inputs of one network."""

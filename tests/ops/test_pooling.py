@@ -254,6 +254,16 @@ def test_average_pool_with_padding_in_the_count(size, window, stride, padding, c
     close(ops.avg_pool(x, **options), definitions.avg_pool(x, **options))
 
 
+def test_an_average_does_not_count_what_extends_beyond_the_padding():
+    """Values of PyTorch 2.13; `ceil_mode` makes the last windows extend beyond the padding."""
+    x = jnp.arange(1.0, 17.0).reshape(1, 4, 4, 1)
+    y = ops.avg_pool(x, 3, 2, 1, ceil_mode=True, count_include_pad=True)[0, :, :, 0]
+    close(y, [[1.5556, 3.3333, 2.0], [6.3333, 11.0, 6.0], [4.5, 7.5, 4.0]], 1e-4)
+    x = jnp.arange(49.0).reshape(1, 7, 7, 1)
+    y = ops.avg_pool(x, 2, 3, ceil_mode=True, count_include_pad=True)[0, :, :, 0]
+    close(y, [[4, 7, 9.5], [25, 28, 30.5], [42.5, 45.5, 48]], 1e-4)
+
+
 def test_pools_that_the_window_does_not_fit():
     """Sizes of the papers' tables: AlexNet 55-27-13-6, GoogLeNet 112-56-28-14-7."""
     for size, padding, ceil_mode, expected in [

@@ -314,7 +314,7 @@ def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text(
         textwrap.dedent("""
-        from jaxcnn.studies.study import Run, Study
+        from jaxcnn.studies import Run, Study
 
         def get_study():
             base = {"model.name": "lenet5", "train.length_epochs": 2.0}
@@ -324,6 +324,10 @@ def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
     )
     config = plan.make_jobs(load_study(str(path)))[1].config
     assert config.model.options.pool == "avg" and config.eval.every_percent == 5
+    rarely = {"eval.every_steps": 30, "checkpoint.every_epochs": 1.0}
+    config = plan.make_jobs(load_study(str(path)), overrides=rarely)[0].config
+    assert (config.eval.every_steps, config.eval.every_percent) == (30, None)
+    assert (config.checkpoint.every_epochs, config.checkpoint.every_percent) == (1, None)
     for arguments, text in (
         (["residual_vs_plane"], "did you mean 'residual_vs_plain'"),
         ([str(tmp_path / "no.py")], "no study file"),

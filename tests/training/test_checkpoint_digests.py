@@ -48,14 +48,14 @@ def test_a_value_that_can_be_read_and_is_another_is_named(tmp_path):
     assert "params/fc/kernel" in saved and saved["params/fc/kernel"].startswith("float32 [64, 32]")
     saved["params/fc/kernel"] = saved["params/fc/kernel"][:-1] + "x"
     digests.write_text(json.dumps(saved))
-    match = r"^params/fc/kernel is not what was saved: "
+    match = r"^params/fc/kernel differs from what was saved: "
     with Checkpoints(tmp_path / "c") as store, pytest.raises(ValueError, match=match):
         store.restore(2, like())
     with pytest.raises(ValueError) as caught:
         read_state(tmp_path / "c")
     assert str(caught.value) == (
-        f"checkpoint {tmp_path / 'c' / '2'} cannot be read (params/fc/kernel is not what was saved:"
-        " its checksum differs); move it away to use the one of step 1"
+        f"checkpoint {tmp_path / 'c' / '2'} cannot be read (params/fc/kernel differs from what was "
+        "saved: wrong checksum); move it away to use the one of step 1"
     )
     assert read_state(tmp_path / "c", 1)[0] == 1
 

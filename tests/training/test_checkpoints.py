@@ -97,7 +97,7 @@ def test_falls_back_to_the_last_good_one_and_says_so(tmp_path, fault):
         assert_same(state, make_state(1))
         assert len(notices) == 2
         assert "checkpoint of step 3 cannot be read" in notices[0]
-        assert "going on from step 1" in notices[0]
+        assert "continuing from step 1" in notices[0]
         # The place is free again, and nothing is lost.
         assert store.save(make_state(3), 3, {})
         store.wait()

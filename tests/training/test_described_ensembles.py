@@ -125,7 +125,7 @@ def test_mistakes_are_one_line(trained, capsys):
         (["evaluate", f"{where}@10crop:no"], "'no' in '10crop:no' is not a number of pixels"),
         (["evaluate", f"{where}@10crop:40:32"], "cannot crop 40 pixels from a side of 32"),
         (["evaluate", f"{where}@10crop:40:48:2"], "write PROTOCOL:SIZE:SIDE,SIDE"),
-        (["train", f"{entry}:smoky", "--workdir", str(where / "x")], "known is smoke"),
+        (["train", f"{entry}:smoky", "--workdir", str(where / "x")], "it must be 'smoke'"),
         (["train", str(entry), "train.sed=1", "--workdir", str(where / "x")], "train.seed"),
     ):
         assert main(arguments) == 2

@@ -93,7 +93,7 @@ def test_other_examples_are_one_line_at_resume(folder, tmp_path):
     before = sorted(path.read_bytes() for path in (tmp_path / "run").glob("*.*"))
     for change, words in CHANGES:
         change(folder)
-        with pytest.raises(ValueError, match=f"was begun with other {words}") as error:
+        with pytest.raises(ValueError, match=f"was started with other {words}") as error:
             run(config, tmp_path / "run", resume=True)
         assert "\n" not in str(error.value)
         shutil.rmtree(folder)

@@ -128,7 +128,7 @@ def test_eight_devices_count_every_example_once():
     test_set = dataclasses.replace(many, images=many.images[repeat], labels=many.labels[repeat])
     experiment = dataclasses.replace(experiment, test_set=test_set)
     assert experiment.mode == "shard_map"
-    state = engine.compile_init(experiment)(jax.random.key(0))
+    state = engine.make_init(experiment)(jax.random.key(0))
     step, batches = engine.compile_eval_step(experiment), loaders.eval_loader(experiment)
     means = engine.evaluate(step, state, batches(), 1797)
     predicted = engine.predict(experiment, state, test_set.images, test_set.labels)

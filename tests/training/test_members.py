@@ -1,5 +1,6 @@
 """A member equals the run trained alone: to the bit one after another, to rounding under vmap."""
 
+import io
 import json
 import shutil
 import signal
@@ -19,6 +20,7 @@ from small import (  # noqa: F401
 )
 
 from jaxcnn.cli import main
+from jaxcnn.reporting import curves, show
 from jaxcnn.training import train
 from jaxcnn.training.ensemble import members
 from jaxcnn.training.ensemble import shared as shared_build
@@ -77,6 +79,23 @@ def test_members_stopped_and_resumed_end_in_the_same_bits(tmp_path, by):
     run(config_of("2", by), tmp_path / "stopped", resume=True)
     for i in range(2):
         assert_same_run(*(tmp_path / d / f"member_{i}" for d in ("stopped", "undisturbed")))
+
+
+def test_a_signal_while_a_member_draws_its_figures_stops_before_the_next(tmp_path, monkeypatch):
+    draw, out = curves.plot_curves, io.StringIO()
+
+    def interrupted(*arguments):
+        draw(*arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(curves, "plot_curves", interrupted)
+    reports = list(train(config_of("3", "sequential", steps=2), tmp_path))
+    assert [(r.member, r.kind) for r in reports if r.kind in ("end", "stopped")] == [
+        (0, "end"),
+        (1, "stopped"),
+    ]
+    assert show(reports, tmp_path, out) == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM before the first step of member 1: continue with" in out.getvalue()
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def write(workdir, rows, after=None):
 
 def test_both_files_say_the_same(tmp_path):
     files = write(tmp_path, ROWS)
-    assert files.best == 0.1
+    assert min(files.scores.values()) == 0.1
     rows = read_rows(tmp_path)
     assert [(r["kind"], r["step"]) for r in rows] == [(r[0], r[1]) for r in ROWS]
     assert rows[0]["loss"] == 0.2
@@ -56,7 +56,7 @@ def test_a_resumed_run_leaves_the_files_of_an_undisturbed_one(tmp_path, after):
     files = write(broken, later, after)
     for name in (JSONL, CSV):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
-    assert files.best == 0.1
+    assert min(files.scores.values()) == 0.1
 
 
 def test_a_row_without_a_column_is_refused(tmp_path):
@@ -90,6 +90,13 @@ def test_mistakes_are_drawn_first_and_marked(tmp_path):
         red.append((abs(pixels - [255, 0, 0]).sum(-1) < 30).sum())
         assert (abs(np.diff(pixels[..., 0], axis=1)) > 20).mean() > 0.05  # there are images in it
     assert red[0] == 0 and red[1] > 500
+
+
+def test_names_that_are_not_utf8_or_hold_markup_are_drawn(tmp_path):
+    images, labels = np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 1])
+    names = [b"chat\xe9".decode("utf-8", "surrogateescape"), "$x"]
+    for predicted in (labels, 1 - labels):
+        samples.plot_predictions(images, labels, predicted, names, tmp_path / "p.png")
 
 
 def test_events_that_cannot_be_written_are_an_error(tmp_path):

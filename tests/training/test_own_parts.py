@@ -259,5 +259,5 @@ def test_an_argument_of_ones_own_takes_any_value(folder):
 def test_members_cannot_differ_in_a_rate_that_the_optimizer_has_itself(tiny_network, folder):  # noqa: F811
     config = own_config(optimizer__name="own_parts.py:own_rate")
     config.train.members = "schedule.learning_rate=0.1,0.2"
-    with pytest.raises(ValueError, match="learning rate, and the optimizer has its own"):
+    with pytest.raises(ValueError, match="learning rate, but the optimizer sets its own"):
         run(config, folder / "runs")

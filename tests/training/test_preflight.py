@@ -64,14 +64,14 @@ def plant(mistake, experiment):
     [
         ("float images", "training split's images are float32; they must be uint8, 0 to 255"),
         ("0 and 1", "training split's images reach from 0 to 1"),
-        ("black", "training split's images have one value, 0, everywhere"),
+        ("black", "all pixels of the training split's images have the same value, 0"),
         ("from 1", "training split's labels reach from 1 to 10; the classes are 0 to 9"),
         ("float labels", "training split's labels are float32; they must be integers"),
         ("one class", "all 200 training examples are of class 3"),
         ("other size", "images are 32x32x3; the network is made for 28x28x3"),
         ("no test", "the test split has no examples"),
-        ("preprocess", r"reaches from \d.* normalized with mean .* pixels between 0 and 1"),
-        ("nan", "the first batch is not finite once it is normalized"),
+        ("preprocess", r"reaches from \d.* normalization with mean .* pixels between 0 and 1"),
+        ("nan", "the first batch is not finite after normalization"),
         ("head", "the network has 8 outputs; the training set has 10 classes"),
     ],
 )
@@ -115,5 +115,7 @@ def test_batch_norm_of_one_value_is_refused(model, batch_size, fields, alike):
     if not alike:
         preflight.check(made)
         return
-    with pytest.raises(ValueError, match=r"BatchNorm 'stage4.*' has a map of 1x1 and takes"):
+    with pytest.raises(
+        ValueError, match=r"BatchNorm 'stage4.*' normalizes 1x1 maps of single examples"
+    ):
         preflight.check(made)

@@ -154,7 +154,7 @@ def test_what_an_extended_run_may_not_change(undisturbed, tmp_path):
     longer = small_config(steps=16)
     with pytest.raises(ValueError, match="length_steps: 12 in the run, 16 now; --extend allows"):
         run(longer, undisturbed, resume=True)
-    with pytest.raises(ValueError, match="made 12 steps; it cannot be cut to 8 steps"):
+    with pytest.raises(ValueError, match="completed 12 steps; it cannot be shortened to 8 steps"):
         run(small_config(steps=8), undisturbed, extend=True)
     longer.train.seed = 5
     with pytest.raises(ValueError, match=r"train\.seed: 0 in the run, 5 now$"):

@@ -22,8 +22,8 @@ IDS = {
     "resnetv2_50": "resnet50_v2",
     "seresnet50": "se_resnet50_v1_5",
 }
-QUICK = ("resnet18", "resnetv2_18", "legacy_seresnext50_32x4d", "googlenet", "dpn68", "resnet50d")
-QUICK += ("resnext50_32x4d", "seresnet50", "alexnet", "inception_v3")
+QUICK = ("resnet18", "resnetv2_18", "legacy_seresnext50_32x4d", "googlenet", "dpn68", "alexnet")
+QUICK += ("inception_v3",)
 FILES = sorted(path.stem for path in weights.HERE.glob("*.npz"))
 FLOAT64 = ("resnet18", "resnetv2_18", "legacy_seresnet18", "googlenet", "dpn68")
 

@@ -27,7 +27,8 @@ def normalize(images: Array, mean: Sequence[float], std: Sequence[float]) -> Arr
 
     Args:
       images: u8[...,C] or f32[...,C] in 0..255.
-      mean, std: one number per channel, for pixels in [0,1].
+      mean: mean of each channel, for pixels in [0,1].
+      std: standard deviation of each channel, likewise.
 
     Returns:
       f32[...,C].
@@ -172,7 +173,8 @@ def make_prepare(
         "my_steps.py:noise" or "package.module:noise". It is called with (key of the example, image
         [H,W,C], amount), or without the amount if that is None, and returns an image of the same
         shape, u8 or f32 in 0..255.
-      mean, std: one number per channel, for pixels in [0,1].
+      mean: mean of each channel, for pixels in [0,1].
+      std: standard deviation of each channel, likewise.
 
     Returns:
       `prepare(images u8[N,H,W,C], keys=None) -> f32[N,H,W,C]`. With keys [N], one per example, it

@@ -29,7 +29,7 @@ Example = tuple[Any, ...]  # image u8[S,S,3], label and, if the dataset has boxe
 AHEAD = 3  # batches to prefetch
 
 
-def share(total: int, process: int, count: int) -> range:
+def shard(total: int, process: int, count: int) -> range:
     """Returns the range of items that belong to a process.
 
     The ranges of all processes are disjoint and complete, and their lengths differ by at most 1.
@@ -64,7 +64,7 @@ class Training:
       size: height and width of the images.
       crop: see `crops.training_crop`.
       bad: collects the bad records.
-      slots: the slots of the batch to load, such as `share(batch, process, count)`; by default all.
+      slots: the slots of the batch to load, such as `shard(batch, process, count)`; by default all.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Evaluation:
       dataset: the examples.
       batch: number of examples in a batch.
       size, side: see `crops.center`.
-      places: indices of the examples to load, such as `share(len(dataset), process, count)`; by
+      places: indices of the examples to load, such as `shard(len(dataset), process, count)`; by
         default all.
     """
 
@@ -249,8 +249,12 @@ def in_memory(
     Args:
       dataset: the examples.
       limit: maximum number of examples.
-      size, side: see `crops.center`.
+      size: height and width of the crop, see `crops.center`.
+      side: shorter side of the resized image.
       workers: see `Prefetch`.
+
+    Returns:
+      A dataset with images u8[N,size,size,3].
     """
     source = Evaluation(dataset, min(limit, len(dataset)), size, side)
     with Prefetch(source, 1, workers) as batches:

@@ -40,7 +40,7 @@ def open_synthetic(side: int = SIZE) -> Source:
 
 def _read(sizes: Mapping[str, int], side: int, part: str, start: int, stop: int) -> Arrays:
     images, labels = _draw(sizes[part], side, list(sizes).index(part))
-    return images[start:stop], labels[start:stop]
+    return images[start:stop].copy(), labels[start:stop].copy()
 
 
 @functools.lru_cache(maxsize=4)
@@ -56,5 +56,4 @@ def _draw(size: int, side: int, seed: int) -> Arrays:
     color = 40 + 40 * np.cos(2 * angle[:, None] + np.arange(3) * 2 * np.pi / 3)
     images = 128 + stripes * color[:, None, None] + noise
     images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
-    images.flags.writeable = False  # callers share it
     return images, labels.astype(np.int32)

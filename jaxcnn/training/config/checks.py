@@ -51,7 +51,7 @@ def validate(config: Mapping[str, Any]) -> None:
             check_field(field, value)
     check_options(resolve(given["model.name"]), config["model"]["options"])
     if given["model.weights_only"] is not None and given["model.weights"] is None:
-        raise ValueError("config.model.weights_only is set, and config.model.weights is not")
+        raise ValueError("config.model.weights_only is set, but config.model.weights is not")
     for section, name in (("train", "length"), ("eval", "every"), ("checkpoint", "every")):
         known_units = [f"{section}.{name}_{unit}" for unit in units(name)]
         values = [given[field] for field in known_units if given[field] is not None]
@@ -155,16 +155,16 @@ def differences(
     if passed:
         arguments = ", ".join(f"{argument}=..." for argument in passed)
         return [
-            f"its {' and '.join(passed)} came from a Python program; go on there, with "
+            f"its {' and '.join(passed)} came from a Python program; continue there, with "
             f"train(config, workdir, resume=True, {arguments})"
         ]
     allowed = (*RUNTIME_FIELDS, *EXTENSION_FIELDS) if extend else RUNTIME_FIELDS
-    found = []
+    changes = []
     for field in sorted(before.keys() | after.keys()):
         was, now = (_plain(values.get(field)) for values in (before, after))
         if was != now and not within(field, allowed):
-            found.append(f"{field}: {_shown(was, 40)} in the run, {_shown(now, 40)} now")
-    return found
+            changes.append(f"{field}: {_shown(was, 40)} in the run, {_shown(now, 40)} now")
+    return changes
 
 
 def differences_text(different: Sequence[str]) -> str:

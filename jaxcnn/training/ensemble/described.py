@@ -86,7 +86,7 @@ def read_ensemble(spec: str) -> Ensemble:
     """
     path, argument = split_spec(spec)
     if argument not in ("", "smoke"):
-        raise ValueError(f"ensemble argument {argument!r} is unknown; known is smoke")
+        raise ValueError(f"ensemble argument {argument!r} is unknown; it must be 'smoke'")
     return load_function(path, "get_ensemble")()
 
 
@@ -167,11 +167,13 @@ def train_described(
         )
         for group, group_shared, group_failed in zip(groups, shared, failed)
     ]
+    stopped = False
     with members.open_all(directory, description, facts, **options):
         for group, reports in zip(groups, trainings):
             for report in reports:
                 yield dataclasses.replace(report, member=group[report.member or 0])
-            if stop.received:
+                stopped |= report.kind == "stopped"
+            if stopped:
                 return
     members.raise_failed(
         {

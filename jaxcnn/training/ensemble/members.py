@@ -226,19 +226,30 @@ def _train(
     stop: StopSignals,
     failed: lockstep.Failures,
 ) -> Iterator[Report]:
+    if stop.received:  # while an earlier group of members was finishing
+        yield _stopped(stop, 0)
+        return
     if mode == "vmap":
         runs = [Run(config, directory, **options) for config, directory, options in members]
         keys = [shared.key(i, run.key) for i, run in enumerate(runs)]
         yield from lockstep.train_in_lockstep(runs, shared.step, keys, failed)
         return
     for i, (config, directory, options) in enumerate(members):
-        if stop.received:
+        if stop.received:  # while the previous member was finishing
+            yield _stopped(stop, i)
             return
         try:
             for report in train_one(config, directory, **options):
                 yield dataclasses.replace(report, member=i)
+                if report.kind == "stopped":
+                    return
         except FloatingPointError as error:
             failed[i] = error
+
+
+def _stopped(stop: StopSignals, member: int) -> Report:
+    """The report of a member that a signal stopped before it began."""
+    return Report("stopped", 0, 0.0, {"signal": stop.received}, member=member)
 
 
 def raise_failed(failed: Mapping[int, FloatingPointError]) -> None:

@@ -67,7 +67,7 @@ def build_shared(configs: Sequence[Any], *, one_device: bool) -> Shared:
         first = build_experiment(tracked)
     rates = len({config.schedule.get("learning_rate") for config in configs}) > 1
     if rates and first.learning_rate is None:
-        raise ValueError("the members differ in the learning rate, and the optimizer has its own")
+        raise ValueError("the members differ in the learning rate, but the optimizer sets its own")
     experiments = []
     for i, config in enumerate(configs):
         changed: dict[str, Any] = {"config": tracked.with_shared_reads(config)}
@@ -85,7 +85,7 @@ def build_shared(configs: Sequence[Any], *, one_device: bool) -> Shared:
 def make_engines(shared: Shared, *, lockstep: bool) -> list[Engine]:
     """Makes the engine of each member's run; with `lockstep` it has no `train_step`."""
     first = shared.experiments[0]
-    init = engine.compile_init(first)
+    init = engine.make_init(first)
     train_step = engine.compile_train_step(first, pure=shared.step)
     evaluations: dict[Mesh, tuple[Callable, Callable]] = {}
     engines = []

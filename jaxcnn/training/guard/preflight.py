@@ -36,8 +36,8 @@ def check(experiment: Experiment) -> None:
         present = np.unique(experiment.train_set.labels)
         if len(present) == 1 < classes:
             raise ValueError(
-                f"all {len(experiment.train_set):,} training examples are of class {present[0]}; a "
-                "slice of a set that is sorted by class needs other bounds"
+                f"all {len(experiment.train_set):,} training examples are of class {present[0]}; "
+                "if the dataset is sorted by class, choose another slice of it"
             )
     batch = loaders.first_slots(experiment, min(_EXAMPLES, experiment.calendar.batch_size))
     _check_images(batch["image"], "the first batch's images")
@@ -56,7 +56,7 @@ def _check_images(images: np.ndarray, what: str) -> None:
     if images.dtype != np.uint8:
         raise ValueError(f"{what} are {images.dtype}; they must be uint8, 0 to 255")
     if images.max() == images.min():
-        raise ValueError(f"{what} have one value, {images.max()}, everywhere")
+        raise ValueError(f"all pixels of {what} have the same value, {images.max()}")
     if images.max() <= 1:
         raise ValueError(f"{what} reach from 0 to 1; they must be uint8, 0 to 255")
 
@@ -75,11 +75,11 @@ def _check_prepared(images: np.ndarray, experiment: Experiment) -> None:
     """Checks float images as the network receives them."""
     how = f"with mean {experiment.train_set.mean} and standard deviation {experiment.train_set.std}"
     if not np.isfinite(images).all():
-        raise ValueError(f"the first batch is not finite once it is normalized {how}")
+        raise ValueError(f"the first batch is not finite after normalization {how}")
     if np.abs(images).max() > _LARGEST:
         raise ValueError(
-            f"the first batch reaches from {images.min():.1f} to {images.max():.1f} once it is "
-            f"normalized {how}; both must be of pixels between 0 and 1"
+            f"the first batch reaches from {images.min():.1f} to {images.max():.1f} after "
+            f"normalization {how}; both must be for pixels between 0 and 1"
         )
 
 
@@ -126,9 +126,9 @@ def _check_batch_norm(experiment: Experiment) -> None:
         )
     if degenerate:
         raise ValueError(
-            f"BatchNorm {degenerate[0]!r} has a map of 1x1 and takes its statistics of one "
-            "example, so that all images give the same; more examples must go through the network "
-            "at once (config.train.batch_size, accumulate, bn_group), or larger images"
+            f"BatchNorm {degenerate[0]!r} normalizes 1x1 maps of single examples, so its output "
+            "does not depend on the image; use larger images, or more examples at once "
+            "(config.train.batch_size, accumulate, bn_group)"
         )
 
 

@@ -1,1 +1,1 @@
-"""From a data set to the batches that a step takes."""
+"""From a dataset to the batches that a step takes."""

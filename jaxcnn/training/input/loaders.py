@@ -72,8 +72,8 @@ def eval_loader(experiment: Experiment) -> Callable[[], Iterator[Batch]]:
     assert stream is not None
 
     count = distributed.count()
-    indices = streaming.share(total, distributed.number(), count)
-    steps = -(-max(len(streaming.share(total, i, count)) for i in range(count)) // (size // count))
+    indices = streaming.shard(total, distributed.number(), count)
+    steps = -(-max(len(streaming.shard(total, i, count)) for i in range(count)) // (size // count))
 
     def batches() -> Iterator[Batch]:
         source = streaming.Evaluation(
@@ -175,7 +175,7 @@ class _StreamingLoader:
         self._size, self._reported = len(experiment.train_set), 0
         self._bad = BadRecords(self._size, path)
         batch_size, total_steps = experiment.calendar.batch_size, experiment.calendar.total_steps
-        slots = streaming.share(batch_size, distributed.number(), distributed.count())
+        slots = streaming.shard(batch_size, distributed.number(), distributed.count())
         source = _training_source(experiment, self._bad, slots)
         self._batches = streaming.Prefetch(
             source, total_steps, stream.workers, _place_on(experiment)

@@ -135,7 +135,9 @@ def _custom_transform(
     options = {k: v for k, v in optimizer.items() if k not in RESERVED_FIELDS["optimizer"]}
     if isinstance(custom, optax.GradientTransformation):
         if options:
-            raise ValueError(f"{what} is no function: it takes no option {next(iter(options))!r}")
+            raise ValueError(
+                f"{what} is not a function, so it takes no option {next(iter(options))!r}"
+            )
         transform = custom
     else:
         check_call(what, custom, **arguments, **options)

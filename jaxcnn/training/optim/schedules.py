@@ -137,7 +137,7 @@ def _custom_schedule(schedule: Config, total_steps: int, steps_per_epoch: float)
 def _step(schedule: Config, peak: float, boundaries: Any, total_steps: int) -> Schedule:
     factor = _factor(schedule)
     if boundaries is None:
-        raise ValueError("schedule 'step' needs boundaries_steps, _epochs, _examples, _percent")
+        raise ValueError("schedule 'step' needs boundaries_steps, _epochs, _examples or _percent")
     boundaries = (boundaries,) if isinstance(boundaries, int) else boundaries
     require(
         list(boundaries) == sorted(set(boundaries)) and all(b > 0 for b in boundaries),
@@ -157,7 +157,7 @@ def _step(schedule: Config, peak: float, boundaries: Any, total_steps: int) -> S
 def _exponential(schedule: Config, peak: float, every: int | None) -> Schedule:
     factor = _factor(schedule)
     if every is None:
-        raise ValueError("schedule 'exponential' needs every_steps, _epochs, _examples, _percent")
+        raise ValueError("schedule 'exponential' needs every_steps, _epochs, _examples or _percent")
     require(every >= 1, "schedule every, in steps", every, "1 or more")
     staircase = schedule.get("staircase", False)
     return optax.exponential_decay(peak, every, factor, staircase=staircase)

@@ -132,7 +132,8 @@ class Checkpoints:
             if step in self.steps():
                 return False
             self._saving = step
-            self._list_as_written(f"{self.directory.name}/{step}")
+            if distributed.is_first():
+                written.note(self.directory.parent, f"{self.directory.name}/{step}")
             self._save(state, step, meta)
             self._in_background = distributed.count() == 1
         return True
@@ -241,7 +242,9 @@ class Checkpoints:
             yield
         except Exception as error:
             good = self._complete_after_error()
-            rest = f"the newest good one is of step {max(good)}" if good else "there is none before"
+            rest = (
+                f"the newest good one is of step {max(good)}" if good else "there is no earlier one"
+            )
             raise OSError(
                 f"the checkpoint of step {self._saving} cannot be written to {self.directory} "
                 f"({reason(error)}); {rest}"
@@ -257,23 +260,18 @@ class Checkpoints:
             return complete_steps(self.directory)
         return []
 
-    def _list_as_written(self, entry: str) -> None:
-        """Adds a folder to the list of the run's files, before it is written."""
-        if distributed.is_first():
-            written.note(self.directory.parent, entry)
-
     def _set_aside(self, step: int, good: int, why: str) -> str:
         target = _unused(self.directory.parent / UNREADABLE / f"step_{step}")
 
         def move() -> None:
-            self._list_as_written(f"{UNREADABLE}/{target.name}")
+            written.note(self.directory.parent, f"{UNREADABLE}/{target.name}")
             _files.move_folder(self.directory / str(step), target)
 
         distributed.on_first_process(move)
         self._reload()
         return (
-            f"the checkpoint of step {step} cannot be read ({why}) and is now {target}; going on "
-            f"from step {good}"
+            f"the checkpoint of step {step} cannot be read ({why}) and was moved to {target}; "
+            f"continuing from step {good}"
         )
 
 
@@ -338,7 +336,7 @@ def _compare(saved: Mapping[str, str], actual: Mapping[str, str]) -> None:
     """Raises ValueError that names the first array that differs."""
     for name in {**saved, **actual}:
         if saved.get(name) != actual.get(name):
-            raise ValueError(f"{name} is not what was saved: its checksum differs")
+            raise ValueError(f"{name} differs from what was saved: wrong checksum")
 
 
 @contextlib.contextmanager

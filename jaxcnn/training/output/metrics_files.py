@@ -55,11 +55,13 @@ class MetricsFiles:
 
     Attributes:
       scores: {step of an evaluation: its score}.
+      last: the last row, {} before the first one.
     """
 
     def __init__(self, workdir: Path, after: int | None = None, *, write: bool = True):
         kept = [] if after is None else [r for r in read_rows(workdir) if r["step"] <= after]
         self.scores = {row["step"]: score(row) for row in kept if row["kind"] == "eval"}
+        self.last: Mapping[str, Any] = kept[-1] if kept else {}
         self._write = write
         self.wandb: WandbRows | None = None
         if not write:
@@ -77,11 +79,6 @@ class MetricsFiles:
         self._csv_file.flush()
         self._events = _TensorBoard(workdir, folder / TENSORBOARD, after)
 
-    @property
-    def best(self) -> float | None:
-        """The best score so far; None before the first evaluation."""
-        return min(self.scores.values(), default=None)
-
     def write(self, kind: str, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Adds a row to all files and trackers.
 
@@ -93,9 +90,10 @@ class MetricsFiles:
         """
         if kind == "eval":
             self.scores[step] = score(values)
+        row = {"kind": kind, "step": step, "epoch": epoch, **values}
+        self.last = row
         if not self._write:
             return
-        row = {"kind": kind, "step": step, "epoch": epoch, **values}
         unknown = set(row) - set(COLUMNS)
         if unknown:
             raise ValueError(f"no column for {', '.join(sorted(unknown))}")
@@ -121,6 +119,7 @@ class MetricsFiles:
             self._spool.publish()
 
     def close(self) -> None:
+        """Closes the files."""
         if not self._write:
             return
         for file in (self._jsonl, self._csv_file, self._events):

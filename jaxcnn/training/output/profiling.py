@@ -56,6 +56,7 @@ class Trace:
         return None
 
     def close(self) -> None:
+        """Ends a trace that is in progress, and writes it."""
         if self._running and self._spool is not None:
             self._running = False
             before = set(self._sessions())

@@ -6,10 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from jaxcnn._files import any_path, read_json
 from jaxcnn.data.preprocessing import from_dict
 from jaxcnn.reporting.compare_runs import Run
-from jaxcnn.training.config.schema import MOST_MEMBERS, leaves, with_present_names
+from jaxcnn.training.config.schema import (
+    MOST_MEMBERS,
+    OPEN_SECTIONS,
+    default_config,
+    leaves,
+    with_present_names,
+)
 from jaxcnn.training.output.metrics_files import read_rows, score
 
 MANIFEST = "config.json"
@@ -83,6 +91,41 @@ def _check_type(path: Path, name: str, value: Any, expected: type) -> None:
         raise ValueError(f"{path} is damaged: {name} is {value!r:.60}; it must be {kind}")
 
 
+def read_run_config(workdir: Path) -> ConfigDict:
+    """Reads the configuration of a run from its manifest, with tuples for JSON's lists.
+
+    Args:
+      workdir: directory of the run.
+
+    Returns:
+      A configuration that `train` accepts.
+
+    Raises:
+      ValueError: as `read_manifest`; the directory is that of an ensemble of different networks; or
+        the configuration has unknown fields.
+    """
+    sections = read_manifest(workdir)["config"]
+    if "ensemble" in sections:
+        raise ValueError(f"{workdir} is an ensemble of {sections['ensemble']}")
+    config = default_config()
+    try:
+        with config.unlocked():
+            for section, fields in sections.items():
+                if section in OPEN_SECTIONS:
+                    config[section] = {}
+                for name, value in fields.items():
+                    config[section][name] = _with_tuples(value)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"the configuration of {workdir} cannot be read ({error})") from error
+    return config
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_tuples(inner) for name, inner in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
 def check_examples(workdir: Path, facts: Mapping[str, Any]) -> None:
     """Raises ValueError if the examples differ from those that the run was started with."""
     if not (workdir / MANIFEST).is_file():
@@ -95,7 +138,7 @@ def check_examples(workdir: Path, facts: Mapping[str, Any]) -> None:
             change = f"{counts[0]} then, {counts[1]} now"
             if counts[0] == counts[1]:
                 change = f"{counts[0]} as now, with other names or labels, or in another order"
-            raise ValueError(f"{workdir} was begun with other {name} examples: {change}")
+            raise ValueError(f"{workdir} was started with other {name} examples: {change}")
 
 
 def member_directory(workdir: str | Path, member: int) -> Path:
@@ -107,7 +150,7 @@ def open_runs(directories: Sequence[str]) -> list[Run]:
     """Reads the runs in some directories, finished or not.
 
     Args:
-      directories: directories of runs; that of an ensemble stands for the runs of its members.
+      directories: directories of runs; that of an ensemble for all of its members.
 
     Returns:
       The runs, in order.

@@ -49,7 +49,9 @@ class WandbRows:
         self._run.define_metric("*", step_metric="step")
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Sends a row, with `kind/` before each name."""
         self._run.log({"step": step, **{f"{kind}/{name}": value for name, value in values.items()}})
 
     def close(self) -> None:
+        """Finishes the run at Weights & Biases."""
         self._run.finish()

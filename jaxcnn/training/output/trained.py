@@ -1,4 +1,4 @@
-"""Loads trained networks: the variables of a checkpoint, and the facts needed to use them."""
+"""Loads runs: a trained network with the facts needed to use it, or all that continues training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxcnn._files import any_path
 from jaxcnn.data.preprocessing import Preprocessing, from_dict
+from jaxcnn.training import parallel
+from jaxcnn.training.build import Experiment, build_experiment
 from jaxcnn.training.config.checks import TrackedConfig
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import checkpoints
 from jaxcnn.training.output.checkpoints import open_checkpoints
-from jaxcnn.training.output.records import MANIFEST, read_manifest
+from jaxcnn.training.output.records import MANIFEST, read_manifest, read_run_config
 from jaxcnn.training.output.workdir import BEST, CHECKPOINTS
+from jaxcnn.training.state import TrainState
 
 _FOLDERS = {"best": BEST, "newest": CHECKPOINTS}
 
@@ -79,6 +82,42 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
         preprocessing,
         class_names,
     )
+
+
+def load_experiment(
+    workdir: str | Path, checkpoint: str = "newest"
+) -> tuple[Experiment, TrainState]:
+    """Loads a checkpoint of a run and builds what it was trained with, for a loop of your own.
+
+    The experiment is built for one device. Its step is `make_train_step(experiment.model,
+    experiment.optimizer, experiment.loss, preprocess=experiment.preprocess)`.
+
+    Args:
+      workdir: directory of the run. Its data must be available.
+      checkpoint: "best" or "newest".
+
+    Returns:
+      (experiment, training state). The experiment has the network, the optimizer,
+      the loss, the preprocessing, both datasets and the configuration.
+
+    Raises:
+      ValueError: the directory is not that of a run, the run has no such checkpoint, or the
+        experiment cannot be built.
+    """
+    workdir = any_path(workdir).absolute()
+    config = read_run_config(workdir)
+    with config.unlocked():
+        config.train.update({"devices": 1, "parallel": "jit"})
+    experiment = build_experiment(TrackedConfig(config))
+    folder = workdir / _FOLDERS[checkpoint]
+    steps = saved_steps(folder)
+    if not steps:
+        raise ValueError(f"there is no checkpoint in {folder}{_other(folder, None)}")
+    with open_checkpoints(folder) as store:
+        state, _ = store.restore(
+            steps[-1], checkpoints.abstract(experiment.shapes, experiment.mesh)
+        )
+    return experiment, parallel.place_state(state, experiment.mesh)
 
 
 def saved_steps(folder: str | Path) -> list[int]:

@@ -224,7 +224,7 @@ def previous_length(workdir: Path, total_steps: int) -> int:
     done = newest_step(workdir) or 0
     if total_steps < done:
         raise ValueError(
-            f"{workdir} holds a run that has made {done:,} steps; it cannot be cut to "
+            f"{workdir} holds a run that has completed {done:,} steps; it cannot be shortened to "
             f"{total_steps:,} steps"
         )
     if not (workdir / MANIFEST).is_file():

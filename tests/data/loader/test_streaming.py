@@ -69,11 +69,11 @@ def test_an_epoch_has_each_example_once(root):
 
 @pytest.mark.parametrize("total, count", [(10, 3), (7, 8), (1, 1), (50_000, 7)])
 def test_shares_are_disjoint_and_complete(total, count):
-    shares = [streaming.share(total, process, count) for process in range(count)]
+    shares = [streaming.shard(total, process, count) for process in range(count)]
     assert [place for s in shares for place in s] == list(range(total))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     with pytest.raises(ValueError, match=f"process is {count} of {count}"):
-        streaming.share(total, count, count)
+        streaming.shard(total, count, count)
 
 
 def test_two_processes_make_what_one_makes(root):
