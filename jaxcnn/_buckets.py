@@ -317,16 +317,15 @@ def _trouble(error: Exception) -> str | None:
 
 def _status(error: BaseException) -> int | None:
     """The HTTP status that an error of a client stands for."""
-    for one in (error, error.__cause__):
-        response = getattr(one, "response", None)
-        if isinstance(response, dict):  # of botocore
-            code = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        else:
-            code = getattr(response, "status_code", None)
-        for value in (code, getattr(one, "code", None), getattr(one, "status", None)):
-            if str(value).isdigit():
-                return int(str(value))
-    return None
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    if isinstance(response, dict):  # of botocore, which s3fs replaces
+        code = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        code = getattr(response, "status_code", None)
+    for name in ("status", "code"):  # of aiohttp and of gcsfs
+        if code is None:
+            code = getattr(error, name, None)
+    return int(str(code)) if str(code).isdigit() else None
 
 
 def _explained(error: Exception, path: BucketPath) -> Exception:

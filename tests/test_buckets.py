@@ -21,6 +21,7 @@ from jaxcnn import _buckets, _files, _lease
 from jaxcnn._files import any_path
 
 ROOT = Path(__file__).parents[1]
+SLOW = pytest.mark.slow
 PLACES = itertools.count()
 
 
@@ -205,7 +206,9 @@ def test_scratch_of_killed_processes_is_deleted(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("fault", ["503", "429", "500", "away", "cut", "lost"])
+@pytest.mark.parametrize(
+    "fault", ["503", "cut", "lost", *(pytest.param(f, marks=SLOW) for f in ("429", "500", "away"))]
+)
 def test_faults_are_outlasted_and_told_once(fault, place, faulty, capfd):
     bits = bytes(range(256)) * 100
     actions = [
