@@ -29,7 +29,6 @@ from jaxcnn.training.guard import nonfinite, preflight
 from jaxcnn.training.input import loaders
 from jaxcnn.training.optim import schedules
 from jaxcnn.training.output import checkpoints, profiling, trackers, workdir
-from jaxcnn.training.output.checkpoints import open_checkpoints
 from jaxcnn.training.output.metrics_files import MetricsFiles, read_rows, score
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import run_keys
@@ -177,8 +176,10 @@ class Run:
         self._check_lock = opened.enter_context(workdir.lock(directory))
         workdir.open_workdir(directory, self._original_config, self._facts(), **self._options)
         newest, best = directory / workdir.CHECKPOINTS, directory / workdir.BEST
-        self._newest = opened.enter_context(open_checkpoints(newest, keep, self._check_lock))
-        self._best = opened.enter_context(open_checkpoints(best, 1, self._check_lock))
+        self._newest = opened.enter_context(
+            workdir.open_checkpoints(newest, keep, self._check_lock)
+        )
+        self._best = opened.enter_context(workdir.open_checkpoints(best, 1, self._check_lock))
         self._notices = self._restore(first) if resume else []
         if first is not None and not resume:
             self.state = first

@@ -1,5 +1,6 @@
 """A run in a bucket does what a local one does; see `test_buckets` for the files by themselves."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from bucket_server import bucket, environment  # noqa: F401
+from PIL import Image
 from small import assert_same_run, run, small_config, tiny_network  # noqa: F401
 
 from jaxcnn import _files
@@ -33,83 +35,122 @@ def fetched(name, folder):
     return folder
 
 
+def steps_of(name, folder):
+    return bucket_checkpoints.complete_steps(_files.any_path(name) / folder)
+
+
 def files_of(name):
     root = _files.any_path(name)
     return {path.relative_to(root).as_posix(): stat for path, stat in root.files()}
 
 
 @pytest.fixture(scope="module")
-def finished(bucket, tiny_network, tmp_path_factory):  # noqa: F811
-    """(a local directory, that of the same run in the bucket)."""
+def whole(tiny_network, tmp_path_factory):  # noqa: F811
+    """The directory of a local run."""
     local = tmp_path_factory.mktemp("run")
-    run(small_config(), local)
-    run(small_config(), "gs://bucket/run")
-    return local, "gs://bucket/run"
+    run(small_config(steps=8), local)
+    return local
 
 
-def test_it_is_the_run_that_a_local_one_is(finished, tmp_path):
-    local, there = finished
+def test_a_run_in_a_bucket_is_the_run_that_a_local_one_is(bucket, whole, tmp_path, capsys):  # noqa: F811
+    """It is left, refused, and resumed to the same bits; `report` and `load_run` read it."""
+    there = "gs://bucket/run"
+    with train(small_config(steps=8), there) as reports:
+        while next(reports).step < 5:
+            pass
+        with pytest.raises(ValueError, match=f"{there} is in use by this process"):
+            run(small_config(steps=8), there, overwrite=True)
+    assert steps_of(there, "checkpoints") == [4]
+    before = files_of(there)
+    with pytest.raises(ValueError, match=f"^{there} already holds a run; resume it"):
+        run(small_config(steps=8), there)
+    with pytest.raises(ValueError, match=f"{there} holds a run with another configuration"):
+        run(small_config(steps=8, batch_size=24), there, resume=True)
+    assert files_of(there) == before
+    assert run(small_config(steps=8), there, resume=True)[-1].kind == "end"
     copy = fetched(there, tmp_path)
-    assert_same_run(local, copy)
-    same = {path.relative_to(local).parts[0] for path in _files.files_below(local)}
+    assert_same_run(whole, copy)
+    same = {path.relative_to(whole).parts[0] for path in _files.files_below(whole)}
     found = {path.relative_to(copy).parts[0] for path in _files.files_below(copy)}
     assert {name for name in found if not name.startswith(".lock.")} == same - {".lock"}
-    one, other = load_run(local), load_run(there)
+    one, other = load_run(whole), load_run(there)
     assert one.step == other.step
     jax.tree.map(np.testing.assert_array_equal, one.variables, other.variables)
-
-
-def test_commands_read_and_write_it(finished, tmp_path, capsys):
-    local, there = finished
     assert main(["report", there, "--out=gs://bucket/out/report.svg"]) == 0
     assert b"<svg" in _files.any_path("gs://bucket/out/report.svg").read_bytes()
-    assert main(["export", there, "gs://bucket/out/w.safetensors"]) == 0
-    assert main(["export", str(local), str(tmp_path / "w.safetensors")]) == 0
+    assert there in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_it_is_overwritten_but_for_foreign_files(bucket, whole, tmp_path):  # noqa: F811
+    there = "gs://bucket/over"
+    run(small_config(steps=5), there)
+    notes = _files.any_path(f"{there}/checkpoints/notes.txt")
+    notes.write_text("mine")
+    with pytest.raises(ValueError, match=r"holds checkpoints/notes.txt, which the run did not"):
+        run(small_config(steps=8), there, overwrite=True)
+    notes.unlink()
+    run(small_config(steps=8), there, overwrite=True)
+    assert_same_run(whole, fetched(there, tmp_path))
+
+
+@pytest.mark.slow
+def test_an_incomplete_checkpoint_does_not_count(bucket, whole, tmp_path):  # noqa: F811
+    """As after a kill while it was written, or while it was deleted."""
+    there = "gs://bucket/incomplete"
+    run(small_config(steps=8), there)
+    (_files.any_path(there) / "checkpoints" / "8" / "commit_success.txt").unlink()
+    assert steps_of(there, "checkpoints") == [4] and load_run(there, "newest").step == 4
+    assert run(small_config(steps=8), there, resume=True)[-1].kind == "end"
+    assert steps_of(there, "checkpoints") == [4, 8]
+    assert_same_run(whole, fetched(there, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_read_is_set_aside(bucket, whole, tmp_path):  # noqa: F811
+    there = "gs://bucket/damaged"
+    run(small_config(steps=8), there)
+    data = [
+        p for p, _ in (_files.any_path(there) / "checkpoints/8/state").files() if "/d/" in str(p)
+    ]
+    for path in data:
+        bits = bytearray(path.read_bytes())
+        bits[len(bits) // 2] ^= 1
+        path.write_bytes(bytes(bits))
+    reports = run(small_config(steps=8), there, resume=True)
+    notices = [r.values["text"] for r in reports if r.kind == "notice"]
+    assert any(f"is now {there}/unreadable/step_8; going on from step 4" in n for n in notices)
+    assert _files.files_below(_files.any_path(there) / "unreadable")
+    assert_same_run(whole, fetched(there, tmp_path))
+
+
+@pytest.mark.slow
+def test_commands_read_and_write_there(bucket, tmp_path, capsys):  # noqa: F811
+    there, local = "gs://bucket/lenet", str(tmp_path / "lenet")
+    for where in (there, local):
+        assert main(["train", "lenet_digits:smoke", "train.devices=1", "--workdir", where]) == 0
+        out = f"{where}.safetensors"
+        assert main(["export", where, out]) == 0
     from jaxcnn.weights import files
 
-    (one, facts), (other, same) = map(
-        files.read, ("gs://bucket/out/w.safetensors", tmp_path / "w.safetensors")
-    )
+    (one, facts), (other, same) = files.read(f"{there}.safetensors"), files.read(out)
     assert facts == same and one.keys() == other.keys()
     jax.tree.map(np.testing.assert_array_equal, one, other)
     capsys.readouterr()
-    for run_ in (there, str(local)):
-        assert main(["evaluate", run_, "--json", f"{tmp_path}/e.json"]) == 0
-    texts = capsys.readouterr().out.replace(there, str(local)).split("synthetic")
-    assert texts[1].split()[1:] == texts[2].split()[1:]
-
-
-def test_it_is_refused_resumed_and_overwritten(finished, tmp_path, capsys):
-    _, there = finished
-    before = files_of(there)
-    with pytest.raises(ValueError, match=f"^{there} already holds a run; resume it"):
-        run(small_config(), there)
-    with pytest.raises(ValueError, match=f"{there} holds a run with another configuration"):
-        run(small_config(batch_size=24), there, resume=True)
-    assert files_of(there) == before
-    _files.any_path(f"{there}/checkpoints/notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"holds checkpoints/notes.txt, which the run did not"):
-        run(small_config(), there, overwrite=True)
-    _files.any_path(f"{there}/checkpoints/notes.txt").unlink()
-    with train(small_config(), there, overwrite=True) as reports:
-        while next(reports).step < 5:
-            pass
-    assert bucket_checkpoints.complete_steps(_files.any_path(there) / "checkpoints") == [4]
-    assert run(small_config(), there, resume=True)[-1].kind == "end"
-    assert_same_run(finished[0], fetched(there, tmp_path))
-
-
-def test_an_incomplete_checkpoint_does_not_count(finished, tmp_path):
-    """As after a kill while it was written, or while it was deleted."""
-    _, there = finished
-    steps = _files.any_path(there) / "checkpoints"
-    newest = bucket_checkpoints.complete_steps(steps)[-1]
-    (steps / str(newest) / "commit_success.txt").unlink()
-    assert newest not in bucket_checkpoints.complete_steps(steps)
-    assert load_run(there, "newest").step < newest
-    assert run(small_config(), there, resume=True)[-1].kind == "end"
-    assert bucket_checkpoints.complete_steps(steps)[-1] == newest
-    assert_same_run(finished[0], fetched(there, tmp_path))
+    tables = []
+    for what in (there, local, f"{there}.safetensors"):
+        data = ["--data", "digits"] if what.endswith("s") else []
+        assert main(["evaluate", what, *data, "--json", f"{there}.json"]) == 0
+        rows = json.loads(_files.any_path(f"{there}.json").read_bytes())["rows"]
+        tables.append([row["top1_error"] for row in rows])
+    assert tables[0] == tables[1] == tables[2]
+    assert main(["signals", there, "--out=gs://bucket/signals.svg", "--csv=gs://bucket/s.csv"]) == 0
+    assert b"<svg" in _files.any_path("gs://bucket/signals.svg").read_bytes()
+    Image.new("L", (28, 28), 90).save(tmp_path / "a.png")
+    _files.any_path("gs://bucket/photos/a.png").upload(tmp_path / "a.png")
+    capsys.readouterr()
+    assert main(["predict", there, "gs://bucket/photos"]) == 0
+    assert capsys.readouterr().out.startswith("gs://bucket/photos/a.png\n")
 
 
 RUN = """
@@ -150,7 +191,7 @@ def test_kills_at_any_moment_end_in_the_same_bits(bucket, tiny_network, tmp_path
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        saved = bucket_checkpoints.complete_steps(_files.any_path(name) / "checkpoints")
+        saved = steps_of(name, "checkpoints")
         rows = [(row["kind"], row["step"]) for row in read_rows(name)]
         assert len(rows) == len(set(rows)), attempt
         expected = set(range(4, max(saved, default=0) + 1, 4))

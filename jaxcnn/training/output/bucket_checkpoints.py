@@ -161,6 +161,11 @@ class BucketCheckpoints(Checkpoints):
             (folder / _MARK).unlink(missing_ok=True)
             _files.delete_folder(folder)
 
+    def _complete_after_error(self) -> list[int]:
+        with contextlib.suppress(OSError):
+            return complete_steps(self.directory)
+        return []
+
     def _delete_incomplete(self) -> None:
         """Deletes what a killed process has left; the lock ensures that no other one is saving."""
         for step, names in _files_by_step(self.directory).items():

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +30,6 @@ from jaxcnn.training.output import written
 
 UNREADABLE = "unreadable"
 _DIGESTS = "digests"  # the item of a checkpoint that holds its checksums
-
-
-def open_checkpoints(
-    directory: str | Path, keep: int | None = None, check: Callable[[], None] | None = None
-) -> Checkpoints:
-    """Opens the checkpoints in a directory, here or in a bucket.
-
-    Args:
-      directory: as for `Checkpoints`.
-      keep: likewise.
-      check: raises OSError if this process may no longer write; called before a checkpoint in a
-        bucket is completed.
-    """
-    if _files.is_local(directory):
-        return Checkpoints(directory, keep)
-    from jaxcnn.training.output.bucket_checkpoints import BucketCheckpoints
-
-    return BucketCheckpoints(directory, keep, check)
-
-
-def complete_steps(directory: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints in a directory; [] if it does not exist."""
-    if not _files.is_local(directory):
-        from jaxcnn.training.output import bucket_checkpoints
-
-        return bucket_checkpoints.complete_steps(directory)
-    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 class Checkpoints:
@@ -255,10 +227,8 @@ class Checkpoints:
         self._manager.reload()
 
     def _complete_after_error(self) -> list[int]:
-        """The steps of the complete checkpoints, if they can be listed."""
-        with contextlib.suppress(OSError):
-            return complete_steps(self.directory)
-        return []
+        """The steps of the complete checkpoints, if they can be listed after an error."""
+        return [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
 
     def _set_aside(self, step: int, good: int, why: str) -> str:
         target = _unused(self.directory.parent / UNREADABLE / f"step_{step}")

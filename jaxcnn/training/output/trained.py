@@ -15,9 +15,8 @@ from jaxcnn.training.build import Experiment, build_experiment
 from jaxcnn.training.config.checks import TrackedConfig
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import checkpoints
-from jaxcnn.training.output.checkpoints import open_checkpoints
 from jaxcnn.training.output.records import MANIFEST, read_manifest, read_run_config
-from jaxcnn.training.output.workdir import BEST, CHECKPOINTS
+from jaxcnn.training.output.workdir import BEST, CHECKPOINTS, open_checkpoints
 from jaxcnn.training.state import TrainState
 
 _FOLDERS = {"best": BEST, "newest": CHECKPOINTS}

@@ -202,7 +202,31 @@ def has_checkpoints(workdir: Path) -> bool:
 
 def newest_step(workdir: Path) -> int | None:
     """Returns the step of the newest checkpoint to resume from; None if there is none."""
-    return max(checkpoints.complete_steps(workdir / CHECKPOINTS), default=None)
+    folder = workdir / CHECKPOINTS
+    if not _files.is_local(folder):
+        from jaxcnn.training.output import bucket_checkpoints
+
+        return max(bucket_checkpoints.complete_steps(folder), default=None)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return max((int(name) for name in names if name.isdigit()), default=None)
+
+
+def open_checkpoints(
+    directory: str | Path, keep: int | None = None, check: Callable[[], None] | None = None
+) -> checkpoints.Checkpoints:
+    """Opens the checkpoints in a directory, here or in a bucket.
+
+    Args:
+      directory: as for `checkpoints.Checkpoints`.
+      keep: likewise.
+      check: raises OSError if this process may no longer write; called before a checkpoint in a
+        bucket is completed.
+    """
+    if _files.is_local(directory):
+        return checkpoints.Checkpoints(directory, keep)
+    from jaxcnn.training.output.bucket_checkpoints import BucketCheckpoints
+
+    return BucketCheckpoints(directory, keep, check)
 
 
 def check_holds_run(workdir: str | Path) -> None:
