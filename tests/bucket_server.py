@@ -37,6 +37,7 @@ class Proxy(http.server.ThreadingHTTPServer):
         self.hanging = threading.Event()
         self.requests: list[str] = []
         self.creating = threading.Lock()
+        self.connections = threading.Semaphore(2)  # the server's queue is short
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -84,9 +85,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def forward(self, method: str, path: str, headers: dict, body: bytes):
         connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=30)
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        return answer.status, dict(answer.headers), answer.read()
+        with self.server.connections, contextlib.closing(connection):
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.headers), answer.read()
 
     def answer(self, status: int, headers: dict[str, str], body: bytes, cut: bool = False) -> None:
         self.send_response(status)

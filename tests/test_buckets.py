@@ -93,6 +93,16 @@ def check_folder(root):
 
 
 @pytest.mark.slow
+def test_a_killed_process_leaves_no_lock(place):
+    other = hold(place / ".lock")
+    with pytest.raises(_files.InUse, match=r"^host 7$"):
+        _files.lock(place / ".lock", "host 8")
+    other.kill()
+    other.communicate()
+    _files.lock(place / ".lock", "host 8").close()
+
+
+@pytest.mark.slow
 def test_amazon(amazon, monkeypatch, capfd):  # noqa: F811
     monkeypatch.setattr(_buckets, "_FIRST_WAIT", 0.01)
     check_folder(any_path("s3://bucket/folder"))
@@ -312,7 +322,10 @@ def hold(path):
 
 def test_a_lock_in_a_bucket_is_held_by_one_process(place):
     path = place / ".lock"
-    other = hold(path)
+    other = subprocess.Popen(["sleep", "100"])
+    claim = {"holder": "host 7", "machine": _lease._machine(), "process": other.pid, "token": "t"}
+    claim["started"] = _lease._started(other.pid)
+    (place / ".lock.1").write_bytes(json.dumps(claim).encode())
     with pytest.raises(_files.InUse, match=r"^host 7$"):
         _files.lock(path, "host 8")
     assert _files.lock_holder(path) == "host 7"
