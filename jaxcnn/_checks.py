@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
@@ -35,10 +36,16 @@ def require(good: bool, what: str, value: Any, right: str) -> None:
         raise ValueError(f"{what} is {value!r}; it must be {right}")
 
 
+def note(text: str) -> None:
+    """Prints a note to stderr, if there is one."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"note: {text}", file=sys.stderr, flush=True)
+
+
 @functools.cache
 def note_once(text: str) -> None:
     """Prints a note to stderr, once per process."""
-    print(f"note: {text}", file=sys.stderr)
+    note(text)
 
 
 def shown(value: Any) -> str:

@@ -1,4 +1,13 @@
-"""Files: written as a whole or not at all, and read in part."""
+"""Files, here or in a bucket: written as a whole or not at all, and read in part.
+
+A path is what `any_path` returns: a `pathlib.Path`, or for gs://, s3://, hf:// and https:// a
+`BucketPath`, which has the methods of `pathlib.Path` that this package uses. The functions below
+take both; what they do to a local file is not changed by that. In a bucket
+
+* objects are written as a whole: `append` writes the whole object again;
+* libraries that need a local file get one: `readable`, `writable`, and for folders `Spool`;
+* the lock of a run is a lease, see `_lease`.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +15,51 @@ import contextlib
 import json
 import os
 import re
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import platformdirs
 
 from jaxcnn._checks import one_line
 
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/{1,2}[^/]")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:(//|/[^/])")
+_SCHEMES = ("gs", "s3", "hf", "http", "https")
+_SCRATCH = "jaxcnn-"  # begins the names of temporary folders
+
+
+def any_path(path: str | os.PathLike) -> Path:
+    """A path that a user wrote: a local one, with `~` for the home folder, or that of a bucket.
+
+    Raises ValueError for a URL that cannot be used.
+    """
+    text = os.fspath(path)
+    if not _URL.match(text):
+        return Path(path).expanduser()
+    scheme = text.partition(":")[0].lower()
+    if scheme not in _SCHEMES:
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        raise ValueError(f"{text} is a URL of an unknown kind; paths are local, or one of {known}")
+    from jaxcnn._buckets import BucketPath
+
+    return cast(Path, BucketPath.from_url(text))
+
+
+def is_local(path: str | os.PathLike) -> bool:
+    """Whether a path, as text or from `any_path`, is one of this machine's file system."""
+    return isinstance(path, Path) or not _URL.match(os.fspath(path))
 
 
 def local_path(path: str | os.PathLike) -> Path:
-    """A path that a user wrote, with `~` for the home folder.
+    """A path that a user wrote and that must be local, with `~` for the home folder.
 
-    Raises ValueError for a URL such as gs://bucket/run, which would become a folder called "gs:".
+    Raises ValueError for a URL such as gs://bucket/data.
     """
     if _URL.match(os.fspath(path)):
-        raise ValueError(f"{os.fspath(path)} is a URL; only local paths can be read and written")
+        raise ValueError(f"{os.fspath(path)} is a URL; only local paths can be used here")
     return Path(path).expanduser()
 
 
@@ -32,9 +68,13 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Gives the path of a draft beside `path`, which takes its place when the block ends.
 
     Whoever reads the file meanwhile sees the old one or the new one. After an error the draft is
-    deleted and the old file stays.
+    deleted and the old file stays. The draft of an object in a bucket is a local file.
     """
-    path = Path(path)
+    path = any_path(path)
+    if not is_local(path):
+        with writable(path) as draft:
+            yield draft
+        return
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft{path.suffix}")
     try:
         yield draft
@@ -47,12 +87,166 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file in UTF-8, as a whole or not at all."""
+    path = any_path(path)
+    if not is_local(path):
+        path.write_text(text, "utf-8")
+        return
     with atomic_write(path) as draft:
         draft.write_text(text, "utf-8")
 
 
+def append(path: str | os.PathLike, text: str) -> None:
+    """Adds text to the end of a file; an object in a bucket is written again as a whole."""
+    path = any_path(path)
+    if not is_local(path):
+        before = b""
+        with contextlib.suppress(FileNotFoundError):
+            before = path.read_bytes()
+        path.write_bytes(before + text.encode("utf-8"))
+        return
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def readable(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a local file with the content of `path`: itself, or a copy until the block ends."""
+    path = any_path(path)
+    if is_local(path):
+        yield path
+        return
+    with scratch() as folder:
+        copy = folder / path.name
+        path.download(copy)  # type: ignore[attr-defined]
+        yield copy
+
+
+@contextlib.contextmanager
+def writable(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a local file to write: `path` itself, or one that is copied there at the end."""
+    path = any_path(path)
+    if is_local(path):
+        yield path
+        return
+    with scratch() as folder:
+        yield folder / path.name
+        path.upload(folder / path.name)  # type: ignore[attr-defined]
+
+
+def has_folder(path: str | os.PathLike) -> bool:
+    """Whether the folder of a file to be written is there; in a bucket every folder is."""
+    path = any_path(path)
+    return not is_local(path) or path.parent.is_dir()
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Returns the files in a folder and its subfolders, sorted; links to folders count as files."""
+    if not is_local(folder):
+        return [path for path, _ in folder.files()]  # type: ignore[attr-defined]
+    paths = sorted(folder.rglob("*"))
+    return [path for path in paths if path.is_symlink() or not path.is_dir()]
+
+
+def move_folder(folder: Path, target: Path) -> None:
+    """Renames a folder. In a bucket its objects are copied and deleted one by one."""
+    if is_local(folder):
+        target.parent.mkdir(exist_ok=True)
+        folder.rename(target)
+        return
+    for path in files_below(folder):
+        path.copy_to(target / path.relative_to(folder))  # type: ignore[attr-defined]
+    delete_folder(folder)
+
+
+def delete_folder(folder: Path) -> None:
+    """Deletes a folder with all its files."""
+    if is_local(folder):
+        shutil.rmtree(folder)
+        return
+    for path in files_below(folder):
+        path.unlink(missing_ok=True)
+
+
+def delete_if_empty(folder: Path) -> None:
+    """Deletes those subfolders of a folder, and itself, that are empty; buckets have none."""
+    for below, _, _ in os.walk(folder, topdown=False) if is_local(folder) else ():
+        if not os.listdir(below):
+            os.rmdir(below)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Gives a new temporary folder, which is deleted at the end."""
+    spool = Spool(None)
+    try:
+        yield spool.folder
+    finally:
+        spool.close()
+
+
+class Spool:
+    """A local folder for files that libraries write or append to, and `publish` copies.
+
+    For a local `place` it is the place itself, where everything is published already.
+
+    Args:
+      place: the folder for the files; None for none.
+
+    Attributes:
+      folder: the local folder.
+    """
+
+    def __init__(self, place: Path | None):
+        self._place = place
+        self._sent: dict[Path, tuple[int, int]] = {}
+        self._lock: IO[str] | None = None
+        if place is not None and is_local(place):
+            self.folder = place
+            return
+        _delete_old_scratch()
+        self._root = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{_user()}-"))
+        self._lock = open(self._root / ".lock", "w", encoding="utf-8")  # noqa: SIM115
+        with contextlib.suppress(OSError):
+            try_lock(self._lock)
+        self.folder = self._root / "files"
+        self.folder.mkdir()
+
+    def publish(self) -> None:
+        """Copies the files that are new or changed since the last call."""
+        if self._lock is None or self._place is None:
+            return
+        for file in files_below(self.folder):
+            stat = file.stat()
+            stamp = (stat.st_size, stat.st_mtime_ns)
+            if self._sent.get(file) != stamp:
+                target: Any = self._place / file.relative_to(self.folder)
+                target.upload(file)
+                self._sent[file] = stamp
+
+    def close(self) -> None:
+        """Deletes the folder if it is a temporary one."""
+        if self._lock is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
+            self._lock.close()
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
+
+
+def _delete_old_scratch() -> None:
+    """Deletes the temporary folders of processes that were killed: their locks are free."""
+    for root in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}{_user()}-*"):
+        with contextlib.suppress(OSError), open(root / ".lock", encoding="utf-8") as lock:
+            if try_lock(lock):
+                shutil.rmtree(root, ignore_errors=True)
+
+
 def read_at(path: str | os.PathLike, start: int, length: int) -> bytes:
     """So many bytes of a file, fewer at its end; any number of threads may call it."""
+    if not is_local(path):
+        found: Any = any_path(path)
+        return found.read_bytes(start, start + length)
     with open(path, "rb") as file:
         file.seek(start)
         return file.read(length)
@@ -61,6 +255,93 @@ def read_at(path: str | os.PathLike, start: int, length: int) -> bytes:
 def open_binary(path: str | os.PathLike) -> IO[bytes]:
     """Opens a file for reading at any position."""
     return open(path, "rb")
+class InUse(Exception):
+    """Another process holds a lock; the argument describes it, in the words of `FileLock`."""
+
+
+class FileLock:
+    """A lock on a file, which the operating system releases when the process ends.
+
+    Args:
+      path: of the file; it is made if there is none.
+      holder: describes this process to others; it is written to the file.
+      seconds: how long to wait for a killed process to release its lock.
+
+    Raises:
+      InUse: another process holds the lock.
+      OSError: the file cannot be made.
+    """
+
+    def __init__(self, path: Path, holder: str, seconds: float = 2.0):
+        self._file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        deadline = time.monotonic() + seconds
+        while not _free(self._file):
+            if time.monotonic() > deadline:
+                text = _holder(self._file)
+                self._file.close()
+                raise InUse(text)
+            time.sleep(0.05)
+        self._file.truncate(0)
+        self._file.write(f"{holder}\n")
+        self._file.flush()
+
+    def check(self) -> None:
+        """Does nothing: the lock cannot be lost."""
+
+    def close(self) -> None:
+        """Releases the lock."""
+        self._file.close()
+
+
+def lock(path: Path, holder: str) -> Any:
+    """Locks a file, or an object of a bucket, against other processes.
+
+    Args:
+      path: of the lock.
+      holder: describes this process to others.
+
+    Returns:
+      The lock, to be closed. Its method `check` raises OSError if another process has taken over,
+      which can happen in a bucket that this process has not reached for a minute.
+
+    Raises:
+      InUse: another process holds it.
+      OSError: it cannot be written.
+    """
+    if is_local(path):
+        return FileLock(path, holder)
+    from jaxcnn import _lease
+
+    try:
+        return _lease.Lease(cast(Any, path), holder)
+    except _lease.Claimed as error:
+        raise InUse(str(error)) from None
+
+
+def lock_holder(path: Path) -> str | None:
+    """Returns who holds a lock; None if nobody does, or (of a bucket) that takes time to tell."""
+    if not is_local(path):
+        from jaxcnn import _lease
+
+        claim = _lease.holder(cast(Any, path))
+        return claim and _lease.describe(claim)
+    if not path.is_file():
+        return None
+    with open(path, encoding="utf-8") as file:
+        return None if _free(file, shared=True) else _holder(file)
+
+
+def _free(file: IO[str], *, shared: bool = False) -> bool:
+    """Whether a file was free and is locked now; True if the file system has no locks."""
+    try:
+        return try_lock(file, shared=shared)
+    except OSError:
+        return True
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read().strip()
 
 
 def try_lock(file: IO[str], *, shared: bool = False) -> bool:
@@ -98,7 +379,7 @@ def cache_folder() -> Path | None:
 def read_json(path: str | os.PathLike) -> Any:
     """The content of a JSON file. Raises ValueError that names the file if it is not JSON."""
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(any_path(path).read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {one_line(error)}") from error
 
@@ -109,8 +390,9 @@ def read_json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
     Other lines are left out: after a kill or a power cut a file that lines are added to may hold a
     line that was cut short, an empty one, or zeros.
     """
+    path = any_path(path)
     found = []
-    for line in Path(path).read_bytes().split(b"\n") if os.path.isfile(path) else ():
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         with contextlib.suppress(ValueError, RecursionError):
             found.append(json.loads(line.strip(b"\0\r\t ")))
     return [value for value in found if isinstance(value, dict)]

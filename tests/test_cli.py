@@ -232,16 +232,19 @@ def test_updating_a_page_leaves_the_rest_alone():
         networks.update_page(after + before)
 
 
-def test_home_is_expanded_and_urls_are_refused(tmp_path, monkeypatch, capsys):
+def test_home_is_expanded_and_some_urls_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_run(tmp_path / "a", "resnet20_cifar", 0.1)
     assert "resnet20_cifar" in run(capsys, "report", "~/a", "--out=~/r.png")
     assert (tmp_path / "r.png").is_file()
     arguments = ["train", "lenet_digits:smoke", "train.devices=1"]
-    for bad in ("--workdir=gs://bucket/run", "data.source=folder:s3://bucket/photos"):
+    for bad, text in (
+        ("--workdir=ftp://host/run", "is a URL of an unknown kind; paths are local, or one of"),
+        ("data.source=folder:s3://bucket/photos", "is a URL; only local paths"),
+    ):
         assert main([*arguments, f"--workdir={tmp_path}/w", bad]) == 2
         err = capsys.readouterr().err
-        assert "is a URL; only local paths" in err and err.count("\n") == 1
+        assert text in err and err.count("\n") == 1
     with pytest.raises(ValueError, match="is a URL"):
         local_path("hf://datasets/x")
     assert local_path("~/x") == tmp_path / "x" and local_path("a:b/c") == Path("a:b/c")

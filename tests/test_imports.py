@@ -11,7 +11,10 @@ ORDER = (
     *("training", "evaluation", "analysis", "deploy", "studies", "cli"),
 )
 # Below all of them; between them, the files with an underscore are lowest.
-BELOW = ("_checks", "_files", "_lazy", "_objects", "configs", "runtime", "reporting")
+BELOW = (
+    *("_buckets", "_checks", "_files", "_lazy", "_lease", "_objects"),
+    *("configs", "runtime", "reporting"),
+)
 # Imports inside functions that go up or close a cycle.
 KNOWN: set[tuple[str, str]] = set()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxcnn.analysis.facts import Facts
 from jaxcnn.analysis.networks import select
-from jaxcnn.reporting.figures import make_figure, place_labels
+from jaxcnn.reporting.figures import make_figure, place_labels, save
 from jaxcnn.reporting.tables import text_table
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def draw(networks: Sequence[Point], path: str | Path) -> None:
         handletextpad=1.8,
     )
     place_labels(axes, marks)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_measured(measured: Sequence[Bench], path: str | Path) -> None:
@@ -237,7 +237,7 @@ def draw_measured(measured: Sequence[Bench], path: str | Path) -> None:
         axes.tick_params(axis="y", labelsize=8)
         axes.locator_params(axis="x", nbins=4)
     axes.invert_yaxis()
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _area(params: float, largest: float) -> float:

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from jaxcnn._files import any_path
 from jaxcnn.analysis import explain
 from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.evaluation.predict import Prediction, preprocess, read_image
-from jaxcnn.reporting.figures import make_figure
+from jaxcnn.reporting.figures import make_figure, save
 
 _BATCH = 4
 _CHANNELS, _IMAGES = 5, 4
@@ -57,7 +58,7 @@ def explain_images(
         pixels = image * np.array(preprocessing.std) + np.array(preprocessing.mean)
         return np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
 
-    folder = Path(folder)
+    folder = any_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     fields = receptive_fields(model, read(paths[0]).shape)
     look, project = _compile_programs(model, tuple(fields))
@@ -73,7 +74,7 @@ def explain_images(
         for j, i in enumerate(chunk):
             path = folder / f"{names[i]}_gradcam.png"
             best = predictions[i]
-            title = f"{Path(paths[i]).name}: {best.name}, {best.probability:.1%}"
+            title = f"{any_path(paths[i]).name}: {best.name}, {best.probability:.1%}"
             _draw_image(shown(images[j]), cams[j], views[j], title, path)
             yield path
     for number, (name, seen) in enumerate(fields.items(), 1):
@@ -152,7 +153,7 @@ def _padded(images: Sequence[np.ndarray], total: int) -> np.ndarray:
 
 def _file_names(paths: Sequence[str]) -> list[str]:
     """The stem of each image's file name, with a number where it is not unique."""
-    stems = [Path(path).stem for path in paths]
+    stems = [any_path(path).stem for path in paths]
     return [s if stems.count(s) == 1 else f"{s}_{i}" for i, s in enumerate(stems)]
 
 
@@ -176,7 +177,7 @@ def _draw_image(
     panels[1].imshow(heat, cmap="jet", alpha=0.45, vmin=0, vmax=1)
     panels[2].imshow(_visible(view), cmap="gray", vmin=0, vmax=1)
     panels[3].imshow(_visible(view * heat[..., None]), cmap="gray", vmin=0, vmax=1)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _draw_patches(
@@ -205,7 +206,7 @@ def _draw_patches(
             right.imshow(_visible(view), cmap="gray", vmin=0, vmax=1)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _visible(view: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxcnn.analysis.facts import facts, published
-from jaxcnn.reporting.figures import make_figure
+from jaxcnn.reporting.figures import make_figure, save
 from jaxcnn.reporting.tables import text_table
 
 
@@ -148,4 +148,4 @@ def draw(entries: Sequence[Entry], path: str | Path) -> None:
     below.set_xticks(places, [f"{e.name}\n{e.year}" for e in entries])
     below.set_ylabel("top-5 error (%)")
     below.margins(y=0.12)
-    figure.savefig(path)
+    save(figure, path)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from jaxcnn._files import any_path
 from jaxcnn.analysis.signals import Signal, make_program
 from jaxcnn.data.decode import decode
 from jaxcnn.data.sets import Dataset
@@ -66,7 +67,7 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
       ValueError: the directory does not contain a run.
       FileNotFoundError: the data is missing.
     """
-    workdir = Path(workdir).absolute()
+    workdir = any_path(workdir).absolute()
     if not (workdir / MANIFEST).is_file():
         raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     _check("batch", batch)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import layers
-from jaxcnn.reporting.figures import make_figure
+from jaxcnn.reporting.figures import make_figure, save
 from jaxcnn.reporting.tables import text_table
 from jaxcnn.training.optim.losses import cross_entropy
 
@@ -203,7 +203,7 @@ def draw(states: Mapping[str, Sequence[Signal]], path: str | Path) -> None:
             axes.set_yscale("linear")
             axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _figures(signal: Signal) -> tuple[float | None, ...]:

@@ -42,6 +42,7 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs a study, or lists the studies; returns the exit code."""
+    from jaxcnn._files import any_path
     from jaxcnn.studies import catalog, study
 
     if args.study is None:
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
     return console.run(
         catalog.load_study(args.study),
-        Path(args.workdir or Path("runs") / Path(args.study).stem),
+        any_path(args.workdir or Path("runs") / Path(args.study).stem),
         full=args.full,
         minutes=args.budget,
         seeds=args.seeds,

@@ -43,16 +43,18 @@ def run(args: argparse.Namespace) -> None:
     import dataclasses
     import json
     import sys
-    from pathlib import Path
 
+    from jaxcnn._files import any_path, has_folder
     from jaxcnn.analysis import bench
     from jaxcnn.cli import common
 
     options = {"batch": args.batch, "dtype": args.dtype, "image_size": args.image_size}
     # checks the arguments before anything is measured
     bench.bench(args.models, seconds=args.seconds, **options)
-    if args.json and not Path(args.json).parent.is_dir():
-        raise ValueError(f"--json is {args.json}; there is no directory {Path(args.json).parent}")
+    if args.json and not has_folder(args.json):
+        raise ValueError(
+            f"--json is {args.json}; there is no directory {any_path(args.json).parent}"
+        )
     [machine] = common.track("device", map(bench.measure_machine, [(args.dtype,)]), 1)
     measured = bench.bench(
         args.models, train=not args.infer, seconds=args.seconds, machine=machine, **options
@@ -65,6 +67,6 @@ def run(args: argparse.Namespace) -> None:
     print(bench.to_text(machine, rows))
     if args.json:
         results = {"machine": machine, "rows": rows}
-        Path(args.json).write_text(
+        any_path(args.json).write_text(
             json.dumps(results, default=dataclasses.asdict, indent=1) + "\n", encoding="utf-8"
         )

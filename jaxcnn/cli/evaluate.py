@@ -227,6 +227,7 @@ def _show_classes(
 
 def _write_json(path: str, content: Mapping[str, Any]) -> None:
     import json
-    from pathlib import Path
 
-    Path(path).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    from jaxcnn._files import any_path
+
+    any_path(path).write_text(json.dumps(content, indent=1) + "\n", "utf-8")

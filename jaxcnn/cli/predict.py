@@ -65,8 +65,7 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the classes of each image; returns the exit code."""
-    from pathlib import Path
-
+    from jaxcnn._files import any_path
     from jaxcnn.cli import common
     from jaxcnn.evaluation import evaluate, localization, predict
 
@@ -79,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= top <= len(names):
         raise ValueError(f"--top is {top}; it must be 1 to {len(names)}, the number of classes")
     paths = predict.image_paths(images, sys.stdin)
-    if args.explain and Path(args.explain).exists() and not Path(args.explain).is_dir():
+    explain = any_path(args.explain) if args.explain else None
+    if explain and explain.exists() and not explain.is_dir():
         raise ValueError(f"--explain is {args.explain}, which is not a directory")
     has_boxes = localization.has_box_head(model)
     if args.draw and not has_boxes:

@@ -37,8 +37,7 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes an archive, or builds a TFDS dataset."""
-    from pathlib import Path
-
+    from jaxcnn._files import local_path
     from jaxcnn.data import prepare
 
     kind, _, name = args.source.partition(":")
@@ -53,12 +52,12 @@ def run(args: argparse.Namespace) -> None:
     _write(
         prepare.write_archive(
             args.source,
-            Path(args.out),
+            local_path(args.out),
             data_dir=args.data_dir,
             side=args.side,
             quality=args.quality,
         ),
-        Path(args.out),
+        local_path(args.out),
     )
 
 

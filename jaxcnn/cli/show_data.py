@@ -23,16 +23,15 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws the first training samples."""
-    from pathlib import Path
-
+    from jaxcnn._files import any_path, has_folder
     from jaxcnn.analysis.samples import first_samples
     from jaxcnn.reporting.samples import plot_samples
     from jaxcnn.training.config import files as config_files
 
-    out = Path(args.out)
+    out = any_path(args.out)
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out is {args.out!r}; it must end in .png")
-    if not out.parent.is_dir():
+    if not has_folder(out):
         raise FileNotFoundError(f"there is no directory {out.parent}")
     fields = config_files.read_config(args.config, args.overrides)
     images, labels = first_samples(fields)

@@ -36,8 +36,8 @@ def register(subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints and draws the signals of networks and runs."""
     import itertools
-    from pathlib import Path
 
+    from jaxcnn._files import any_path
     from jaxcnn.analysis import signal_states, signals
     from jaxcnn.cli import common
     from jaxcnn.models.registry import resolve
@@ -47,15 +47,15 @@ def run(args: argparse.Namespace) -> None:
     out = figures.picture_path(args.out)
     table = args.csv and figures.table_path(args.csv)
     for given in args.given:
-        if not Path(given).is_dir():
+        if not any_path(given).is_dir():
             resolve(given)
     measured = itertools.chain.from_iterable(
         signal_states.of_run(given, batch=args.batch)
-        if Path(given).is_dir()
+        if any_path(given).is_dir()
         else signal_states.of_network(given, batch=args.batch, image_size=args.image_size)
         for given in args.given
     )
-    only_networks = not any(Path(given).is_dir() for given in args.given)
+    only_networks = not any(any_path(given).is_dir() for given in args.given)
     states = {}
     for title, layers in common.track(
         "states", measured, len(args.given) if only_networks else None

@@ -129,7 +129,7 @@ def _read_run(option: str, workdir: str | None) -> Any:
     Raises:
       ValueError: the directory is not given or has no run, or the option needs a CONFIG.
     """
-    from jaxcnn._files import local_path
+    from jaxcnn._files import any_path
     from jaxcnn.training.output import records
 
     if option == "--overwrite":
@@ -137,7 +137,7 @@ def _read_run(option: str, workdir: str | None) -> Any:
     if workdir is None:
         raise ValueError(f"{option} needs CONFIG, or --workdir with the directory of a run")
     try:
-        return records.read_run_config(local_path(workdir))
+        return records.read_run_config(any_path(workdir))
     except ValueError as error:
         raise ValueError(f"{option} needs CONFIG: {error}") from error
 

@@ -7,10 +7,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
-from jaxcnn._files import read_json_lines, write_text
+from jaxcnn._files import any_path, append, read_json_lines, write_text
 
 LIMIT = 0.01  # largest fraction of bad records in a dataset
 _WAITS = (0.05, 0.5, 2.0)  # seconds before each retry
@@ -30,7 +29,7 @@ class BadRecords:
     def __init__(self, size: int, path: str | os.PathLike | None = None):
         self._size, self._path, self._lock = size, path, threading.Lock()
         self._names: set[str] = set()
-        if path is not None and Path(path).exists():
+        if path is not None and any_path(path).exists():
             known = {
                 line["name"]: line
                 for line in read_json_lines(path)
@@ -57,8 +56,7 @@ class BadRecords:
             new = name not in self._names
             self._names.add(name)
             if new and self._path is not None:
-                with open(self._path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps({"name": name, "reason": reason}) + "\n")
+                append(self._path, json.dumps({"name": name, "reason": reason}) + "\n")
             if len(self) > max(1, LIMIT * self._size):
                 raise ValueError(
                     f"{len(self)} of {self._size} records cannot be read, more than "

@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
+from jaxcnn._files import any_path
 from jaxcnn.data import catalog, decode, sets
 from jaxcnn.data.augment import pipeline
 from jaxcnn.data.preprocessing import Preprocessing
@@ -154,9 +154,9 @@ def expand_ensemble(name: str) -> list[str]:
     Returns:
       The directories of the members, or `[name]` if it is not an ensemble's directory.
     """
-    if not (Path(name) / MANIFEST).is_file():
+    if not (any_path(name) / MANIFEST).is_file():
         return [name]
-    count = read_manifest(Path(name)).get("members")
+    count = read_manifest(any_path(name)).get("members")
     if count is None:
         return [name]
     from jaxcnn.training.output.records import member_directory
@@ -178,11 +178,12 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
       FileNotFoundError: there is no such file.
     """
     what = os.path.expanduser(what)
-    if (Path(what) / MANIFEST).is_file():
+    path = any_path(what)
+    if (path / MANIFEST).is_file():
         return _open_run(what, checkpoint)
-    if Path(what).is_dir():
+    if path.is_dir():
         raise ValueError(f"{what} is not a run directory (no {MANIFEST})")
-    if os.sep in what and not Path(what).exists():
+    if os.sep in what and not path.exists():
         raise FileNotFoundError(f"{what} does not exist")
     from jaxcnn.weights import loading, pretrained
 
@@ -213,7 +214,7 @@ def _open_run(what: str, checkpoint: str) -> Entry:
     from jaxcnn.weights import layout
 
     run = load_run(what, checkpoint)
-    manifest = read_manifest(Path(what))
+    manifest = read_manifest(any_path(what))
     data = manifest["config"]["data"]
     classes = len(run.class_names)
     run_options = layout.frozen(run.options)  # JSON lists become tuples

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
+from jaxcnn._files import any_path, writable
 from jaxcnn.data import boxes, crops
 from jaxcnn.data.augment import pipeline
 from jaxcnn.data.preprocessing import Preprocessing
@@ -132,7 +133,7 @@ def add_boxes(
       (path, predictions with boxes) of each image file.
     """
     if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        any_path(folder).mkdir(parents=True, exist_ok=True)
     for path, guesses in predictions:
         image = read_image(path, len(preprocessing.mean))
         pixels = np.asarray(image).reshape(image.height, image.width, -1)
@@ -142,7 +143,7 @@ def add_boxes(
             for prediction, box in zip(guesses, located)
         ]
         if folder is not None:
-            draw(image, guesses[0], Path(folder) / f"{Path(path).stem}.png")
+            draw(image, guesses[0], any_path(folder) / f"{any_path(path).stem}.png")
         yield path, guesses
 
 
@@ -160,7 +161,8 @@ def draw(image: Image.Image, prediction: Prediction, path: str | Path) -> None:
     pen, line = ImageDraw.Draw(picture), max(1, min(picture.size) // 100)
     pen.rectangle(corners, outline=_COLOR, width=line)
     pen.text((corners[0] + line + 1, corners[1] + line), prediction.name, fill=_COLOR)
-    picture.save(path)
+    with writable(path) as local:
+        picture.save(local)
 
 
 def _in_pixels(box: np.ndarray, image: Image.Image) -> tuple[float, ...]:

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 from PIL import Image
 
+from jaxcnn._files import any_path, files_below, is_local
 from jaxcnn.data.decode import BadImage, decode
 from jaxcnn.data.preprocessing import Preprocessing
-from jaxcnn.data.readers.folders import EXTENSIONS, list_images
+from jaxcnn.data.readers.folders import EXTENSIONS, is_image, list_images
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -54,10 +55,11 @@ def read_image(path: str | Path, channels: int = 3) -> Image.Image:
       FileNotFoundError: there is no such file.
       ValueError: it cannot be decoded.
     """
-    if not Path(path).is_file():
+    path = any_path(path)
+    if is_local(path) and not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        return decode_image(Path(path).read_bytes(), channels)
+        return decode_image(path.read_bytes(), channels)
     except BadImage as error:
         raise ValueError(f"{path} cannot be read as an image: it {error}") from error
 
@@ -89,16 +91,21 @@ def image_paths(given: Sequence[str], stream: Iterable[str]) -> list[str]:
     for name in given:
         if name == "-":
             paths += [line.strip() for line in stream if line.strip()]
-        elif Path(name).is_dir():
-            inside = list_images(name)
+        elif (folder := any_path(name)).is_dir():
+            inside = list_images(name) if is_local(folder) else _images_in_bucket(folder)
             if not inside:
                 raise ValueError(f"{name} contains no image ({', '.join(EXTENSIONS)})")
-            paths += [str(Path(name, image)) for image in inside]
+            paths += [str(folder / image) for image in inside]
         else:
             paths.append(name)
     if not paths:
         raise ValueError("no image is given")
     return paths
+
+
+def _images_in_bucket(folder: Path) -> list[str]:
+    names = (path.relative_to(folder).as_posix() for path in files_below(folder))
+    return sorted(name for name in names if is_image(name))
 
 
 def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from jaxcnn._files import any_path
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.evaluation import evaluate, localization, protocols
 
@@ -58,7 +58,7 @@ def read(
     requested: list[tuple[str, protocols.View | None]] = []
     for text in what:
         name, at, view = text.rpartition("@")
-        if not at or Path(text).exists():
+        if not at or any_path(text).exists():
             name, view = text, ""
         elif not view:
             raise ValueError(f"{text!r} has no view after @; write {name}@center, for example")

@@ -148,7 +148,9 @@ def draw_confusion(
       names: of the classes.
       path: of the figure, .png, .svg or .pdf.
     """
-    confusion_figure(probabilities, labels, names).savefig(path)
+    from jaxcnn.reporting.figures import save
+
+    save(confusion_figure(probabilities, labels, names), path)
 
 
 def confusion_figure(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Any:

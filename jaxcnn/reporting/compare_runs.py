@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnn.reporting.figures import make_figure
+from jaxcnn.reporting.figures import make_figure, save
 from jaxcnn.reporting.tables import text_table
 
 _WIDTH = 120  # characters; a wider table is transposed
@@ -108,4 +108,4 @@ def draw(runs: Sequence[Run], path: str | Path) -> None:
     for axes in (errors, losses):
         axes.grid(alpha=0.3, which="both")
     errors.legend(fontsize=8)
-    figure.savefig(path)
+    save(figure, path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.reporting.figures import make_figure
+from jaxcnn.reporting.figures import make_figure, save
 
 CURVES = "curves.png"
 
@@ -35,7 +35,7 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str 
     _set_scale(rates, values)
     rates.grid(alpha=0.3, which="both")
     figure.suptitle(title)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _draw_both(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn._files import local_path
+from jaxcnn._files import any_path, has_folder, writable
 
 _ANGLES = np.radians([0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 65, 295, 115, 245])
 _DISTANCES = (2, 8, 16, 26, 38, 52, 68, 86)
@@ -46,6 +46,12 @@ def make_figure(width: float, height: float) -> Any:
     return figure
 
 
+def save(figure: Any, path: str | Path) -> None:
+    """Writes a figure to a file, whose suffix is its format."""
+    with writable(path) as local:
+        figure.savefig(local)
+
+
 def picture_path(name: str, suffixes: Sequence[str] = (".png", ".svg", ".pdf")) -> Path:
     """Checks the path of a figure.
 
@@ -71,8 +77,8 @@ def table_path(name: str) -> Path:
     Raises:
       ValueError: the directory does not exist.
     """
-    path = local_path(name)
-    if not path.parent.is_dir():
+    path = any_path(name)
+    if not has_folder(path):
         raise ValueError(f"{name!r} cannot be written: there is no directory {path.parent}")
     return path
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcnn.reporting.figures import make_figure
+from jaxcnn.reporting.figures import make_figure, save
 
 PREDICTIONS = "predictions.png"
 
@@ -109,7 +109,7 @@ def _draw_grid(
                 np.array(extent)[[0, 1, 1, 0, 0]], np.array(extent)[[2, 2, 3, 3, 2]], "r", lw=3
             )
     axes.set(xlim=(0, columns), ylim=(rows * _CELL_HEIGHT, 0))
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _shortened(text: str, room: int = 23) -> str:

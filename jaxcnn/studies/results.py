@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.reporting import tables
-from jaxcnn.reporting.figures import make_figure
+from jaxcnn.reporting.figures import make_figure, save
 from jaxcnn.studies.plan import Job
 from jaxcnn.studies.study import Run, Study
 from jaxcnn.training.output.metrics_files import read_rows
@@ -159,7 +159,7 @@ def draw(study: Study, curves: Sequence[Curve], path: Path, *, note: str = "") -
         _draw_against_x(all_axes[-1], study, curves)
     all_axes[0].set_ylabel("error (%), dashed: training")
     figure.suptitle(study.title + (f"\n{note}" if note else ""), fontsize=11)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _draw_panel(axes: Any, curves: Sequence[Curve], panel: str) -> None:

@@ -29,7 +29,6 @@ from jaxcnn.training.guard import nonfinite, preflight
 from jaxcnn.training.input import loaders
 from jaxcnn.training.optim import schedules
 from jaxcnn.training.output import checkpoints, profiling, trackers, workdir
-from jaxcnn.training.output.checkpoints import Checkpoints
 from jaxcnn.training.output.metrics_files import MetricsFiles, read_rows, score
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import run_keys
@@ -174,10 +173,13 @@ class Run:
         # Before anything is written, since the initial weights may not fit the network.
         first = None if self._resumes() else self._initial_state()
         directory, keep = self.directory, self.config.checkpoint.keep
-        opened.enter_context(workdir.lock(directory))
+        self._check_lock = opened.enter_context(workdir.lock(directory))
         workdir.open_workdir(directory, self._original_config, self._facts(), **self._options)
-        self._newest = opened.enter_context(Checkpoints(directory / workdir.CHECKPOINTS, keep))
-        self._best = opened.enter_context(Checkpoints(directory / workdir.BEST, 1))
+        newest, best = directory / workdir.CHECKPOINTS, directory / workdir.BEST
+        self._newest = opened.enter_context(
+            workdir.open_checkpoints(newest, keep, self._check_lock)
+        )
+        self._best = opened.enter_context(workdir.open_checkpoints(best, 1, self._check_lock))
         self._notices = self._restore(first) if resume else []
         if first is not None and not resume:
             self.state = first
@@ -341,6 +343,7 @@ class Run:
         self._late, self.step = (first, last, train_metrics), last
         if last < self.calendar.next_boundary(first):
             return
+        self._check_lock()
         yield from self._log_late_metrics()
         if text := self._loader.notice():
             yield self._notice(text)

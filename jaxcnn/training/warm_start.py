@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jax.tree_util import keystr
 
-from jaxcnn._files import local_path
+from jaxcnn._files import any_path
 from jaxcnn.models.registry import resolve
 from jaxcnn.training.output.records import MANIFEST
 from jaxcnn.training.output.trained import load_run
@@ -99,7 +99,7 @@ def with_layers(state: TrainState, weights: str, only: str) -> TrainState:
 
 def _open(weights: str, model: str | None = None) -> loading.Opened:
     """Opens the best checkpoint of a run directory, else calls `loading.open_weights`."""
-    if not (local_path(weights) / MANIFEST).is_file():
+    if not (any_path(weights) / MANIFEST).is_file():
         return loading.open_weights(weights, model)
     run = load_run(weights)
     if model is not None and resolve(model) != resolve(run.model):

@@ -19,7 +19,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxcnn._files import atomic_write, local_path
+from jaxcnn._files import any_path, atomic_write, has_folder, is_local, readable
 from jaxcnn.weights import torch_files
 
 SUFFIXES = (".safetensors", ".npz", ".pth")
@@ -60,11 +60,17 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
       ValueError: the suffix is unknown, the file cannot be read, or PyTorch is required but not
         installed.
     """
-    path = local_path(path)
+    path = any_path(path)
     suffix = _suffix(path)
-    if not path.is_file():
+    if is_local(path) and not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
-    return {".safetensors": _read_safetensors, ".npz": _read_npz, ".pth": _read_pth}[suffix](path)
+    with readable(path) as local:
+        try:
+            return _READERS[suffix](local)
+        except ValueError as error:
+            if local == path:
+                raise
+            raise ValueError(str(error).replace(str(local), str(path))) from error
 
 
 def stated(path: str | Path, metadata: Mapping[str, str], name: str, kind: type) -> Any:
@@ -100,9 +106,9 @@ def write(
       FileNotFoundError: the directory does not exist.
       ValueError: the suffix is unknown, or PyTorch is required but not installed.
     """
-    path = local_path(path)
+    path = any_path(path)
     suffix = _suffix(path)
-    if not path.parent.is_dir():
+    if not has_folder(path):
         raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} to")
     with atomic_write(path) as draft:
         _WRITERS[suffix](draft, arrays, dict(metadata or {}))
@@ -299,4 +305,5 @@ def _write_pth(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str,
     torch.save({key: tensor(array) for key, array in arrays.items()}, path)
 
 
+_READERS = {".safetensors": _read_safetensors, ".npz": _read_npz, ".pth": _read_pth}
 _WRITERS = {".safetensors": _write_safetensors, ".npz": _write_npz, ".pth": _write_pth}

@@ -13,8 +13,10 @@ import jax
 import numpy as np
 import photos
 import pytest
+from bucket_server import bucket  # noqa: F401
 from small import last_checkpoint, without_speed
 
+from jaxcnn._files import any_path, delete_folder, files_below, move_folder
 from jaxcnn.runtime import distributed, exit_codes
 from jaxcnn.training.output.metrics_files import read_rows
 
@@ -123,6 +125,23 @@ def shortened(directory, folder):
 
 def test_two_processes_equal_one(alone, tmp_path):
     check(2, alone, tmp_path)
+
+
+@pytest.mark.slow
+def test_several_processes_in_a_bucket(bucket, alone, tmp_path):  # noqa: F811
+    """They begin, are refused, and go on after the newest checkpoint was lost."""
+    told(start(2, "gs://bucket", "whole"))
+    there = any_path("gs://bucket/whole")
+    move_folder(there, any_path("gs://bucket/moved"))
+    delete_folder(any_path("gs://bucket/moved/checkpoints/12"))
+    said = told(start(2, "gs://bucket", "taken", "resumed"))
+    assert all("already holds a run" in one["taken"]["error"] for one in said)
+    assert all(one["resumed"]["from"] == 8 for one in said)
+    for path in files_below(any_path("gs://bucket/moved")):
+        local = tmp_path / "moved" / path.relative_to(any_path("gs://bucket/moved"))
+        local.parent.mkdir(parents=True, exist_ok=True)
+        path.download(local)
+    assert_same_numbers(tmp_path / "moved", alone[0] / "whole")
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 
 DEVICES = {"1": 4, "2": 2, "4": 1}  # of one process, so that there are always four
 
@@ -26,10 +25,11 @@ def main(port, count, number, folder, *scenes):
     from tiny import Tiny
 
     from jaxcnn import models
+    from jaxcnn._files import any_path
 
     models.register("tiny", Tiny)
     for scene in scenes:
-        told = SCENES[scene](small_config(), Path(folder), int(number))
+        told = SCENES[scene](small_config(), any_path(folder), int(number))
         print(json.dumps({"scene": scene, **told}), flush=True)
 
 

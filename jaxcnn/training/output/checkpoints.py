@@ -2,7 +2,8 @@
 
 Orbax writes them in the background. A checkpoint also holds the few numbers that resuming needs
 besides the state, so that both are saved or neither. It holds checksums of all arrays and of these
-numbers, which reading verifies: storage may corrupt bits silently.
+numbers, which reading verifies: storage may corrupt bits silently. For checkpoints in a bucket see
+`bucket_checkpoints`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxcnn import _files
 from jaxcnn.runtime import distributed
 from jaxcnn.training import parallel
 from jaxcnn.training.output import written
@@ -43,24 +45,30 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | Path, keep: int | None = None):
+        self.directory = Path(directory).absolute()
+        self._open(self.directory, keep, distributed.count() == 1)
+
+    def _open(self, folder: Path, keep: int | None, in_background: bool, **options: Any) -> None:
+        """Opens the manager of Orbax of a local folder."""
         import orbax.checkpoint as ocp
 
-        self.directory = Path(directory).absolute()
+        self._folder = folder
         # With several processes, Orbax mixes up the barriers of two managers that save at once.
-        options = ocp.CheckpointManagerOptions(
+        manager_options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             read_only=keep is None,
             create=keep is not None,
-            enable_async_checkpointing=distributed.count() == 1,
+            enable_async_checkpointing=in_background,
             # Raises at once if a folder cannot be created. In the background, the threads of Orbax
             # would wait for the folder for minutes, and block the process.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             # Left by a process that was killed while saving: the lock on the directory ensures
             # that no other process is saving now.
             cleanup_tmp_directories=keep is not None,
+            **options,
         )
         with without_warnings() if keep is None else contextlib.nullcontext():
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            self._manager = ocp.CheckpointManager(folder, options=manager_options)
         self._args = ocp.args
         self._saving: int | None = None  # step of the last checkpoint passed to Orbax
         self._in_background = False
@@ -91,23 +99,25 @@ class Checkpoints:
         Raises:
           OSError: this checkpoint, or the previous one in the background, cannot be written.
         """
+        self.wait()
         with self._one_line_errors():
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
-            if step in self._manager.all_steps():
+            if step in self.steps():
                 return False
             self._saving = step
             if distributed.is_first():
                 written.note(self.directory.parent, f"{self.directory.name}/{step}")
-            args = self._args
-            items = {
-                "state": args.StandardSave(state),
-                "meta": args.JsonSave(dict(meta)),
-                _DIGESTS: args.JsonSave(_digests(state, step, meta)),
-            }
-            self._manager.save(step, args=args.Composite(**items), force=True)
+            self._save(state, step, meta)
             self._in_background = distributed.count() == 1
         return True
+
+    def _save(self, state: Any, step: int, meta: Mapping[str, Any]) -> None:
+        args = self._args
+        items = {
+            "state": args.StandardSave(state),
+            "meta": args.JsonSave(dict(meta)),
+            _DIGESTS: args.JsonSave(_digests(state, step, meta)),
+        }
+        self._manager.save(step, args=args.Composite(**items), force=True)
 
     def check(self) -> None:
         """Raises OSError if saving in the background has failed. Does not wait."""
@@ -128,7 +138,7 @@ class Checkpoints:
         Raises:
           ValueError: a checksum differs. Orbax raises other errors if it cannot read the files.
         """
-        folder, args = self.directory / str(step), self._args
+        folder, args = self._folder / str(step), self._args
         distributed.on_first_process(functools.partial(_check_arrays, folder / "state"))
         items = {"state": args.StandardRestore(like), "meta": args.JsonRestore()}
         if (folder / _DIGESTS).is_dir():  # checkpoints of version 0.1.0 have none
@@ -170,11 +180,21 @@ class Checkpoints:
             )
         return None
 
+    def shapes(self, step: int) -> Any:
+        """Returns the state of a checkpoint as a tree of shapes and dtypes."""
+        import orbax.checkpoint as ocp
+
+        with without_warnings(), ocp.StandardCheckpointer() as reader:
+            return reader.metadata(self._folder / str(step) / "state").item_metadata.tree
+
     def delete_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps."""
         for later in self.steps():
             if later > step:
-                self._manager.delete(later)
+                self._delete(later)
+
+    def _delete(self, step: int) -> None:
+        self._manager.delete(step)
 
     def wait(self) -> None:
         """Waits until all checkpoints are written. Raises OSError if one cannot be written."""
@@ -193,7 +213,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            good = [int(p.name) for p in self.directory.glob("*") if p.name.isdigit()]
+            good = self._complete_after_error()
             rest = (
                 f"the newest good one is of step {max(good)}" if good else "there is no earlier one"
             )
@@ -202,16 +222,23 @@ class Checkpoints:
                 f"({reason(error)}); {rest}"
             ) from error
 
+    def _reload(self) -> None:
+        """Takes notice of files that have been moved."""
+        self._manager.reload()
+
+    def _complete_after_error(self) -> list[int]:
+        """The steps of the complete checkpoints, if they can be listed after an error."""
+        return [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
+
     def _set_aside(self, step: int, good: int, why: str) -> str:
         target = _unused(self.directory.parent / UNREADABLE / f"step_{step}")
 
         def move() -> None:
-            target.parent.mkdir(exist_ok=True)
             written.note(self.directory.parent, f"{UNREADABLE}/{target.name}")
-            (self.directory / str(step)).rename(target)
+            _files.move_folder(self.directory / str(step), target)
 
         distributed.on_first_process(move)
-        self._manager.reload()
+        self._reload()
         return (
             f"the checkpoint of step {step} cannot be read ({why}) and was moved to {target}; "
             f"continuing from step {good}"

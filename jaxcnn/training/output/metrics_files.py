@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxcnn._files import read_json_lines, write_text
+from jaxcnn._files import Spool, any_path, read_json_lines, write_text
 from jaxcnn.training.output import written
 from jaxcnn.training.output.trackers import WandbRows
 
@@ -66,16 +66,18 @@ class MetricsFiles:
         self.wandb: WandbRows | None = None
         if not write:
             return
-        write_text(workdir / JSONL, "".join(json.dumps(row) + "\n" for row in kept))
-        write_text(workdir / CSV, ",".join(COLUMNS) + "\n")
-        self._jsonl = open(workdir / JSONL, "a", encoding="utf-8")  # noqa: SIM115
-        self._csv_file = open(workdir / CSV, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        self._workdir, self._spool = workdir, Spool(workdir)
+        folder = self._spool.folder
+        write_text(folder / JSONL, "".join(json.dumps(row) + "\n" for row in kept))
+        write_text(folder / CSV, ",".join(COLUMNS) + "\n")
+        self._jsonl = open(folder / JSONL, "a", encoding="utf-8")  # noqa: SIM115
+        self._csv_file = open(folder / CSV, "a", encoding="utf-8", newline="")  # noqa: SIM115
         self._csv = csv.DictWriter(
             self._csv_file, COLUMNS, lineterminator="\n", extrasaction="ignore"
         )
         self._csv.writerows(kept)
         self._csv_file.flush()
-        self._events = _TensorBoard(workdir / TENSORBOARD, after)
+        self._events = _TensorBoard(workdir, folder / TENSORBOARD, after)
 
     def write(self, kind: str, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Adds a row to all files and trackers.
@@ -95,22 +97,26 @@ class MetricsFiles:
         unknown = set(row) - set(COLUMNS)
         if unknown:
             raise ValueError(f"no column for {', '.join(sorted(unknown))}")
-        with _locate_errors(f"the metrics of step {step}", self._jsonl.name):
+        with _locate_errors(f"the metrics of step {step}", self._workdir / JSONL):
             os.stat(self._jsonl.name)  # raises if the file was deleted: the row would be lost
             self._jsonl.write(json.dumps(row) + "\n")
             self._jsonl.flush()
             self._csv.writerow(row)
             self._csv_file.flush()
-        with _locate_errors(f"the metrics of step {step}", self._events.folder):
+        with _locate_errors(f"the metrics of step {step}", self._workdir / TENSORBOARD):
             self._events.write(kind, step, values)
         if self.wandb is not None:
             self.wandb.write(kind, step, values)
 
     def flush(self) -> None:
-        """Flushes the TensorBoard events; `write` has already flushed the other files."""
+        """Flushes the TensorBoard events; `write` has already flushed the other files.
+
+        If the directory is in a bucket, all files are written there as a whole.
+        """
         if self._write:
-            with _locate_errors("TensorBoard's events", self._events.folder):
+            with _locate_errors("TensorBoard's events", self._workdir / TENSORBOARD):
                 self._events.flush()
+            self._spool.publish()
 
     def close(self) -> None:
         """Closes the files."""
@@ -119,6 +125,9 @@ class MetricsFiles:
         for file in (self._jsonl, self._csv_file, self._events):
             with contextlib.suppress(OSError):  # `write` has flushed every row, or raised
                 file.close()
+        with contextlib.suppress(OSError):
+            self._spool.publish()
+        self._spool.close()
         if self.wandb is not None:
             self.wandb.close()
 
@@ -127,18 +136,19 @@ class _TensorBoard:
     """Event files in a folder, written synchronously, so that errors reach the training loop.
 
     Args:
-      folder: folder of the events.
+      workdir: directory of the run.
+      folder: local folder of the events.
       after: step that a run is resumed from; TensorBoard then ignores older events of later steps.
     """
 
-    def __init__(self, folder: Path, after: int | None = None):
+    def __init__(self, workdir: Path, folder: Path, after: int | None = None):
         from tensorboardX import event_file_writer, summary
         from tensorboardX.proto import event_pb2
 
         folder.mkdir(parents=True, exist_ok=True)
         mark = f".{uuid.uuid4().hex[:8]}"
-        written.note(folder.parent, f"{folder.name}/*{mark}")
-        self.folder, self._scalar, self._event = folder, summary.scalar, event_pb2.Event
+        written.note(workdir, f"{folder.name}/*{mark}")
+        self._scalar, self._event = summary.scalar, event_pb2.Event
         self._events = event_file_writer.EventsWriter(str(folder / "events"), mark)
         if after is not None:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -173,7 +183,7 @@ def _locate_errors(what: str, where: str | Path) -> Iterator[None]:
 
 def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
     """Reads the rows of a run's `metrics.jsonl`, without damaged lines; [] if it does not exist."""
-    return [row for row in read_json_lines(Path(workdir) / JSONL) if _is_row(row)]
+    return [row for row in read_json_lines(any_path(workdir) / JSONL) if _is_row(row)]
 
 
 def _is_row(row: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from jaxcnn._files import Spool
 from jaxcnn.training.output import written
 
 FOLDER = "profile"
@@ -25,6 +26,7 @@ class Trace:
 
     def __init__(self, folder: Path, calls: int):
         self._folder, self._calls, self._completed, self._running = folder, calls, 0, False
+        self._spool: Spool | None = None
 
     def after_call(self, out: Any) -> str | None:
         """Starts and stops the trace; must be called after each call.
@@ -40,8 +42,9 @@ class Trace:
             jax.block_until_ready(out)
             with self._locate_errors():
                 # An error when the trace is written would leave JAX's only session open.
-                self._folder.mkdir(parents=True, exist_ok=True)
-                jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
+                self._spool = Spool(self._folder)
+                self._spool.folder.mkdir(parents=True, exist_ok=True)
+                jax.profiler.start_trace(self._spool.folder, create_perfetto_trace=True)
             self._running = True
         if self._running and self._completed == _WARM_UP + self._calls:
             jax.block_until_ready(out)
@@ -54,14 +57,17 @@ class Trace:
 
     def close(self) -> None:
         """Ends a trace that is in progress, and writes it."""
-        if self._running:
+        if self._running and self._spool is not None:
             self._running = False
             before = set(self._sessions())
             with self._locate_errors():
                 jax.profiler.stop_trace()  # writes the trace
-            workdir = self._folder.parent
             new = [path for path in self._sessions() if path not in before]
-            written.note(workdir, *(path.relative_to(workdir).as_posix() for path in new))
+            names = (path.relative_to(self._spool.folder).as_posix() for path in new)
+            written.note(self._folder.parent, *(f"{self._folder.name}/{name}" for name in names))
+            with self._locate_errors():
+                self._spool.publish()
+            self._spool.close()
 
     @contextlib.contextmanager
     def _locate_errors(self) -> Iterator[None]:
@@ -73,4 +79,5 @@ class Trace:
             raise OSError(f"the trace cannot be written to {self._folder} ({why})") from error
 
     def _sessions(self) -> list[Path]:
-        return sorted(self._folder.glob("plugins/profile/*"))
+        assert self._spool is not None
+        return sorted(self._spool.folder.glob("plugins/profile/*"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxcnn._files import local_path, read_json
+from jaxcnn._files import any_path, read_json
 from jaxcnn.data.preprocessing import from_dict
 from jaxcnn.reporting.compare_runs import Run
 from jaxcnn.training.config.schema import (
@@ -143,7 +143,7 @@ def check_examples(workdir: Path, facts: Mapping[str, Any]) -> None:
 
 def member_directory(workdir: str | Path, member: int) -> Path:
     """Returns the directory of a member's run."""
-    return Path(workdir) / f"member_{member}"
+    return any_path(workdir) / f"member_{member}"
 
 
 def open_runs(directories: Sequence[str]) -> list[Run]:
@@ -160,7 +160,7 @@ def open_runs(directories: Sequence[str]) -> list[Run]:
     """
     runs = []
     for text in directories:
-        path = local_path(text)
+        path = any_path(text)
         if not (path / MANIFEST).is_file():
             raise ValueError(f"{text} is not a run directory (no {MANIFEST})")
         count = read_manifest(path).get("members", 0)

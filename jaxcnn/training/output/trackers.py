@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxcnn._files import is_local
+
 ID = "wandb_id.txt"  # in the run's directory, so that a resumed run keeps its id
 
 
@@ -40,7 +42,7 @@ class WandbRows:
             name=workdir.name,
             id=run_id,
             resume="allow",
-            dir=str(workdir),
+            dir=str(workdir) if is_local(workdir) else None,
             config=dict(config),
         )
         path.write_text(self._run.id + "\n", "utf-8")

@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import SingleDeviceSharding
 
-from jaxcnn._files import local_path
+from jaxcnn._files import any_path
 from jaxcnn.data.preprocessing import Preprocessing, from_dict
 from jaxcnn.training import parallel
 from jaxcnn.training.build import Experiment, build_experiment
 from jaxcnn.training.config.checks import TrackedConfig
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import checkpoints
-from jaxcnn.training.output.checkpoints import Checkpoints
 from jaxcnn.training.output.records import MANIFEST, read_manifest, read_run_config
-from jaxcnn.training.output.workdir import BEST, CHECKPOINTS
+from jaxcnn.training.output.workdir import BEST, CHECKPOINTS, open_checkpoints
 from jaxcnn.training.state import TrainState
 
 _FOLDERS = {"best": BEST, "newest": CHECKPOINTS}
@@ -61,7 +60,7 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
       ValueError: the directory is not that of a run, or the run has no such checkpoint.
       FileNotFoundError: the data of an old run are no longer available.
     """
-    workdir = local_path(workdir).absolute()
+    workdir = any_path(workdir).absolute()
     if not (workdir / MANIFEST).is_file():
         raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     manifest = read_manifest(workdir)
@@ -104,7 +103,7 @@ def load_experiment(
       ValueError: the directory is not that of a run, the run has no such checkpoint, or the
         experiment cannot be built.
     """
-    workdir = local_path(workdir).absolute()
+    workdir = any_path(workdir).absolute()
     config = read_run_config(workdir)
     with config.unlocked():
         config.train.update({"devices": 1, "parallel": "jit"})
@@ -113,7 +112,7 @@ def load_experiment(
     steps = saved_steps(folder)
     if not steps:
         raise ValueError(f"there is no checkpoint in {folder}{_other(folder, None)}")
-    with Checkpoints(folder) as store:
+    with open_checkpoints(folder) as store:
         state, _ = store.restore(
             steps[-1], checkpoints.abstract(experiment.shapes, experiment.mesh)
         )
@@ -122,9 +121,9 @@ def load_experiment(
 
 def saved_steps(folder: str | Path) -> list[int]:
     """Returns the steps of the checkpoints in a directory, ascending; [] if there are none."""
-    if not Path(folder).is_dir():
+    if not any_path(folder).is_dir():
         return []
-    with Checkpoints(folder) as store:
+    with open_checkpoints(folder) as store:
         return store.steps()
 
 
@@ -141,7 +140,7 @@ def read_state(folder: str | Path, step: int | None = None) -> tuple[int, Any]:
     Raises:
       ValueError: the checkpoint does not exist or cannot be read.
     """
-    folder = Path(folder).absolute()
+    folder = any_path(folder).absolute()
     while True:
         steps = saved_steps(folder)
         if not steps or (step is not None and step not in steps):
@@ -159,16 +158,12 @@ def read_state(folder: str | Path, step: int | None = None) -> tuple[int, Any]:
 
 
 def _read(folder: Path, step: int) -> Any:
-    import orbax.checkpoint as ocp
-
     # The shapes come from the checkpoint, so neither the optimizer nor the devices are needed.
-    with checkpoints.without_warnings(), ocp.StandardCheckpointer() as reader:
-        stored = reader.metadata(folder / str(step) / "state").item_metadata
     device = SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored.tree
-    )
-    with Checkpoints(folder) as store:
+    with open_checkpoints(folder) as store:
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), store.shapes(step)
+        )
         return store.restore(step, like)[0]
 
 

@@ -1,7 +1,7 @@
 """The directory of a run: which run it belongs to, and which files may be written and deleted.
 
 A run in progress holds a lock on a file of the directory. The operating system releases the lock
-when the process ends, even by a kill.
+when the process ends, even by a kill. In a bucket the lock is a lease, which the run renews.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import platform
 import socket
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import jax
 
 import jaxcnn
-from jaxcnn._files import local_path, try_lock, write_text
+from jaxcnn import _files
+from jaxcnn._files import any_path, files_below, write_text
 from jaxcnn.data import preprocessing
 from jaxcnn.reporting import curves, samples
 from jaxcnn.runtime import distributed
@@ -49,13 +49,12 @@ _FILES = (
 _OTHER_PROCESSES_FILES = "bad_records_*.jsonl"
 _DRAFTS = ".*.draft.*"  # left by `_files.atomic_write` after a kill
 _FOLDERS = (CHECKPOINTS, BEST, metrics_files.TENSORBOARD, checkpoints.UNREADABLE, profiling.FOLDER)
-_LOCK_SECONDS = 2.0  # time for a killed process to release its lock
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def bad_records_path(workdir: Path, process: int) -> Path:
     """Returns the file in which a process lists bad records."""
-    path = Path(workdir, BAD_RECORDS)
+    path = any_path(workdir) / BAD_RECORDS
     return path.with_name(f"{path.stem}_{process}{path.suffix}") if process else path
 
 
@@ -85,7 +84,7 @@ def check_workdir(
         shares its folders with files that it did not write; the directory has files with names of
         run files, but no manifest; or a run is in progress there.
     """
-    workdir = local_path(workdir).absolute()
+    workdir = any_path(workdir).absolute()
 
     def check() -> None:
         _check_unlocked(workdir)
@@ -96,10 +95,14 @@ def check_workdir(
 
 
 @contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
+def lock(workdir: Path) -> Iterator[Callable[[], None]]:
     """Locks the directory against other runs; creates it if it does not exist.
 
     In multi-process training the first process holds the lock.
+
+    Yields:
+      A function that raises OSError if another run has taken over the directory, which can happen
+      in a bucket that this process has not reached for a minute.
 
     Raises:
       ValueError: another run holds the lock; the message names its process.
@@ -107,44 +110,32 @@ def lock(workdir: Path) -> Iterator[None]:
       OSError: likewise.
     """
     with contextlib.ExitStack() as stack:
-        distributed.on_first_process(lambda: stack.enter_context(_acquire_lock(workdir)))
-        yield
+        checks: list[Callable[[], None]] = []
+
+        def acquire() -> None:
+            held = stack.enter_context(contextlib.closing(_acquire_lock(workdir)))
+            checks.append(held.check)
+
+        distributed.on_first_process(acquire)
+        yield checks[0] if checks else lambda: None
 
 
-def _acquire_lock(workdir: Path) -> IO[str]:
+def _acquire_lock(workdir: Path) -> Any:
     _check_writable(workdir)
-    file = open(workdir / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while not _free(file):
-        if time.monotonic() > deadline:
-            text = _in_use(workdir, file)
-            file.close()
-            raise ValueError(text)
-        time.sleep(0.05)
-    file.truncate(0)
-    file.write(f"{socket.gethostname()} {os.getpid()}\n")
-    file.flush()
-    return file
-
-
-def _free(file: IO[str], *, shared: bool = False) -> bool:
-    """Whether a file was free and is locked now; True if the file system has no locks."""
     try:
-        return try_lock(file, shared=shared)
-    except OSError:
-        return True
+        return _files.lock(workdir / LOCK, f"{socket.gethostname()} {os.getpid()}")
+    except _files.InUse as error:
+        raise ValueError(_in_use(workdir, str(error))) from None
 
 
 def _check_unlocked(workdir: Path) -> None:
-    if (workdir / LOCK).is_file():
-        with open(workdir / LOCK, encoding="utf-8") as file:
-            if not _free(file, shared=True):
-                raise ValueError(_in_use(workdir, file))
+    holder = _files.lock_holder(workdir / LOCK)
+    if holder is not None:
+        raise ValueError(_in_use(workdir, holder))
 
 
-def _in_use(workdir: Path, file: IO[str]) -> str:
-    file.seek(0)
-    host, _, process = file.read().strip().rpartition(" ")
+def _in_use(workdir: Path, holder: str) -> str:
+    host, _, process = holder.rpartition(" ")
     if (host, process) == (socket.gethostname(), str(os.getpid())):
         return f"{workdir} is in use by this process, {process} on {host}: close that training"
     return (
@@ -183,7 +174,7 @@ def open_workdir(
       PermissionError: the directory cannot be created or written to.
       OSError: likewise.
     """
-    path = local_path(workdir).absolute()
+    path = any_path(workdir).absolute()
 
     def prepare() -> None:
         _check(path, config, resume, overwrite, extend)
@@ -212,13 +203,35 @@ def has_checkpoints(workdir: Path) -> bool:
 def newest_step(workdir: Path) -> int | None:
     """Returns the step of the newest checkpoint to resume from; None if there is none."""
     folder = workdir / CHECKPOINTS
+    if not _files.is_local(folder):
+        from jaxcnn.training.output import bucket_checkpoints
+
+        return max(bucket_checkpoints.complete_steps(folder), default=None)
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdigit()), default=None)
 
 
+def open_checkpoints(
+    directory: str | Path, keep: int | None = None, check: Callable[[], None] | None = None
+) -> checkpoints.Checkpoints:
+    """Opens the checkpoints in a directory, here or in a bucket.
+
+    Args:
+      directory: as for `checkpoints.Checkpoints`.
+      keep: likewise.
+      check: raises OSError if this process may no longer write; called before a checkpoint in a
+        bucket is completed.
+    """
+    if _files.is_local(directory):
+        return checkpoints.Checkpoints(directory, keep)
+    from jaxcnn.training.output.bucket_checkpoints import BucketCheckpoints
+
+    return BucketCheckpoints(directory, keep, check)
+
+
 def check_holds_run(workdir: str | Path) -> None:
     """Raises ValueError if the directory has no run or ensemble."""
-    path = local_path(workdir).absolute()
+    path = any_path(workdir).absolute()
     distributed.on_first_process(lambda: read_manifest(path))
 
 
@@ -279,7 +292,7 @@ def _check(
 def _holds_files(path: Path) -> bool:
     """Whether a path is a file or a folder with files: a killed start leaves empty folders."""
     if path.is_dir() and not path.is_symlink():
-        return any(not below.is_dir() for below in path.rglob("*"))
+        return bool(files_below(path))
     return path.exists()
 
 
@@ -356,6 +369,8 @@ def _check_writable(workdir: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        if error.errno is None:  # of a bucket, with everything in its message
+            raise
         text = f"cannot write to workdir ({error.strerror})"
         raise type(error)(error.errno, text, str(workdir)) from error
 
@@ -390,5 +405,4 @@ def delete_run(workdir: Path) -> None:
 
 def _files_in_folders(workdir: Path) -> list[Path]:
     """Returns the files in the folders of a run."""
-    paths = (path for name in _FOLDERS for path in sorted((workdir / name).rglob("*")))
-    return [path for path in paths if path.is_symlink() or not path.is_dir()]
+    return [path for name in _FOLDERS for path in files_below(workdir / name)]

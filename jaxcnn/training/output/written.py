@@ -7,12 +7,11 @@ not damage the next. An entry is a file, a folder, or "FOLDER/*.SUFFIX" for file
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from jaxcnn._files import write_text
+from jaxcnn._files import append, delete_if_empty, write_text
 
 LIST = ".written"
 
@@ -33,8 +32,7 @@ _NAMES = re.compile(
 
 def note(workdir: Path, *entries: str) -> None:
     """Adds entries, relative to the directory, to the list of the files that the run writes."""
-    with open(workdir / LIST, "a", encoding="utf-8") as file:
-        file.write("".join(f"\n{entry}" for entry in entries))
+    append(workdir / LIST, "".join(f"\n{entry}" for entry in entries))
 
 
 def begin(workdir: Path) -> None:
@@ -79,6 +77,4 @@ def delete(paths: Iterable[Path], folders: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
     for folder in folders:
-        for below, _, _ in os.walk(folder, topdown=False):
-            if not os.listdir(below):
-                os.rmdir(below)
+        delete_if_empty(folder)

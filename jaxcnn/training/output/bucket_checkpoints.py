@@ -1,0 +1,192 @@
+"""Checkpoints in a bucket: Orbax writes and reads them in a local folder, and they are copied.
+
+A checkpoint in a bucket has the files of a local one. `commit_success.txt` is written last and
+deleted first: without it a checkpoint is not complete, and does not count. The copies are made in
+the background.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxcnn import _files
+from jaxcnn.runtime import distributed
+from jaxcnn.training.output.checkpoints import Checkpoints
+
+_MARK = "commit_success.txt"  # the name that Orbax itself uses in buckets
+_COPIES = 8  # at a time
+
+
+class BucketCheckpoints(Checkpoints):
+    """The newest `keep` checkpoints in a directory of a bucket, by step.
+
+    The first process writes; every process reads by itself.
+
+    Args:
+      directory: as for `Checkpoints`.
+      keep: likewise.
+      check: raises OSError if this process may no longer write.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        keep: int | None = None,
+        check: Callable[[], None] | None = None,
+    ):
+        import orbax.checkpoint as ocp
+
+        self.directory = _files.any_path(directory)
+        self._keep, self._check = keep, check or (lambda: None)
+        self._scratch = _files.Spool(None)
+        number = distributed.number()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=number, active_processes={number}, barrier_sync_key_prefix=f"p{number}"
+        )
+        several = {"multiprocessing_options": alone} if distributed.count() > 1 else {}
+        self._open(self._scratch.folder, keep and 1, distributed.count() == 1, **several)
+        self._copies = ThreadPoolExecutor(1, thread_name_prefix="jaxcnn checkpoints")
+        self._copied: Future[None] | None = None
+        if keep is not None and distributed.is_first():
+            self._delete_incomplete()
+        self._known = set(complete_steps(self.directory))  # and the one being saved, of a writer
+
+    def steps(self) -> list[int]:
+        """Returns the steps of the complete checkpoints and of the one being saved, ascending."""
+        return complete_steps(self.directory) if self._keep is None else sorted(self._known)
+
+    def check(self) -> None:
+        """Raises OSError if saving in the background has failed. Does not wait."""
+        if self._copied is not None and self._copied.done():
+            self.wait()
+
+    def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        """Reads the checkpoint of a step, see `Checkpoints.restore`."""
+        with self._local_copy(step):
+            return super().restore(step, like)
+
+    def shapes(self, step: int) -> Any:
+        """Returns the state of a checkpoint as a tree of shapes and dtypes."""
+        with self._local_copy(step):
+            return super().shapes(step)
+
+    def wait(self) -> None:
+        """Waits until all checkpoints are written. Raises OSError if one cannot be written."""
+        if self._copied is not None:
+            copied, self._copied = self._copied, None
+            with self._one_line_errors():
+                copied.result()
+
+    def close(self) -> None:
+        """Waits as `wait`, then deletes the local folder; nothing more can be saved."""
+        try:
+            self.wait()
+        finally:
+            self._copies.shutdown()
+            with self._one_line_errors():
+                self._manager.close()
+            self._scratch.close()
+
+    def _save(self, state: Any, step: int, meta: Mapping[str, Any]) -> None:
+        self._known = set(sorted({*self._known, step})[-(self._keep or 1) :])
+        if distributed.is_first():
+            if distributed.count() > 1:  # Orbax would wait for the other processes
+                state = jax.device_get(state)
+            super()._save(state, step, meta)
+            self._copied = self._copies.submit(self._copy, step, self._known)
+
+    def _copy(self, step: int, kept: set[int]) -> None:
+        """Copies a checkpoint to the bucket once Orbax has written it, and deletes others."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+        folder = self._scratch.folder / str(step)
+        if not (folder / _MARK).exists():
+            (folder / _MARK).write_text("complete\n", "utf-8")
+        files = [path for path in _files.files_below(folder) if path != folder / _MARK]
+        target = self.directory / str(step)
+        with ThreadPoolExecutor(_COPIES) as pool:
+            list(pool.map(lambda path: _upload(path, target / path.relative_to(folder)), files))
+        self._check()
+        _upload(folder / _MARK, target / _MARK)
+        self._manager.delete(step)
+        for old in sorted(set(complete_steps(self.directory)) - kept):
+            self._delete_files(old)
+
+    @contextlib.contextmanager
+    def _local_copy(self, step: int) -> Iterator[None]:
+        """Has the checkpoint in the local folder, where Orbax reads it; a reader keeps it there."""
+        folder = self._folder / str(step)
+        if not folder.exists():
+            self._download(self.directory / str(step), folder)
+            self._manager.reload()
+        try:
+            yield
+        finally:
+            if self._keep is not None:
+                _files.delete_folder(folder)
+                self._manager.reload()
+
+    def _download(self, source: Path, folder: Path) -> None:
+        part = self._folder.with_name("part")
+
+        def download(path: Any) -> None:
+            local = part / path.relative_to(source)
+            local.parent.mkdir(parents=True, exist_ok=True)
+            path.download(local)
+
+        if part.exists():  # left by an error
+            _files.delete_folder(part)
+        part.mkdir()
+        with ThreadPoolExecutor(_COPIES) as pool:
+            list(pool.map(download, _files.files_below(source)))
+        part.rename(folder)
+
+    def _reload(self) -> None:
+        super()._reload()
+        self._known = set(complete_steps(self.directory))
+
+    def _delete(self, step: int) -> None:
+        self._known.discard(step)
+        self._delete_files(step)
+
+    def _delete_files(self, step: int) -> None:
+        if distributed.is_first():
+            folder = self.directory / str(step)
+            (folder / _MARK).unlink(missing_ok=True)
+            _files.delete_folder(folder)
+
+    def _complete_after_error(self) -> list[int]:
+        with contextlib.suppress(OSError):
+            return complete_steps(self.directory)
+        return []
+
+    def _delete_incomplete(self) -> None:
+        """Deletes what a killed process has left; the lock ensures that no other one is saving."""
+        for step, names in _files_by_step(self.directory).items():
+            if _MARK not in names:
+                self._delete_files(step)
+
+
+def complete_steps(folder: Path) -> list[int]:
+    """Returns the steps of the complete checkpoints in a folder of a bucket, ascending."""
+    return sorted(step for step, names in _files_by_step(folder).items() if _MARK in names)
+
+
+def _files_by_step(folder: Path) -> dict[int, set[str]]:
+    """{step: names of the files of its checkpoint, complete or not}."""
+    found: dict[int, set[str]] = {}
+    for path in _files.files_below(folder):
+        step, _, name = path.relative_to(folder).as_posix().partition("/")
+        if step.isdigit():
+            found.setdefault(int(step), set()).add(name)
+    return found
+
+
+def _upload(path: Path, target: Any) -> None:
+    target.upload(path)
