@@ -255,6 +255,8 @@ def read_at(path: str | os.PathLike, start: int, length: int) -> bytes:
 def open_binary(path: str | os.PathLike) -> IO[bytes]:
     """Opens a file for reading at any position."""
     return open(path, "rb")
+
+
 class InUse(Exception):
     """Another process holds a lock; the argument describes it, in the words of `FileLock`."""
 

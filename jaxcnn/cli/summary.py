@@ -35,7 +35,7 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the table of a network and draws its costs."""
-    from jaxcnn.reporting.figures import picture_path
+    from jaxcnn.reporting.figures import picture_path, save
 
     plot = picture_path(args.plot) if args.plot else None
     from jaxcnn.analysis.summary import summarize
@@ -49,5 +49,5 @@ def run(args: argparse.Namespace) -> None:
     else:
         print(summary)
     if plot:
-        summary.plot().savefig(plot)
+        save(summary.plot(), plot)
         print(plot, file=sys.stderr if args.json or args.markdown else sys.stdout)
