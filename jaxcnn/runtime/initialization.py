@@ -23,7 +23,7 @@ from jaxcnn.runtime import compilation
 
 _LARGE = 1 << 16  # elements, from which optimized code saves more time than its compilation costs
 
-_programs: dict[Hashable, Callable] = {}
+_programs: dict[Hashable, Callable[..., Any]] = {}
 
 
 def run_by_array(fn: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
@@ -77,7 +77,7 @@ class _Array:
       text: the equations with numbered variables: equal for arrays that share a program.
     """
 
-    result: Var
+    result: Any
     equations: list[Any]
     inputs: list[Var]
     text: Hashable
@@ -160,7 +160,7 @@ def _constant(array: _Array) -> np.ndarray | None:
     aval, equation = array.result.aval, array.equations[0]
     if len(array.equations) > 1 or equation.primitive.name != "broadcast_in_dim":
         return None
-    value = equation.invars[0]
+    value: Any = equation.invars[0]
     if not isinstance(value, Literal) or value.aval.shape:
         return None
     return np.full(aval.shape, value.val, aval.dtype)
@@ -174,7 +174,7 @@ def _once(array: Any, used: set[int]) -> jax.Array:
     return jnp.array(np.asarray(array))
 
 
-def _as_function(equations: list[Any], inputs: list[Var], results: list[Var]) -> Callable:
+def _as_function(equations: list[Any], inputs: list[Var], results: list[Var]) -> Callable[..., Any]:
     names = debug_info("initialization", lambda *inputs: None, inputs, {})
     names = names._replace(result_paths=tuple(f"result[{i}]" for i in range(len(results))))
     return jaxpr_as_fun(ClosedJaxpr(Jaxpr((), inputs, results, equations, debug_info=names), ()))
