@@ -163,10 +163,12 @@ def draw_embedding(
     for i, one in enumerate(shown):
         here = labels == one
         rims = np.where(predicted[here] == one, "none", "black")
-        axes.scatter(
-            *places[here].T, s=22, color=colors[i % len(colors)], edgecolors=rims, linewidths=1.0,
-            marker=_MARKS[i // len(colors) % len(_MARKS)], label=_short(names[one], 20),
-        )  # fmt: skip
+        style = {
+            "s": 22, "color": colors[i % len(colors)],
+            "marker": _MARKS[i // len(colors) % len(_MARKS)],
+        }  # fmt: skip
+        axes.scatter(*places[here].T, edgecolors=rims, linewidths=1.0, **style)
+        axes.scatter([], [], label=_short(names[one], 20), **style)  # for the legend
     axes.set(xticks=[], yticks=[])
     axes.set_title(
         f"{len(labels):,} test examples by the features before the classifier (t-SNE)\n"
