@@ -98,6 +98,11 @@ CHANNELS = {"lenet5_modern": 1, "lenet5_1998": 1}
 FIXED_SIZE = {"lenet5_modern", "lenet5_1998", "alexnet_2gpu", "zfnet_512", "vgg_c_bn"}
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
+# Each compiles a network: those that differ most run always.
+DIFFERENT = ("lenet5_1998", "alexnet_2gpu", "vgg_c_bn", "resnet34", "resnet50_v2", "se_resnet50")
+some_networks = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in DIFFERENT)) for n in NETWORKS]
+)
 
 
 def build(name, batch=1, size=None, **options):
@@ -195,7 +200,7 @@ def test_images_that_cannot_be_used(name):
             jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
 
 
-@every_network
+@some_networks
 def test_bfloat16_computes_but_keeps_nothing(name):
     """Every product is in bfloat16; parameters, statistics and outputs are float32."""
     model, images = build(name, batch=2, dtype=jnp.bfloat16)
@@ -224,14 +229,7 @@ def _products(jaxpr):
             yield from _products(sub)
 
 
-# Full width cannot be avoided in these: their compilation alone takes many seconds.
-SLOW = {"googlenet", "inception_v3", "inception_v4", "bn_inception", "inception_resnet_v2"}
-SLOW |= {"resnext50_32x4d", "senet154", "dpn92"}
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NETWORKS]
-)
+@some_networks
 def test_gradient_reaches_every_parameter(name):
     model, images = build(name, batch=2)
     variables = draw_variables(model, images.shape)

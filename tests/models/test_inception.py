@@ -124,7 +124,12 @@ FEATURES = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+ONCE_MORE = ("se_bn_inception", "inception_resnet_v1", "inception_resnet_v2_paper")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ONCE_MORE)) for n in SHAPES]
+)
 def test_shapes_are_those_of_the_papers_tables(name):
     model = jaxcnn.create_model(name)
     size = jaxcnn.model_info(name).input_size[0]

@@ -117,7 +117,9 @@ def test_a_display_that_fails_ends_no_training(last, code, capsys):
     assert err.count("\n") == 1 and "the run continues" in err
 
 
-@pytest.mark.parametrize("sink", ["| head -1 >/dev/null", "> /dev/full", ">&-"])
+@pytest.mark.parametrize(
+    "sink", ["| head -1 >/dev/null", "> /dev/full", pytest.param(">&-", marks=pytest.mark.slow)]
+)
 def test_a_run_whose_reader_leaves_ends_as_usual(sink, tmp_path):
     if "full" in sink and not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")

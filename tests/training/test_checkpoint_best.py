@@ -44,7 +44,9 @@ def assert_same_best(one, other):
 
 
 @pytest.mark.usefixtures("tiny_network")
-@pytest.mark.parametrize("how", ["half written", "deleted", "no folder"])
+@pytest.mark.parametrize(
+    "how", ["half written", pytest.param("deleted", marks=pytest.mark.slow), "no folder"]
+)
 def test_it_is_saved_again(finished, copied, how):
     lose(copied, how)
     with pytest.raises(ValueError, match=r"no checkpoint in .*best; the newest one \(--checkpoint"):

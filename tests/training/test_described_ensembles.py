@@ -38,7 +38,13 @@ def get_ensemble():
 '''
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, marks=[pytest.mark.slow] * (p.stem in ("senet", "inception_v4")), id=p.stem)
+        for p in FILES
+    ],
+)
 def test_what_is_described_can_be_built(path):
     ensemble = described.read_ensemble(str(path))
     assert ensemble.combination in tables.COMBINATIONS + tables.LEARNED
