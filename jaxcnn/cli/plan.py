@@ -42,6 +42,7 @@ def register(subparsers) -> None:
         "--fit", action="store_true", help="find the largest batch size that fits into memory"
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+    parser.set_defaults(compiles_anew=True)  # JAX reads no cached program for a slice
 
 
 def run(args: argparse.Namespace) -> int:
