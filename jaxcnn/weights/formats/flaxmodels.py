@@ -54,11 +54,11 @@ def _groups(group: Any, prefix: str) -> Iterator[tuple[str, dict[str, np.ndarray
 
 def _layer(name: str, arrays: dict[str, np.ndarray]) -> Node:
     name = _path(name)
-    kernel = arrays.pop("weight", None)
-    if kernel is None:
+    if "weight" not in arrays:
         channels = len(arrays["mean"])
         return Node("norm", (Node("input", channels=channels),), name, arrays, epsilon=1e-5)
-    arrays["kernel"] = kernel
+    kernel = arrays["weight"]
+    arrays = {"kernel": kernel, **({"bias": arrays["bias"]} if "bias" in arrays else {})}
     if kernel.ndim == 4:
         return Node("conv", (), name, arrays)
     before = Node("input", channels=_LAST_MAP if name == "fc6" else len(kernel))

@@ -294,9 +294,12 @@ class _Step:
                 x.kind, x.inputs, x.name, arrays,
                 groups=x.groups, window=x.window, flattened=x.flattened,
             )  # fmt: skip
+        if x.kind == "avg_pool" and not adds and constant.size not in (1, x.channels):
+            x.facts["count_include_pad"] = False  # divided by the pixels of each window
+            return x
         if constant.size not in (1, x.channels):
             raise ValueError(
-                f"{self.kind} {self.name!r} has {constant.size} values, not 1 a channel"
+                f"{self.kind} {self.name!r} has {constant.size} values for {x.channels} channels"
             )
         if constant.size == 1 and x.kind != "input" and not (x.kind == "norm" and adds):
             return x  # the factor of a residual
