@@ -35,9 +35,9 @@ printed as well: a prediction is right if its class is, and its box has an inter
 of at least 0.5.
 
 --ensemble adds the mean of the networks' probabilities, the mean of their logits and the mean
-normalized by image. --fit 0.5 also adds weighted sums, with weights learned on that
-fraction of the examples: weighted by class, by accuracy, by convex optimization, and greedy
-selection. All errors are then computed on the remaining examples."""
+normalized by image. --fit 0.5 also adds weighted sums, with weights learned on that fraction of the
+examples: weighted by class, by accuracy, by convex optimization, and greedy selection. All errors
+are then computed on the remaining examples."""
 
 
 def register(subparsers) -> None:

@@ -116,7 +116,8 @@ def new_primitive(
         return primitive.bind(*args, **dict(params))
 
     def evaluate(*args, **params):
-        return compiled(*args, params=tuple(params.items()))
+        with jax.disable_jit(False):  # as JAX evaluates its own primitives
+            return compiled(*args, params=tuple(params.items()))
 
     def abstract(*avals, **params):
         out = jax.make_jaxpr(functools.partial(plain, **params))(*avals).out_avals

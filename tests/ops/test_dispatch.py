@@ -69,6 +69,17 @@ def test_a_tpu_gets_the_reference(name):
         assert found["convolution"] == 3
 
 
+@pytest.mark.parametrize("name", ["2 groups", "max"])
+def test_operations_are_evaluated_with_jit_disabled(name):
+    """As JAX_DISABLE_JIT=1 does for debugging: in both directions, with the same results."""
+    pool = functools.partial(ops.max_pool, window=3, stride=2), ones(1, 7, 7, 2)
+    function, *args = pool if name == "max" else OPERATIONS[name]
+    expected = jax.jit(with_gradients(function))(*args)
+    with jax.disable_jit():
+        found = with_gradients(function)(*args)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+
+
 def test_max_pooling_on_a_tpu_is_xlas_own():
     pool = with_gradients(functools.partial(ops.max_pool, window=3, stride=2))
     found = counts(pool, ones(1, 7, 7, 2), platform="tpu")

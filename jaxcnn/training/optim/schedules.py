@@ -106,16 +106,22 @@ def make_schedule(
     if name == "plateau":
         plateau_transform(schedule)
     if not warmup_steps:
-        return main
+        return lambda step: main(_as_float(step))
     kind = one_of("schedule.warmup", schedule.get("warmup", "linear"), WARMUPS)
     start = schedule.get("warmup_from", 0.0)
     require(0 <= start <= peak, "schedule.warmup_from", start, f"in [0, learning_rate = {peak}]")
     slope = (peak - start) / warmup_steps if kind == "linear" else 0.0
 
     def warmed(step):
+        step = _as_float(step)
         return jnp.where(step < warmup_steps, start + slope * step, main(step))
 
     return warmed
+
+
+def _as_float(step: Any) -> jax.Array:
+    """Converts a step, since optax's schedules of an int fail with strict dtype promotion."""
+    return jnp.asarray(step, float)
 
 
 def _custom_schedule(schedule: Config, total_steps: int, steps_per_epoch: float) -> Schedule:
