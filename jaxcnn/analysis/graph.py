@@ -163,6 +163,7 @@ class _Reader:
     def __init__(self, variables: Any):
         self.nodes: dict[int, Node] = {}
         self.squares: set[Any] = set()  # variables that are squares
+        self.norms: dict[tuple[tuple[str, ...], int], int] = {}  # by path and input
         self.layers = {
             path: {name: len(leaf.shape) for name, leaf in leaves}
             for path, leaves in modules_with_params(variables["params"] if variables else {})
@@ -262,7 +263,7 @@ class _Reader:
             return self._zeros(eqn, path, data)
         if name in _ACTIVATION_PRIMITIVES:
             return self._node(eqn, "act", _ACTIVATION_PRIMITIVES[name], path, data)
-        if name == "max" and any(_number(v) == 0 for v in eqn.invars):
+        if name == "max" and any(_number(v) == 0 for v in eqn.invars) and not self._is_norm(path):
             return self._node(eqn, "act", "relu", path, data)
         if name in ("add", "sub", "mul", "div"):
             return self._arithmetic(eqn, path, data)
@@ -295,8 +296,12 @@ class _Reader:
         return key
 
     def _norm(self, eqn: Any, path: tuple[str, ...], data: list[int]) -> int:
+        if (known := self.norms.get((path, data[0]))) is not None:  # mean and mean of squares
+            return known
         is_batch_norm = path in self.batch_norms
-        key = self._node(eqn, "norm", "batch norm" if is_batch_norm else "norm", path, data)
+        self.norms[path, data[0]] = key = self._node(
+            eqn, "norm", "batch norm" if is_batch_norm else "norm", path, data
+        )
         shape = self.nodes[data[0]].shape
         self.nodes[key] = dataclasses.replace(self.nodes[key], shape=shape)
         return key

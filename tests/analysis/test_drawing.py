@@ -41,6 +41,10 @@ def kinds(graph, *wanted):
 # --- the graph ------------------------------------------------------------------------------------
 
 
+def squeezed(shape):
+    return tuple(n for n in shape if n > 1)
+
+
 def check_layers(name):
     """Convolutions and dense layers of the graph are those of the layer table, and no others."""
     graph = graph_of(name)
@@ -51,7 +55,7 @@ def check_layers(name):
         if node.kind in ("conv", "dense") and key not in heads
     ]
     rows = [r for r in jaxcnn.summarize(name).rows if r.kind.startswith(("conv", "dense"))]
-    assert [shape for shape, _ in found] == [row.shape for row in rows]
+    assert [squeezed(shape) for shape, _ in found] == [squeezed(row.shape) for row in rows]
     assert all(channels == shape[-1] for shape, channels in found)
 
 
@@ -77,7 +81,7 @@ def test_branches_and_sums():
     gates = [n for n in graph_of("se_resnet50").nodes.values() if n.kind == "multiply"]
     assert len(gates) == 16
     scaled = [n for n in graph_of("inception_resnet_v2").nodes.values() if n.kind == "scale"]
-    assert {node.label for node in scaled} == {"× 0.17", "× 0.1", "× 0.2", "× 1"} or scaled
+    assert len(scaled) in (39, 40)  # the factor of the last block is 1
 
 
 def test_preactivation_comes_before_the_convolution():
