@@ -273,7 +273,7 @@ class BucketPath(pathlib.PurePosixPath):
 
 
 def _stat(facts: dict[str, Any]) -> Stat:
-    time_ = facts.get("mtime") or facts.get("LastModified") or facts.get("updated") or 0
+    time_: Any = facts.get("mtime") or facts.get("LastModified") or facts.get("updated") or 0
     if isinstance(time_, str):
         from datetime import datetime
 

@@ -326,7 +326,7 @@ def lock_holder(path: Path) -> str | None:
         from jaxcnn import _lease
 
         claim = _lease.holder(cast(Any, path))
-        return claim and _lease.describe(claim)
+        return _lease.describe(claim) if claim else None
     if not path.is_file():
         return None
     with open(path, encoding="utf-8") as file:

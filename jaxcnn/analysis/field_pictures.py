@@ -69,8 +69,9 @@ def _outline(axes: Any, place: tuple[float, ...], color: str) -> None:
     """A rectangle in a color, with a dark rim that shows on bright pixels."""
     from matplotlib.patches import Rectangle
 
+    left, top, width, height = place
     for line, shade in ((3.5, "black"), (2.0, color)):
-        axes.add_patch(Rectangle(place[:2], *place[2:], fill=False, ec=shade, lw=line))
+        axes.add_patch(Rectangle((left, top), width, height, fill=False, ec=shade, lw=line))
 
 
 def _cropped(image: Any, high: int, wide: int) -> np.ndarray:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any
 
 from jaxcnn.analysis.graph import Graph, Node, ancestors, without
 
 Path = tuple[str, ...]
 
 
-class Group(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Group:
     """Nodes of a module that are drawn together.
 
     Attributes:
@@ -88,7 +89,7 @@ def modules(graph: Graph, prefix: Path = ()) -> dict[Path, tuple[int, ...]]:
       graph: of the network.
       prefix: path of the module.
     """
-    depth, found = len(prefix), {}
+    depth, found = len(prefix), dict[Any, Any]()
     for key, node in graph.nodes.items():
         if node.path[:depth] == prefix and len(node.path) > depth:
             found.setdefault(node.path[: depth + 1], []).append(key)

@@ -111,7 +111,7 @@ def make_features(model: nn.Module) -> Callable[[Variables, Any], Any]:
             return call(*args, **options)
 
         with nn.intercept_methods(keep):
-            logits = model.apply(variables, images, train=False)
+            logits: Any = model.apply(variables, images, train=False)
         last = found[-1] if found else logits
         return last.reshape(len(images), -1)
 

@@ -88,8 +88,8 @@ def input_size_of(model: str | nn.Module, input_size: Size = None) -> tuple[int,
       ValueError: the input size is missing or no such numbers.
     """
     if isinstance(model, str):
-        name, native = model, model_info(model).input_size
-        channels = native[2] if native else 3
+        name, known = model, model_info(model).input_size
+        native, channels = (known[:2], known[2]) if known else (None, 3)
     else:
         name, native = type(model).__name__, _native_size(model)
         channels = getattr(model, "channels", 3) or 3

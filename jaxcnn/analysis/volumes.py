@@ -75,8 +75,8 @@ def draw_volumes(traces: Sequence[Traced]) -> Any:
     """
     rows = []
     for traced in traces:
-        stages = solids(layers_only(read_graph(traced)))
-        rows.append((traced.name, [_Stage(stage, _scale(stages)) for stage in stages]))
+        groups = solids(layers_only(read_graph(traced)))
+        rows.append((traced.name, [_Stage(group, _scale(groups)) for group in groups]))
     widths = [sum(stage.width + _SPACE for stage in stages) for _, stages in rows]
     heights = [max(stage.height for stage in stages) + 1.0 for _, stages in rows]
     figure, axes = canvas(max(widths) + 2 * _MARGIN, sum(heights) + _MARGIN)

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from jaxcnn.reporting.figures import make_figure
 from jaxcnn.reporting.graph_layout import Box, Key, Placed
@@ -214,11 +214,11 @@ def _draw_sheet(axes: Any, sheet: Sheet, x: float, y: float) -> None:
     for i, box in placed.labels.items():
         large, small = sheet.labels[i]
         shift = 0.08 if large and small else 0.0
-        left = {"ha": "left", "va": "center"}
+        beside: Any = {"ha": "left", "va": "center"}
         if large:
-            axes.text(box.left, box.y - shift, large, fontsize=TITLE, **left)
+            axes.text(box.left, box.y - shift, large, fontsize=TITLE, **beside)
         if small:
-            axes.text(box.left, box.y + shift, small, fontsize=SMALL, color="0.35", **left)
+            axes.text(box.left, box.y + shift, small, fontsize=SMALL, color="0.35", **beside)
 
 
 def _draw_cell(axes: Any, cell: Cell, box: Box) -> None:
@@ -270,11 +270,11 @@ def rectangle(axes: Any, box: Box, fill: str, edge: str, **options: Any) -> None
 # --- edges ----------------------------------------------------------------------------------------
 
 
-def _smooth(points: Sequence[tuple[float, float]]) -> tuple[list[Any], list[int]]:
+def _smooth(points: Sequence[tuple[float, float]]) -> tuple[list[Any], list[Any]]:
     """A path through points that is vertical at each of them."""
     from matplotlib.path import Path
 
-    found, codes = [points[0]], [Path.MOVETO]
+    found, codes = [points[0]], [cast(Any, Path.MOVETO)]
     for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if abs(x1 - x0) < 1e-3:
             found, codes = [*found, (x1, y1)], [*codes, Path.LINETO]
@@ -285,11 +285,11 @@ def _smooth(points: Sequence[tuple[float, float]]) -> tuple[list[Any], list[int]
     return found, codes
 
 
-def _rounded(points: Sequence[tuple[float, float]]) -> tuple[list[Any], list[int]]:
+def _rounded(points: Sequence[tuple[float, float]]) -> tuple[list[Any], list[Any]]:
     """A path of lines with rounded corners."""
     from matplotlib.path import Path
 
-    found, codes = [points[0]], [Path.MOVETO]
+    found, codes = [points[0]], [cast(Any, Path.MOVETO)]
     for before, corner, after in zip(points, points[1:], points[2:]):
         lengths = [abs(p[0] - corner[0]) + abs(p[1] - corner[1]) for p in (before, after)]
         radius = min(0.06, *(length / 2 for length in lengths))
@@ -307,7 +307,7 @@ def _rounded(points: Sequence[tuple[float, float]]) -> tuple[list[Any], list[int
     return [*found, points[-1]], [*codes, Path.LINETO]
 
 
-def _arrow(axes: Any, path: tuple[list[Any], list[int]], head: bool = True) -> None:
+def _arrow(axes: Any, path: tuple[list[Any], list[Any]], head: bool = True) -> None:
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path
 

@@ -160,8 +160,8 @@ def _constant(array: _Array) -> np.ndarray | None:
     aval, equation = array.result.aval, array.equations[0]
     if len(array.equations) > 1 or equation.primitive.name != "broadcast_in_dim":
         return None
-    value: Any = equation.invars[0]
-    if not isinstance(value, Literal) or value.aval.shape:
+    value = equation.invars[0]
+    if not isinstance(value, Literal) or np.ndim(value.val):
         return None
     return np.full(aval.shape, value.val, aval.dtype)
 
