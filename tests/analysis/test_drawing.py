@@ -1,5 +1,6 @@
 """Drawings: the graph against the layer table, folding, towers, heads, and text without overlap."""
 
+import functools
 import itertools
 import xml.dom.minidom
 
@@ -27,9 +28,10 @@ from jaxcnn.cli import main
 from jaxcnn.reporting.graph_layout import Box, Frame, place
 
 # One of each kind; all are drawn by the slow test.
-SOME = ("lenet5_1998", "alexnet", "googlenet", "resnet18_a", "se_resnet50", "dpn68", "inception_v4")
+SOME = ("lenet5_1998", "alexnet", "resnet20_cifar")
 
 
+@functools.cache
 def graph_of(name, **options):
     return read_graph(trace(name, None, options, endpoints=True))
 
@@ -70,6 +72,7 @@ def test_layers_of_all_networks(name):
     check_layers(name)
 
 
+@pytest.mark.slow
 def test_branches_and_sums():
     graph = graph_of("resnet50")
     sums = [node for node in graph.nodes.values() if node.kind == "add"]
@@ -138,6 +141,7 @@ def test_folding_keeps_the_number_of_layers():
     assert folded.nodes[folded.output] == graph.nodes[graph.output]
 
 
+@pytest.mark.slow
 def test_dual_paths_are_folded_though_the_dense_path_grows():
     folded, counts = fold(layers_only(graph_of("dpn92")))
     assert [g.count for g in groups(folded, counts)] == [1, 2, 1, 3, 1, 19, 1, 2]
