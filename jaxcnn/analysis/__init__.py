@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from jaxcnn.analysis.drawing import Drawing, draw
     from jaxcnn.analysis.explain import backward_view, grad_cam
+    from jaxcnn.analysis.field_pictures import draw_kernels, draw_receptive_fields
     from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
     from jaxcnn.analysis.samples import first_samples
     from jaxcnn.analysis.signals import Signal, measure_signals
@@ -40,6 +41,8 @@ __all__ = [
     "bench",
     "complexity",
     "draw",
+    "draw_kernels",
+    "draw_receptive_fields",
     "explain",
     "first_samples",
     "grad_cam",
@@ -63,6 +66,8 @@ __getattr__, __dir__ = lazy_exports(
         **{name: name for name in _MODULES},
         "Drawing": "drawing",
         "draw": "drawing",
+        "draw_kernels": "field_pictures",
+        "draw_receptive_fields": "field_pictures",
         "ReceptiveField": "receptive_field",
         "receptive_fields": "receptive_field",
         "Signal": "signals",
