@@ -114,7 +114,7 @@ class Odd(nn.Module):
         y = y * nn.sigmoid(y)
         y = nn.Conv(4, (3, 3), name="second")(y)
         y = jnp.concatenate([y, jnp.zeros_like(y)], -1)
-        y = nn.gelu(nn.Conv(4, (1, 1), name="third")(y)) + first
+        y = nn.silu(nn.Conv(4, (1, 1), name="third")(y)) + first
         return nn.Dense(self.num_classes, name="fc")(y.mean((1, 2)))
 
 
@@ -122,7 +122,7 @@ def test_graph_of_ones_own():
     graph = read_graph(trace(Odd(), (8, 8, 3), endpoints=True))
     labels = [node.label for node in graph.nodes.values()]
     assert labels == [
-        *("image", "3×3 conv", "norm", "sigmoid", "3×3 conv", "zero channels", "1×1 conv", "gelu"),
+        *("image", "3×3 conv", "norm", "sigmoid", "3×3 conv", "zero channels", "1×1 conv", "silu"),
         *("+", "global average pool", "dense"),
     ]
 
