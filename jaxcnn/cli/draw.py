@@ -14,7 +14,7 @@ def register(subparsers) -> None:
         description="Draws networks side by side: all layers with repeated blocks folded, the "
         "feature maps of the stages as solids, or the graph of each kind of block. Nothing is "
         "computed, so any network takes seconds.",
-        epilog="examples: jaxcnn draw plain34 resnet34 vgg19 --out figure3.svg; "
+        epilog="example: jaxcnn draw plain34 resnet34 vgg19 --out figure3.svg; "
         "jaxcnn draw googlenet --level block --block inception4e",
     )
     parser.add_argument(

@@ -236,7 +236,7 @@ def test_the_command(root, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == f"{out}: 12 images, {size:.1f} MiB\n"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for arguments, text in {
-        (f"folder:{root}",): "OUT is not given; only a set of TFDS",
+        (f"folder:{root}",): "OUT is missing; only a TFDS dataset",
         ("tfds:cifar10", "--data-dir", str(tmp_path)): "install TensorFlow (pip install 'jaxcnn[",
         ("tfds:imagenet2012", "--data-dir", str(tmp_path)): "and download ILSVRC2012_img_train.tar "
         f"and ILSVRC2012_img_val.tar from image-net.org into {tmp_path}/downloads/manual;",
