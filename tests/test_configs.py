@@ -19,7 +19,7 @@ CONFIGS = sorted(path for path in (ROOT / "configs").glob("[!_]*.py"))
 # networks whose steps run elsewhere in the tests and differ little from cifar_resnet's.
 SLOW = {"inception_v3", "googlenet", "resnet_modern", "dpn", "senet"}
 SLOW |= {"cifar_plain", "cifar_preact", "cifar_resnext", "cifar_resnet18", "cifar_wrn", "finetune"}
-SLOW |= {"vgg"}
+SLOW |= {"vgg", "alexnet", "zfnet", "resnet_imagenet"}
 
 
 def smoke_case(path):

@@ -47,7 +47,7 @@ FAST = {
     }),
 }  # fmt: skip
 
-QUICK = ("lenet5_1998", "vgg_b_bn", "resnet18")  # in float32, too
+QUICK = ("lenet5_1998", "resnet18")  # in float32, too
 
 
 def given(name, size, batch, options):
