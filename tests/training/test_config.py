@@ -217,7 +217,15 @@ def test_a_bad_value_of_any_field_is_one_line(file, field):
 # Fields that hold any text; what reads it checks it. And what else a field takes of these.
 FREE = (
     *("model.weights", "data.source", "data.dir", "data.train_split", "data.test_split"),
-    *("data.crop", "loss.name", "optimizer.name", "schedule.name", "log.wandb"),
+    *(
+        "data.image",
+        "data.label",
+        "data.crop",
+        "loss.name",
+        "optimizer.name",
+        "schedule.name",
+        "log.wandb",
+    ),
 )
 NEVER = ("x", "nan", "inf", "-inf", "1e300", "9" * 20, "9" * 5000, "[1", "", "'a'", "1;2", "-0.5")
 NESTED = "(" * 10_000

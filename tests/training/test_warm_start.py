@@ -120,5 +120,5 @@ def test_some_layers_of_another_network(tmp_path):
 
 
 def test_layers_need_weights():
-    with pytest.raises(ValueError, match=r"weights_only is set, and config\.model\.weights is not"):
+    with pytest.raises(ValueError, match=r"weights_only is set, but config\.model\.weights is not"):
         validate(read_config(str(ROOT / "configs" / "vgg.py") + ":d,staged"))
