@@ -38,7 +38,7 @@ SIZE = 224
 
 
 def compiled_step(model: Any, images: int, target: plan.Target) -> Any:
-    """The compiled training step of a module, with so many images for each device."""
+    """Compiles the training step of a module for a batch size per device."""
     mesh = parallel.make_mesh(None, target.devices)
     optimizer = optax.sgd(0.1, momentum=0.9, nesterov=True)
     state = abstract_state(model, optimizer, (1, SIZE, SIZE, 3))
@@ -88,7 +88,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=128, help="for each chip (128)")
     parser.add_argument("--only", choices=("jaxcnn", "linen"))
     parser.add_argument("--blocks", default="3,4,6,3", help="blocks of each stage (3,4,6,3)")
-    parser.add_argument("--top", type=int, default=0, help="list so many operations (0)")
+    parser.add_argument(
+        "--top", type=int, default=0, help="number of operations to list (default: 0)"
+    )
     parser.add_argument("--save", action="store_true", help="write results/tpu_program.json")
     args = parser.parse_args()
     target, blocks = plan.find_target(args.on), tuple(map(int, args.blocks.split(",")))

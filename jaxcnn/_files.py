@@ -252,11 +252,6 @@ def read_at(path: str | os.PathLike, start: int, length: int) -> bytes:
         return file.read(length)
 
 
-def open_binary(path: str | os.PathLike) -> IO[bytes]:
-    """Opens a file for reading at any position."""
-    return open(path, "rb")
-
-
 class InUse(Exception):
     """Another process holds a lock; the argument describes it, in the words of `FileLock`."""
 

@@ -14,5 +14,17 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's lines on programs from the cache
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Their programs run once, so that most of the time would be that of XLA's optimizations.
+QUICK = ("models", "weights")
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(request):
+    """Compiles with few optimizations in the folders `QUICK`."""
+    jax.config.update("jax_disable_most_optimizations", request.path.parent.name in QUICK)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

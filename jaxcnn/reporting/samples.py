@@ -94,7 +94,6 @@ def _draw_grid(
     figure = make_figure(1.3 * columns, 1.3 * _CELL_HEIGHT * rows + 0.5)
     figure.suptitle(head)
     axes = figure.subplots()
-    axes.set(xlim=(0, columns), ylim=(rows * _CELL_HEIGHT, 0), aspect="equal")
     axes.set_axis_off()
     for i, (image, title) in enumerate(zip(images, titles)):
         x, y = i % columns + 0.5, (i // columns + 1) * _CELL_HEIGHT - _MARGIN
@@ -108,7 +107,7 @@ def _draw_grid(
             axes.plot(
                 np.array(extent)[[0, 1, 1, 0, 0]], np.array(extent)[[2, 2, 3, 3, 2]], "r", lw=3
             )
-    axes.set(xlim=(0, columns), ylim=(rows * _CELL_HEIGHT, 0))
+    axes.set(xlim=(0, columns), ylim=(rows * _CELL_HEIGHT, 0), aspect="equal")
     save(figure, path)
 
 

@@ -58,9 +58,10 @@ def jit(
 
 
 def compile_init(fn: Callable[..., Any]) -> Any:
-    """Applies `jax.jit` to a function that runs once, such as `model.init`, for fast compilation.
+    """Applies `jax.jit` to a function that runs once, for fast compilation.
 
-    The results may differ from those of `jit` in the last bit; so use it for all initializations.
+    The results may differ from those of `jit` in the last bit. For initializations see
+    `jaxcnn.runtime.initialization`.
 
     Args:
       fn: to be compiled.

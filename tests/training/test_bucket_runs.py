@@ -119,7 +119,9 @@ def test_a_checkpoint_that_cannot_be_read_is_set_aside(bucket, whole, tmp_path):
         path.write_bytes(bytes(bits))
     reports = run(small_config(steps=8), there, resume=True)
     notices = [r.values["text"] for r in reports if r.kind == "notice"]
-    assert any(f"was moved to {there}/unreadable/step_8; continuing from step 4" in n for n in notices)
+    assert any(
+        f"was moved to {there}/unreadable/step_8; continuing from step 4" in n for n in notices
+    )
     assert _files.files_below(_files.any_path(there) / "unreadable")
     assert_same_run(whole, fetched(there, tmp_path))
 

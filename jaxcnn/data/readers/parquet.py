@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcnn._checks import near, one_line, optional_package
-from jaxcnn._files import open_binary
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import parquet_pages
 
@@ -76,7 +75,7 @@ def open_file(path: Path) -> File:
     import pyarrow
 
     try:
-        with open_binary(path) as file:
+        with open(path, "rb") as file:
             footer = parquet.read_metadata(file)
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -191,7 +190,7 @@ def _read(file: File, groups: Iterable[int], column: str) -> Any:
     import pyarrow.parquet
 
     try:
-        with open_binary(file.path) as opened:
+        with open(file.path, "rb") as opened:
             parquet = pyarrow.parquet.ParquetFile(
                 opened, metadata=file.footer, page_checksum_verification=True
             )

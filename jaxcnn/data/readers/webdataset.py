@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn._checks import note_once, one_line
-from jaxcnn._files import open_binary, read_at, read_json
+from jaxcnn._files import read_at, read_json
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, hub_layout, record_index
 from jaxcnn.data.readers.folders import open_tar
@@ -194,7 +194,7 @@ def _places(path: Path, columns: Mapping[str, str]) -> record_index.Places:
     """
     images = (columns["image"].lower(),) if "image" in columns else IMAGES
     starts, lengths, labels = [], [], []
-    with open_binary(path) as file:
+    with open(path, "rb") as file:
         for key, files in _examples(path).items():
             image = next((files[ext] for ext in images if ext in files), None)
             if image is None and not any(ext in files for ext in LABELS[:1]):

@@ -39,7 +39,7 @@ def values_of(dataset: Any) -> np.ndarray:
       ValueError: it is larger.
     """
     if dataset.nbytes > MOST_UNPACKED * dataset.file.id.get_filesize():
-        raise ValueError(f"{dataset.name} is said to be {dataset.nbytes:,} bytes")
+        raise ValueError(f"{dataset.name} declares {dataset.nbytes:,} bytes")
     return np.asarray(dataset)
 
 
