@@ -51,6 +51,7 @@ def test_no_page_is_taken_twice():
 
 
 # What stays of the heap when more than 2 GiB of it is freed at once. No page of it is touched.
+# The first block may lie in what the heap had already.
 GROWN = """
 import ctypes
 from jaxcnn.runtime import heap
@@ -69,7 +70,7 @@ print((c.sbrk(0) - before) >> 20)
 def test_the_memory_of_two_large_steps_is_kept():
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     told = subprocess.check_output([sys.executable, "-c", GROWN], env=environment, text=True)
-    assert int(told) >= 80 * 32
+    assert int(told) >= 79 * 32
 
 
 def test_a_process_that_has_jax_is_left_alone():
