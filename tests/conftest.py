@@ -12,19 +12,18 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".cache" / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's lines on programs from the cache
+# Most programs run a few times, so that most of the time would be that of XLA's optimizations.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Their programs run once, so that most of the time would be that of XLA's optimizations.
-QUICK = ("models", "weights")
+OPTIMIZED = ("ops",)  # these folders test what XLA makes of a program
 
 
 @pytest.fixture(autouse=True)
-def quick_compilation(request):
-    """Compiles with few optimizations in the folders `QUICK`."""
-    jax.config.update("jax_disable_most_optimizations", request.path.parent.name in QUICK)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def optimizations(request):
+    """Compiles with all optimizations in the folders `OPTIMIZED`."""
+    jax.config.update("jax_disable_most_optimizations", request.path.parent.name not in OPTIMIZED)

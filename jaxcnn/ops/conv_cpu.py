@@ -4,7 +4,7 @@
 | --- | --- |
 | `block_conv`, `patch_conv` | groups, and many networks under `vmap` |
 | `pointwise_*` | 1x1 without padding: the gradients are matrix products |
-| `folded_conv` | windows over fewer than 16 channels with stride 1; 16 to 16, forward |
+| `folded_conv` | windows over fewer than 16 channels with stride 1 |
 | `conv_winograd` | 3x3 with stride 1 over many channels |
 """
 
@@ -81,8 +81,6 @@ def choose(x: Any, w: Any, *, stride, padding: Pairs, groups: int, **unused: Any
         return _POINTWISE
     if x.shape[-1] < 16 and min(window) > 1 and stride == (1, 1):
         return _folded(x.shape[-1])
-    if x.shape[-1] == w.shape[-1] == 16 and min(window) > 1 and stride == (1, 1):
-        return _FOLDED_FORWARD
     if conv_winograd.is_applicable(x, w, stride, padding):
         return _WINOGRAD
     return PLAIN
@@ -141,14 +139,6 @@ def _folded(channels: int) -> Implementation:
     return _derived("folded", conv)._replace(
         images_gradient=conv_transposes.images_gradient(images)
     )
-
-
-def _folded_by_two(x: Array, w: Array, **options: Any) -> Array:
-    return folded_conv(x, w, fold=2, **options)
-
-
-# From 16 to 16 channels, XLA's gradients are faster.
-_FOLDED_FORWARD = PLAIN._replace(name="folded", conv=_folded_by_two)
 
 
 def folded_conv(x: Array, w: Array, *, padding: Pairs, fold: int, **unused: Any) -> Array:

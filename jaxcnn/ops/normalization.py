@@ -174,38 +174,40 @@ def batch_statistics(
     Returns:
       Mean and variance, of at least float32.
     """
-    local = reference.moments if reference_requested() else moments
-    mean, var = local(x, axes)
+    # Squares are relative to an estimate of the mean, since those relative to zero lose precision.
+    guess = lax.stop_gradient(_wide(_like(x, guess)))
+    plain = reference_requested()
+    mean, var = reference.moments(x, axes) if plain else moments(x, guess, axes)
     if axis_name is None:
         return mean, var
     neighbors = None
     if devices:
         count = lax.psum(1, axis_name)
         neighbors = [list(range(i, i + devices)) for i in range(0, count, devices)]
-    # Squares are relative to an estimate of the mean, since those relative to zero lose precision.
-    guess = lax.stop_gradient(_like(x, guess))
     first = mean - guess
     second = var + lax.square(first)
     first, second = lax.pmean((first, second), axis_name, axis_index_groups=neighbors)
     return guess + first, jnp.maximum(0.0, second - lax.square(first))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def moments(x: Array, guess: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     """Computes the mean and biased variance in one pass over x.
 
-    The mean of a few elements is subtracted first. Without it, float32 loses precision if the
+    An estimate of the mean is subtracted first. Without it, float32 loses precision if the
     variance is small compared to the squared mean (at a mean of 1,000 standard deviations, all of
-    it).
+    it). The estimate is the mean of a few elements. On a TPU, where that would be another pass over
+    memory, it is `guess`.
 
     Args:
       x: f[...,C].
+      guess: f[...,C] of the same rank, with size 1 in all axes but the last; the result does not
+        depend on it but for rounding.
       axes: the axes to reduce, which keep size 1.
 
     Returns:
       Mean and variance, of at least float32.
     """
-    shift = lax.optimization_barrier(_wide(_sample(x, axes)).mean(axes, keepdims=True))
 
     def two_reductions(x, shift, axes=axes):
         y = _wide(x) - shift
@@ -213,6 +215,8 @@ def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
 
     def rows(x, shift):
         # XLA reduces rows of pixels about three times as fast as three axes.
+        if shift.size != x.shape[-1]:
+            return two_reductions(x, shift)
         first, second = two_reductions(x.reshape(-1, x.shape[-1]), shift.reshape(1, -1), (0,))
         return first.reshape(shift.shape), second.reshape(shift.shape)
 
@@ -220,15 +224,24 @@ def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
         y = _wide(x) - shift
         return _mean_of_both(y, lax.square(y), axes)
 
-    cpu = rows if shift.size == x.shape[-1] else None
-    first, second = by_platform(two_reductions, x, shift, cpu=cpu, gpu=one_reduction)
-    return shift + first, jnp.maximum(0.0, second - lax.square(first))
+    def around(reduce, x, shift):
+        first, second = reduce(x, shift)
+        return shift + first, jnp.maximum(0.0, second - lax.square(first))
+
+    def around_sample(reduce, x, guess):
+        del guess
+        sample = _wide(_sample(x, axes)).mean(axes, keepdims=True)
+        return around(reduce, x, lax.optimization_barrier(sample))
+
+    cpu, gpu = (functools.partial(around_sample, reduce) for reduce in (rows, one_reduction))
+    return by_platform(functools.partial(around, two_reductions), x, guess, cpu=cpu, gpu=gpu)
 
 
 @moments.defjvp
 def _moments_jvp(axes, primals, tangents):
-    mean, var = moments(*primals, axes)
-    return (mean, var), _moments_tangent(*tangents, *primals, mean, axes=axes)
+    x, guess = primals
+    mean, var = moments(x, guess, axes)
+    return (mean, var), _moments_tangent(tangents[0], x, mean, axes=axes)
 
 
 def _moments_change(t, x, mean, *, axes):

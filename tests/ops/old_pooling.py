@@ -52,7 +52,7 @@ def to_first_equal(window, stride, padding, residuals, g):
 max_pool.defvjp(_forward, to_first_equal)
 
 
-def moments(x, axes):
+def moments(x, guess, axes):
     """Mean and variance as Flax has them: E[x] and E[x^2] - E[x]^2."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean, square = (a.mean(axes, keepdims=True) for a in (x, x * x))

@@ -115,5 +115,13 @@ def distances(found, wanted, live=1e-4):
     return result
 
 
+def whole_distance(found, wanted):
+    """Norm of the difference over the norm, of the gradients of all parameters together."""
+    pairs = zip(*(jax.tree.leaves(step["gradients"]) for step in (found, wanted)), strict=True)
+    norms = [(_norm(np.float64, np.float64(a) - b), _norm(np.float64, b)) for a, b in pairs]
+    difference, norm = np.linalg.norm(norms, axis=0)
+    return difference / norm
+
+
 def _norm(dtype, a):
     return float(np.linalg.norm(np.ravel(np.asarray(a, dtype))))

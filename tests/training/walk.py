@@ -2,7 +2,7 @@
 
 Its arguments are the configuration and the working directory. The last line is JSON: {phase: files
 with a function that ran}, of the phases "begin", "loop" (from the first batch to the last
-checkpoint) and "end".
+checkpoint) and "end", and "traced" (in any phase, while JAX traced a function).
 """
 
 import json
@@ -10,9 +10,11 @@ import sys
 import threading
 from pathlib import Path
 
+from jax._src.core import trace_state_clean
+
 PACKAGE = str(Path(__file__).resolve().parents[2] / "jaxcnn") + "/"
 OF_A_FUNCTION = 1  # inspect.CO_OPTIMIZED: not the body of a module or a class
-seen: dict[str, set[str]] = {"begin": set(), "loop": set(), "end": set()}
+seen: dict[str, set[str]] = {"begin": set(), "loop": set(), "end": set(), "traced": set()}
 phase = "begin"
 
 
@@ -25,7 +27,7 @@ def trace(frame, event, argument):
             phase = "loop"
         if (file, code.co_name) == ("training/loop.py", "_draw"):  # after the last checkpoint
             phase = "end"
-        seen[phase].add(file)
+        seen[phase if trace_state_clean() else "traced"].add(file)
 
 
 def main(config, workdir):
