@@ -200,8 +200,7 @@ def _check_sizes(archive: zipfile.ZipFile, size: int) -> None:
             claimed = file.tell() + math.prod(shape) * dtype.itemsize
         if not dtype.hasobject and (claimed != entry.file_size or claimed > most):
             raise ValueError(
-                f"{entry.filename} is said to be {dtype}{list(shape)}, of which it has "
-                f"{held:,} bytes"
+                f"{entry.filename} declares {dtype}{list(shape)}, but holds {held:,} bytes"
             )
 
 
@@ -224,7 +223,7 @@ def _typed(key: str, array: np.ndarray, name: str | None) -> np.ndarray:
         raise ValueError(f"{key!r} is of {array.dtype.itemsize} bytes a value, of no known type")
     kind = np.dtype(_OTHER_TYPES[name][0])
     if array.dtype.itemsize != kind.itemsize:
-        raise ValueError(f"{key!r} is {array.dtype}, and is said to be {name}")
+        raise ValueError(f"{key!r} is {array.dtype}, but its metadata declare {name}")
     return array.view(kind)
 
 
