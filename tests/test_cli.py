@@ -145,9 +145,9 @@ def test_the_stored_facts_are_the_networks_own():
     assert facts.names() == registry.list_models() and facts.aliases() == registry.list_aliases()
     for name in facts.names():
         own = dataclasses.asdict(registry.model_info(name))
-        assert (
-            dataclasses.asdict(facts.facts(name)) == own
-        ), "out of date: run python -m jaxcnn.analysis.facts"
+        assert dataclasses.asdict(facts.facts(name)) == own, (
+            "out of date: run python -m jaxcnn.analysis.facts"
+        )
 
 
 def test_a_recipe_is_trained_by_name_from_any_folder(tmp_path, monkeypatch, capsys):
@@ -217,9 +217,9 @@ def test_summary_command(capsys):
 
 def test_the_page_of_networks_lists_every_network(capsys):
     text = (ROOT / "docs" / "networks.md").read_text("utf-8")
-    assert (
-        networks.update_page(text) == text
-    ), "out of date: run python -m jaxcnn.analysis.networks docs/networks.md"
+    assert networks.update_page(text) == text, (
+        "out of date: run python -m jaxcnn.analysis.networks docs/networks.md"
+    )
     assert run(capsys, "list", "--markdown").strip() in text
 
 

@@ -10,9 +10,9 @@ def register(subparsers) -> None:
     parser = subparsers.add_parser(
         "pretrained",
         help="list the published weights",
-        description="Lists the weights that `predict`, `evaluate` and load_pretrained download by "
-        "name from the Hugging Face Hub: the network, and the size, crop and interpolation of its "
-        "images. The file of weights NAME is hf.co/timm/NAME.",
+        description="Lists the weights that `predict`, `evaluate` and load_pretrained find by "
+        "name: the network, and the size, crop and interpolation of its images. A few come with "
+        "the package; the others are downloaded from the Hugging Face Hub, hf.co/timm/NAME.",
         epilog="example: jaxcnn pretrained 'resnet50*'",
     )
     parser.add_argument(
@@ -30,20 +30,21 @@ def run(args: argparse.Namespace) -> None:
 
     from jaxcnn._checks import near
     from jaxcnn.reporting.tables import text_table
-    from jaxcnn.weights.pretrained import WEIGHTS
+    from jaxcnn.weights.pretrained import SHIPPED, WEIGHTS, shipped
 
+    known = {**{name: shipped(name) for name in SHIPPED}, **WEIGHTS}
     chosen = [
         weights
-        for weights in WEIGHTS.values()
+        for weights in known.values()
         if any(fnmatchcase(name, args.pattern) for name in (weights.name, weights.model))
     ]
     if not chosen:
-        raise ValueError(
-            f"no published weights match {args.pattern!r}{near(args.pattern, WEIGHTS)}"
-        )
+        raise ValueError(f"no published weights match {args.pattern!r}{near(args.pattern, known)}")
     rows = [
-        [w.name, w.model, f"{how.size}", f"{how.crop:g}", how.interpolation]
+        [w.name, w.model, f"{how.size}", f"{how.crop:g}", how.interpolation,
+         "in the package" if w.name in SHIPPED else "hub"]
         for w, how in ((w, w.preprocessing) for w in chosen)
-    ]
-    print(text_table(["weights", "network", "pixels", "crop", "interpolation"], rows, left=2))
+    ]  # fmt: skip
+    titles = ["weights", "network", "pixels", "crop", "interpolation", "from"]
+    print(text_table(titles, rows, left=2))
     print(f"\n{len(chosen)} set{'s' if len(chosen) != 1 else ''} of weights")

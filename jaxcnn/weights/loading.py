@@ -40,9 +40,10 @@ def load_pretrained(
 
     Args:
       name_or_path: name of published weights on the Hugging Face Hub, such as "resnet50.tv_in1k",
-        or path of a .safetensors, .npz or .pth file in PyTorch's or jaxcnn's layout, or of a file
-        of Caffe, ONNX or Keras; see `jaxcnn.weights.files` for other suffixes of PyTorch
-        checkpoints, and `jaxcnn.weights.formats` for other frameworks.
+        or of weights that come with the package, such as "lenet5.digits"; or path of a
+        .safetensors, .npz or .pth file in PyTorch's or jaxcnn's layout, or of a file of Caffe,
+        ONNX or Keras; see `jaxcnn.weights.files` for other suffixes of PyTorch checkpoints, and
+        `jaxcnn.weights.formats` for other frameworks.
       model: id or alias of the network; not needed for published weights and files written by
         jaxcnn.
       num_classes: width of the classifier, by default that of the weights. If it differs, the
@@ -98,7 +99,7 @@ def open_weights(
     options: Mapping[str, Any] | None = None,
 ) -> Opened:
     """Reads published weights or a weights file; arguments and errors as in `load_pretrained`."""
-    origin = str(name_or_path)
+    origin = str(pretrained.SHIPPED.get(str(name_or_path), name_or_path))
     if (foreign := _foreign(origin)) is not None:
         if model is None:
             raise ValueError(f"{origin} does not say which network it is of: name the model")

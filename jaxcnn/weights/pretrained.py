@@ -1,18 +1,22 @@
 """Published weights: where they are, and the preprocessing of their images.
 
-The names are timm's: an architecture, and a tag that identifies the training and the dataset.
-Sizes, crops, interpolations and normalizations are those of timm's `default_cfgs`; where it has a
-larger size for testing than for training, the size for testing is used.
+A few small networks come with the package; the others are on the Hugging Face Hub, where the names
+are timm's: an architecture, and a tag that identifies the training and the dataset. Sizes, crops,
+interpolations and normalizations are those of timm's `default_cfgs`; where it has a larger size for
+testing than for training, the size for testing is used.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from jaxcnn._checks import near
-from jaxcnn.data.preprocessing import HALF, IMAGENET, Preprocessing
+from jaxcnn.data.preprocessing import HALF, IMAGENET, Preprocessing, from_dict
 from jaxcnn.models import registry
+from jaxcnn.weights import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +162,21 @@ def _rows() -> Iterator[Weights]:
 
 
 WEIGHTS = {weights.name: weights for weights in _rows()}
+# Files of weights that come with the package, by name; `shipped/README.md` has their origin.
+SHIPPED = {
+    path.stem: path for path in sorted((Path(__file__).parent / "shipped").glob("*.safetensors"))
+}
+
+
+def shipped(name: str) -> Weights:
+    """Reads the network and the preprocessing of weights that come with the package.
+
+    Args:
+      name: a key of `SHIPPED`.
+    """
+    _, metadata = files.read(SHIPPED[name])
+    prepare = from_dict(json.loads(metadata["preprocessing"]))
+    return Weights(name, metadata["model"], prepare)
 
 
 def find(name: str) -> Weights:
@@ -173,11 +192,12 @@ def find(name: str) -> Weights:
     if name in WEIGHTS:
         return WEIGHTS[name]
     of_model = [w.name for w in WEIGHTS.values() if name in (w.model, w.name.partition(".")[0])]
+    of_model += [key for key in SHIPPED if name == key.partition(".")[0]]
     if of_model:
         raise ValueError(f"{name!r} is a network; its weights are {', '.join(of_model)}")
     raise ValueError(
-        f"unknown weights {name!r}{near(name, WEIGHTS)}; a name is an architecture and a "
-        "tag, as in resnet50.tv_in1k, and a path ends in .safetensors, .npz or .pth"
+        f"unknown weights {name!r}{near(name, [*WEIGHTS, *SHIPPED])}; a name is an architecture "
+        "and a tag, as in resnet50.tv_in1k, and a path ends in .safetensors, .npz or .pth"
     )
 
 
