@@ -53,7 +53,7 @@ def test_a_photo_is_classified_by_name_and_the_names_are_listed(tmp_path, capsys
 
     test = catalog.load("digits", "test")
     Image.fromarray(test.images[3, ..., 0]).save(tmp_path / "digit.png")
-    main(["predict", str(tmp_path / "digit.png"), "--model", "lenet5.digits"])
+    main(["predict", "lenet5.digits", str(tmp_path / "digit.png")])
     shown = capsys.readouterr().out
     assert test.class_names[test.labels[3]] in shown.splitlines()[1], shown
     main(["pretrained", "lenet5*"])
