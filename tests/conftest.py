@@ -20,10 +20,11 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-OPTIMIZED = ("ops",)  # these folders test what XLA makes of a program
+# These compile whole training steps as `train.py` does, and test what XLA makes of them.
+OPTIMIZED = ("test_curves", "test_peers", "test_whole_networks")
 
 
 @pytest.fixture(autouse=True)
 def optimizations(request):
-    """Compiles with all optimizations in the folders `OPTIMIZED`."""
-    jax.config.update("jax_disable_most_optimizations", request.path.parent.name not in OPTIMIZED)
+    """Compiles with all optimizations in the files `OPTIMIZED`."""
+    jax.config.update("jax_disable_most_optimizations", request.path.stem not in OPTIMIZED)

@@ -18,19 +18,19 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_checkpoint_that_fails_in_the_background_is_told_before_the_next_one(tmp_path):
-    config = small_config(model="lenet5_modern", steps=8000)  # of half a megabyte
+    config = small_config(model="lenet5_modern", steps=2000)  # of half a megabyte
     config.data.source = "digits"
-    set_duration(config.eval, "every", steps=4000)
-    set_duration(config.checkpoint, "every", steps=2000)
-    config.log.every_steps = 500
+    set_duration(config.eval, "every", steps=1000)
+    set_duration(config.checkpoint, "every", steps=500)
+    config.log.every_steps = 100
     reports = train(config, tmp_path)
     for report in reports:
-        if report.kind == "step" and report.step == 1999:
+        if report.kind == "step" and report.step == 499:
             break
-    with no_room_above(60_000), pytest.raises(OSError, match="checkpoint of step 2000 cannot be"):
+    with no_room_above(60_000), pytest.raises(OSError, match="checkpoint of step 500 cannot be"):
         for later in reports:
             last = later
-    assert last.step < 3990, "before the checkpoint of step 4000 is begun"
+    assert last.step < 990, "before the checkpoint of step 1000 is begun"
 
 
 @pytest.mark.parametrize("which", ["checkpoints", "best", "tensorboard", "profile"])
