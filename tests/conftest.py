@@ -20,8 +20,8 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# These compile whole training steps as `train.py` does, and test what XLA makes of them.
-OPTIMIZED = ("test_curves", "test_peers", "test_whole_networks")
+# These test what XLA makes of whole training steps, as `train.py` compiles them.
+OPTIMIZED = ("test_curves", "test_peers", "test_selfcheck", "test_whole_networks")
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,7 @@ FAST = {
     "zfnet_512": (224, 2, {"widths": (4, 4, 8, 8, 8), **FC}),
     "vgg_b_bn": (32, 2, {"widths": (8, 128, 8, 8, 8), "min_size": 32, **FC}),  # Winograd
     "googlenet": (32, 2, {"num_classes": 5}),
-    "inception_resnet_v2": (75, 2, {"blocks": (1, 1, 1), "num_classes": 5}),
+    "inception_resnet_v2": (139, 4, {"blocks": (1, 1, 1), "num_classes": 5}),
     "resnet18": (56, 8, STEM),
     "resnet50d": (32, 8, {**RESNET, "stem": (4, 4, 8)}),
     "resnet20_cifar": (8, 8, {**CIFAR, "stem": (4,)}),
