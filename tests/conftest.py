@@ -20,11 +20,9 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# These test what XLA makes of whole training steps, as `train.py` compiles them.
-OPTIMIZED = ("test_curves", "test_peers", "test_selfcheck", "test_whole_networks")
-
 
 @pytest.fixture(autouse=True)
 def optimizations(request):
-    """Compiles with all optimizations in the files `OPTIMIZED`."""
-    jax.config.update("jax_disable_most_optimizations", request.path.stem not in OPTIMIZED)
+    """Compiles a test that is marked `optimized` as `train.py` does."""
+    quick = request.node.get_closest_marker("optimized") is None
+    jax.config.update("jax_disable_most_optimizations", quick)

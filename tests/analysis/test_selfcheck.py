@@ -14,6 +14,8 @@ from jaxcnn.analysis.layer_kinds import BFLOAT16, KINDS, Operation
 from jaxcnn.cli import main
 from jaxcnn.ops import BatchNorm
 
+pytestmark = pytest.mark.optimized
+
 BY_NAME = {kind.name: kind for kind in KINDS}
 
 

@@ -13,6 +13,8 @@ from jaxcnn.training.optim import losses
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import make_train_step
 
+pytestmark = pytest.mark.optimized
+
 
 def curve(model, images, labels, mode, batch=16, steps=10):
     """The losses of the first steps, f64[steps]."""

@@ -11,6 +11,8 @@ from whole_step import as_type, build, compiled_step, precision
 
 from jaxcnn.weights import from_torch, to_torch
 
+pytestmark = pytest.mark.optimized
+
 # file -> id, where they differ
 IDS = {
     "alexnet": "alexnet_owt",

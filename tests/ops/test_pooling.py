@@ -223,11 +223,13 @@ def share_without_gradient(shape, window, stride, padding):
     return float(np.abs(np.asarray(gradient, np.float64) / windows - 1).max())
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("shape, window, stride, padding", BEHIND_BATCH_NORM)
 def test_every_window_hands_its_gradient_to_batch_norm(shape, window, stride, padding):
     assert share_without_gradient(shape, window, stride, padding) < 1e-6
 
 
+@pytest.mark.optimized
 def test_asking_for_equality_loses_gradient(monkeypatch):
     """The test above can fail: 1.9 % of the windows of VGG's last block handed over nothing."""
     old_pooling.plant(monkeypatch)

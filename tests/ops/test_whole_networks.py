@@ -13,6 +13,8 @@ from whole_step import build, distances, step_of, whole_distance
 
 import jaxcnn
 
+pytestmark = pytest.mark.optimized
+
 FLOAT64 = 1e-9  # the platforms' implementations came to 1e-12
 # Where a ReLU flips, two right programs in float32 differ: as far from float64 as this many times
 # what the reference in float32 is.
