@@ -25,7 +25,7 @@ import numpy as np
 
 from jaxcnn._checks import near, shown
 from jaxcnn._objects import check_call, is_address, load_object, parameters
-from jaxcnn.data.kinds import KINDS, Parts, split_columns
+from jaxcnn.data.kinds import KINDS, Splits, split_columns
 from jaxcnn.data.preprocessing import STATISTICS, Normalization
 from jaxcnn.data.readers import (
     cifar,
@@ -441,7 +441,7 @@ def _has_columns(kind: str) -> bool:
     return kind in KINDS and KINDS[kind].has_columns
 
 
-def _open(source: str, data_dir: str | None) -> Parts:
+def _open(source: str, data_dir: str | None) -> Splits:
     kind, _, place = source.partition(":")
     place, columns = split_columns(place) if _has_columns(kind) else (place, {})
     return KINDS[kind].open(place, data_dir, columns)

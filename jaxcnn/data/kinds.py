@@ -16,7 +16,7 @@ from typing import NamedTuple
 from jaxcnn._files import local_path
 from jaxcnn.data.sets import FileShard
 
-Parts = tuple[tuple[str, ...], dict[str, FileShard]]  # class names, {split: examples}
+Splits = tuple[tuple[str, ...], dict[str, FileShard]]  # class names, {split: examples}
 COLUMNS = ("image", "label")
 _COLUMN = re.compile(rf"(?P<rest>.*),(?P<name>{'|'.join(COLUMNS)})=(?P<value>[^,]*)", re.S)
 
@@ -31,7 +31,7 @@ class Kind(NamedTuple):
     """
 
     place: str
-    open: Callable[[str, str | os.PathLike | None, Mapping[str, str]], Parts]
+    open: Callable[[str, str | os.PathLike | None, Mapping[str, str]], Splits]
     has_columns: bool = False
 
 
@@ -55,31 +55,31 @@ def _path(place: str, data_dir: str | os.PathLike | None) -> Path:
     return Path(local_path(data_dir or ""), local_path(place))
 
 
-def _open_folder(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Parts:
+def _open_folder(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import folders
 
     return folders.open_folder(_path(place, data_dir))
 
 
-def _open_archive(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Parts:
+def _open_archive(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import archive
 
     return archive.open_archive(_path(place, data_dir))
 
 
-def _open_imagenet(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Parts:
+def _open_imagenet(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import imagenet
 
     return imagenet.open_imagenet(_path(place, data_dir))
 
 
-def _open_tfds(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Parts:
+def _open_tfds(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import tfds_images
 
     return tfds_images.open_tfds_images(place, data_dir)
 
 
-def _open_hub(place: str, data_dir: str | os.PathLike | None, columns: Mapping[str, str]) -> Parts:
+def _open_hub(place: str, data_dir: str | os.PathLike | None, columns: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import hub
 
     return hub.open_hub(place, data_dir, columns)
@@ -87,7 +87,7 @@ def _open_hub(place: str, data_dir: str | os.PathLike | None, columns: Mapping[s
 
 def _open_shards(
     place: str, data_dir: str | os.PathLike | None, columns: Mapping[str, str]
-) -> Parts:
+) -> Splits:
     from jaxcnn.data.readers import webdataset
 
     return webdataset.open_shards(str(_path(place, data_dir)), columns)

@@ -4,11 +4,11 @@ import dataclasses
 import json
 import math
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import photos
 import pytest
 from jax import lax
 from jax.extend.core import Primitive
@@ -24,9 +24,6 @@ from jaxcnn.training import parallel
 from jaxcnn.training.build import build_experiment
 from jaxcnn.training.config import TrackedConfig, default_config, read_config
 from jaxcnn.training.input import loaders, sets
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-import photos
 
 # Peaks of a device in the tests: it has the memory that a test needs.
 CHIP = Chip("cpu", ("cpu",), {"float32": 1e9, "bfloat16": 1e9}, 2**30, 1e8, 1e7)
