@@ -1,4 +1,4 @@
-"""Kinds of datasets of image files: how a source of each kind is written, and what opens it.
+"""Kinds of datasets of image files: the syntax of their sources, and functions that open them.
 
 A source is "KIND:PLACE", such as "folder:photos". For the kinds that store examples in columns or
 fields ("hf", "wds"), the place can be followed by the names of those to read, as in
@@ -107,7 +107,7 @@ EXAMPLES = (
     ("synthetic, synthetic:96", "generated images, 32 or 96 pixels wide"),
     ("synthetic_boxes", "generated images with the boxes of their objects"),
     ("files:cifar10", "official files of CIFAR-10, CIFAR-100, MNIST or Fashion-MNIST"),
-    ("tfds:imagenet2012", "any set with images and labels, prepared by TensorFlow Datasets"),
+    ("tfds:imagenet2012", "any dataset with images and labels, prepared by TensorFlow Datasets"),
     ("hf:ILSVRC/imagenet-1k", "Parquet files of the Hugging Face hub, downloaded if necessary"),
     ("hf:/data/imagenet-1k", "the same files in a folder, such as that of `hf download`"),
     ("wds:/data/imagenet-train-{0000..1023}.tar", "tar files in the format of WebDataset"),
@@ -115,5 +115,5 @@ EXAMPLES = (
     ("imagenet:/data/imagenet-r", "ImageNet-A, -R, -V2 and -Sketch, for evaluation"),
     ("folder:photos", "images in photos/train/<class> and photos/val/<class>"),
     ("archive:photos_256", "ArrayRecord files, written by `jaxcnn prepare`"),
-    ("my_data.py:open_mine", "a function of yours, see `jaxcnn.data.catalog`"),
+    ("my_data.py:open_mine", "your own function, see `jaxcnn.data.catalog`"),
 )

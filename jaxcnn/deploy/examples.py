@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxcnn.weights.pretrained import WEIGHTS
 
-_OPEN = '''"""Names what is in a photo: python example.py cat.jpg (needs {needs})."""
+_OPEN = '''"""Classifies a photo: python example.py cat.jpg (needs {needs})."""
 
 import json
 import sys

@@ -313,7 +313,7 @@ def test_convert_says_what_it_has_taken_and_writes_the_network(tmp_path, capsys)
     assert equal(variables, loading.build(opened, **RESNET)[1])
     assert loading.open_weights(out).preprocessing == opened.preprocessing
     assert main(["convert", str(path), str(out), "--model", "resnet50", "width"]) == 2
-    assert "'width' is no option of a network" in capsys.readouterr()[1]
+    assert "'width' is not an option of the network" in capsys.readouterr()[1]
 
 
 def test_the_config_of_timm_names_network_and_preprocessing(tmp_path):
