@@ -76,7 +76,7 @@ def parts(result: str) -> list[str]:
 
 
 def operations(hlo: str) -> Iterator[Operation]:
-    """Those of an optimised program's entry computation, by HLO's text."""
+    """Those of an optimized program's entry computation, by HLO's text."""
     entry = hlo[hlo.index("\nENTRY") :]
     lines = [found.groups() for found in map(INSTRUCTION.match, entry.splitlines()) if found]
     sizes = {}
@@ -122,7 +122,7 @@ def show(found: Iterable[Operation], bandwidth: float, top: int) -> None:
 
 
 def compiled_text(name: str, mode: str, batch: int, dtype: str) -> str:
-    """The optimised program of `bench.make_step` for an H200."""
+    """The optimized program of `bench.make_step` for an H200."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # of arrays that are not the program's
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
     import jax

@@ -159,7 +159,7 @@ def startup(found: dict) -> str:
         text += f" A short `jaxcnn train` makes its first step after {', '.join(times)}."
     header = ["network", "initialize: `jit` s", "jaxcnn s", "from the cache s",
               "compile the step s", "from the cache s"]  # fmt: skip
-    keys = ("initialise, usual", "initialise, cold", "initialise, warm", "compile, cold",
+    keys = ("initialize, usual", "initialize, cold", "initialize, warm", "compile, cold",
             "compile, warm")  # fmt: skip
     lines = [[f"`{name}`", *(f"{row[key]:.2f}" for key in keys)] for name, row in rows.items()]
     return text + "\n\n" + table(header, lines)
@@ -445,7 +445,7 @@ def headline() -> str:
         kinds = ("cold", "warm")
         rows = {k: v for k, v in found["rows"].items() if k not in ("import", "command")}
         for name, row in rows.items():
-            cold, warm = (row[f"initialise, {k}"] + row[f"compile, {k}"] for k in kinds)
+            cold, warm = (row[f"initialize, {k}"] + row[f"compile, {k}"] for k in kinds)
             lines.append([f"`{name}`: time to initialize and compile, on the first start and later",
                           f"{cold:.1f} s, {warm:.1f} s"])  # fmt: skip
     if found := load("input_pipeline"):

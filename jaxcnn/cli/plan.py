@@ -16,12 +16,12 @@ def register(subparsers) -> None:
         help="compile a run for a TPU slice you do not have: memory, traffic, maximum speed",
         description="Compiles the training and evaluation steps of a run for a TPU slice, which "
         "need not be available, or for the devices of this machine. Prints XLA's counts for one "
-        "chip: memory by kind, FLOPs, bytes and collectives; the minimum time for each at the chip's "
-        "published peak rates, and which of them limits the step; the maximum number of images per "
-        "second; and the minimum number of hours for the whole run. TPUs need an extra: pip "
-        "install 'jaxcnn[tpu]'. A network for ImageNet takes minutes to compile. If the data are "
-        "not available, their published sizes are used. The exit code is 3 if the chip has too "
-        "little memory.",
+        "chip: memory by kind, FLOPs, bytes and collectives; the minimum time for each at the "
+        "chip's published peak rates, and which of them limits the step; the maximum number of "
+        "images per second; and the minimum number of hours for the whole run. TPUs need an "
+        "extra: pip install 'jaxcnn[tpu]'. A network for ImageNet takes minutes to compile. If the "
+        "data are not available, their published sizes are used. The exit code is 3 if the chip "
+        "has too little memory.",
         epilog="example: jaxcnn plan resnet_imagenet:50 model.dtype=bfloat16 train.batch_size=1024 "
         "train.bn_sync=local eval.batch_size=1024 --on v5e:2x4 --on v4-16",
     )

@@ -200,14 +200,13 @@ def _check_sizes(archive: zipfile.ZipFile, size: int) -> None:
             claimed = file.tell() + math.prod(shape) * dtype.itemsize
         if not dtype.hasobject and (claimed != entry.file_size or claimed > most):
             raise ValueError(
-                f"{entry.filename} is said to be {dtype}{list(shape)}, of which it has "
-                f"{held:,} bytes"
+                f"{entry.filename} declares {dtype}{list(shape)}, of which it has {held:,} bytes"
             )
 
 
 def _texts(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise ValueError(f"its metadata are no mapping of texts: {value!r:.60}")
+        raise ValueError(f"its metadata are not a mapping of strings: {value!r:.60}")
     return value
 
 
@@ -224,7 +223,7 @@ def _typed(key: str, array: np.ndarray, name: str | None) -> np.ndarray:
         raise ValueError(f"{key!r} is of {array.dtype.itemsize} bytes a value, of no known type")
     kind = np.dtype(_OTHER_TYPES[name][0])
     if array.dtype.itemsize != kind.itemsize:
-        raise ValueError(f"{key!r} is {array.dtype}, and is said to be {name}")
+        raise ValueError(f"{key!r} is {array.dtype}, but is declared as {name}")
     return array.view(kind)
 
 
@@ -260,8 +259,8 @@ def _torch(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise ValueError(
-            f"{path} is no file that PyTorch has written since 1.6, and to write one or to read an "
-            "older one needs torch, which is not installed here; where it is, `jaxcnn convert` "
+            f"{path} needs torch, which is not installed: only files of PyTorch 1.6 and newer can "
+            "be read without it, and none can be written; `jaxcnn convert` on a machine with torch "
             "makes a .safetensors file of it"
         ) from error
     return torch

@@ -106,7 +106,7 @@ SMALL = [
 
 @pytest.mark.parametrize("name, side, options", SMALL)
 def test_every_relu_is_found(name, side, options):
-    """Whatever is inside of what: groups, gates, rematerialised blocks, custom derivatives."""
+    """Whatever is inside of what: groups, gates, rematerialized blocks, custom derivatives."""
     model = jaxcnn.create_model(name, **options)
     channels = model.channels
     shape = (1, side, side, channels)

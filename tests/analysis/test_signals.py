@@ -35,7 +35,7 @@ class Stack(layers.Network):
 
 
 @pytest.mark.parametrize("gain", [2.0, 1.0])
-def test_he_initialisation_keeps_the_variance(gain):
+def test_he_initialization_keeps_the_variance(gain):
     """Var of layer l's output is gain * (gain / 2) ** (l - 1) for unit normal inputs and infinite
     width: He et al. 2015 (arXiv 1502.01852), equation 9."""
     model = Stack(gain=gain)

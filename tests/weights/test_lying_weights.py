@@ -40,7 +40,7 @@ def refused(path, *words):
 @pytest.mark.parametrize("shape", [(10**6, 10**6), (2**40,), (3, 2**62), (7,)])
 def test_an_array_larger_than_its_file_takes_no_memory(tmp_path, shape, compression):
     path = write_npz(tmp_path / "a.npz", {"a.npy": npy(shape, content=b"12345678")}, compression)
-    refused(path, "a.npy is said to be float32[")
+    refused(path, "a.npy declares float32[")
 
 
 def test_a_size_that_the_zip_itself_claims(tmp_path):
@@ -80,7 +80,7 @@ def test_a_type_of_another_width(tmp_path):
     path = tmp_path / "a.npz"
     types = np.array(json.dumps({"a": "bfloat16"}))
     np.savez(path, a=np.ones(2, np.float32), **{files._DTYPES: types})
-    refused(path, "'a' is float32, and is said to be bfloat16")
+    refused(path, "'a' is float32, but is declared as bfloat16")
 
 
 def test_compressed_arrays_are_read(tmp_path):
