@@ -1,4 +1,4 @@
-"""The pictures of `jaxcnn inspect`."""
+"""The figures of `jaxcnn inspect`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EMBEDDED = 1000  # examples, of which t-SNE takes a few seconds
 def draw_inside(
     entry: Entry, paths: Sequence[str], data: tuple[str, str | None, str] | None, count: int
 ) -> Iterator[tuple[str, Any]]:
-    """Draws what is inside a trained network.
+    """Draws what a trained network has learned.
 
     Args:
       entry: the network, see `jaxcnn.evaluation.open_entry`.
@@ -32,7 +32,7 @@ def draw_inside(
       (file name, Matplotlib figure) of each picture when it is drawn.
 
     Raises:
-      ValueError: an image or the test set cannot be read, or its classes are others.
+      ValueError: an image or the test set cannot be read, or the test set has other classes.
     """
     model, how = entry.make(), entry.preprocessing
     test_set = None

@@ -47,8 +47,8 @@ def load_pretrained(
         jaxcnn.
       num_classes: width of the classifier, by default that of the weights. If it differs, the
         classifiers are initialized from a fixed key, and a warning is logged; 0 leaves them out.
-      images: how a network of another framework was shown images, a key of
-        `jaxcnn.weights.formats.preparation.IMAGES`, where that is not what is usual there.
+      images: input normalization of a network of another framework, a key of
+        `jaxcnn.weights.formats.preparation.IMAGES`; by default the usual one of the framework.
       **options: fields of the network's module, as for `create_model`.
 
     Returns:
@@ -129,7 +129,7 @@ def open_weights(
     try:
         prepare = from_dict(fields) if fields else pretrained.default_preprocessing(name)
     except ValueError as error:
-        raise ValueError(f"{origin} has metadata that cannot be: {error}") from error
+        raise ValueError(f"{origin} has invalid metadata: {error}") from error
     return Opened(
         origin,
         arrays,
@@ -142,14 +142,14 @@ def open_weights(
 
 
 def _foreign(origin: str) -> str | None:
-    """The format of a file of another framework; None of other files, and of what is no file."""
+    """The format of a file of another framework; None for all other files and names."""
     if files.is_weights(origin) or is_address(origin) or not local_path(origin).is_file():
         return None
     found = formats.detect(local_path(origin))
     if found is None:
         raise ValueError(
-            f"{origin} is damaged or in no known format: it is not of Caffe, ONNX or Keras, and "
-            f"its name does not end in {', '.join(files.SUFFIXES)}"
+            f"{origin} is damaged or has an unknown format: it is not a file of Caffe, ONNX or "
+            f"Keras, and its name does not end in {', '.join(files.SUFFIXES)}"
         )
     return found
 

@@ -174,7 +174,7 @@ def test_predict_gives_and_draws_boxes_of_the_photo(run, tmp_path, capsys):
         (["model.options={'channels': 3}"], r"set config.model.options\['box_head'\] to 'scr'"),
         (["loss={'name': 'cross_entropy'}"], "set config.loss.box_weight"),
         (["data.mixup=0.2"], "must be 0 when boxes are learned"),
-        (["data.augment=(('trivial_augment', 31),)"], "do not follow"),
+        (["data.augment=(('trivial_augment', 31),)"], "cannot be combined with boxes"),
     ],
 )
 def test_refuses_what_does_not_go_together(changed, message, tmp_path):
