@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--bandwidth", type=float, default=4.3e12, help="bytes/s (4.3e12)")
-    parser.add_argument("--top", type=int, default=20, help="so many operations (20)")
+    parser.add_argument("--top", type=int, default=20, help="number of operations (20)")
     args = parser.parse_args()
     text = compiled_text(args.model, args.mode, args.batch, args.dtype)
     show(operations(text), args.bandwidth, args.top)
