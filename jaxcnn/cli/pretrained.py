@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> None:
             f"no published weights match {args.pattern!r}{near(args.pattern, WEIGHTS)}"
         )
     rows = [
-        [w.name, w.model, f"{how.size}", f"{how.crop:g}", how.interpolation]
-        for w, how in ((w, w.preprocessing) for w in chosen)
+        [w.name, w.model, str(p.size), f"{p.crop:g}", p.interpolation]
+        for w, p in ((w, w.preprocessing) for w in chosen)
     ]
     print(text_table(["weights", "network", "pixels", "crop", "interpolation"], rows, left=2))
     print(f"\n{len(chosen)} set{'s' if len(chosen) != 1 else ''} of weights")
