@@ -20,8 +20,8 @@ The file results/against_torch.json (or --name) is written after every row; rows
 modes and types stay in it. What fails is named, and the next one begins. Each form makes steps in
 advance, while the C library's heap still grows. `--limit` bounds the seconds of the first pair's
 rounds: no further one begins after it, though three are always made; the other pairs make as many.
-`torch.compile` builds for a minute or more on a CPU, in each pair, so it is asked for by `--forms`,
-for a few:
+`torch.compile` builds for a minute or more on a CPU, in each pair, so it is measured only if
+`--forms` names it, for a few networks:
 
     python ... --models lenet5 resnet20_cifar resnet18 --forms eager channels_last compile
 """

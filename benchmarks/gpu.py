@@ -184,8 +184,8 @@ def main() -> None:
     for subject in args.subjects:
         for row in runs[subject]():
             rows.append(row)
-            told = {k: f"{v:,.3f}" if isinstance(v, float) else v for k, v in row.items()}
-            print(", ".join(f"{k} {v}" for k, v in told.items()), flush=True)
+            text = {k: f"{v:,.3f}" if isinstance(v, float) else v for k, v in row.items()}
+            print(", ".join(f"{k} {v}" for k, v in text.items()), flush=True)
             if not args.smoke:
                 harness.save("gpu", rows)
 

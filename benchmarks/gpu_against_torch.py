@@ -6,7 +6,7 @@
 
 What `against_torch.py` compares, with its batches for a GPU. Row by row that takes hours, nearly
 all of them in compilers. Here each network gets a process at the start, which compiles its step,
-and so does each that `torch.compile` is asked for; when all have ended, or `--deadline` seconds
+and another one for `torch.compile`; when all have ended, or `--deadline` seconds
 have passed, they make their steps: a network after the other, jaxcnn and the forms of PyTorch in
 turn, `--rounds` times. PyTorch's eager form is channels-last, its autocast bfloat16, its choice of
 convolutions `cudnn.benchmark`; `torch.compile` is that of the network in its default mode, the loss
@@ -33,7 +33,7 @@ import against_torch
 import jax
 import numpy as np
 
-# torch.compile builds by running; so many fit in the memory at once.
+# torch.compile builds by running; this number of networks fits in the memory at once.
 ROOM = threading.Semaphore(4)
 
 
@@ -58,7 +58,7 @@ def drawn_state(model, optimizer, key, images_shape):
 
 
 def serve(pipe, *what) -> None:
-    """jaxcnn's process: builds, says what it built, then makes as many steps as it is told."""
+    """jaxcnn's process: builds, reports what it built, then makes the requested number of steps."""
     try:
         run, about = against_torch.jaxcnn_form(*what, make_state=drawn_state)
         pipe.send(about)
@@ -150,7 +150,7 @@ def main() -> None:
     known = list(against_torch.BATCHES)
     parser.add_argument("--models", nargs="+", choices=known, default=known, metavar="MODEL")
     parser.add_argument("--compile", nargs="*", choices=known, metavar="MODEL",
-                        help="those that torch.compile is asked for, too (all)")  # fmt: skip
+                        help="networks to measure with torch.compile as well (all)")  # fmt: skip
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--batch", type=int, help="for all models (default: a table)")
     parser.add_argument("--rounds", type=int, default=3)
@@ -164,11 +164,11 @@ def main() -> None:
     def what(name: str) -> tuple[str, str, int, str]:
         return name, "train", args.batch or against_torch.BATCHES[name][1], args.dtype
 
-    asked = args.models if args.compile is None else args.compile
+    compiled = args.models if args.compile is None else args.compile
     pool = ThreadPoolExecutor(2 * len(args.models))
     ours = {name: Jaxcnn(*what(name)) for name in args.models}
     theirs = {name: Compiled(args.torch_python, *what(name))
-              for name in args.models if name in asked}  # fmt: skip
+              for name in args.models if name in compiled}  # fmt: skip
     ready = {("jaxcnn", name): pool.submit(process.answer) for name, process in ours.items()}
     ready |= {("compile", name): pool.submit(process.build) for name, process in theirs.items()}
     wait(ready.values(), args.deadline)

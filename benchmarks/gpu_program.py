@@ -76,7 +76,7 @@ def parts(result: str) -> list[str]:
 
 
 def operations(hlo: str) -> Iterator[Operation]:
-    """Those of an optimised program's entry computation, by HLO's text."""
+    """Those of an optimized program's entry computation, by HLO's text."""
     entry = hlo[hlo.index("\nENTRY") :]
     lines = [found.groups() for found in map(INSTRUCTION.match, entry.splitlines()) if found]
     sizes = {}
@@ -122,7 +122,7 @@ def show(found: Iterable[Operation], bandwidth: float, top: int) -> None:
 
 
 def compiled_text(name: str, mode: str, batch: int, dtype: str) -> str:
-    """The optimised program of `bench.make_step` for an H200."""
+    """The optimized program of `bench.make_step` for an H200."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # of arrays that are not the program's
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
     import jax
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--bandwidth", type=float, default=4.3e12, help="bytes/s (4.3e12)")
-    parser.add_argument("--top", type=int, default=20, help="so many operations (20)")
+    parser.add_argument("--top", type=int, default=20, help="number of operations (20)")
     args = parser.parse_args()
     text = compiled_text(args.model, args.mode, args.batch, args.dtype)
     show(operations(text), args.bandwidth, args.top)

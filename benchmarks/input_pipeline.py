@@ -170,7 +170,7 @@ def _decoders() -> dict[str, Callable[[bytes], Any]]:
 
 
 def quality(files: list[str], size: int) -> dict[str, float]:
-    """Mean difference in grey levels from Pillow's crop and antialiased resize, same windows."""
+    """Mean difference in gray levels from Pillow's crop and antialiased resize, same windows."""
     ours, theirs = [], []
     crop = crops.training_crop("inception", size)
     for i, path in enumerate(files[:100]):
@@ -253,7 +253,7 @@ def main() -> None:
         print(f"  {name:32s} {rate:7.1f} images/s   x {speed:.2f}  [{least:.2f}, {most:.2f}]")
     differences = quality(files, args.size)
     for name, value in differences.items():
-        print(f"  {name}: {value:.3f} grey levels from Pillow's pixels on average")
+        print(f"  {name}: {value:.3f} gray levels from Pillow's pixels on average")
     series: list[tuple[float, float]] = []
     if args.soak:
         series = soak(jaxcnn_batches(files, args.batch, args.size, 1), args.soak)

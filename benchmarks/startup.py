@@ -1,9 +1,9 @@
-"""Start-up, each figure from fresh processes: import, initialisation, compilation, a whole command.
+"""Start-up, each figure from fresh processes: import, initialization, compilation, a whole command.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --models lenet5 --runs 3
 
-Import is compared with `import jax, flax.linen`, alone and with a network created; initialisation
+Import is compared with `import jax, flax.linen`, alone and with a network created; initialization
 as jaxcnn compiles it with an ordinary `jit`; the training step's compilation with and without a
 filled persistent compilation cache; `jaxcnn train` of a few steps without the cache, with an empty
 one and with a filled one. Writes results/startup.json.
@@ -46,7 +46,7 @@ begin = time.perf_counter()
 batch = {"image": jnp.zeros((128, *shape[1:])), "label": jnp.zeros(128, jnp.int32)}
 step = compilation.jit(make_train_step(model, optimizer))
 step.lower(state, batch, jax.random.key(0)).compile()
-print(json.dumps({"initialise": init, "compile": time.perf_counter() - begin}))
+print(json.dumps({"initialize": init, "compile": time.perf_counter() - begin}))
 """
 
 
@@ -105,7 +105,7 @@ def command(runs: int) -> dict[str, float]:
 
 
 def compilation(name: str, runs: int) -> dict[str, float]:
-    """Median seconds to initialise and to compile, cold and with the cache filled."""
+    """Median seconds to initialize and to compile, cold and with the cache filled."""
     rows: dict[str, list[float]] = {}
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as cache:

@@ -178,7 +178,7 @@ def startup(found: dict) -> str:
         text += f" A short `jaxcnn train` makes its first step after {', '.join(times)}."
     header = ["network", "initialize: `jit` s", "jaxcnn s", "from the cache s",
               "compile the step s", "from the cache s"]  # fmt: skip
-    keys = ("initialise, usual", "initialise, cold", "initialise, warm", "compile, cold",
+    keys = ("initialize, usual", "initialize, cold", "initialize, warm", "compile, cold",
             "compile, warm")  # fmt: skip
     lines = [[f"`{name}`", *(f"{row[key]:.2f}" for key in keys)] for name, row in rows.items()]
     return text + "\n\n" + table(header, lines)
@@ -191,8 +191,8 @@ def members(found: dict) -> str:
         for way, one in row.items():
             compiled = one.get("compile_seconds")
             seconds = f"{one['seconds']:.1f} s" if compiled is None else f"{_ms(one)} ms"
-            told = "" if compiled is None else f"{compiled:.1f}"
-            lines.append([name, way, str(one.get("members", "")), seconds, *_ratio(one), told])
+            compiling = "" if compiled is None else f"{compiled:.1f}"
+            lines.append([name, way, str(one.get("members", "")), seconds, *_ratio(one), compiling])
     text = "A step of all members, one after another (*turn*) and in one program (*vmap*)."
     header = ["network", "variant", "members", "time", "ratio", "", "compile s"]
     return text + "\n\n" + table(header, lines, 2)
@@ -264,22 +264,22 @@ def gpu(found: dict) -> str:
     """Small networks, large ones in bfloat16, and seeds under vmap."""
     lines = []
     for row in found["rows"]:
-        told = ""
+        note = ""
         if "minutes" in row:
-            told = f"{row['minutes']:.2f} min for {row['steps']:,} steps"
+            note = f"{row['minutes']:.2f} min for {row['steps']:,} steps"
         elif row["subject"] == "run":
             first, error = row["first_step_seconds"], 100 * row["test_error"]
-            told = (
+            note = (
                 f"{row['steps']:,} steps in {row['seconds']:.0f} s, the first after {first:.0f} s: "
             )
-            told += f"test error {error:.2f} %"
+            note += f"test error {error:.2f} %"
         elif row["subject"] == "seeds":
-            told = f"{row['members']} seeds at {_two(row['ratio'])} of as many runs"
-            told += f" ({row['form']})" if "form" in row else ""
+            note = f"{row['members']} seeds at {_two(row['ratio'])} of as many runs"
+            note += f" ({row['form']})" if "form" in row else ""
         lines.append([
             row["subject"], f"`{row['model']}`", str(row["batch"]), row["dtype"],
             f"{row['steps_per_s']:,.1f}" if "steps_per_s" in row else "",
-            f"{row['images_per_s']:,.0f}" if "images_per_s" in row else "", told,
+            f"{row['images_per_s']:,.0f}" if "images_per_s" in row else "", note,
         ])  # fmt: skip
     header = ["subject", "network", "batch", "type", "steps/s", "images/s", ""]
     return "\n\n".join([table(header, lines, 2), *_note(found)])
@@ -466,7 +466,7 @@ def headline() -> str:
         kinds = ("cold", "warm")
         rows = {k: v for k, v in found["rows"].items() if k not in ("import", "command")}
         for name, row in rows.items():
-            cold, warm = (row[f"initialise, {k}"] + row[f"compile, {k}"] for k in kinds)
+            cold, warm = (row[f"initialize, {k}"] + row[f"compile, {k}"] for k in kinds)
             lines.append([f"`{name}`: time to initialize and compile, on the first start and later",
                           f"{cold:.1f} s, {warm:.1f} s"])  # fmt: skip
     if found := load("input_pipeline"):

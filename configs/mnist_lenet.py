@@ -1,4 +1,4 @@
-"""LeNet-5 on MNIST.
+"""LeNet-5 on MNIST, after LeCun et al. 1998, "Gradient-based learning" (section III).
 
     python train.py --config=configs/mnist_lenet.py                     # modern LeNet-5, from TFDS
     python train.py --config=configs/mnist_lenet.py:1998                # the paper's network
@@ -11,7 +11,7 @@ with step sizes from a diagonal Levenberg-Marquardt estimate. This recipe replac
 with momentum 0.9, batch size 64 and a learning rate of 0.02 with cosine decay, which are this
 project's choice. `1998` selects the paper's network and its second loss (equation 9).
 
-Published test error in the paper: 0.95 % without distortions, 0.8 % with.
+Published test error: 0.95 % without distortions, 0.8 % with.
 """
 
 from jaxcnn.configs._common import choose

@@ -1,8 +1,8 @@
 """Files in buckets and on web servers: gs://, s3://, hf:// and https://, through fsspec.
 
-A request that fails because the server is busy or away is repeated with growing pauses; the user is
-told once. Other errors are one line that says what to do. `_files` is the only module that uses
-this one.
+Requests that fail because the server is busy or unreachable are retried with growing pauses, and
+one notice informs the user. Other errors become one line that says what to do. Only `_files` and
+`_lease` use this module.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0  # seconds between attempts
 
 _EXTRAS = {"gs": "gcs", "s3": "s3", "http": "https", "https": "https"}
 _WRITABLE = ("gs", "s3")
-_BUSY = (408, 409, 425, 429, 500, 502, 503, 504)  # HTTP statuses that pass
+_BUSY = (408, 409, 425, 429, 500, 502, 503, 504)  # HTTP statuses of temporary failures
 _NETWORK = ("aiohttp", "botocore", "httpx", "httpcore", "requests", "urllib3")
 _NO_CREDENTIALS = (
     *("DefaultCredentialsError", "RefreshError", "NoCredentialsError", "PartialCredentialsError"),
@@ -50,8 +50,8 @@ _MAKE = {"gs": "`gcloud storage buckets create {}`", "s3": "`aws s3 mb {}`"}
 T = TypeVar("T")
 
 _state = threading.Lock()
-_silent: set[str] = set()  # buckets that the user knows not to answer
-_given_up: set[str] = set()  # buckets for which PATIENCE has ended
+_silent: set[str] = set()  # buckets that were reported as not answering
+_given_up: set[str] = set()  # buckets that have not answered for PATIENCE
 
 
 class Stat(NamedTuple):
@@ -73,7 +73,7 @@ class BucketPath(pathlib.PurePosixPath):
         """Returns the path of a URL. Raises ValueError if it has no bucket."""
         scheme, _, rest = url.partition(":")
         if not rest.strip("/"):
-            raise ValueError(f"{url} names no bucket; a path is like {scheme}://bucket/folder")
+            raise ValueError(f"{url} has no bucket; it must be like {scheme}://bucket/folder")
         return cls(f"/{scheme.lower()}/{rest.lstrip('/')}")
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ class BucketPath(pathlib.PurePosixPath):
     expanduser = resolve = absolute
 
     def info(self) -> dict[str, Any] | None:
-        """Returns the facts of fsspec about an object or a folder; None if there is none."""
+        """Returns fsspec's description of an object or a folder; None if it does not exist."""
         with contextlib.suppress(FileNotFoundError):
             return self._request(lambda store: store.info(str(self)))
         return None
@@ -194,7 +194,7 @@ class BucketPath(pathlib.PurePosixPath):
         self.write_bytes(b"")
 
     def create(self, data: bytes) -> bool:
-        """Writes an object if there is none; returns whether its content is `data` afterwards."""
+        """Writes an object unless it exists; returns whether its content is `data` afterwards."""
         try:
             options = {"mode": "create", **self._verified()}
             self._write(lambda store: store.pipe_file(str(self), data, **options))
@@ -230,25 +230,25 @@ class BucketPath(pathlib.PurePosixPath):
                 raise
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
-        """Does nothing: a folder is there once an object is in it."""
+        """Does nothing: a folder exists as soon as it contains an object."""
 
     def _verified(self) -> dict[str, str]:
-        """Has gcsfs compare what has arrived with what was sent; s3fs always does."""
+        """Makes gcsfs verify uploads by their checksum; s3fs always does."""
         return {"consistency": "md5"} if self.scheme == "gs" else {}
 
     def _write(self, action: Callable[[Any], T]) -> T:
         if self.scheme not in _WRITABLE:
-            raise ValueError(f"{self} cannot be written: {self.scheme}:// is for reading")
+            raise ValueError(f"{self} cannot be written: {self.scheme}:// is read-only")
         try:
             return self._request(action)
         except FileNotFoundError as error:
             how = _MAKE[self.scheme].format(self.bucket)
             raise FileNotFoundError(
-                f"there is no bucket {self.bucket}; correct the name, or make it: {how}"
+                f"the bucket {self.bucket} does not exist; correct the name, or create it: {how}"
             ) from error
 
     def _request(self, action: Callable[[Any], T]) -> T:
-        """Calls `action` with fsspec's file system until the server has answered."""
+        """Calls `action` with fsspec's file system until the server answers."""
         store, bucket, wait, start = _store(self.scheme), self.bucket, _FIRST_WAIT, time.monotonic()
         while True:
             try:
@@ -261,7 +261,7 @@ class BucketPath(pathlib.PurePosixPath):
                 if passed > PATIENCE or bucket in _given_up:
                     _given_up.add(bucket)
                     raise OSError(
-                        f"{bucket} does not answer ({trouble}), for {passed:.0f} s by now"
+                        f"{bucket} has not answered for {passed:.0f} s ({trouble})"
                     ) from error
                 if wait > _FIRST_WAIT:
                     _say_silent(bucket, trouble)
@@ -287,8 +287,7 @@ def _say_silent(bucket: str, trouble: str) -> None:
         _silent.add(bucket)
     if new:
         note(
-            f"{bucket} does not answer ({trouble}); trying again for up to {PATIENCE / 60:.0f} "
-            "minutes"
+            f"{bucket} does not answer ({trouble}); retrying for up to {PATIENCE / 60:.0f} minutes"
         )
 
 
@@ -302,7 +301,7 @@ def _say_back(bucket: str) -> None:
 
 
 def _trouble(error: Exception) -> str | None:
-    """What is wrong with the server or the network if that may pass; else None."""
+    """Describes a temporary failure of the server or the network; None for other errors."""
     if type(error).__name__ in _NO_CREDENTIALS:
         return None
     status = _status(error)
@@ -316,7 +315,7 @@ def _trouble(error: Exception) -> str | None:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error of a client stands for."""
+    """The HTTP status of an error that a client library raised."""
     response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
     if isinstance(response, dict):  # of botocore, which s3fs replaces
         code = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -335,12 +334,12 @@ def _explained(error: Exception, path: BucketPath) -> Exception:
     if isinstance(error, FileNotFoundError) or status == 404:
         return FileNotFoundError(f"{path} does not exist")
     if isinstance(error, FileExistsError):
-        return FileExistsError(f"{path} exists already")
+        return FileExistsError(f"{path} already exists")
     if type(error).__name__ in _NO_CREDENTIALS or status == 401:
         how = _LOG_IN.get(scheme)
         return PermissionError(f"no credentials for {path}{(how and f': {how}') or ''}")
     if isinstance(error, PermissionError) or status == 403 or text.startswith("Forbidden"):
-        return PermissionError(f"no permission for {path}{_RIGHTS.get(scheme, '')}")
+        return PermissionError(f"no permission to access {path}{_RIGHTS.get(scheme, '')}")
     return OSError(f"{path}: {text or type(error).__name__}")
 
 
@@ -367,10 +366,10 @@ def _open_gs() -> Any:
     import aiohttp
     from gcsfs.core import GCSFileSystem
 
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what matters is raised
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # relevant errors are raised
 
     class Once(GCSFileSystem):
-        """Makes each request once: `BucketPath` repeats them for longer, and says so."""
+        """Makes each request once: `BucketPath` retries for longer, with a notice."""
 
     for name in ("_request", "_get_file_request", "_get_file_concurrent"):
         method = getattr(GCSFileSystem, name)

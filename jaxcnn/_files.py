@@ -1,8 +1,8 @@
-"""Files, here or in a bucket: written as a whole or not at all, and read in part.
+"""Files on this machine or in a bucket: atomic writes, partial reads, and locks.
 
 A path is what `any_path` returns: a `pathlib.Path`, or for gs://, s3://, hf:// and https:// a
 `BucketPath`, which has the methods of `pathlib.Path` that this package uses. The functions below
-take both; what they do to a local file is not changed by that. In a bucket
+accept both. In a bucket
 
 * objects are written as a whole: `append` writes the whole object again;
 * libraries that need a local file get one: `readable`, `writable`, and for folders `Spool`;
@@ -28,11 +28,11 @@ from jaxcnn._checks import one_line
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:(//|/[^/])")
 _SCHEMES = ("gs", "s3", "hf", "http", "https")
-_SCRATCH = "jaxcnn-"  # begins the names of temporary folders
+_SCRATCH = "jaxcnn-"  # prefix of temporary folders
 
 
 def any_path(path: str | os.PathLike) -> Path:
-    """A path that a user wrote: a local one, with `~` for the home folder, or that of a bucket.
+    """Converts the text of a path, local (with `~` for the home folder) or in a bucket, to a path.
 
     Raises ValueError for a URL that cannot be used.
     """
@@ -42,19 +42,21 @@ def any_path(path: str | os.PathLike) -> Path:
     scheme = text.partition(":")[0].lower()
     if scheme not in _SCHEMES:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
-        raise ValueError(f"{text} is a URL of an unknown kind; paths are local, or one of {known}")
+        raise ValueError(
+            f"{text} is not a valid path; a path is local or begins with one of {known}"
+        )
     from jaxcnn._buckets import BucketPath
 
     return cast(Path, BucketPath.from_url(text))
 
 
 def is_local(path: str | os.PathLike) -> bool:
-    """Whether a path, as text or from `any_path`, is one of this machine's file system."""
+    """Whether a path, as text or from `any_path`, is in this machine's file system."""
     return isinstance(path, Path) or not _URL.match(os.fspath(path))
 
 
 def local_path(path: str | os.PathLike) -> Path:
-    """A path that a user wrote and that must be local, with `~` for the home folder.
+    """Converts the text of a path that must be local, with `~` for the home folder.
 
     Raises ValueError for a URL such as gs://bucket/data.
     """
@@ -65,10 +67,10 @@ def local_path(path: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives the path of a draft beside `path`, which takes its place when the block ends.
+    """Yields the path of a temporary file beside `path`, which replaces it when the block ends.
 
-    Whoever reads the file meanwhile sees the old one or the new one. After an error the draft is
-    deleted and the old file stays. The draft of an object in a bucket is a local file.
+    Until then, readers see the old file. After an error the temporary file is deleted and the old
+    file remains. For an object in a bucket, the temporary file is local.
     """
     path = any_path(path)
     if not is_local(path):
@@ -86,7 +88,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file in UTF-8, as a whole or not at all."""
+    """Writes a text file in UTF-8, atomically."""
     path = any_path(path)
     if not is_local(path):
         path.write_text(text, "utf-8")
@@ -110,7 +112,7 @@ def append(path: str | os.PathLike, text: str) -> None:
 
 @contextlib.contextmanager
 def readable(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a local file with the content of `path`: itself, or a copy until the block ends."""
+    """Yields a local file with the content of `path`: itself, or a copy until the block ends."""
     path = any_path(path)
     if is_local(path):
         yield path
@@ -123,7 +125,7 @@ def readable(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writable(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a local file to write: `path` itself, or one that is copied there at the end."""
+    """Yields a local file to write: `path` itself, or one that is copied there at the end."""
     path = any_path(path)
     if is_local(path):
         yield path
@@ -134,7 +136,7 @@ def writable(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def has_folder(path: str | os.PathLike) -> bool:
-    """Whether the folder of a file to be written is there; in a bucket every folder is."""
+    """Whether the folder of a file to be written exists; always true in a bucket."""
     path = any_path(path)
     return not is_local(path) or path.parent.is_dir()
 
@@ -168,7 +170,7 @@ def delete_folder(folder: Path) -> None:
 
 
 def delete_if_empty(folder: Path) -> None:
-    """Deletes those subfolders of a folder, and itself, that are empty; buckets have none."""
+    """Deletes a folder and its subfolders where they are empty; does nothing in a bucket."""
     for below, _, _ in os.walk(folder, topdown=False) if is_local(folder) else ():
         if not os.listdir(below):
             os.rmdir(below)
@@ -176,7 +178,7 @@ def delete_if_empty(folder: Path) -> None:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Gives a new temporary folder, which is deleted at the end."""
+    """Yields a new temporary folder, which is deleted at the end."""
     spool = Spool(None)
     try:
         yield spool.folder
@@ -243,7 +245,7 @@ def _delete_old_scratch() -> None:
 
 
 def read_at(path: str | os.PathLike, start: int, length: int) -> bytes:
-    """So many bytes of a file, fewer at its end; any number of threads may call it."""
+    """Reads `length` bytes of a file from `start` on, fewer at its end; thread-safe."""
     if not is_local(path):
         found: Any = any_path(path)
         return found.read_bytes(start, start + length)
@@ -253,20 +255,20 @@ def read_at(path: str | os.PathLike, start: int, length: int) -> bytes:
 
 
 class InUse(Exception):
-    """Another process holds a lock; the argument describes it, in the words of `FileLock`."""
+    """Another process holds a lock; the argument is the `holder` that it gave to `FileLock`."""
 
 
 class FileLock:
     """A lock on a file, which the operating system releases when the process ends.
 
     Args:
-      path: of the file; it is made if there is none.
+      path: of the file, which is created if it does not exist.
       holder: describes this process to others; it is written to the file.
       seconds: how long to wait for a killed process to release its lock.
 
     Raises:
       InUse: another process holds the lock.
-      OSError: the file cannot be made.
+      OSError: the file cannot be created.
     """
 
     def __init__(self, path: Path, holder: str, seconds: float = 2.0):
@@ -316,7 +318,7 @@ def lock(path: Path, holder: str) -> Any:
 
 
 def lock_holder(path: Path) -> str | None:
-    """Returns who holds a lock; None if nobody does, or (of a bucket) that takes time to tell."""
+    """Returns the holder of a lock; None if it is free or, in a bucket, not known to be held."""
     if not is_local(path):
         from jaxcnn import _lease
 
@@ -366,7 +368,7 @@ def try_lock(file: IO[str], *, shared: bool = False) -> bool:
 
 
 def cache_folder() -> Path | None:
-    """The folder of this package in the user's folder of caches; None where there is no home."""
+    """Returns this package's folder in the user's cache folder; None without a home folder."""
     try:
         return platformdirs.user_cache_path("jaxcnn", appauthor=False)
     except RuntimeError:  # an account without one
@@ -374,7 +376,7 @@ def cache_folder() -> Path | None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """The content of a JSON file. Raises ValueError that names the file if it is not JSON."""
+    """Reads a JSON file. Raises ValueError that names the file if it is not JSON."""
     try:
         return json.loads(any_path(path).read_bytes())
     except (ValueError, RecursionError) as error:
@@ -382,10 +384,10 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def read_json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The objects of a file that has one on each line; [] if there is no file.
+    """Reads the objects of a JSON Lines file, one per line; [] if it does not exist.
 
-    Other lines are left out: after a kill or a power cut a file that lines are added to may hold a
-    line that was cut short, an empty one, or zeros.
+    Damaged lines are skipped: after a kill or a power failure, a file that was being appended to
+    may contain a truncated or empty line, or zeros.
     """
     path = any_path(path)
     found = []

@@ -71,8 +71,8 @@ class Lease:
             self._renew()
         if self._lost is not None:
             raise OSError(
-                f"{self._path.parent} was taken over by {self._lost}, since this process had not "
-                f"reached the bucket for {LEASE:.0f} s"
+                f"{self._path.parent} was taken over by {self._lost}, because this process did not "
+                f"reach the bucket for {LEASE:.0f} s"
             )
 
     def close(self) -> None:
@@ -155,8 +155,8 @@ def _await_end(path: BucketPath, number: int, content: dict[str, Any]) -> None:
             return
         raise Claimed(describe(content))
     note(
-        f"{path.parent} was in use by {describe(content)}; waiting up to {LEASE:.0f} s for a sign "
-        "of life"
+        f"{path.parent} was in use by {describe(content)}; waiting up to {LEASE:.0f} s to see "
+        "whether that process is still running"
     )
     deadline = time.monotonic() + LEASE
     while time.monotonic() < deadline:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from jaxcnn._checks import near
 
-PYTHON = "python:"  # begins the address of an object that was passed in Python
+PYTHON = "python:"  # prefix of the address of an object that was passed in Python
 _passed: dict[str, Any] = {}
 
 
@@ -37,7 +37,7 @@ def is_passed(name: Any) -> bool:
 
 
 def pass_object(value: Any, name: str) -> str:
-    """Gives an object an address for the rest of this program; a later one of its name replaces it.
+    """Registers an object under an address; a later object of the same name replaces it.
 
     Args:
       value: the object.
@@ -54,7 +54,7 @@ def pass_object(value: Any, name: str) -> str:
 
 
 def load_object(address: str) -> Any:
-    """The object at an address.
+    """Returns the object at an address.
 
     Args:
       address: "path/to/file.py:name", whose path is relative to the current directory and which
@@ -88,7 +88,7 @@ def load_object(address: str) -> Any:
 
 
 def parameters(function: Any) -> list[str]:
-    """Names of the arguments that a function takes; [] if it is none.
+    """Returns the names of the arguments that a function takes; [] if it is not a function.
 
     >>> parameters(lambda logits, labels, *, gamma=2.0: 0)
     ['logits', 'labels', 'gamma']
@@ -100,9 +100,9 @@ def check_call(what: str, function: Any, *arguments: str, **options: Any) -> Non
     """Raises ValueError unless a function can be called with these arguments.
 
     Args:
-      what: the function, in words.
+      what: description of the function, for messages.
       function: it is not called.
-      *arguments: the positional arguments, in words.
+      *arguments: descriptions of the positional arguments.
       **options: the keyword arguments.
     """
     if not callable(function):
@@ -144,7 +144,7 @@ def _raise_mistake(error: Exception | SystemExit, path: Path) -> NoReturn:
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     where = f"{path}, line {lines[-1]}" if lines else str(path)
     text = str(error) or type(error).__name__
-    text = f"it ends the program ({text})" if isinstance(error, SystemExit) else text
+    text = f"it exits the program ({text})" if isinstance(error, SystemExit) else text
     if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
         text += f"; a file beside it is imported as `from . import {error.name}`"
     raise ValueError(f"{where}: {text}") from error

@@ -124,10 +124,12 @@ def test_amazon(amazon, monkeypatch, capfd):  # noqa: F811
     other.communicate()
     _files.lock(place / ".lock", "host 8").close()
     amazon.fault = lambda method, path: "403"
-    with pytest.raises(PermissionError, match=r"no permission for s3://.*s3:ListBucket"):
+    with pytest.raises(PermissionError, match=r"no permission to access s3://.*s3:ListBucket"):
         (place / "x").read_bytes()
     amazon.fault = lambda method, path: None
-    with pytest.raises(FileNotFoundError, match=r"there is no bucket s3://other; .*aws s3 mb"):
+    with pytest.raises(
+        FileNotFoundError, match=r"the bucket s3://other does not exist; .*aws s3 mb"
+    ):
         any_path("s3://other/x").write_text("x")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -150,7 +152,7 @@ def test_files_are_read_from_a_web_server(tmp_path):
             assert local.read_bytes() == bytes(range(256))
         with pytest.raises(FileNotFoundError, match=r"none does not exist"):
             (path.parent / "none").read_bytes()
-        with pytest.raises(ValueError, match=r"http:// is for reading"):
+        with pytest.raises(ValueError, match=r"http:// is read-only"):
             path.write_bytes(b"")
         server.shutdown()
 
@@ -164,9 +166,9 @@ def test_paths_are_told_apart():
     assert not _files.is_local("https://host/x") and not _files.is_local(any_path("gs://b"))
     with pytest.raises(ValueError, match="of an unknown kind; paths are local, or one of gs://"):
         any_path("ftp://host/x")
-    with pytest.raises(ValueError, match="names no bucket"):
+    with pytest.raises(ValueError, match="has no bucket"):
         any_path("gs://")
-    with pytest.raises(ValueError, match="hf:// is for reading"):
+    with pytest.raises(ValueError, match="hf:// is read-only"):
         any_path("hf://datasets/a/b").write_text("x")
 
 
@@ -262,10 +264,12 @@ def test_a_hanging_server(place, faulty, bucket, monkeypatch):  # noqa: F811
 def test_patience_ends_in_one_line(place, faulty, monkeypatch):
     monkeypatch.setattr(_buckets, "PATIENCE", 0.3)
     faulty("503", times=10**6)
-    with pytest.raises(OSError, match=r"^gs://bucket does not answer \(HTTP status 503\), for"):
+    with pytest.raises(
+        OSError, match=r"^gs://bucket has not answered for \d+ s \(HTTP status 503\)"
+    ):
         (place / "x").write_bytes(b"")
     start = time.monotonic()
-    with pytest.raises(OSError, match="does not answer"):
+    with pytest.raises(OSError, match="has not answered"):
         (place / "x").exists()
     assert time.monotonic() - start < 0.3  # no second wait for a bucket that was given up
     faulty(None)
@@ -278,10 +282,14 @@ def test_what_cannot_be_waited_for_is_said_at_once(place, faulty):
         place.exists()
     faulty("403", times=10)
     for action in (place.exists, lambda: place.write_bytes(b""), place.read_bytes):
-        with pytest.raises(PermissionError, match=r"no permission for gs://.*Storage Object User"):
+        with pytest.raises(
+            PermissionError, match=r"no permission to access gs://.*Storage Object User"
+        ):
             action()
     faulty(None)
-    with pytest.raises(FileNotFoundError, match=r"there is no bucket gs://other; .*buckets create"):
+    with pytest.raises(
+        FileNotFoundError, match=r"the bucket gs://other does not exist; .*buckets create"
+    ):
         any_path("gs://other/run").write_text("x")
     assert not any_path("gs://other/run").exists()
 

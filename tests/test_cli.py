@@ -239,7 +239,7 @@ def test_home_is_expanded_and_some_urls_are_refused(tmp_path, monkeypatch, capsy
     assert (tmp_path / "r.png").is_file()
     arguments = ["train", "lenet_digits:smoke", "train.devices=1"]
     for bad, text in (
-        ("--workdir=ftp://host/run", "is a URL of an unknown kind; paths are local, or one of"),
+        ("--workdir=ftp://host/run", "is not a valid path; a path is local or begins with one of"),
         ("data.source=folder:s3://bucket/photos", "is a URL; only local paths"),
     ):
         assert main([*arguments, f"--workdir={tmp_path}/w", bad]) == 2

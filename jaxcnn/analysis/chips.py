@@ -1,8 +1,8 @@
-"""Accelerators by name: what a chip can do at most, and which slices of a pod there are.
+"""Accelerators by name: the peak rates of a chip, and the slices of a pod.
 
-Rates are the makers' published peaks for dense matrix products; no program exceeds them. Memory is
-that of the chip, of which a program gets a little less. Bandwidth between chips is what a chip can
-send over all its links at once.
+Rates are the manufacturers' published peaks for dense matrix products; no program exceeds them.
+Memory is that of the chip; a program can use slightly less. Bandwidth between chips is what a chip
+can send over all its links at once.
 
 Sources:
   TPU v2: Jouppi et al. 2020, "A domain-specific supercomputer for training deep neural networks"
@@ -179,8 +179,8 @@ def _shape_of(name: str, chip: Chip, number: int, axes: int) -> tuple[int, ...]:
     if shape is None:
         sizes = [chip.cores * n for n in ((4, 8, 16, 32, 64) if axes == 3 else (1, 4, 8, 16, 32))]
         raise ValueError(
-            f"--on is {name!r}; the number of a slice of {chip.name} is "
-            f"{', '.join(map(str, sizes))} and so on"
+            f"--on is {name!r}; the size of a {chip.name} slice must be one of "
+            f"{', '.join(map(str, sizes))}, ..."
         )
     return shape
 

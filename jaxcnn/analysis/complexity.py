@@ -25,7 +25,7 @@ _PARAMS_SHOWN = (5e6, 25e6, 75e6, 150e6)
 # Adjacent colors are easy to tell apart. The last ones are for families that overlap less.
 _COLORS = (
     *(f"tab:{c}" for c in ("blue", "orange", "green", "red", "purple", "brown", "pink")),
-    *("olive", "tab:cyan", "black", "gold", "navy", "teal", "crimson", "gray"),
+    *("olive", "tab:cyan", "black", "gold", "navy", "teal", "gray", "crimson"),
 )
 
 
@@ -68,7 +68,7 @@ def points(patterns: Sequence[str] = ("*",), dataset: str = "imagenet") -> list[
 
       >>> [point] = points(["vgg16"])
       >>> point.top1_accuracy, point.protocol
-      (71.592, 'val, single centre crop 224, shorter side 256')
+      (71.592, 'val, single center crop 224, shorter side 256')
     """
     chosen = {info.name: info for pattern in patterns for info in select(pattern)}
     candidates = [_point(info) for info in chosen.values() if info.dataset == dataset]
@@ -99,7 +99,7 @@ def _is_one_crop(protocol: str, info: Facts) -> bool:
     """Whether a protocol is a single crop or view of the size that the multiply-adds are for."""
     if info.dataset != "imagenet":
         return "distortions" not in protocol or "no distortions" in protocol
-    single = "single crop" in protocol or "single centre crop" in protocol
+    single = "single crop" in protocol or "single center crop" in protocol
     return single and not any(
         f"crop {n}" in protocol for n in (320, 331) if n != info.input_size[0]
     )

@@ -65,7 +65,7 @@ class Drawing:
     figure: Any
 
     def to_svg(self) -> str:
-        """Returns the drawing as SVG; its text is drawn as curves, as in every font's absence."""
+        """Returns the drawing as SVG; text is drawn as curves, so that no font is needed."""
         import matplotlib as mpl
 
         stream = io.StringIO()

@@ -140,9 +140,26 @@ def _patches(
         views = np.asarray(project(variables, name, images, *map(np.array, place)))
         for j in range(min(size, len(units) - start)):
             _, row, column, _ = chunk[j]
-            top, bottom, left, right = explain.patch_box(seen, row, column, images.shape[1:3])
-            cut = (slice(top, bottom), slice(left, right))
-            yield shown(images[j])[cut], views[j][cut]
+            box = explain.patch_box(seen, row, column, images.shape[1:3])
+            yield _patch(shown(images[j]), box, seen, 128), _patch(views[j], box, seen, 0)
+
+
+def _patch(
+    image: np.ndarray, box: tuple[int, int, int, int], seen: ReceptiveField, fill: int
+) -> np.ndarray:
+    """Cuts a patch [h,w,C] out of an image, in the size of the receptive field at borders as well.
+
+    The part that is outside of the image has the value `fill`. If the field is larger than the
+    image, the result is as large as the image and has this value outside of the field.
+    """
+    pads = []
+    for axis, (first, last) in enumerate((box[:2], box[2:])):
+        field, size = seen.size[axis], image.shape[axis]
+        length = int(min(field, size))
+        start = 0 if field > size else last - length if first == 0 else first
+        pads.append((max(first - start, 0), max(start + length - last, 0)))
+    cut = image[box[0] : box[1], box[2] : box[3]]
+    return np.pad(cut, (*pads, (0, 0)), constant_values=fill)
 
 
 def _padded(images: Sequence[np.ndarray], total: int) -> np.ndarray:
@@ -160,7 +177,7 @@ def _file_names(paths: Sequence[str]) -> list[str]:
 def _draw_image(
     image: np.ndarray, cam: np.ndarray, view: np.ndarray, title: str, path: Path
 ) -> None:
-    figure = make_figure(12, 4.4)
+    figure = make_figure(12, 3.8)
     figure.suptitle(title)
     high, wide = image.shape[:2]
     stretched = Image.fromarray(cam.astype(np.float32)).resize(
@@ -191,8 +208,8 @@ def _draw_patches(
     per_channel = len(best[0][1])
     figure = make_figure(2.5 * per_channel + 1.2, 1.35 * len(best) + 0.9)
     figure.suptitle(
-        f"{name}: strongest activations, receptive field {seen}; left: image patch, right: "
-        "deconvnet projection",
+        f"{name}: strongest activations (numbers), receptive field {seen}; left: image patch, "
+        "right: deconvnet projection; gray: outside of the image",
         fontsize=9, wrap=True,
     )  # fmt: skip
     grid = figure.subplots(len(best), 2 * per_channel, squeeze=False)

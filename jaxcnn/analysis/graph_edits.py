@@ -51,7 +51,7 @@ def main_path_first(graph: Graph) -> Graph:
 
 
 def attach(graph: Graph) -> tuple[Graph, dict[int, list[Node]]]:
-    """Removes normalizations and activations that alone read what a layer computes.
+    """Removes normalizations and activations that are the only readers of a layer's output.
 
     In a pre-activation block, only activations behind normalizations are removed.
 
@@ -72,8 +72,8 @@ def attach(graph: Graph) -> tuple[Graph, dict[int, list[Node]]]:
             continue
         [source] = node.inputs
         layer = layer_of.get(source, source)
-        alone = len(consumers[source]) == 1 and source not in ends
-        if alone and graph.nodes[layer].kind in layers:
+        is_only = len(consumers[source]) == 1 and source not in ends
+        if is_only and graph.nodes[layer].kind in layers:
             layer_of[key] = layer
             found.setdefault(layer, []).append(node)
     return without(graph, set(layer_of)), found
@@ -99,7 +99,7 @@ def modules(graph: Graph, prefix: Path = ()) -> dict[Path, tuple[int, ...]]:
 def blocks(graph: Graph, prefix: Path = ()) -> Iterator[tuple[Path, tuple[int, ...]]]:
     """Yields the outermost modules with a branch or several layers.
 
-    A module that consists of such modules alone, as a stage may, is not a block itself.
+    A module that consists only of such modules, such as a stage, is not a block itself.
 
     Args:
       graph: of the network.
@@ -197,7 +197,7 @@ def _follows(
     run: list[tuple[Path, tuple[int, ...]]],
     keys: tuple[int, ...],
 ) -> bool:
-    """Whether a module repeats the last one of a run and alone reads it."""
+    """Whether a module repeats the last one of a run and is the only module that reads it."""
     before = run[-1][1]
     if signature(graph, before) != signature(graph, keys) or ends & set(before):
         return False

@@ -1,4 +1,4 @@
-"""What is inside a trained network: its first filters, its feature maps, and its last features."""
+"""What a trained network has learned: its first filters, its feature maps, its last features."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def embed(features: np.ndarray, seed: int = 0) -> np.ndarray:
 def most_certain(
     probabilities: np.ndarray, labels: np.ndarray, count: int
 ) -> tuple[Sequence[int], Sequence[int]]:
-    """Selects the predictions that are most certain and right, and most certain and wrong.
+    """Selects the most confident predictions that are correct, and those that are wrong.
 
     Args:
       probabilities: f32[N,K].
@@ -153,7 +153,7 @@ def most_certain(
       count: of each, at most.
 
     Returns:
-      Indices of the right and of the wrong ones, the most certain first.
+      Indices of the correct and of the wrong ones, the most confident first.
     """
     order = np.argsort(-probabilities.max(1), kind="stable")
     right = probabilities.argmax(1)[order] == labels[order]

@@ -1,4 +1,4 @@
-"""Draws what is inside a trained network: filters, feature maps, predictions, and features."""
+"""Draws what a trained network has learned: filters, feature maps, predictions, features."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _montage(tiles: np.ndarray, columns: int, gap: int) -> np.ndarray:
 def draw_contact_sheet(
     images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
 ) -> Any:
-    """Draws the predictions that are most certain: two rows that are right, two that are wrong.
+    """Draws the most confident predictions: two rows of correct ones, and two of wrong ones.
 
     Args:
       images: u8[N,H,W,C].
@@ -107,8 +107,8 @@ def draw_contact_sheet(
       The Matplotlib figure.
     """
     right, wrong = most_certain(probabilities, labels, 2 * _SHOWN)
-    rows = [(f"most certain, right ({len(right)} shown)", right, OKABE_ITO["green"])]
-    rows.append((f"most certain, wrong ({len(wrong)} shown)", wrong, OKABE_ITO["vermilion"]))
+    rows = [(f"most confident, correct ({len(right)} shown)", right, OKABE_ITO["green"])]
+    rows.append((f"most confident, wrong ({len(wrong)} shown)", wrong, OKABE_ITO["vermilion"]))
     figure = make_figure(13, 7.4)
     predicted = probabilities.argmax(1)
     for part, (title, chosen, color) in zip(figure.subfigures(2, 1), rows):

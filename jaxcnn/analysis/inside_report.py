@@ -1,4 +1,4 @@
-"""The pictures of `jaxcnn inspect`."""
+"""The figures of `jaxcnn inspect`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EMBEDDED = 1000  # examples, of which t-SNE takes a few seconds
 def draw_inside(
     entry: Entry, paths: Sequence[str], data: tuple[str, str | None, str] | None, count: int
 ) -> Iterator[tuple[str, Any]]:
-    """Draws what is inside a trained network.
+    """Draws what a trained network has learned.
 
     Args:
       entry: the network, see `jaxcnn.evaluation.open_entry`.
@@ -32,30 +32,31 @@ def draw_inside(
       (file name, Matplotlib figure) of each picture when it is drawn.
 
     Raises:
-      ValueError: an image or the test set cannot be read, or its classes are others.
+      ValueError: an image or the test set cannot be read, or the test set has other classes.
     """
-    model, how = entry.make(), entry.preprocessing
+    model, preprocessing = entry.make(), entry.preprocessing
     test_set = None
     if data is not None:
         test_set = open_test_set(data[0], data[2], data[1])
         entry.check_classes(test_set, data[0])
-    size = (how.size, how.size, len(how.mean))
+    size = (preprocessing.size, preprocessing.size, len(preprocessing.mean))
+    mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
     name, kernels = inside.first_filters(model, entry.variables, size)
     yield "filters.png", inside_pictures.draw_filters(name, kernels)
-    images = {Path(p).stem: preprocess(read_image(p, size[2]), how) for p in paths}
+    images = {Path(p).stem: preprocess(read_image(p, size[2]), preprocessing) for p in paths}
     views = labels = None
     if test_set is not None:
-        views, labels = inside.read_views(test_set, how, count)
+        views, labels = inside.read_views(test_set, preprocessing, count)
         if not images:
-            images = {"example": (views[0] / np.float32(255) - how.mean) / np.array(how.std)}
+            images = {"example": (views[0] / np.float32(255) - mean) / std}
     for stem, image in images.items():
         maps = inside.feature_maps(model, entry.variables, image.astype(np.float32))
-        shown = np.clip((image * how.std + how.mean) * 255 + 0.5, 0, 255).astype(np.uint8)
+        shown = np.clip((image * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8)
         yield f"maps_{stem}.png", inside_pictures.draw_feature_maps(shown, maps, stem)
     if views is None or labels is None or test_set is None:
         return
     names = readable(entry.class_names or test_set.class_names or default_names(entry.classes))
-    probabilities, features = inside.predict_views(model, entry.variables, views, how)
+    probabilities, features = inside.predict_views(model, entry.variables, views, preprocessing)
     yield "confusion.png", confusion_figure(probabilities, labels, names)
     yield "certain.png", inside_pictures.draw_contact_sheet(views, labels, probabilities, names)
     chosen = slice(0, None, -(-len(views) // _EMBEDDED))

@@ -1,10 +1,10 @@
-"""Compiles a run for machines that are not there, and says what it needs and how fast it can be.
+"""Compiles a run for devices that need not be available: its memory, traffic and maximum speed.
 
 The training and the evaluation step are those of `jaxcnn train`. XLA compiles them for one device
-of the slice; see `program_counts` for what is counted, and `chips` for the peaks. The time of a
-step is at least the longest of three: that of its arithmetic, of its memory traffic and of its
-collectives, each at the peak of the chip. Nothing is known here about the input, about operations
-that keep a unit busy for only a part of the time, or about waiting.
+of the slice; see `program_counts` for what is counted, and `chips` for the peak rates. A step takes
+at least as long as the slowest of its arithmetic, its memory traffic and its collectives, each at
+the peak rate of the chip. This bound ignores the input pipeline, operations that do not reach the
+peak rate, and waiting.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from jaxcnn.training.step import RESIDENT, run_keys
 _USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _MOST_TRIES = 8
-# libtpu would ask the metadata server of a TPU VM, print warnings, and refuse a second process, as
-# only one may use the chips. Compiling uses none.
+# By default, libtpu queries the metadata server of a TPU VM, prints warnings, and refuses a second
+# process, since only one may use the chips. Compiling uses none of them.
 _LIBTPU = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -106,11 +106,11 @@ class Plan:
       eval_steps: batches of an evaluation.
       streamed: whether hosts decode the images during training.
       train, evaluate: counts of a training step and of an evaluation step.
-      seconds: {"arithmetic", "memory", "collectives"}: the least time of a training step by each;
-        empty if the chip is not in the table.
+      seconds: {"arithmetic", "memory", "collectives"}: the minimum time of each in a training
+        step; empty if the chip is not in the table.
       eval_seconds: likewise for an evaluation step.
       memory_limit: memory of a device, in bytes; None if it is not known.
-      stand_in: whether the data were not there, and only their sizes are used.
+      stand_in: whether the data are not available, so that only their published sizes are used.
     """
 
     model: str
@@ -139,17 +139,17 @@ class Plan:
 
     @property
     def step_seconds(self) -> float | None:
-        """The least time of a training step; None if the chip is not in the table."""
+        """The minimum time of a training step; None if the chip is not in the table."""
         return max(self.seconds.values(), default=None)
 
     @property
     def images_per_s(self) -> float | None:
-        """Throughput of the slice, at most."""
+        """The maximum throughput of the slice; None if the chip is not in the table."""
         return self.members * self.batch_size / self.step_seconds if self.step_seconds else None
 
     @property
     def hours(self) -> float | None:
-        """Duration of the whole run, at least."""
+        """The minimum duration of the whole run; None if the chip is not in the table."""
         if self.step_seconds is None:
             return None
         evaluation = self.evaluations * self.eval_steps * max(self.eval_seconds.values())
@@ -181,7 +181,7 @@ def find_target(name: str) -> Target:
         topology = topologies.get_topology_desc(wanted.name, "tpu", **options)
     except Exception as error:  # of several types, by what is wrong
         raise ValueError(
-            f"--on is {name!r}; the compiler does not know {wanted.name}: {one_line(error)}"
+            f"--on is {name!r}; the TPU compiler does not support {wanted.name}: {one_line(error)}"
         ) from error
     return Target(wanted.name, topology.devices, wanted.chip)
 
@@ -202,7 +202,7 @@ def plan(config: Any, on: str) -> Plan:
 
 
 def plan_for(config: Any, target: Target) -> Plan:
-    """As `plan`, for devices that were found."""
+    """Like `plan`, for the devices that `find_target` returned."""
     config = with_present_names(config)
     validate(config)
     opened, stand_in = _open(config)
@@ -217,8 +217,8 @@ def largest_batch(
 ) -> tuple[int, int | None]:
     """Finds a batch size that fits into memory, such that a slightly larger one does not.
 
-    The memory of a program is nearly linear in the batch size, so that a few programs are enough:
-    at most 8 are compiled, and the result is within a sixteenth of the largest.
+    The memory of a program is nearly linear in the batch size, so a few trials are enough: at most
+    8 programs are compiled, and the result is within a sixteenth of the largest possible one.
 
     Args:
       config: the configuration; its batch size is where the search starts.
@@ -235,7 +235,8 @@ def largest_batch(
         unit = config.train.accumulate * devices
     limit = target.memory_bytes
     if limit is None:
-        raise ValueError(f"--fit: the memory of {target.devices[0].device_kind!r} is not known")
+        kind = target.devices[0].device_kind
+        raise ValueError(f"--fit needs the memory size of {kind}, which is not known")
 
     def need(size: int) -> tuple[float, float]:
         try:
@@ -301,7 +302,7 @@ def _memory_of(config: Any, target: Target, batch_size: int) -> float:
 
 
 def _open(config: Any) -> tuple[sets.Sets, bool]:
-    """Returns the data sets, or stand-ins if they are not there, and whether they are stand-ins."""
+    """Returns (datasets, whether they are stand-ins because the data are not available)."""
     tracked = TrackedConfig(config)
     try:
         return sets.open_sets(tracked), False
@@ -387,11 +388,12 @@ def _compile(name: str, lower: Callable[[], jax.stages.Lowered], target: Target)
         lowered = lower()
     except NotImplementedError as error:
         raise ValueError(
-            f"an operation does not lower for {target.platform!r}: {one_line(error)}"
+            f"an operation of the network cannot be lowered for {target.platform!r}: "
+            f"{one_line(error)}"
         ) from error
     try:
         with warnings.catch_warnings():
-            # JAX writes programs for a slice to its cache, but reads them only where the slice is.
+            # JAX caches programs for a slice, but can only read them on a machine that has it.
             warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
             counts = program_counts.count(lowered.compile())
     except jax.errors.JaxRuntimeError as error:

@@ -27,7 +27,7 @@ def to_text(plan: Plan) -> str:
         ("training step", plan.train, plan.seconds),
         ("evaluation step", plan.evaluate, plan.eval_seconds),
     ):
-        lines += [f"{name}, for one {_unit(plan)}, by XLA's count", _memory(counts, plan)]
+        lines += [f"{name}, for one {_unit(plan)}, as counted by XLA", _memory(counts, plan)]
         lines += [_needs(counts, seconds, plan), ""]
     return "\n".join([*lines, *_rates(plan)])
 
@@ -67,9 +67,11 @@ def _several(count: int, unit: str) -> str:
 def _notes(plan: Plan) -> list[str]:
     notes = []
     if plan.stand_in:
-        notes.append("note: the data are not here; their published sizes are used")
+        notes.append("note: the data are not available; their published sizes are used")
     if plan.chip is None:
-        notes.append("note: this device has no published peaks in the table; only counts are given")
+        notes.append(
+            "note: no published peak rates of this device are known; only counts are printed"
+        )
     return notes
 
 
@@ -80,7 +82,7 @@ def _memory(counts: Counts, plan: Plan) -> str:
 
 
 def _needs(counts: Counts, seconds: Mapping[str, float], plan: Plan) -> str:
-    """A row for each of arithmetic, memory traffic and collectives, with its least time."""
+    """A row for each of arithmetic, memory traffic and collectives, with its minimum time."""
     sent = sum(found.bytes for found in counts.collectives.values())
     amounts = {
         "arithmetic": _decimal(counts.flops, "FLOP"),
@@ -103,7 +105,7 @@ def _needs(counts: Counts, seconds: Mapping[str, float], plan: Plan) -> str:
     lines = [text_table(header, rows), f"  collectives: {kinds or 'none'}"]
     if counts.traffic < 0.99 * counts.bytes:
         inside = _decimal(counts.bytes - counts.traffic, "B")
-        lines.append(f"  beside the memory traffic, operations move {inside} in on-chip memory")
+        lines.append(f"  not included: {inside} that operations move within on-chip memory")
     return "\n".join(lines)
 
 
@@ -145,10 +147,8 @@ def _rates(plan: Plan) -> list[str]:
         f"{run} take at least {_duration(plan.hours)}",
     ]
     if plan.streamed:
-        hosts = _several(plan.processes, "host")
+        hosts = f"each of {plan.processes:,} hosts" if plan.processes > 1 else "the host"
         lines.append(
-            f"input: to reach that, each of {hosts} decodes {whole / plan.processes:,.0f} images/s"
-            if plan.processes > 1
-            else f"input: to reach that, the host decodes {whole:,.0f} images/s"
+            f"input: at this rate, {hosts} must decode {whole / plan.processes:,.0f} images/s"
         )
     return lines

@@ -1,11 +1,11 @@
 """What a compiled program needs, counted by XLA: memory, arithmetic, traffic, collectives.
 
 The counts are those of one device. FLOPs are two per multiply-add, including elementwise
-operations. Bytes are what the operations of the compiled program read and write, wherever it is. A
-program for a TPU says which of its arrays it keeps in on-chip memory; the traffic is the bytes of
-all other operands and results, so that an operation that reads a part of an array counts the whole.
-XLA counts the body of a loop once; here the bytes of a body count as often as it runs, as far as
-the program says how often that is.
+operations. Bytes are what the operations of the compiled program read and write, in any memory. A
+program for a TPU specifies which of its arrays are in on-chip memory; the traffic is the bytes of
+all other operands and results. An operation that reads a part of an array counts as reading all of
+it. XLA counts the body of a loop once; here, its bytes are multiplied by the number of iterations
+if the program states it.
 """
 
 from __future__ import annotations

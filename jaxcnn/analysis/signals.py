@@ -23,6 +23,7 @@ from jaxcnn.reporting.tables import text_table
 from jaxcnn.training.optim.losses import cross_entropy
 
 _LAYERS = (nn.Conv, nn.Dense)
+_MOST_STAGES = 24  # names below an axis
 _PANELS = (
     ("variance of activations", "variance"),
     ("norm of the kernel's gradient", "gradient_norm"),
@@ -180,6 +181,8 @@ def to_csv(states: Mapping[str, Sequence[Signal]]) -> str:
 def draw(states: Mapping[str, Sequence[Signal]], path: str | Path) -> None:
     """Draws the statistics against depth, with one line for each state.
 
+    If all states are of the same network, the axis has the names of its stages.
+
     Args:
       states: {title: signals}.
       path: of the figure, .png, .svg or .pdf.
@@ -197,13 +200,32 @@ def draw(states: Mapping[str, Sequence[Signal]], path: str | Path) -> None:
             shown = [v if np.isfinite(v) and v > 0 else np.nan for v in values]
             axes.plot(range(1, len(shown) + 1), shown, marker=".", linewidth=1, label=title)
         axes.set(title=word, xlabel="block" if field == "distance" else "layer", yscale="log")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        if marks := _stages(states.values(), field):
+            axes.set_xticks(*zip(*marks), rotation=45, ha="right", fontsize=8)
+        else:
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3, which="both")
         if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
             axes.set_yscale("linear")
             axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     save(figure, path)
+
+
+def _stages(states: Iterable[Sequence[Signal]], field: str) -> list[tuple[int, str]]:
+    """(number of the first layer, name) of each stage; [] if the states are of different networks.
+
+    A stage is what the names of its layers have in common: "stage1" of "stage1_block1/conv1".
+    """
+    listed = {tuple(s.name for s in x if getattr(s, field) is not None) for x in states}
+    if len(listed) != 1:
+        return []
+    found: list[tuple[int, str]] = []
+    for number, name in enumerate(listed.pop(), 1):
+        stage = name.partition("/")[0].partition("_")[0]
+        if not found or found[-1][1] != stage:
+            found.append((number, stage))
+    return found if len(found) <= _MOST_STAGES else []
 
 
 def _figures(signal: Signal) -> tuple[float | None, ...]:

@@ -101,7 +101,7 @@ def describe(error: Exception, *, begun: bool = False, debug: bool = False) -> t
     if isinstance(error, FloatingPointError):
         return f"stopped: {text}; the last checkpoint is good", exit_codes.NOT_FINITE
     if _is_of_jax(error):
-        return f"error of JAX: {text}", exit_codes.RUNTIME_ERROR
+        return f"error in JAX: {text}", exit_codes.RUNTIME_ERROR
     if isinstance(error, MemoryError):
         return f"error: out of memory{text and f': {text}'}", exit_codes.RUNTIME_ERROR
     if isinstance(error, OSError) and begun:

@@ -1,4 +1,4 @@
-"""`jaxcnn convert IN OUT [OPTION=VALUE ...]`: weights from one file format to another."""
+"""`jaxcnn convert IN OUT [OPTION=VALUE ...]`: converts weights to another format or layout."""
 
 from __future__ import annotations
 
@@ -9,44 +9,51 @@ from typing import Any
 
 
 def register(subparsers) -> None:
+    """Adds `jaxcnn convert` to the commands."""
     parser = subparsers.add_parser(
         "convert",
-        help="convert weights of other frameworks and between torch's layout and jaxcnn's",
-        description="Reads weights of torchvision, timm, Caffe, ONNX, Keras or jaxcnn and writes "
-        "them again, checking that they are all that the network needs. The names of the files "
-        "say the format: .safetensors, .npz, or PyTorch's .pth, .pt, .bin and .ckpt, which are "
-        "written where torch is installed; of the other frameworks' files, the contents do.",
+        help="convert weights between frameworks, file formats and layouts",
+        description="Reads weights of torchvision, timm, Caffe, ONNX, Keras or jaxcnn, checks that "
+        "they fit the network, and writes them to another file. The suffix determines the format: "
+        ".safetensors, .npz, or PyTorch's .pth, .pt, .bin and .ckpt, which can be written only if "
+        "torch is installed. Files of Caffe, ONNX and Keras are recognized by their contents.",
         epilog="example: jaxcnn convert resnet50.pth resnet50.safetensors --model resnet50; "
         "jaxcnn convert thin.caffemodel thin.safetensors --model resnet50_v1 width=32",
     )
     parser.add_argument(
-        "source", metavar="IN", help="file, or published weights such as resnet50.tv_in1k"
+        "source", metavar="IN", help="weights file, or published weights such as resnet50.tv_in1k"
     )
-    parser.add_argument("target", metavar="OUT", help="file")
+    parser.add_argument("target", metavar="OUT", help="file to write")
     parser.add_argument(
         "options",
         nargs="*",
         metavar="OPTION=VALUE",
         help="fields of the network's module, such as width=32",
     )
+    parser.add_argument("--model", metavar="ID", help="id of the network, unless IN names it")
     parser.add_argument(
-        "--model", metavar="ID", help="network, as `jaxcnn list` prints it, unless IN says"
-    )
-    parser.add_argument(
-        "--num-classes", type=int, metavar="N", help="0 leaves out the classifier (default: IN's)"
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="number of classes; 0 leaves out the classifier (default: as in IN)",
     )
     parser.add_argument(
         "--images",
         choices=("caffe", "tf", "torch", "unit", "raw"),
-        help="how another framework's network was shown its images: BGR less a mean, in [-1,1], by "
-        "ImageNet's mean and deviation, in [0,1], in [0,255] (default: as is usual there)",
+        help="the input normalization of another framework's network: caffe (BGR minus a mean), tf "
+        "(pixels in [-1,1]), torch (ImageNet's mean and standard deviation), unit (in [0,1]) or "
+        "raw (in [0,255]); by default, the one that is usual for the framework",
     )
     parser.add_argument(
-        "--to", choices=("jaxcnn", "torch"), default="jaxcnn", help="layout (default: jaxcnn)"
+        "--to",
+        choices=("jaxcnn", "torch"),
+        default="jaxcnn",
+        help="layout of the arrays (default: jaxcnn)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
+    """Converts the weights."""
     from jaxcnn.weights import loading
 
     options = dict(map(_option, args.options))
@@ -75,9 +82,9 @@ def run(args: argparse.Namespace) -> None:
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if name == "num_classes":
-        raise ValueError("num_classes is no option of convert: write --num-classes")
+        raise ValueError("num_classes is not an option of the network here; use --num-classes N")
     if not equals:
-        raise ValueError(f"{text!r} is no option of a network: write NAME=VALUE")
+        raise ValueError(f"{text!r} is not an option of the network; it must be NAME=VALUE")
     with contextlib.suppress(ValueError, SyntaxError):
         return name, ast.literal_eval(value)
     return name, value

@@ -1,10 +1,10 @@
-"""`jaxcnn data`: the kinds of data sources; `jaxcnn data check SOURCE` tries one."""
+"""`jaxcnn data` lists the kinds of data sources; `jaxcnn data check SOURCE` checks one."""
 
 from __future__ import annotations
 
 import argparse
 
-_MOST_CLASSES = 8  # whose names are printed
+_MOST_CLASSES = 8  # number of class names that are printed
 
 
 def register(subparsers) -> None:
@@ -13,13 +13,18 @@ def register(subparsers) -> None:
         "data",
         help="list the kinds of data sources, or check one",
         description="Lists the kinds of data sources, with an example of each. `data check SOURCE` "
-        "opens a source, decodes a hundred images of each split, and prints the classes, the "
-        "counts, the sizes of images, the images per second in one thread, and those that cannot "
-        "be read; if there are any, the exit code is 3. `show-data` draws what a network sees.",
+        "opens a source, decodes up to a hundred images of each split, and prints the classes, the "
+        "number of examples, the image sizes, the images per second in one thread, and the images "
+        "that cannot be read. The exit code is 3 if there are any. `show-data` draws what a "
+        "network sees.",
         epilog="example: jaxcnn data check folder:photos",
     )
-    parser.add_argument("action", metavar="check", choices=("check",), nargs="?", help="check one")
-    parser.add_argument("source", metavar="SOURCE", nargs="?", help="such as hf:uoft-cs/cifar10")
+    parser.add_argument(
+        "action", metavar="check", choices=("check",), nargs="?", help="check SOURCE"
+    )
+    parser.add_argument(
+        "source", metavar="SOURCE", nargs="?", help="data source, such as hf:uoft-cs/cifar10"
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="directory of the data")
 
 
@@ -27,11 +32,11 @@ def run(args: argparse.Namespace) -> int:
     """Lists the kinds of data sources, or checks one."""
     if args.action is None:
         if args.data_dir is not None:
-            raise ValueError("--data-dir is for `jaxcnn data check SOURCE`; no source is given")
+            raise ValueError("--data-dir needs a source: jaxcnn data check SOURCE --data-dir DIR")
         _list()
         return 0
     if args.source is None:
-        raise ValueError("no source is given: jaxcnn data check SOURCE")
+        raise ValueError("SOURCE is missing: jaxcnn data check SOURCE")
     return _check(args.source, args.data_dir)
 
 
@@ -40,7 +45,7 @@ def _list() -> None:
     from jaxcnn.reporting.tables import text_table
 
     print(text_table(["data.source", "contents"], EXAMPLES, left=2))
-    print("\n`jaxcnn data check SOURCE` opens one and tries its images.")
+    print("\n`jaxcnn data check SOURCE` opens a source and decodes some of its images.")
 
 
 def _check(source: str, data_dir: str | None) -> int:
@@ -76,6 +81,6 @@ def _check(source: str, data_dir: str | None) -> int:
 
 
 def _sizes(shapes: tuple[tuple[int, int], ...]) -> str:
-    """The height and width of images, or the range of each: "48 x 64-80"."""
+    """The height and width of the images, or their ranges: "48 x 64-80"."""
     sides = [f"{min(s):,}" if min(s) == max(s) else f"{min(s)}-{max(s)}" for s in zip(*shapes)]
     return " x ".join(sides)

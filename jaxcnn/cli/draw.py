@@ -1,4 +1,4 @@
-"""`jaxcnn draw NETWORK...`: networks as pictures."""
+"""`jaxcnn draw NETWORK...`: draws networks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def register(subparsers) -> None:
         help="draw networks",
         usage="%(prog)s [OPTIONS] NETWORK [NETWORK ...]",
         description="Draws networks side by side: all layers with repeated blocks folded, the "
-        "feature maps of the stages as solids, or the graph of each kind of block. Nothing is "
-        "computed, so any network takes seconds.",
+        "feature maps of the stages as solids, or the graph of each kind of block. Networks "
+        "are only traced, which takes seconds.",
         epilog="example: jaxcnn draw plain34 resnet34 vgg19 --out figure3.svg; "
         "jaxcnn draw googlenet --level block --block inception4e",
     )

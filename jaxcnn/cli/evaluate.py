@@ -86,7 +86,7 @@ def register(subparsers) -> None:
         type=float,
         default=0.0,
         metavar="FRACTION",
-        help="of the examples, to fit weights on",
+        help="fraction of the examples to fit the ensemble's weights on",
     )
     parser.add_argument(
         "--bootstrap",

@@ -1,4 +1,4 @@
-"""`jaxcnn export WHAT OUT`: a trained network as weights or as a program, for other programs."""
+"""`jaxcnn export WHAT OUT`: exports a trained network as weights or as a program."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def register(subparsers) -> None:
     """Adds `jaxcnn export` to the commands."""
     parser = subparsers.add_parser(
         "export",
-        help="write a trained network to a file or folder for other programs",
-        description="Writes the network of a run's checkpoint, or of weights. If OUT ends in "
-        ".safetensors, .npz or .pth, it is one file with the weights, the names of the classes and "
-        "how images are normalized, which `jaxcnn predict` and load_pretrained take. Any other OUT "
-        "is a folder that is used without jaxcnn: the network as StableHLO, ONNX or weights, "
-        "model.json, which describes it, and example.py, which uses it.",
+        help="export a trained network as weights, StableHLO or ONNX",
+        description="Exports the network of a run's checkpoint or of weights. If OUT ends in "
+        ".safetensors, .npz or .pth, one file is written with the weights, the class names and the "
+        "normalization of images, which `jaxcnn predict` and load_pretrained accept. Any other OUT "
+        "is a folder for use without jaxcnn: the network as StableHLO, ONNX or weights, its "
+        "description model.json, and example.py, which shows how to use it.",
         epilog="example: jaxcnn export runs/r56 r56.safetensors, or jaxcnn export runs/r56 r56 "
         "--to onnx --pixels",
     )
@@ -32,21 +32,23 @@ def register(subparsers) -> None:
         "--checkpoint",
         choices=("best", "newest"),
         default="best",
-        help="of a run (default: best)",
+        help="checkpoint of a run (default: best)",
     )
     parser.add_argument(
         "--to",
         choices=("jaxcnn", "torch", "safetensors", "stablehlo", "onnx"),
         default="jaxcnn",
-        help="names and layout of weights: jaxcnn, which safetensors also stands for, or torch; "
-        "or a program: stablehlo or onnx (default: jaxcnn)",
+        help="layout of the weights, jaxcnn (or safetensors, the same) or torch; or a program, "
+        "stablehlo or onnx (default: jaxcnn)",
     )
-    parser.add_argument("--id", metavar="MODEL", help="the network, for files that do not name it")
+    parser.add_argument(
+        "--id", metavar="MODEL", help="network of a weights file that does not name it"
+    )
     parser.add_argument(
         "--pixels",
         action="store_true",
-        help="of a program: take pixels u8[N,size,size,C] and give probabilities; otherwise it "
-        "takes normalized images f32[N,size,size,C] and gives logits",
+        help="the program takes pixels u8[N,size,size,C] and returns probabilities, instead of "
+        "normalized images f32[N,size,size,C] and logits",
     )
 
 
@@ -61,8 +63,7 @@ def run(args: argparse.Namespace) -> None:
     target, is_file = Path(args.target), files.is_weights(args.target)
     if args.to not in _LAYOUTS and (is_file or _looks_like_a_file(target)):
         raise ValueError(
-            f"OUT is {target}; with --to {args.to} it is a folder for the network, its description "
-            "and an example"
+            f"OUT is {target}; with --to {args.to} it must be a folder, whose name has no suffix"
         )
     if not is_file and _looks_like_a_file(target):
         raise ValueError(f"OUT is {target}; it must be a folder or a {_SUFFIXES} file")

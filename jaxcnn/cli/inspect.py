@@ -1,4 +1,4 @@
-"""`jaxcnn inspect MODEL [IMAGE...]`: pictures of what is inside a trained network."""
+"""`jaxcnn inspect MODEL [IMAGE...]`: draws what a trained network has learned."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ def register(subparsers) -> None:
     """Adds `jaxcnn inspect` to the commands."""
     parser = subparsers.add_parser(
         "inspect",
-        help="draw what is inside a trained network",
+        help="draw what a trained network has learned",
         usage="%(prog)s [OPTIONS] MODEL [IMAGE ...]",
         description="Draws the filters of the first convolution; for each image, the feature maps "
-        "of each layer; and for a test set the confusion matrix with precision and recall, the "
-        "most certain predictions that are right and that are wrong, and the features before the "
-        "classifier in two dimensions. MODEL is a run's directory, a file of weights, or published "
-        "weights. A run is tested on its own test set.",
+        "of each layer; and for a test set, the confusion matrix with precision and recall, the "
+        "most confident correct and wrong predictions, and a two-dimensional projection of the "
+        "features before the classifier. MODEL is a run's directory, a file of weights, or "
+        "published weights. A run is tested on its own test set.",
         epilog="example: jaxcnn inspect runs/lenet_digits --out lenet",
     )
     parser.add_argument(
@@ -23,28 +23,42 @@ def register(subparsers) -> None:
         metavar="MODEL",
         help="a run's directory, a .safetensors, .npz or .pth file, or published weights",
     )
-    parser.add_argument("images", metavar="IMAGE", nargs="*", help="image files, folders of them")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="*", help="image files, or folders of them"
+    )
     parser.add_argument(
         "--id",
         metavar="NETWORK",
-        help='the network, for files that do not name it; "my_nets.py:Net" for one of your own',
+        help='network of a weights file that does not name it; "my_nets.py:Net" for your own',
     )
     parser.add_argument("--data", metavar="SOURCE", help="test set (default: the run's own)")
     parser.add_argument("--data-dir", metavar="DIR", help="directory of the data")
-    parser.add_argument("--split", help="(default: the run's own test split, or test)")
     parser.add_argument(
-        "--examples", type=int, default=1000, metavar="N", help="of the test set (default: 1000)"
+        "--split", help="split of the data (default: the run's own test split, or test)"
     )
     parser.add_argument(
-        "--checkpoint", choices=("best", "newest"), default="best", help="of a run (default: best)"
+        "--examples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="number of test images (default: 1000)",
     )
     parser.add_argument(
-        "--out", metavar="DIR", default="inside", help="for the pictures (default: %(default)s)"
+        "--checkpoint",
+        choices=("best", "newest"),
+        default="best",
+        help="checkpoint of a run (default: best)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        default="inside",
+        help="directory for the figures (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes the pictures."""
+    """Writes the figures."""
     import sys
     from pathlib import Path
 

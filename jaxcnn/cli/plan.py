@@ -1,4 +1,4 @@
-"""`jaxcnn plan CONFIG --on SLICE`: what a run needs on machines that are not there."""
+"""`jaxcnn plan CONFIG --on SLICE`: plans a run on a TPU slice that need not be available."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ def register(subparsers) -> None:
     """Adds `jaxcnn plan` to the commands."""
     parser = subparsers.add_parser(
         "plan",
-        help="compile a run for TPUs that are not there: memory, traffic, speed at most",
-        description="Compiles the training and the evaluation step of a run for a TPU slice, "
-        "without the slice, or for the devices of this machine. Prints, for one chip and by XLA's "
-        "count, memory by kind, FLOPs, bytes and collectives; the least time of each by the "
-        "published peaks of the chip, and which of them bounds the step; images per second at "
-        "most, and the hours of the whole run at least. TPUs need the extra: pip install "
-        "'jaxcnn[tpu]'. A network on ImageNet takes minutes to compile. If the data are not here, "
-        "their published sizes are used. Exit code 3: the chip has too little memory.",
+        help="compile a run for a TPU slice you do not have: memory, traffic, maximum speed",
+        description="Compiles the training and evaluation steps of a run for a TPU slice, which "
+        "need not be available, or for the devices of this machine. Prints XLA's counts for one "
+        "chip: memory by kind, FLOPs, bytes and collectives; the minimum time for each at the "
+        "chip's published peak rates, and which of them limits the step; the maximum number of "
+        "images per second; and the minimum number of hours for the whole run. TPUs need an "
+        "extra: pip install 'jaxcnn[tpu]'. A network for ImageNet takes minutes to compile. If the "
+        "data are not available, their published sizes are used. The exit code is 3 if the chip "
+        "has too little memory.",
         epilog="example: jaxcnn plan resnet_imagenet:50 model.dtype=bfloat16 train.batch_size=1024 "
         "train.bn_sync=local eval.batch_size=1024 --on v5e:2x4 --on v4-16",
     )
     parser.add_argument(
-        "config", metavar="CONFIG", help="name of a recipe or path of a file, as of `jaxcnn train`"
+        "config", metavar="CONFIG", help="name of a recipe or path of a file, as for `jaxcnn train`"
     )
     parser.add_argument(
         "overrides", metavar="FIELD=VALUE", nargs="*", help="a field of the configuration to set"
@@ -35,14 +36,14 @@ def register(subparsers) -> None:
         metavar="SLICE",
         action="append",
         required=True,
-        help="v5e:4x4, v4:2x2x4, v5litepod-16, v4-32, v5p-128, v6e-8 and so on, or `local`; may be "
-        "given several times",
+        help="v5e:4x4, v4:2x2x4, v5litepod-16, v4-32, v5p-128, v6e-8 and so on, or `local`; can be "
+        "repeated",
     )
     parser.add_argument(
         "--fit", action="store_true", help="find the largest batch size that fits into memory"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
-    parser.set_defaults(compiles_anew=True)  # JAX reads no cached program for a slice
+    parser.add_argument("--json", metavar="FILE", help="also write the results to FILE")
+    parser.set_defaults(compiles_anew=True)  # JAX cannot read cached programs for a slice
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json and not Path(args.json).parent.is_dir():
         raise ValueError(f"--json is {args.json}; there is no directory {Path(args.json).parent}")
     if LOCAL not in args.on and "jax" not in sys.modules:
-        os.environ["JAX_PLATFORMS"] = "cpu"  # the program is compiled, and nothing runs
+        os.environ["JAX_PLATFORMS"] = "cpu"  # the program is only compiled
     from jaxcnn.analysis import plan, plan_text
     from jaxcnn.training.config import files as config_files
     from jaxcnn.training.ensemble import described

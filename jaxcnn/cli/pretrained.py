@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> None:
     if not chosen:
         raise ValueError(f"no published weights match {args.pattern!r}{near(args.pattern, known)}")
     rows = [
-        [w.name, w.model, f"{how.size}", f"{how.crop:g}", how.interpolation,
+        [w.name, w.model, str(p.size), f"{p.crop:g}", p.interpolation,
          "in the package" if w.name in SHIPPED else "hub"]
-        for w, how in ((w, w.preprocessing) for w in chosen)
+        for w, p in ((w, w.preprocessing) for w in chosen)
     ]  # fmt: skip
     titles = ["weights", "network", "pixels", "crop", "interpolation", "from"]
     print(text_table(titles, rows, left=2))

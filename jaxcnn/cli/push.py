@@ -1,4 +1,4 @@
-"""`jaxcnn push RUN hf:user/name`: the network of a run with its model card to the hub."""
+"""`jaxcnn push RUN hf:user/name`: uploads a run with its model card to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -11,24 +11,31 @@ def register(subparsers) -> None:
     parser = subparsers.add_parser(
         "push",
         help="upload a run with its model card to the Hugging Face Hub",
-        description="Uploads the network of a run's checkpoint: model.safetensors, which `jaxcnn "
-        "predict` takes, model.json with classes and preprocessing, the configuration, the "
-        "metrics, and a model card with task, data, metrics and license. `hf auth login` stores "
-        "the token that the hub asks for.",
+        description="Uploads model.safetensors, the network of a run's checkpoint, which `jaxcnn "
+        "predict` accepts; model.json with the classes and the preprocessing; the configuration; "
+        "the metrics; and a model card with task, data, metrics and license. Log in first with `hf "
+        "auth login`, or set HF_TOKEN.",
         epilog="example: jaxcnn push runs/r56 hf:user/resnet56-cifar10 --license apache-2.0",
     )
     parser.add_argument("workdir", metavar="RUN", help="directory of the run")
-    parser.add_argument("target", metavar="hf:USER/NAME", help="repository; created if new")
     parser.add_argument(
-        "--checkpoint", choices=("best", "newest"), default="best", help="which (default: best)"
+        "target", metavar="hf:USER/NAME", help="repository; created if it does not exist"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "newest"),
+        default="best",
+        help="checkpoint of the run (default: best)",
     )
     parser.add_argument(
         "--license",
         default="unknown",
         metavar="ID",
-        help="of the weights, as the hub names it, such as apache-2.0 (default: unknown)",
+        help="license of the weights, as the hub calls it, such as apache-2.0 (default: unknown)",
     )
-    parser.add_argument("--folder", metavar="DIR", help="write the files there; upload nothing")
+    parser.add_argument(
+        "--folder", metavar="DIR", help="write the files to DIR instead of uploading"
+    )
     parser.add_argument("--private", action="store_true", help="make a new repository private")
 
 

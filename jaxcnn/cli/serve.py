@@ -1,4 +1,4 @@
-"""`jaxcnn serve WHAT`: predictions over HTTP, and a page to try them."""
+"""`jaxcnn serve WHAT`: serves predictions over HTTP, with a page to try them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ def register(subparsers) -> None:
     parser = subparsers.add_parser(
         "serve",
         help="serve predictions over HTTP",
-        description="Serves the network of a run's checkpoint, or of weights: a page where a photo "
-        "is dropped, POST /predict and POST /explain, which take an image file (as the body, in a "
-        'form, or in JSON as {"image": "base64"}), GET /healthz and GET /metrics. Requests that '
-        "arrive together are predicted in one batch. Anyone who reaches the port can use it. Needs "
-        "the extra serve: pip install 'jaxcnn[serve]'.",
+        description="Serves the network of a run's checkpoint or of weights: a page that takes "
+        "photos; POST /predict and POST /explain, which take an image file (as the body, "
+        'in a form, or in JSON as {"image": "base64"}); GET /healthz and GET /metrics. Requests '
+        "that arrive together are predicted in one batch. Anyone who can reach the port can use "
+        "the server. It needs an extra: pip install 'jaxcnn[serve]'.",
         epilog="example: jaxcnn serve runs/r56, then curl -F file=@cat.jpg "
         "http://127.0.0.1:8000/predict",
     )
@@ -23,24 +23,37 @@ def register(subparsers) -> None:
         metavar="WHAT",
         help="a run's directory, a .safetensors, .npz or .pth file, or published weights",
     )
-    parser.add_argument("--id", metavar="MODEL", help="the network, for files that do not name it")
     parser.add_argument(
-        "--checkpoint", choices=("best", "newest"), default="best", help="of a run (default: best)"
+        "--id", metavar="MODEL", help="network of a weights file that does not name it"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default: 8000)")
     parser.add_argument(
-        "--batch", type=int, default=16, metavar="N", help="images at once (default: 16)"
+        "--checkpoint",
+        choices=("best", "newest"),
+        default="best",
+        help="checkpoint of a run (default: best)",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port; 0 for any free one (default: 8000)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=16, metavar="N", help="maximum batch size (default: 16)"
     )
     parser.add_argument(
         "--queue",
         type=int,
         default=64,
         metavar="N",
-        help="requests in progress; further ones get status 429 (default: 64)",
+        help="maximum number of requests in progress; more get status 429 (default: 64)",
     )
     parser.add_argument(
-        "--max-mb", type=int, default=20, metavar="N", help="of an image file (default: 20)"
+        "--max-mb",
+        type=int,
+        default=20,
+        metavar="N",
+        help="maximum size of an image file in megabytes (default: 20)",
     )
 
 
@@ -68,6 +81,6 @@ def run(args: argparse.Namespace) -> None:
         )
         host = f"[{args.host}]" if ":" in args.host else args.host
         address = f"http://{host}:{bound.getsockname()[1]}"
-        print(f"serving {entry.model} on {address} (Ctrl-C stops)", flush=True)
+        print(f"serving {entry.model} on {address} (press Ctrl-C to stop)", flush=True)
         options = {"log_level": "warning", "access_log": False, "server_header": False}
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[bound])

@@ -128,8 +128,8 @@ def make_move(augment: Sequence[tuple[str, Any]]) -> Callable[[Array, Array, Any
     for name, _ in augment:
         if name not in (*_MOVES, *_STATIONARY):
             raise ValueError(
-                f"boxes do not follow the augmentation {name!r}; "
-                f"those they follow are {', '.join((*_MOVES, *_STATIONARY))}"
+                f"the augmentation {name!r} cannot be combined with boxes; those that can are "
+                f"{', '.join((*_MOVES, *_STATIONARY))}"
             )
 
     def one(key: Array, boxes: Array, size: tuple[int, int]) -> Array:

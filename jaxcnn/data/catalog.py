@@ -25,7 +25,7 @@ import numpy as np
 
 from jaxcnn._checks import near, shown
 from jaxcnn._objects import check_call, is_address, load_object, parameters
-from jaxcnn.data.kinds import KINDS, Parts, split_columns
+from jaxcnn.data.kinds import KINDS, Splits, split_columns
 from jaxcnn.data.preprocessing import STATISTICS, Normalization
 from jaxcnn.data.readers import (
     cifar,
@@ -224,7 +224,7 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
         if not rest:
             return _DRAWN[kind]()
         if not rest.isdecimal() or len(rest) > 9 or int(rest) < 1:
-            raise ValueError(f"{name!r} is unknown; it must be such as '{kind}:224'")
+            raise ValueError(f"{name!r} is unknown; it must be like '{kind}:224'")
         return _DRAWN[kind](int(rest))
     if kind == "tfds" and rest:
         return tfds.open_tfds(rest, data_dir)
@@ -294,7 +294,7 @@ def _call_custom(name: str, function: Any, data_dir: str | None) -> Any:
     else:
         raise ValueError(f"{subject} returned an object of type {type(opened).__name__}; {_OPENED}")
     if "train" not in parts:
-        raise ValueError(f"{subject} has no part 'train'; it has {', '.join(parts) or 'none'}")
+        raise ValueError(f"{subject} has no split 'train'; it has {', '.join(parts) or 'none'}")
     return source
 
 
@@ -339,7 +339,7 @@ def _class_names(subject: str, names: Any) -> tuple[str, ...]:
     listed = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else []
     if not listed or not all(isinstance(name, str) for name in listed):
         raise ValueError(
-            f"{subject} has class names {names!r}; they must be texts, one for each class"
+            f"{subject} has class names {names!r}; they must be strings, one for each class"
         )
     return tuple(listed)
 
@@ -441,7 +441,7 @@ def _has_columns(kind: str) -> bool:
     return kind in KINDS and KINDS[kind].has_columns
 
 
-def _open(source: str, data_dir: str | None) -> Parts:
+def _open(source: str, data_dir: str | None) -> Splits:
     kind, _, place = source.partition(":")
     place, columns = split_columns(place) if _has_columns(kind) else (place, {})
     return KINDS[kind].open(place, data_dir, columns)

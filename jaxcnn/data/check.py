@@ -1,4 +1,4 @@
-"""Opens a data source of any kind and tries some of its examples."""
+"""Checks a data source of any kind: opens it and decodes some of its examples."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ COUNT = 100
 
 @dataclasses.dataclass(frozen=True)
 class SplitCheck:
-    """What was found in a split.
+    """The result of checking a split.
 
     Attributes:
       name: of the split.
       size: number of examples.
       tried: number of examples that were read and decoded, evenly spread over the split.
-      shapes: (height, width) of those that could be.
+      shapes: (height, width) of those that could be decoded.
       unreadable: {name of an example: why it could not be read or decoded}.
-      seconds: time that took, in one thread.
+      seconds: time for reading and decoding, in one thread.
       has_boxes: whether the examples have bounding boxes.
     """
 
@@ -42,12 +42,12 @@ class SplitCheck:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What was found in a data source.
+    """The result of checking a data source.
 
     Attributes:
       class_names: names of the classes, by label.
       in_memory: whether training keeps the dataset in memory; otherwise images are streamed.
-      splits: what was found in each split.
+      splits: the result for each split.
     """
 
     class_names: tuple[str, ...]

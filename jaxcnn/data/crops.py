@@ -28,7 +28,7 @@ class Window(NamedTuple):
 
     Attributes:
       top, left, bottom, right: in pixels, not necessarily integers.
-      alone: crop before resizing, so that pixels outside the window do not affect the result.
+      crop_first: crop before resizing, so that pixels outside the window do not affect the result.
         Otherwise resize before cropping, so that they affect its border.
     """
 
@@ -36,7 +36,7 @@ class Window(NamedTuple):
     left: float
     bottom: float
     right: float
-    alone: bool
+    crop_first: bool
 
 
 Crop = Callable[[np.random.Generator, int, int], Window]
@@ -171,7 +171,7 @@ def cut(data: bytes, choose: Callable[[int, int], Window], size: int) -> np.ndar
     """
     window = choose(*image_size(data))
     # Resizing reads pixels outside the window, up to the support of the filter.
-    reach = 0 if window.alone else (window.bottom - window.top) / size + 2
+    reach = 0 if window.crop_first else (window.bottom - window.top) / size + 2
     return resize(decode(data, rows=math.ceil(window.bottom + reach)), window, size)
 
 
@@ -179,8 +179,8 @@ def resize(pixels: np.ndarray, window: Window, size: int) -> np.ndarray:
     """Crops and resizes an image, with antialiased bilinear interpolation.
 
     The result equals Pillow's, except when OpenCV, which is faster, enlarges a crop: then it can
-    differ by one level. If the window is not `alone`, a pixel can also differ by one level from
-    resizing the whole image and cropping the result.
+    differ by one level. Without `crop_first`, a pixel can also differ by one level from resizing
+    the whole image and cropping the result.
 
     Args:
       pixels: u8[H,W,3].
@@ -190,8 +190,8 @@ def resize(pixels: np.ndarray, window: Window, size: int) -> np.ndarray:
     Returns:
       u8[size,size,3].
     """
-    top, left, bottom, right, alone = window
-    if not alone:
+    top, left, bottom, right, crop_first = window
+    if not crop_first:
         box = (left, top, right, bottom)
         image = Image.fromarray(pixels)
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))

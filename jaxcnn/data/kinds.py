@@ -1,4 +1,4 @@
-"""Kinds of datasets of image files: how a source of each kind is written, and what opens it.
+"""Kinds of datasets of image files: the syntax of their sources, and functions that open them.
 
 A source is "KIND:PLACE", such as "folder:photos". For the kinds that store examples in columns or
 fields ("hf", "wds"), the place can be followed by the names of those to read, as in
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from jaxcnn._files import local_path
 from jaxcnn.data.sets import FileShard
 
-Parts = tuple[tuple[str, ...], dict[str, FileShard]]  # class names, {split: examples}
+Splits = tuple[tuple[str, ...], dict[str, FileShard]]  # class names, {split: examples}
 COLUMNS = ("image", "label")
 _COLUMN = re.compile(rf"(?P<rest>.*),(?P<name>{'|'.join(COLUMNS)})=(?P<value>[^,]*)", re.S)
 
@@ -31,7 +31,7 @@ class Kind(NamedTuple):
     """
 
     place: str
-    open: Callable[[str, str | os.PathLike | None, Mapping[str, str]], Parts]
+    open: Callable[[str, str | os.PathLike | None, Mapping[str, str]], Splits]
     has_columns: bool = False
 
 
@@ -55,31 +55,31 @@ def _path(place: str, data_dir: str | os.PathLike | None) -> Path:
     return Path(local_path(data_dir or ""), local_path(place))
 
 
-def _open_folder(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Parts:
+def _open_folder(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import folders
 
     return folders.open_folder(_path(place, data_dir))
 
 
-def _open_archive(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Parts:
+def _open_archive(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import archive
 
     return archive.open_archive(_path(place, data_dir))
 
 
-def _open_imagenet(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Parts:
+def _open_imagenet(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import imagenet
 
     return imagenet.open_imagenet(_path(place, data_dir))
 
 
-def _open_tfds(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Parts:
+def _open_tfds(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import tfds_images
 
     return tfds_images.open_tfds_images(place, data_dir)
 
 
-def _open_hub(place: str, data_dir: str | os.PathLike | None, columns: Mapping[str, str]) -> Parts:
+def _open_hub(place: str, data_dir: str | os.PathLike | None, columns: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import hub
 
     return hub.open_hub(place, data_dir, columns)
@@ -87,7 +87,7 @@ def _open_hub(place: str, data_dir: str | os.PathLike | None, columns: Mapping[s
 
 def _open_shards(
     place: str, data_dir: str | os.PathLike | None, columns: Mapping[str, str]
-) -> Parts:
+) -> Splits:
     from jaxcnn.data.readers import webdataset
 
     return webdataset.open_shards(str(_path(place, data_dir)), columns)
@@ -107,7 +107,7 @@ EXAMPLES = (
     ("synthetic, synthetic:96", "generated images, 32 or 96 pixels wide"),
     ("synthetic_boxes", "generated images with the boxes of their objects"),
     ("files:cifar10", "official files of CIFAR-10, CIFAR-100, MNIST or Fashion-MNIST"),
-    ("tfds:imagenet2012", "any set with images and labels, prepared by TensorFlow Datasets"),
+    ("tfds:imagenet2012", "any dataset with images and labels, prepared by TensorFlow Datasets"),
     ("hf:ILSVRC/imagenet-1k", "Parquet files of the Hugging Face hub, downloaded if necessary"),
     ("hf:/data/imagenet-1k", "the same files in a folder, such as that of `hf download`"),
     ("wds:/data/imagenet-train-{0000..1023}.tar", "tar files in the format of WebDataset"),
@@ -115,5 +115,5 @@ EXAMPLES = (
     ("imagenet:/data/imagenet-r", "ImageNet-A, -R, -V2 and -Sketch, for evaluation"),
     ("folder:photos", "images in photos/train/<class> and photos/val/<class>"),
     ("archive:photos_256", "ArrayRecord files, written by `jaxcnn prepare`"),
-    ("my_data.py:open_mine", "a function of yours, see `jaxcnn.data.catalog`"),
+    ("my_data.py:open_mine", "your own function, see `jaxcnn.data.catalog`"),
 )

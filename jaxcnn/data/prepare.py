@@ -206,14 +206,14 @@ def build_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Path:
         steps.append(f"download {' and '.join(needed)} from {site} into {manual}")
     if steps:
         raise FileNotFoundError(
-            f"to build tfds:{name}, {', and '.join(steps)}; then run this again"
+            f"to build tfds:{name}, {', and '.join(steps)}; then repeat this command"
         )
     tensorflow_datasets = optional_package("tensorflow_datasets", "tfds")
     try:
         builder = tensorflow_datasets.builder(name, data_dir=root, file_format="array_record")
         builder.download_and_prepare()
     except tensorflow_datasets.core.DatasetNotFoundError as error:
-        raise ValueError(f"TFDS has no set {name!r}: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"TFDS has no dataset {name!r}: {str(error).splitlines()[0]}") from None
     except AssertionError as error:  # raised by TFDS if manual downloads are missing
         raise FileNotFoundError(f"tfds:{name}: {' '.join(str(error).split())}") from None
     return tfds.find_folder(name, root)

@@ -1,6 +1,6 @@
 """Stand-ins for well-known datasets: their sizes, shapes and statistics, without their images.
 
-A program can be compiled for a dataset that is not on this machine.
+With them, a program can be compiled for a dataset that is not on this machine.
 """
 
 from __future__ import annotations

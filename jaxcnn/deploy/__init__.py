@@ -1,7 +1,7 @@
 """Deployment: networks as files for other programs, a server, and uploads to the hub.
 
 `export_model` writes a trained network as StableHLO, ONNX or weights, with a description and an
-example that does without jaxcnn. `make_app` is the application of `jaxcnn serve`. `push_to_hub`
+example that does not need jaxcnn. `make_app` is the application of `jaxcnn serve`. `push_to_hub`
 uploads a run with its model card to the Hugging Face Hub.
 """
 

@@ -24,10 +24,10 @@ _ERRORS = ("top1_error", "top5_error")
 
 
 def export_model(entry: Entry, folder: str | Path, to: str, *, pixels: bool = False) -> Path:
-    """Writes a network to a folder, in a form that is used without jaxcnn.
+    """Exports a network to a folder, for use without jaxcnn.
 
-    The folder gets the network, `model.json`, which describes it, and `example.py`, a short program
-    that uses it.
+    The folder receives the network, `model.json`, which describes it, and `example.py`, a short
+    program that uses it.
 
     Args:
       entry: the network, see `jaxcnn.evaluation.open_entry`.
@@ -47,7 +47,9 @@ def export_model(entry: Entry, folder: str | Path, to: str, *, pixels: bool = Fa
     folder = local_path(folder)
     path = folder / f"model.{_SUFFIXES.get(to, 'safetensors')}"
     if pixels and to not in _SUFFIXES:
-        raise ValueError(f"{to} are weights only; pixels are preprocessed by stablehlo and onnx")
+        raise ValueError(
+            f"pixels=True needs the format stablehlo or onnx; {to} contains only weights"
+        )
     if to == "stablehlo":
         data = programs.to_stablehlo(entry, pixels=pixels)
     elif to == "onnx":
@@ -112,7 +114,7 @@ def source_name(entry: Entry) -> str:
 def without_folders(value: Any) -> Any:
     """Reduces absolute paths, also in dictionaries and lists and behind "folder:", to their names.
 
-    What is published says nothing about the machine that it is from.
+    Published files thus reveal no paths of the machine that they come from.
     """
     if isinstance(value, dict):
         return {name: without_folders(one) for name, one in value.items()}
@@ -126,7 +128,7 @@ def without_folders(value: Any) -> Any:
 
 
 def accuracy(entry: Entry) -> dict[str, Any] | None:
-    """Looks up what a run measured at its checkpoint, of the averaged weights if it has them.
+    """Looks up the errors measured at a run's checkpoint, with averaged weights if it has them.
 
     Args:
       entry: the network.

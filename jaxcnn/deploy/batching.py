@@ -1,4 +1,4 @@
-"""Batches what arrives together."""
+"""Groups items that arrive at the same time into batches."""
 
 from __future__ import annotations
 

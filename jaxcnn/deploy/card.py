@@ -64,12 +64,13 @@ def model_card(
 
 
 def _task(about: dict[str, Any]) -> str:
-    classes, how = about["classes"], about["preprocessing"]
+    classes, preprocessing = about["classes"], about["preprocessing"]
     names = ", ".join(classes[:_LISTED_CLASSES])
     names += ", ..." if len(classes) > _LISTED_CLASSES else ""
-    channels = "grayscale" if len(how["mean"]) == 1 else "RGB"
+    channels = "grayscale" if len(preprocessing["mean"]) == 1 else "RGB"
+    size = preprocessing["size"]
     return (
-        f"Image classification: {channels} images of {how['size']}x{how['size']} pixels into "
+        f"Image classification: {channels} images of {size}x{size} pixels into "
         f"{len(classes)} classes ({names}). `{DESCRIPTION}` lists the classes and how images are "
         "resized and normalized."
     )

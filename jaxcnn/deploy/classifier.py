@@ -41,8 +41,8 @@ class Classifier:
     def __init__(self, entry: Entry, largest: int):
         self.entry = entry
         self.names = entry.class_names or default_names(entry.classes)
-        how, model = entry.preprocessing, entry.make()
-        self._shape = (how.size, how.size, len(how.mean))
+        preprocessing, model = entry.preprocessing, entry.make()
+        self._shape = (preprocessing.size, preprocessing.size, len(preprocessing.mean))
         self._sizes = batch_sizes(largest)
         self.endpoint = _last_maps(model, self._shape)
 
@@ -79,8 +79,8 @@ class Classifier:
             raise BadImage(f"is {wide} x {high}; at most {MAX_PIXELS:,} pixels are decoded")
         if max(high, wide) > MAX_RATIO * min(high, wide):
             raise BadImage(f"is {wide} x {high}; a side is at most {MAX_RATIO} times the other")
-        how = self.entry.preprocessing
-        return preprocess(decode_image(data, len(how.mean)), how)
+        preprocessing = self.entry.preprocessing
+        return preprocess(decode_image(data, len(preprocessing.mean)), preprocessing)
 
     def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Computes class probabilities.
@@ -116,8 +116,8 @@ class Classifier:
 
     def _pixels(self, image: np.ndarray) -> np.ndarray:
         """An image before its normalization, f32[size,size,3] in 0 to 1."""
-        how = self.entry.preprocessing
-        pixels = np.clip(image * np.array(how.std) + np.array(how.mean), 0, 1)
+        preprocessing = self.entry.preprocessing
+        pixels = np.clip(image * np.array(preprocessing.std) + np.array(preprocessing.mean), 0, 1)
         return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxcnn.weights.pretrained import WEIGHTS
 
-_OPEN = '''"""Names what is in a photo: python example.py cat.jpg (needs {needs})."""
+_OPEN = '''"""Classifies a photo: python example.py cat.jpg (needs {needs})."""
 
 import json
 import sys
@@ -16,23 +16,21 @@ from PIL import Image
 
 folder = Path(__file__).parent
 about = json.loads((folder / "model.json").read_text("utf-8"))
-how, size = about["preprocessing"], about["preprocessing"]["size"]
+preprocessing = about["preprocessing"]
+size, mean, std = (preprocessing[name] for name in ("size", "mean", "std"))
 '''
 # As `jaxcnn.evaluation.preprocess`.
 _READ = """
-image = Image.open(sys.argv[1]).convert("L" if len(how["mean"]) == 1 else "RGB")
-short = int(size / how["crop"])
+image = Image.open(sys.argv[1]).convert("L" if len(mean) == 1 else "RGB")
+short = int(size / preprocessing["crop"])
 image = image.resize(
     [short * n // min(image.size) for n in image.size],
-    Image.Resampling[how["interpolation"].upper()],
+    Image.Resampling[preprocessing["interpolation"].upper()],
 )
 left, top = (round((n - size) / 2) for n in image.size)
 pixels = np.asarray(image.crop((left, top, left + size, top + size)))
 """
-_NORMALIZE = (
-    'images = ((pixels.reshape(1, size, size, -1) / 255 - how["mean"]) / how["std"])'
-    '.astype("float32")\n'
-)
+_NORMALIZE = 'images = ((pixels.reshape(1, size, size, -1) / 255 - mean) / std).astype("float32")\n'
 _SOFTMAX = """scores = np.exp(logits - logits.max())
 scores /= scores.sum()
 """

@@ -22,7 +22,7 @@ _INT64 = np.int64
 
 
 def translate(graph: Graph, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> Any:
-    """Adds a jaxpr to a graph; what does not depend on the images is computed now.
+    """Adds a jaxpr to a graph; values that do not depend on the images are computed here.
 
     Args:
       graph: to be added to.

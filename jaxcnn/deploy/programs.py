@@ -21,8 +21,8 @@ BATCH, IMAGES = "batch", "images"
 
 def image_shape(entry: Entry) -> tuple[int, int, int]:
     """Returns (height, width, channels) of the images that a network takes."""
-    how = entry.preprocessing
-    return how.size, how.size, len(how.mean)
+    preprocessing = entry.preprocessing
+    return preprocessing.size, preprocessing.size, len(preprocessing.mean)
 
 
 def output_name(pixels: bool) -> str:
@@ -97,11 +97,11 @@ def _images(entry: Entry, pixels: bool) -> jax.ShapeDtypeStruct:
 
 def _logits(entry: Entry, pixels: bool) -> Callable[[Any, jax.Array], jax.Array]:
     """A function of (variables, images) to logits."""
-    model, how = entry.make(), entry.preprocessing
+    model, preprocessing = entry.make(), entry.preprocessing
 
     def network(variables: Any, images: jax.Array) -> Any:
         if pixels:
-            images = normalize(images, how.mean, how.std)
+            images = normalize(images, preprocessing.mean, preprocessing.std)
         return model.apply(variables, images, train=False)
 
     return network

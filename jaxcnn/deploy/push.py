@@ -29,7 +29,7 @@ def push_to_hub(
 ) -> str:
     """Uploads the network of a run with its model card to the Hugging Face Hub.
 
-    The repository gets `model.safetensors`, which `load_pretrained` takes, its description
+    The repository receives `model.safetensors`, which `load_pretrained` reads, its description
     `model.json`, the run's configuration and metrics, and the card `README.md`. It is created if it
     does not exist; other files in it stay.
 
@@ -45,7 +45,7 @@ def push_to_hub(
       The address of the commit, or the path of the folder.
 
     Raises:
-      ValueError: the directory is not that of a run, the target is malformed, or the hub refuses.
+      ValueError: the directory is not that of a run, the target is malformed, or the upload fails.
     """
     match = _REPOSITORY.fullmatch(target)
     if match is None:
@@ -82,7 +82,7 @@ def _upload(folder: Path, repository: str, private: bool) -> str:
 
     api = hub.HfApi()
     if hub.get_token() is None:
-        raise ValueError("there is no token of the hub: run `hf auth login`, or set HF_TOKEN")
+        raise ValueError("no Hugging Face token found: run `hf auth login`, or set HF_TOKEN")
     files = [hub.CommitOperationAdd(path.name, path) for path in sorted(folder.iterdir())]
     try:
         api.create_repo(repository, private=private, exist_ok=True)
@@ -91,7 +91,7 @@ def _upload(folder: Path, repository: str, private: bool) -> str:
         )
     except HfHubHTTPError as error:
         text = error.server_message or str(error)
-        raise ValueError(f"the hub refuses {repository}: {text}") from error
+        raise ValueError(f"the hub rejected the upload to {repository}: {text}") from error
     except Exception as error:
         if isinstance(error, ValueError):
             raise

@@ -32,9 +32,9 @@ def make_app(entry: Entry, *, batch: int = 16, queue: int = 64, max_bytes: int =
 
     Args:
       entry: the network, see `jaxcnn.evaluation.open_entry`.
-      batch: largest number of images that are predicted at once.
-      queue: largest number of requests in progress; further ones get status 429.
-      max_bytes: of an image file.
+      batch: maximum number of images in a batch.
+      queue: maximum number of requests in progress; further ones get status 429.
+      max_bytes: maximum size of an image file.
 
     Returns:
       The `starlette.applications.Starlette`.
@@ -142,7 +142,7 @@ class _Service:
         from starlette.exceptions import HTTPException
 
         if self._in_progress >= self._queue:
-            message = f"{self._queue} requests are in progress; try again"
+            message = f"{self._queue} requests are in progress; try again later"
             raise HTTPException(429, message, {"Retry-After": "1"})
         self._in_progress += 1
         try:
@@ -173,7 +173,7 @@ class _Service:
         return JSONResponse({"model": self._about["model"], "top": [as_row(one) for one in found]})
 
     async def explain(self, request: Any) -> Any:
-        """`POST /explain?class=0`: a PNG file that shows what speaks for a class."""
+        """`POST /explain?class=0`: a PNG file that shows the evidence for a class."""
         from starlette.exceptions import HTTPException
         from starlette.responses import Response
 

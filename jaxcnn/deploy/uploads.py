@@ -52,7 +52,7 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
     except TimeoutError:
         raise HTTPException(408, f"the image did not arrive within {_SECONDS} s") from None
     except ClientDisconnect:
-        raise HTTPException(400, "the client has left") from None
+        raise HTTPException(400, "the client disconnected") from None
     if len(data) > max_bytes:
         raise too_large
     return data
@@ -61,8 +61,8 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
 async def _stream(request: Request, limit: int, too_large: Exception) -> AsyncIterator[bytes]:
     """The body of a request, up to a limit.
 
-    What is a little longer is read before it is refused: many clients read no answer while they
-    send.
+    A body that is slightly too long is read to its end before it is rejected, since many clients
+    do not read the answer while they are sending.
     """
     length, received = request.headers.get("content-length", ""), 0
     if length.isdigit() and int(length) > _DRAINED * limit:

@@ -137,10 +137,10 @@ def add_boxes(
     for path, guesses in predictions:
         image = read_image(path, len(preprocessing.mean))
         pixels = np.asarray(image).reshape(image.height, image.width, -1)
-        located = locate(model, variables, [pixels], preprocessing, top)[2][0]
+        boxes = locate(model, variables, [pixels], preprocessing, top)[2][0]
         guesses = [
             dataclasses.replace(prediction, box=_in_pixels(box, image))
-            for prediction, box in zip(guesses, located)
+            for prediction, box in zip(guesses, boxes)
         ]
         if folder is not None:
             draw(image, guesses[0], any_path(folder) / f"{any_path(path).stem}.png")

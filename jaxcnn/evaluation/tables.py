@@ -78,7 +78,9 @@ def combinations(
     cut = round(fit * len(labels))
     learn, kept = np.sort(order[:cut]), np.sort(order[cut:])
     if fit and not (len(learn) and len(kept)):
-        raise ValueError(f"--fit {fit:g} of {len(labels)} examples leaves nothing on one side")
+        raise ValueError(
+            f"--fit is {fit:g}; of {len(labels)} examples that leaves none to fit on or to evaluate"
+        )
     if len(learn):
         given, truth = members[:, learn], jnp.asarray(labels[learn])
         by_class = jnp.asarray(ensembles.learn_class_weights(given, truth), members.dtype)

@@ -9,7 +9,7 @@ from jaxcnn.data import boxes as geometry
 
 Array = jax.Array
 OVERLAP = 0.5  # least intersection over union of a correct box
-ERRORS = ("localisation_top1_error", "localisation_top5_error")
+ERRORS = ("localization_top1_error", "localization_top5_error")
 
 
 def guesses(logits: Array, boxes: Array, count: int) -> tuple[Array, Array]:

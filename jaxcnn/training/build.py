@@ -171,7 +171,9 @@ def check_head(params: Mapping[str, Any], options: Mapping[str, Any], weight: fl
             "'pcr'"
         )
     if not weight and "box_fc" in params:
-        raise ValueError("config.model.options has a box_head; set config.loss.box_weight, say 1.0")
+        raise ValueError(
+            "config.model.options has a box_head; set config.loss.box_weight, such as 1"
+        )
 
 
 def _parallelism(config: TrackedConfig, mesh: Mesh) -> tuple[str, int]:

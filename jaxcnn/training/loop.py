@@ -476,7 +476,8 @@ class Run:
     def _draw(self) -> None:
         """Draws the error curves, and the predictions for held-out examples."""
         rows = read_rows(self.directory)
-        curves.plot_curves(rows, self.directory / curves.CURVES, self.config.model.name)
+        title = f"{self.config.model.name} on {self.config.data.source}"
+        curves.plot_curves(rows, self.directory / curves.CURVES, title)
         images, labels = loaders.first_examples(self.experiment, _PREDICTED)
         state = parallel.on_this_host(self.state)
         predicted = engine.predict(self.experiment, state, images, labels)

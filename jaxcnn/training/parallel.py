@@ -53,7 +53,7 @@ def make_mesh(devices: int | None = None, available: Sequence[jax.Device] | None
     devices = present if devices is None else devices
     if processes > 1 and devices != present:
         raise ValueError(
-            f"devices is {devices}; {processes} processes use all of theirs, {present}"
+            f"devices is {devices}; with {processes} processes it must be all {present} devices"
         )
     if not 1 <= devices <= present:
         raise ValueError(f"devices is {devices}; {place} has {present}")

@@ -101,12 +101,12 @@ def make_train_step(
             return (total, grads, batch_stats), tuple(rows)
 
         if accumulate == 1:
-            means, (logits, per_example, located) = gradient(batch, dropout)
+            means, (logits, per_example, box_losses) = gradient(batch, dropout)
         else:
             parts = _accumulate(gradient, batch, dropout, accumulate)
-            means, (logits, per_example, located) = parts
+            means, (logits, per_example, box_losses) = parts
         counted = metrics.classification_pairs(logits, batch["label"], per_example)
-        counted |= {name: metrics.pair(values) for name, values in located.items()}
+        counted |= {name: metrics.pair(values) for name, values in box_losses.items()}
         # Needed even if BatchNorm averages over the devices: each device differentiates its loss.
         (total, grads, batch_stats), counted = _over_devices(means, counted, axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -157,8 +157,8 @@ def make_eval_step(
         per_example = loss(logits, ready["label"])
         counted = metrics.classification_pairs(logits, ready["label"], per_example, mask)
         if boxes:
-            located = losses.box_losses(logits, changed, ready)
-            counted |= {name: metrics.pair(values, mask) for name, values in located.items()}
+            box_losses = losses.box_losses(logits, changed, ready)
+            counted |= {name: metrics.pair(values, mask) for name, values in box_losses.items()}
         return _sum(counted, axis_name)
 
     return eval_step
@@ -259,11 +259,11 @@ def _objective(
     if aux_weight:
         for head in _aux_heads(model, changed):
             total += aux_weight * loss(head, target).mean()
-    located = {}
+    box_losses = {}
     if box_weight:
-        located = losses.box_losses(logits, changed, batch)
-        total += box_weight * located["box_loss"].mean()
-    return total, (logits, per_example, located, changed.get("batch_stats", {}))
+        box_losses = losses.box_losses(logits, changed, batch)
+        total += box_weight * box_losses["box_loss"].mean()
+    return total, (logits, per_example, box_losses, changed.get("batch_stats", {}))
 
 
 def _accumulate(gradient: Callable, batch: Batch, dropout: Array, count: int) -> tuple[Any, Any]:

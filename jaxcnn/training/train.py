@@ -141,7 +141,7 @@ def _directory_options(
 ) -> dict[str, bool]:
     """Checks and returns `resume`, `overwrite` and `extend`; `extend` implies `resume`."""
     if extend and overwrite:
-        raise ValueError("extend and overwrite exclude each other")
+        raise ValueError("extend and overwrite cannot be combined")
     if extend:
         check_holds_run(workdir)
     return {"resume": resume or extend, "overwrite": overwrite, "extend": extend}

@@ -83,7 +83,7 @@ def stated(path: str | Path, metadata: Mapping[str, str], name: str, kind: type)
     except (ValueError, RecursionError):
         value = metadata[name]
     if value is not None and not isinstance(value, kind):
-        raise ValueError(f"{path} has metadata that cannot be: {name} is {value!r:.60}")
+        raise ValueError(f"{path} has invalid metadata: {name} is {value!r:.60}")
     return value
 
 
@@ -155,7 +155,7 @@ def _compare(path: Path, saved: str, found: Mapping[str, str]) -> None:
         raise ValueError(f"{path} is damaged: its checksums cannot be read") from error
     for key in {**known, **found}:
         if known.get(key) != found.get(key):
-            raise ValueError(f"{path} is damaged: {key} is not what was saved")
+            raise ValueError(f"{path} is damaged: {key} has a wrong checksum")
 
 
 def _read_other_types(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
@@ -206,7 +206,7 @@ def _check_sizes(archive: zipfile.ZipFile, size: int) -> None:
 
 def _texts(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise ValueError(f"its metadata are no mapping of texts: {value!r:.60}")
+        raise ValueError(f"its metadata are not a mapping of strings: {value!r:.60}")
     return value
 
 
@@ -220,7 +220,7 @@ def _typed(key: str, array: np.ndarray, name: str | None) -> np.ndarray:
     if name is None and array.dtype.itemsize == 2:
         name = "bfloat16"  # float16 is NumPy's own
     if name not in _OTHER_TYPES:
-        raise ValueError(f"{key!r} is of {array.dtype.itemsize} bytes a value, of no known type")
+        raise ValueError(f"{key!r} has values of {array.dtype.itemsize} bytes, of an unknown type")
     kind = np.dtype(_OTHER_TYPES[name][0])
     if array.dtype.itemsize != kind.itemsize:
         raise ValueError(f"{key!r} is {array.dtype}, but its metadata declare {name}")
@@ -259,8 +259,8 @@ def _torch(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise ValueError(
-            f"{path} is no file that PyTorch has written since 1.6, and to write one or to read an "
-            "older one needs torch, which is not installed here; where it is, `jaxcnn convert` "
+            f"{path} needs torch, which is not installed: only files of PyTorch 1.6 and newer can "
+            "be read without it, and none can be written; `jaxcnn convert` on a machine with torch "
             "makes a .safetensors file of it"
         ) from error
     return torch

@@ -48,8 +48,8 @@ def load_pretrained(
         jaxcnn.
       num_classes: width of the classifier, by default that of the weights. If it differs, the
         classifiers are initialized from a fixed key, and a warning is logged; 0 leaves them out.
-      images: how a network of another framework was shown images, a key of
-        `jaxcnn.weights.formats.preparation.IMAGES`, where that is not what is usual there.
+      images: input normalization of a network of another framework, a key of
+        `jaxcnn.weights.formats.preparation.IMAGES`; by default the usual one of the framework.
       **options: fields of the network's module, as for `create_model`.
 
     Returns:
@@ -130,7 +130,7 @@ def open_weights(
     try:
         prepare = from_dict(fields) if fields else pretrained.default_preprocessing(name)
     except ValueError as error:
-        raise ValueError(f"{origin} has metadata that cannot be: {error}") from error
+        raise ValueError(f"{origin} has invalid metadata: {error}") from error
     return Opened(
         origin,
         arrays,
@@ -143,14 +143,14 @@ def open_weights(
 
 
 def _foreign(origin: str) -> str | None:
-    """The format of a file of another framework; None of other files, and of what is no file."""
+    """The format of a file of another framework; None for all other files and names."""
     if files.is_weights(origin) or is_address(origin) or not local_path(origin).is_file():
         return None
     found = formats.detect(local_path(origin))
     if found is None:
         raise ValueError(
-            f"{origin} is damaged or in no known format: it is not of Caffe, ONNX or Keras, and "
-            f"its name does not end in {', '.join(files.SUFFIXES)}"
+            f"{origin} is damaged or has an unknown format: it is not a file of Caffe, ONNX or "
+            f"Keras, and its name does not end in {', '.join(files.SUFFIXES)}"
         )
     return found
 
@@ -176,14 +176,14 @@ def build(
     options = layout.frozen({**opened.options, **options})
     arrays = opened.arrays
     shape = _image_shape(opened.preprocessing)
-    how = layout.describe(opened.model, shape, **options)
+    described = layout.describe(opened.model, shape, **options)
     if opened.layout == "jaxcnn":
-        how = layout.in_own_names(how)
-    classes = layout.class_count(how, arrays)
+        described = layout.in_own_names(described)
+    classes = layout.class_count(described, arrays)
     wanted = classes if num_classes is None else num_classes
     network = registry.create_model(opened.model, num_classes=wanted, **options)
     if wanted in (0, classes):
-        return network, layout.read(how, arrays, wanted)
+        return network, layout.read(described, arrays, wanted)
     _log.warning(
         "%s: the classifier of %d classes is dropped, a new one of %d is initialized",
         opened.origin, classes, wanted,
@@ -191,14 +191,14 @@ def build(
     # Auxiliary heads are initialized only if the weights have them.
     heads = [
         leaf
-        for leaf in how.leaves
+        for leaf in described.leaves
         if leaf.is_head and (leaf.key in arrays or not leaf.is_auxiliary)
     ]
-    arrays = layout.without_heads(how, arrays)
-    images = jnp.zeros((1, *layout.image_shape(how.name, shape, options)), jnp.float32)
+    arrays = layout.without_heads(described, arrays)
+    images = jnp.zeros((1, *layout.image_shape(described.name, shape, options)), jnp.float32)
     for leaf, value in zip(heads, _initial(network, heads, images)):
         arrays[leaf.key] = layout.store(leaf, np.asarray(value))
-    return network, layout.read(how, arrays, wanted)
+    return network, layout.read(described, arrays, wanted)
 
 
 def _image_shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
@@ -247,15 +247,15 @@ def save(
     if to not in LAYOUTS:
         raise ValueError(f"layout is {to!r}; it can be {' or '.join(LAYOUTS)}")
     prepare = preprocessing or pretrained.default_preprocessing(name)
-    how = layout.describe(name, _image_shape(prepare), **options)
-    own = layout.in_own_names(how)
-    arrays = layout.write(own if to == "jaxcnn" else how, variables)
+    described = layout.describe(name, _image_shape(prepare), **options)
+    own = layout.in_own_names(described)
+    arrays = layout.write(own if to == "jaxcnn" else described, variables)
     metadata = {
         "format": _FORMAT[to],
         "jaxcnn": jaxcnn.__version__,
-        "model": how.name,
+        "model": described.name,
         "options": json.dumps(options),
-        "num_classes": str(layout.class_count(how if to == "torch" else own, arrays)),
+        "num_classes": str(layout.class_count(described if to == "torch" else own, arrays)),
         "preprocessing": json.dumps(to_dict(prepare)),
     }
     if class_names is not None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 import jaxcnn
 from jaxcnn import layers, ops, weights
-from jaxcnn.analysis import explain
+from jaxcnn.analysis import explain, explain_pictures
 from jaxcnn.analysis.receptive_field import receptive_fields
 from jaxcnn.analysis.rewiring import evaluate
 from jaxcnn.cli import main
@@ -106,7 +106,7 @@ SMALL = [
 
 @pytest.mark.parametrize("name, side, options", SMALL)
 def test_every_relu_is_found(name, side, options):
-    """Whatever is inside of what: groups, gates, rematerialised blocks, custom derivatives."""
+    """Whatever is inside of what: groups, gates, rematerialized blocks, custom derivatives."""
     model = jaxcnn.create_model(name, **options)
     channels = model.channels
     shape = (1, side, side, channels)
@@ -178,6 +178,10 @@ def test_patches_find_a_planted_pattern():
     top, bottom, left, right = explain.patch_box(seen, rows[1, 0], columns[1, 0], (21, 21))
     np.testing.assert_array_equal(images[1, top:bottom, left:right, 0], cross)
     assert explain.patch_box(seen, 0, 9, (21, 21)) == (0, 4, 17, 21)  # cut off at the border
+    pixels = np.ones((21, 21, 1))
+    patch = explain_pictures._patch(pixels, (0, 4, 17, 21), seen, 7)  # as large as the others
+    assert patch.shape == (*map(int, seen.size), 1) and (patch[-4:, :4] == 1).all()
+    assert patch.sum() == 16 + 7 * (patch.size - 16)
     seed = np.zeros(maps.shape, np.float32)
     seed[1, rows[1, 0], columns[1, 0], 0] = 1
     view = explain.backward_view(model, variables, images, {"stage1": seed}, "deconvnet")

@@ -4,11 +4,11 @@ import dataclasses
 import json
 import math
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import photos
 import pytest
 from jax import lax
 from jax.extend.core import Primitive
@@ -24,9 +24,6 @@ from jaxcnn.training import parallel
 from jaxcnn.training.build import build_experiment
 from jaxcnn.training.config import TrackedConfig, default_config, read_config
 from jaxcnn.training.input import loaders, sets
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-import photos
 
 # Peaks of a device in the tests: it has the memory that a test needs.
 CHIP = Chip("cpu", ("cpu",), {"float32": 1e9, "bfloat16": 1e9}, 2**30, 1e8, 1e7)
@@ -84,8 +81,8 @@ def test_names_of_people_and_of_jax(name, expected, chips):
     [
         ("v7-8", "TPU 'v7' is unknown; known are v2, v3"),
         ("v5d:2x2", "did you mean .*'v5e'"),
-        ("v5e-2", "the number of a slice of v5e is 1, 4, 8, 16, 32 and so on"),
-        ("v4-12", "the number of a slice of v4 is 8, 16, 32, 64, 128 and so on"),
+        ("v5e-2", "the size of a v5e slice must be one of 1, 4, 8, 16, 32, ..."),
+        ("v4-12", "the size of a v4 slice must be one of 8, 16, 32, 64, 128, ..."),
         ("v5e:2x2x2", "a slice of v5e has 2 axes, as in v5e:2x2"),
         ("h100:8", "it must be such as v5e:4x4"),
         ("v5e:32x32", "a slice of v5e has at most 256 chips"),
@@ -315,7 +312,8 @@ def test_an_operation_that_does_not_lower_is_one_line():
     with config.unlocked():
         config.loss = {"name": pass_object(loss, "loss")}
     with pytest.raises(
-        ValueError, match=r"^an operation does not lower for 'cpu': .*strange[^\n]*$"
+        ValueError,
+        match=r"^an operation of the network cannot be lowered for 'cpu': .*strange[^\n]*$",
     ):
         plan.plan_for(config, target())
 
@@ -394,9 +392,9 @@ STORED = plan.Plan(
 TEXT = """
 resnet50 on v5e:2x2 (TPU v5 lite): 4 chips of 2 hosts, batch size 512 (128 for each), bfloat16, \
 shard_map, BatchNorm local
-note: the data are not here; their published sizes are used
+note: the data are not available; their published sizes are used
 
-training step, for one chip, by XLA's count
+training step, for one chip, as counted by XLA
   memory 4.28 GiB of 16.00 GiB: arguments 256.0 MiB, results 0.0 MiB, temporaries 4.00 GiB, \
 program 32.0 MiB
                       amount           at  ms at least
@@ -405,9 +403,9 @@ program 32.0 MiB
   memory traffic    50.00 GB     819 GB/s       61.050  <- bounds
   collectives      102.00 MB     200 GB/s        0.765
   collectives: 2 all-reduce of 102.00 MB
-  beside the memory traffic, operations move 10.00 GB in on-chip memory
+  not included: 10.00 GB that operations move within on-chip memory
 
-evaluation step, for one chip, by XLA's count
+evaluation step, for one chip, as counted by XLA
   memory 1.12 GiB of 16.00 GiB: arguments 128.0 MiB, temporaries 1.00 GiB
                         amount           at  ms at least
 ----------------  ------------  -----------  -----------  ---------
@@ -418,7 +416,7 @@ evaluation step, for one chip, by XLA's count
 
 at most 2,097 images/s for one chip and 8,387 images/s in all
 the run: 225,205 steps and 90 evaluations of 196 batches take at least 3.84 hours
-input: to reach that, each of 2 hosts decodes 4,193 images/s
+input: at this rate, each of 2 hosts must decode 4,193 images/s
 """
 
 

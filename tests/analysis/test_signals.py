@@ -10,6 +10,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn import layers, training
+from jaxcnn.analysis import signals
 from jaxcnn.analysis.signals import measure_signals
 from jaxcnn.cli import main
 from jaxcnn.training.state import init_variables
@@ -34,8 +35,16 @@ class Stack(layers.Network):
         return self.logits(layers.global_avg_pool(x))
 
 
+def test_stages_are_named_unless_the_networks_differ():
+    names = ["stem_conv", "stage1_block1/conv1", "stage1_block2/conv1", "stage2_block1/conv1", "fc"]
+    found = [signals.Signal(name, 1.0, 1.0, None) for name in names]
+    marks = [(1, "stem"), (2, "stage1"), (4, "stage2"), (5, "fc")]
+    assert signals._stages([found, found], "variance") == marks
+    assert signals._stages([found, found[:-1]], "variance") == []
+
+
 @pytest.mark.parametrize("gain", [2.0, 1.0])
-def test_he_initialisation_keeps_the_variance(gain):
+def test_he_initialization_keeps_the_variance(gain):
     """Var of layer l's output is gain * (gain / 2) ** (l - 1) for unit normal inputs and infinite
     width: He et al. 2015 (arXiv 1502.01852), equation 9."""
     model = Stack(gain=gain)

@@ -92,7 +92,7 @@ def test_follow_the_pixels(moved):
 
 
 def test_refuse_what_bends_an_image():
-    with pytest.raises(ValueError, match="do not follow the augmentation 'randaugment'"):
+    with pytest.raises(ValueError, match="'randaugment' cannot be combined with boxes"):
         boxes.make_move((("flip", 0.5), ("randaugment", (2, 9, 0.5))))
 
 

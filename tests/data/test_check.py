@@ -19,7 +19,7 @@ def test_the_command_lists_every_kind(capsys):
     assert all(f"\n{kind}:" in out for kind in (*KINDS, "files"))
     assert len(out.splitlines()) == len(EXAMPLES) + 4
     assert main(["data", "check"]) == 2
-    assert "no source is given" in capsys.readouterr().err
+    assert "SOURCE is missing" in capsys.readouterr().err
 
 
 def test_what_is_found_in_a_folder(tmp_path, capsys):

@@ -14,8 +14,8 @@ def test_inception_windows_have_the_stated_area_and_aspect():
     random = np.random.default_rng(0)
     height, width = 375, 500
     windows = np.array([crops.inception(random, height, width) for _ in range(4000)])
-    top, left, bottom, right, alone = windows.T
-    assert alone.all() and (top >= 0).all() and (left >= 0).all()
+    top, left, bottom, right, crop_first = windows.T
+    assert crop_first.all() and (top >= 0).all() and (left >= 0).all()
     assert (bottom <= height).all() and (right <= width).all()
     assert (windows == windows.round()).all()
     h, w = bottom - top, right - left

@@ -129,7 +129,7 @@ def test_a_name_is_taken_once(register):
     ("opened", "message"),
     [
         ((NAMES, {"train": 3}), "returned an object of type tuple; it must return"),
-        (data.Source(NAMES, {"test": 3}, draw), "has no part 'train'; it has test"),
+        (data.Source(NAMES, {"test": 3}, draw), "has no split 'train'; it has test"),
         (([], [], NAMES), r"'train' is of type list; it must be \(images, labels\)"),
     ],
 )

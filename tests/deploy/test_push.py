@@ -207,7 +207,7 @@ def test_an_upload(trained, monkeypatch, capsys, push):
     [
         (["hf:name"], "the target is 'hf:name'; it must be hf:user/name"),
         (["user/name"], "the target is 'user/name'"),
-        (["hf:user/name"], "there is no token of the hub"),
+        (["hf:user/name"], "no Hugging Face token found"),
     ],
 )
 def test_mistakes_are_one_line(trained, monkeypatch, capsys, argv, words):

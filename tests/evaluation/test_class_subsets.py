@@ -1,21 +1,17 @@
 """Test sets that have a part of a network's classes: the other logits are masked."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+import photos
 import pytest
 
 from jaxcnn.data import catalog
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.readers.imagenet import wordnet_ids
 from jaxcnn.evaluation import evaluate, protocols, request
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-import photos
 
 HOW = Preprocessing(32, 1.0, "bilinear", (0.0,) * 3, (1.0,) * 3)
 SCALES = np.linspace(-9, 9, 1000)

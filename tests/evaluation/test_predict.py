@@ -30,8 +30,8 @@ def filter_weights(length, target, kind):
     """Rows of an antialiased resizing, f64[target, length]: the filter stretched by the scale."""
     scale = length / target
     stretch = max(scale, 1.0)
-    centres = (np.arange(target) + 0.5) * scale
-    t = np.abs(np.arange(length)[None] + 0.5 - centres[:, None]) / stretch
+    centers = (np.arange(target) + 0.5) * scale
+    t = np.abs(np.arange(length)[None] + 0.5 - centers[:, None]) / stretch
     if kind == "bilinear":
         w = np.maximum(1 - t, 0)
     else:  # Keys's cubic with a = -0.5
@@ -68,7 +68,7 @@ def test_preprocessing_is_its_definition(size, interpolation, crop):
     got = predict.preprocess(Image.fromarray(pixels), how)
     assert got.shape == (32, 32, 3) and got.dtype == np.float32
     off = np.abs(got - expected(pixels, how)) * np.array(how.std) * 255
-    # Pillow rounds to whole grey values after each of its two passes.
+    # Pillow rounds to whole gray values after each of its two passes.
     assert off.max() < 1.6 and off.mean() < 0.5
 
 
@@ -101,9 +101,9 @@ def test_any_kind_of_image_becomes_rgb(tmp_path, mode):
     elif mode == "L":
         np.testing.assert_array_equal(np.asarray(read)[..., 1], np.asarray(image))
     assert np.isfinite(predict.preprocess(read, HOW)).all()
-    grey = predict.read_image(path, 1)
+    gray = predict.read_image(path, 1)
     how = Preprocessing(28, 1.0, "bilinear", (0.5,), (0.5,))
-    assert grey.mode == "L" and predict.preprocess(grey, how).shape == (28, 28, 1)
+    assert gray.mode == "L" and predict.preprocess(gray, how).shape == (28, 28, 1)
 
 
 def test_rotation_in_exif_is_ignored(tmp_path):
@@ -146,8 +146,8 @@ def test_answers_are_the_networks_in_order(tmp_path):
 
 
 def test_what_training_decodes_is_what_is_predicted_of(tmp_path):
-    grey = np.linspace(0, 65535, 64)[None].repeat(48, 0)
-    for name, pixels in {"a.png": np.uint16(grey), "b.tif": np.float32(grey / 65535)}.items():
+    gray = np.linspace(0, 65535, 64)[None].repeat(48, 0)
+    for name, pixels in {"a.png": np.uint16(gray), "b.tif": np.float32(gray / 65535)}.items():
         Image.fromarray(pixels).save(tmp_path / name)
     Image.fromarray(picture(50, 40)).save(tmp_path / "c.jpg", quality=70)
     for path in tmp_path.iterdir():

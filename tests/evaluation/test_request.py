@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import photos
 import pytest
 from PIL import Image
 
@@ -18,9 +17,6 @@ from jaxcnn.data.catalog import open_encoded
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.evaluation import evaluate, protocols, request
 from jaxcnn.weights import loading
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-import photos
 
 GREY = ((0.5,) * 3, (0.25,) * 3)
 

@@ -128,8 +128,8 @@ def local_response_norm(x, n=5, k=2.0, alpha=1e-4, beta=0.75):
     channels = x.shape[-1]
     y = np.empty_like(x)
     for i in range(channels):
-        neighbours = range(max(0, i - n // 2), min(channels - 1, i + n // 2) + 1)
-        total = sum(x[..., j] ** 2 for j in neighbours)
+        neighbors = range(max(0, i - n // 2), min(channels - 1, i + n // 2) + 1)
+        total = sum(x[..., j] ** 2 for j in neighbors)
         y[..., i] = x[..., i] / (k + alpha * total) ** beta
     return y
 

@@ -24,10 +24,10 @@ def endpoints(model):
     return jax.jit(lambda v, x: jaxcnn.endpoints(model, v, x))
 
 
-def slow_alexnet(params, x, *, groups, padding=0, normalise=None, pool_first=False):
+def slow_alexnet(params, x, *, groups, padding=0, normalize=None, pool_first=False):
     p = jax.tree.map(np.asarray, params)
     pool = lambda x: reference.max_pool(x, 3, 2)  # noqa: E731
-    norm = normalise or (lambda x: x)
+    norm = normalize or (lambda x: x)
     geometry = ((4, padding), (1, 2), (1, 1), (1, 1), (1, 1))
     for i, (stride, pad) in enumerate(geometry, 1):
         layer = p[f"conv{i}"]["conv"]
@@ -48,7 +48,7 @@ def slow_alexnet(params, x, *, groups, padding=0, normalise=None, pool_first=Fal
             "alexnet_2gpu",
             227,
             {"lrn": "paper"},
-            {"groups": (1, 2, 1, 2, 2), "normalise": reference.local_response_norm},
+            {"groups": (1, 2, 1, 2, 2), "normalize": reference.local_response_norm},
         ),
         (
             "alexnet_caffenet",
@@ -56,7 +56,7 @@ def slow_alexnet(params, x, *, groups, padding=0, normalise=None, pool_first=Fal
             {"lrn": "caffe"},
             {
                 "groups": (1, 2, 1, 2, 2),
-                "normalise": lambda x: reference.local_response_norm(x, k=1, alpha=1e-4 / 5),
+                "normalize": lambda x: reference.local_response_norm(x, k=1, alpha=1e-4 / 5),
                 "pool_first": True,
             },
         ),
@@ -65,7 +65,7 @@ def slow_alexnet(params, x, *, groups, padding=0, normalise=None, pool_first=Fal
 )
 def test_network_equals_the_slow_one(name, size, options, slow):
     model, variables = build(name, size, **options)
-    images = 20 * draw_images((1, size, size, 3))  # large enough for the normalisation to matter
+    images = 20 * draw_images((1, size, size, 3))  # large enough for the normalization to matter
     logits = jax.jit(model.apply)(variables, images)
     want = slow_alexnet(variables["params"], images, **slow)
     np.testing.assert_allclose(logits, want, atol=2e-5 * np.abs(want).max())
@@ -102,12 +102,12 @@ def test_a_224_image_is_one_of_227_with_zeros_below_and_to_the_right():
     np.testing.assert_allclose(apply(variables, images), apply(variables, padded), atol=1e-5)
 
 
-def keep_centre_taps(params, layers):
+def keep_center_taps(params, layers):
     """Makes these convolutions 1x1, so that no padding reaches their output."""
     for layer in layers:
         kernel = params[layer]["conv"]["kernel"]
-        centre = kernel.shape[0] // 2
-        kept = jnp.zeros_like(kernel).at[centre, centre].set(kernel[centre, centre])
+        center = kernel.shape[0] // 2
+        kept = jnp.zeros_like(kernel).at[center, center].set(kernel[center, center])
         params[layer]["conv"]["kernel"] = 5 * kept
 
 
@@ -122,7 +122,7 @@ def test_dense_evaluation():
     np.testing.assert_allclose(logits, apply(variables, image), atol=1e-5)
     assert state["endpoints"]["score_map"].shape == (1, 1, 1, 5)
 
-    keep_centre_taps(variables["params"], ("conv2", "conv3", "conv4", "conv5"))
+    keep_center_taps(variables["params"], ("conv2", "conv3", "conv4", "conv5"))
     image = draw_images((1, 259, 227, 3))
     logits, state = run(variables, image)
     crops = jnp.concatenate([image[:, :227], image[:, 32:]])

@@ -113,11 +113,11 @@ def test_recomputing_blocks_changes_no_gradient():
         assert np.abs(a).max() > 0
 
 
-def test_normalisation_is_the_releases():
+def test_normalization_is_the_releases():
     info = jaxcnn.model_info("dpn92")
     pixel = np.array([200.0, 10.0, 104.0])
-    normalised = (pixel / 255 - np.array(info.mean)) / np.array(info.std)
-    np.testing.assert_allclose(normalised, (pixel - [124, 117, 104]) * 0.0167, atol=1e-12)
+    normalized = (pixel / 255 - np.array(info.mean)) / np.array(info.std)
+    np.testing.assert_allclose(normalized, (pixel - [124, 117, 104]) * 0.0167, atol=1e-12)
 
 
 def test_names_are_timms():

@@ -68,9 +68,9 @@ def test_shortcut_a_takes_every_second_pixel_and_appends_zeros():
     np.testing.assert_array_equal(y[0, :, :, 0], [[0, 4], [16, 20]])
     np.testing.assert_array_equal(y[0, :, :, 1], [[1, 5], [17, 21]])
     np.testing.assert_array_equal(y[..., 2:], 0)
-    centred = blocks.subsample(x, 5, 2, symmetric=True)
-    np.testing.assert_array_equal(centred[..., 1:3], y[..., :2])
-    assert float(jnp.sum(jnp.abs(centred))) == float(jnp.sum(jnp.abs(y)))
+    centered = blocks.subsample(x, 5, 2, symmetric=True)
+    np.testing.assert_array_equal(centered[..., 1:3], y[..., :2])
+    assert float(jnp.sum(jnp.abs(centered))) == float(jnp.sum(jnp.abs(y)))
     assert blocks.BasicBlock(width=2, shortcut="A").identity(x, 2) is x
 
 

@@ -141,13 +141,13 @@ def test_lenet5_radial_units():
     """y_i = sum_j (x_j - w_ij)^2 with w = +-1; the smallest wins, so logits are -y."""
     from jaxcnn.models.lenet import digit_bitmaps
 
-    centres = np.asarray(digit_bitmaps(), np.float64)
-    assert centres.shape == (10, 84) and set(np.unique(centres)) == {-1, 1}
-    assert len({tuple(row) for row in centres}) == 10
+    centers = np.asarray(digit_bitmaps(), np.float64)
+    assert centers.shape == (10, 84) and set(np.unique(centers)) == {-1, 1}
+    assert len({tuple(row) for row in centers}) == 10
 
     def radial(p, x):
         features = lenet5_features(p, x)
-        return np.stack([-np.sum((features - w) ** 2, -1) for w in centres], -1)
+        return np.stack([-np.sum((features - w) ** 2, -1) for w in centers], -1)
 
     compare("lenet5_1998", radial, 32, channels=1)
 

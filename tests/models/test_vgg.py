@@ -109,10 +109,10 @@ def test_dense_evaluation():
     image = draw_images((1, 64, 64, 3))
     np.testing.assert_allclose(run(variables, image)[0], apply(variables, image), atol=1e-5)
 
-    centre = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(3.0)
+    center = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(3.0)
     for block in (f"block{i}" for i in range(1, 6)):
         for layer in variables["params"][block].values():
-            layer["kernel"] = layer["kernel"] * centre
+            layer["kernel"] = layer["kernel"] * center
     image = draw_images((1, 96, 128, 3))
     logits, state = run(variables, image)
     tops, lefts = (0, 32), (0, 32, 64)

@@ -258,5 +258,5 @@ def test_who_may_not_write_is_told_so_in_one_line(bucket, fault, told):  # noqa:
 def test_a_bucket_that_does_not_exist_is_named_in_one_line(bucket):  # noqa: F811
     process = start(bucket, "gs://nobucket/run")
     err = process.communicate()[1]
-    assert process.returncode == 2 and "there is no bucket gs://nobucket" in err
+    assert process.returncode == 2 and "the bucket gs://nobucket does not exist" in err
     assert len(err.strip().splitlines()) == 1

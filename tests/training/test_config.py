@@ -146,7 +146,7 @@ def test_a_wrong_file_is_named(tmp_path, file):
     [
         ("c.model.nmae = 'x'", r"slip.py, line 5: .*nmae"),
         ("c.train.batch_size = 'x'", r"slip.py, line 5: .*str.*int"),
-        ("__import__('sys').exit(1)", r"slip.py, line 5: it ends the program \(1\)"),
+        ("__import__('sys').exit(1)", r"slip.py, line 5: it exits the program \(1\)"),
         ("int('x')", r"slip.py, line 5: invalid literal for int"),
         ("c.train['a'] = c.train['b']", r"slip.py, line 5: .*'b'"),
         ("return get_config()", r"slip.py, line [45]: maximum recursion depth"),

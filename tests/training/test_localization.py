@@ -100,11 +100,11 @@ def test_any_of_the_boxes_counts_and_a_broken_network_is_wrong():
     boxes = jnp.array([[0.5, 0.5, 1, 0.5]])  # half of the image: 0.5 of the whole counts
     for truth, right in (([NONE, [0, 0, 1, 1]], 0), ([NONE, [0, 0, 0.5, 0.5]], 1), ([NONE], 1)):
         found = localization.errors(logits, boxes, jnp.array([0]), jnp.array([truth], float))
-        assert found["localisation_top1_error"] == right
+        assert found["localization_top1_error"] == right
     broken = localization.errors(
         logits.at[0, 1].set(jnp.nan), boxes, jnp.array([0]), jnp.array([[[0, 0, 1, 1.0]]])
     )
-    assert broken["localisation_top5_error"] == 1
+    assert broken["localization_top5_error"] == 1
 
 
 @pytest.fixture(scope="module")
@@ -128,20 +128,20 @@ def test_learns_and_reports(run):
     _, reports = run
     rows = [r.values for r in reports if r.kind == "eval"]
     assert rows[-1]["box_loss"] < 0.05  # 0.06 and more is the best that one box for all could do
-    assert rows[-1]["localisation_top5_error"] < 0.8
-    assert all(r["localisation_top1_error"] >= r["top1_error"] for r in rows)
-    assert all(r["localisation_top5_error"] <= r["localisation_top1_error"] for r in rows)
+    assert rows[-1]["localization_top5_error"] < 0.8
+    assert all(r["localization_top1_error"] >= r["top1_error"] for r in rows)
+    assert all(r["localization_top5_error"] <= r["localization_top1_error"] for r in rows)
     assert not [r for r in reports if r.kind == "notice"]
 
 
 def test_evaluate_agrees_with_training(run, capsys):
     workdir, reports = run
     row = min(
-        (r.values for r in reports if r.kind == "eval"), key=lambda r: r["localisation_top1_error"]
+        (r.values for r in reports if r.kind == "eval"), key=lambda r: r["localization_top1_error"]
     )
     report = workdir / "evaluated.json"
     assert main(["evaluate", str(workdir), "--json", str(report)]) in (0, None)
-    top1 = 100 * row["localisation_top1_error"]
+    top1 = 100 * row["localization_top1_error"]
     assert f"localization error of {workdir}: top-1 {top1:.2f} %" in capsys.readouterr().out
     found = json.loads(report.read_text())["rows"][0]
     for name in (*localization.ERRORS, "top1_error"):
@@ -174,7 +174,7 @@ def test_predict_gives_and_draws_boxes_of_the_photo(run, tmp_path, capsys):
         (["model.options={'channels': 3}"], r"set config.model.options\['box_head'\] to 'scr'"),
         (["loss={'name': 'cross_entropy'}"], "set config.loss.box_weight"),
         (["data.mixup=0.2"], "must be 0 when boxes are learned"),
-        (["data.augment=(('trivial_augment', 31),)"], "do not follow"),
+        (["data.augment=(('trivial_augment', 31),)"], "cannot be combined with boxes"),
     ],
 )
 def test_refuses_what_does_not_go_together(changed, message, tmp_path):

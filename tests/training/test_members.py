@@ -4,11 +4,11 @@ import io
 import json
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+import photos
 import pytest
 from PIL import Image
 from small import (  # noqa: F401
@@ -24,9 +24,6 @@ from jaxcnn.reporting import curves, show
 from jaxcnn.training import train
 from jaxcnn.training.ensemble import members
 from jaxcnn.training.ensemble import shared as shared_build
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-import photos
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 

@@ -1,6 +1,7 @@
 """The files of a run: rows, what a resumed run keeps of them, and figures."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -57,6 +58,15 @@ def test_a_resumed_run_leaves_the_files_of_an_undisturbed_one(tmp_path, after):
     for name in (JSONL, CSV):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     assert min(files.scores.values()) == 0.1
+
+
+def test_rows_with_the_former_names_of_columns_can_be_read_and_resumed(tmp_path):
+    row = {"kind": "eval", "step": 10, "epoch": 1.0, "loss": 0.2, "top1_error": 0.3}
+    text = json.dumps({**row, "localisation_top1_error": 0.4, "ema_localisation_top1_error": 0.5})
+    (tmp_path / JSONL).write_text(text + "\n")
+    [found] = read_rows(tmp_path)
+    assert (found["localization_top1_error"], found["ema_localization_top1_error"]) == (0.4, 0.5)
+    assert write(tmp_path, [], 10).scores == {10: 0.4}
 
 
 def test_a_row_without_a_column_is_refused(tmp_path):

@@ -19,7 +19,7 @@ FAULTY_STEP = next(s for s in range(99) if BAD in resident.batch_indices(0, s, 2
 
 @functools.cache
 def corner():
-    """The first pixel of the bad example, normalised."""
+    """The first pixel of the bad example, normalized."""
     train = catalog.load("synthetic", "train[:200]")
     pixel = train.images[BAD, 0, 0] / 255
     return ((pixel - np.array(train.mean)) / np.array(train.std)).astype(np.float32)

@@ -219,7 +219,7 @@ def test_schedules_that_cannot_be_used(folder, section, message):
         ("data.source", "own_parts.py:gray", r"images uint8\[90,8,8\]; they must be uint8\[N,H,W"),
         ("data.source", "own_parts.py:one_hot", r"labels float64\[90,3\]; they must be int32"),
         ("data.source", "own_parts.py:fewer_labels", "has 90 images and 89 labels"),
-        ("data.source", "own_parts.py:count_of_classes", "has class names 3; they must be texts"),
+        ("data.source", "own_parts.py:count_of_classes", "has class names 3; they must be strings"),
         ("data.source", "own_parts.py:two_names", "label 2 of example 2 in 'train' of .* 0 to 1"),
         ("loss.name", "own_parts.py:mean_loss", "it must return one number for each example"),
     ],

@@ -159,7 +159,7 @@ def test_what_an_extended_run_may_not_change(undisturbed, tmp_path):
     longer.train.seed = 5
     with pytest.raises(ValueError, match=r"train\.seed: 0 in the run, 5 now$"):
         run(longer, undisturbed, extend=True)
-    with pytest.raises(ValueError, match="extend and overwrite exclude each other"):
+    with pytest.raises(ValueError, match="extend and overwrite cannot be combined"):
         run(longer, undisturbed, extend=True, overwrite=True)
     with pytest.raises(ValueError, match="is not a run directory"):
         run(longer, tmp_path / "typo", extend=True)

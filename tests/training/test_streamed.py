@@ -3,11 +3,10 @@
 import json
 import shutil
 import signal
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
+import photos
 import pytest
 from small import (  # noqa: F401
     assert_same_run,
@@ -30,9 +29,6 @@ from jaxcnn.training.input import loaders, sets
 from jaxcnn.training.output.checkpoints import Checkpoints, abstract
 from jaxcnn.training.output.metrics_files import read_rows
 from jaxcnn.training.output.workdir import delete_run
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-import photos
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 

@@ -36,7 +36,7 @@ def test_another_run_is_refused(tmp_path):
     before = names(make_run(tmp_path))
     with pytest.raises(ValueError, match=r"already holds a run; resume it \(--resume\), overwrite"):
         workdir.check_workdir(tmp_path, default_config())
-    with pytest.raises(ValueError, match="exclude each other"):
+    with pytest.raises(ValueError, match="cannot be combined"):
         workdir.check_workdir(tmp_path, default_config(), resume=True, overwrite=True)
     assert names(tmp_path) == before
 

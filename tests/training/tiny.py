@@ -47,7 +47,7 @@ def draw_set(size, *, seed=0):
 
 
 def noisy(batch, keys):
-    """Looks up, normalises, and in training adds noise from each example's key."""
+    """Looks up, normalizes, and in training adds noise from each example's key."""
     ready = gather(batch)
     image = ready["image"].astype(jnp.float32) / 255 - 0.5
     if keys is not None:

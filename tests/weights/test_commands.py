@@ -22,7 +22,7 @@ from jaxcnn.weights import files
 
 @pytest.fixture
 def image(tmp_path):
-    path = tmp_path / "grey.png"
+    path = tmp_path / "gray.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 280), np.uint8)).save(path)
     return str(path)
 

@@ -100,7 +100,7 @@ def test_bytes_without_a_type_in_npz(tmp_path):
     np.savez(path, a=np.ones(3, ml_dtypes.bfloat16))
     assert same(files.read(path)[0], {"a": np.ones(3, ml_dtypes.bfloat16)})
     np.savez(path, a=np.ones(3, ml_dtypes.float8_e4m3fn))
-    with pytest.raises(ValueError, match="'a' is of 1 bytes a value, of no known type"):
+    with pytest.raises(ValueError, match="'a' has values of 1 bytes, of an unknown type"):
         files.read(path)
 
 

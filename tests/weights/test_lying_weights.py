@@ -109,7 +109,7 @@ def test_metadata_of_another_type(tmp_path, suffix, name, text, words):
     files.write(path, {"a": np.ones(2, np.float32)}, about)
     with pytest.raises(ValueError) as error:
         loading.open_weights(path)
-    assert f"{path} has metadata that cannot be" in str(error.value)
+    assert f"{path} has invalid metadata" in str(error.value)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""Variables and torch mappings of any network, without initialising it."""
+"""Variables and torch mappings of any network, without initializing it."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -141,7 +141,7 @@ class Draft:
 
     def __init__(self, path: Path, about: Mapping[str, Any], sizes: Mapping[str, int]):
         if path.exists():
-            raise ValueError(f"{path} is there already; delete it or write another")
+            raise ValueError(f"{path} already exists; delete it, or choose another directory")
         self._path, self._folder = path, _draft(path)
         self.shards = [shard for part, size in sizes.items() for shard in _shards(part, size)]
         lengths = {p: [s.length for s in self.shards if s.part == p] for p in sizes}
@@ -170,8 +170,8 @@ class Draft:
         earlier = _read_info(self._folder)
         if changed := [key for key in info if earlier.get(key) != info[key]]:
             raise ValueError(
-                f"{self._folder} was begun with another {', '.join(changed)}; delete it, or "
-                "prepare the same as then"
+                f"{self._folder} was started with another {', '.join(changed)}; delete it, or "
+                "repeat the original command"
             )
 
     def has(self, shard: Shard) -> bool:

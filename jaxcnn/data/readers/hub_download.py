@@ -90,7 +90,7 @@ def _download(repo: str, revision: str, names: list[str], config: str | None, ca
             return Path(snapshot_download(repo, allow_patterns=patterns, **where))
     except _Unreachable as error:
         raise ValueError(
-            f"hf:{repo} is not complete, and {error}; run the same again to continue the download"
+            f"hf:{repo} is not complete, and {error}; repeat the command to continue"
         ) from error
 
 

@@ -180,7 +180,7 @@ def of_config(infos: Any, config: str) -> Mapping[str, Any]:
 
 
 def check_complete(folder: Path, files: Files) -> None:
-    """Raises FileNotFoundError if a file is missing of those that the others' names count."""
+    """Raises FileNotFoundError if files are missing, such as 3 of "train-00000-of-00005"."""
     for split, names in files.items():
         shards = [found for name in names if (found := _SHARD.fullmatch(name.split("/")[-1]))]
         totals = {int(found["total"]) for found in shards}

@@ -159,7 +159,7 @@ def _image_rank(field: Any, features: Mapping[str, Mapping[str, Any]]) -> int:
 
 
 def _label_rank(field: Any, features: Mapping[str, Mapping[str, Any]]) -> int:
-    """Columns of numbers and texts are plenty; without metadata only a usual name is a label's."""
+    """Without metadata, a label is recognized only by a usual name: many columns are numbers."""
     import pyarrow.types as types
 
     kind = field.type

@@ -27,14 +27,14 @@ def read_pickle(path: str | os.PathLike) -> Any:
     except Exception as error:  # damaged pickles can raise almost any exception
         size = os.path.getsize(path)
         raise ValueError(
-            f"{path} ({size} bytes) is truncated or no pickle of plain data: {error}"
+            f"{path} ({size} bytes) is truncated or not a pickle of plain data: {error}"
         ) from None
 
 
 def _encode(text: str, encoding: str) -> bytes:
     """Decodes bytes as written by protocol 2."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
+        raise pickle.UnpicklingError(f"it needs the codec {encoding!r}")
     return text.encode(encoding)
 
 
@@ -57,5 +57,5 @@ _ALLOWED = {
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise pickle.UnpicklingError(f"it needs {module}.{name}")
         return _ALLOWED[module, name]

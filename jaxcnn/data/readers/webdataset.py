@@ -3,7 +3,7 @@
 The files of an example have the same name but for the part from the first dot on, which is the key:
 `n01440764_36.jpg` and `n01440764_36.cls`. The image has the key jpg, jpeg, png or webp. The label
 is in the file cls or txt, a number or the name of a class, or in the field `label` of the file
-json. An index of the tar files makes every example accessible; it is made once.
+json. An index of the tar files, which is built once, gives random access to the examples.
 
 The tar files are a directory, a pattern of the shell or a name with braces, as in
 "/data/imagenet-{train-{0000..1023},validation-{00..63}}.tar". The splits are those of `info.json`
@@ -36,7 +36,7 @@ IMAGES = ("jpg", "jpeg", "png", "webp")
 LABELS = ("cls", "txt")
 _INFO = ("info.json", "_info.json")
 _LARGEST_LABEL = 2**20  # bytes of a file that has the label
-_MANY = 32  # files whose indexing is announced
+_MANY = 32  # number of files from which on a note announces the indexing
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 

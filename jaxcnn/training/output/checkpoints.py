@@ -141,7 +141,7 @@ class Checkpoints:
         folder, args = self._folder / str(step), self._args
         distributed.on_first_process(functools.partial(_check_arrays, folder / "state"))
         items = {"state": args.StandardRestore(like), "meta": args.JsonRestore()}
-        if (folder / _DIGESTS).is_dir():  # checkpoints of version 0.1.0 have none
+        if (folder / _DIGESTS).is_dir():  # checkpoints of early versions have none
             items[_DIGESTS] = args.JsonRestore()
         restored = self._manager.restore(step, args=args.Composite(**items))
         if _DIGESTS in items:

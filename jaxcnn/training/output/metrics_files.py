@@ -23,7 +23,8 @@ TENSORBOARD = "tensorboard"
 
 # The names in `metrics.localization.ERRORS`, repeated here so that rows are read without JAX. The
 # first one selects the best checkpoint.
-_LOCALIZATION = ("localisation_top1_error", "localisation_top5_error")
+_LOCALIZATION = ("localization_top1_error", "localization_top5_error")
+_FORMER = "localisation_"  # in the names of columns that earlier versions wrote
 
 # The columns of both files. A row has the columns of its kind.
 COLUMNS = (
@@ -182,8 +183,15 @@ def _locate_errors(what: str, where: str | Path) -> Iterator[None]:
 
 
 def read_rows(workdir: str | Path) -> list[dict[str, Any]]:
-    """Reads the rows of a run's `metrics.jsonl`, without damaged lines; [] if it does not exist."""
-    return [row for row in read_json_lines(any_path(workdir) / JSONL) if _is_row(row)]
+    """Reads the rows of a run's `metrics.jsonl`, with the current names of renamed columns.
+
+    Damaged lines are left out; the result is [] if the file does not exist.
+    """
+    rows = (row for row in read_json_lines(any_path(workdir) / JSONL) if _is_row(row))
+    return [
+        {name.replace(_FORMER, "localization_"): value for name, value in row.items()}
+        for row in rows
+    ]
 
 
 def _is_row(row: Mapping[str, Any]) -> bool:

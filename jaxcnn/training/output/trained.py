@@ -46,8 +46,8 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
     """Loads the best or the newest checkpoint of a run onto one device.
 
     If the run has a running average of the weights, the average is returned. Only the directory is
-    needed, except for runs of versions before 0.2: their `config.json` does not describe the data,
-    which must still be available.
+    needed. (The `config.json` of a run of an early version does not describe the data; these must
+    still be available then.)
 
     Args:
       workdir: directory of the run.

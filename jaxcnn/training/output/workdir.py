@@ -260,7 +260,7 @@ def _check(
     workdir: Path, config: Mapping[str, Any], resume: bool, overwrite: bool, extend: bool
 ) -> None:
     if resume and overwrite:
-        raise ValueError("resume and overwrite exclude each other")
+        raise ValueError("resume and overwrite cannot be combined")
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"workdir {workdir} is not a directory")
     if not (workdir / MANIFEST).exists():

@@ -20,7 +20,7 @@ _ORBAX = (
     r"(.+/)?(_?[a-z_]*metadata|_sharding|commit_success\.txt|manifest\.ocdbt|process_\d+"
     r"|descriptor\.pbtxt|[0-9a-f]{32})(\.__lock)?"
 )
-# Names of the files of a run, without `_DRAFT`. Runs of version 0.1.0 have no list.
+# Names of the files of a run, without `_DRAFT`. Runs of early versions have no list.
 _NAMES = re.compile(
     rf"((checkpoints|best)/\d+|unreadable/step_\d+(_\d+)?)/{_ORBAX}"
     r"|tensorboard/events\.out\.tfevents\.[^/]+"

@@ -1,7 +1,7 @@
-"""Weights files of other frameworks, read without those frameworks.
+"""Reads weights files of other frameworks, without those frameworks.
 
-The contents of a file determine its format. Its layers are fitted to those of a network one by one,
-by the graph that the file describes or by their names.
+The contents of a file determine its format. Its layers are matched to those of a network one by
+one, along the graph that the file describes or by their names.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _TEXT = 4096  # bytes in which the first key of a JSON file is expected
 
 
 class Converted(NamedTuple):
-    """Weights of another framework in the form of a network of jaxcnn.
+    """Weights of another framework, converted for a network of jaxcnn.
 
     Attributes:
       format: name of the framework.
       arrays: {key of jaxcnn's own files: array}.
       options: fields of the network's module that the file has determined.
       preprocessing: of its images.
-      notes: what was taken from the file or assumed about it.
+      notes: lines of text about what was taken from the file or assumed about it.
     """
 
     format: str
@@ -40,7 +40,7 @@ class Converted(NamedTuple):
 
 
 def detect(path: Path) -> str | None:
-    """Returns the format of a file of another framework, None if it has none that is known.
+    """Returns the format of a file of another framework; None if it is not recognized.
 
     Args:
       path: of the file.
@@ -88,15 +88,15 @@ def read(
 
     Args:
       path: of the file.
-      format: that `detect` has found.
+      format: as returned by `detect`.
       model: id of the network.
       options: fields of its module.
-      num_classes: 0 leaves out the classifier, whatever the file has in its place.
-      images: how the network was shown images, a key of `preparation.IMAGES`; by default what is
-        usual for the format and the network.
+      num_classes: 0 leaves out the classifier, even if the file has one.
+      images: input normalization that the network was trained with, a key of
+        `preparation.IMAGES`; by default the usual one for the format and the network.
 
     Raises:
-      ValueError: the file is damaged or of another network.
+      ValueError: the file is damaged, or does not fit the network.
     """
     from jaxcnn.weights.formats import caffe, fitting, keras, onnx, preparation
     from jaxcnn.weights.formats.graph import Graph
@@ -110,7 +110,7 @@ def read(
     }
     found = readers[format](path)
     if not (found.outputs if isinstance(found, Graph) else found.layers):
-        raise ValueError(f"{path} has no layers that a network here could have")
+        raise ValueError(f"{path} has no layers of a kind that jaxcnn supports")
     shape = fitting.image_shape(found, model, options)
     try:
         fitted = fitting.fit(found, model, shape, options, num_classes)
@@ -132,12 +132,14 @@ def read(
     if kind in preparation.BGR:
         if arrays[fitted.first].shape[2] != 3:
             raise ValueError(
-                f"{path}: the first layer of {model} is grouped, its images must be RGB"
+                f"{path}: the first layer of {model} is grouped, so its images must be RGB"
             )
         arrays[fitted.first] = arrays[fitted.first][:, :, ::-1]
-        notes.append("its images are BGR: the input channels of the first layer are reversed")
+        notes.append(
+            "the file expects BGR images; the input channels of the first layer were reversed"
+        )
     if fitted.before is not None:
         prepare = preparation.with_first_layer(prepare, fitted.before)
-        notes.append(f"its first layer, {fitted.before.name}, is part of the preprocessing")
-    notes.append(f"images are assumed to be {kind!r}: {preparation.described(prepare)}")
+        notes.append(f"its first layer, {fitted.before.name}, became part of the preprocessing")
+    notes.append(f"assumed input normalization: {kind!r}, {preparation.described(prepare)}")
     return Converted(found.format, arrays, fitted.options, prepare, tuple(notes))

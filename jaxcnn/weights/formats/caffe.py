@@ -1,8 +1,8 @@
 """Reads Caffe's trained networks (.caffemodel) without Caffe.
 
 Layers of both versions are read: those with a number as their type (before 2015) and those with a
-name. What the network computes follows from the file, which has its description. Convolutions are
-stored as (out, in, height, width), and dense layers flatten in (channel, height, width) order.
+name. The file contains the description of the network, from which its graph is built. Convolutions
+are stored as (out, in, height, width), and dense layers flatten in (channel, height, width) order.
 BatchNorm is stored as sums, with the factor to divide them by as the third array; its scale and
 bias are those of the Scale layer behind it.
 """
@@ -66,7 +66,7 @@ def read(path: Path) -> Graph:
     net = protobuf.parse(path, _SCHEMA, "Net", "Caffe model")
     layers = net.layer or net.layers
     if not any(layer.blobs for layer in layers):
-        raise ValueError(f"{path} has no layer with weights that Caffe would know")
+        raise ValueError(f"{path} is not a Caffe model: it has no layer with weights")
     try:
         return _graph(net, layers)
     except (IndexError, ValueError) as error:
@@ -150,7 +150,7 @@ def _node(layer: Any, kind: str, given: list[Node]) -> Node:
         return joined("mul" if product else "add", given, name)
     if arrays:
         raise ValueError(
-            f"layer {name!r} is of the type {kind or layer.type}, which no network has"
+            f"layer {name!r} has the type {kind or layer.type}, which is not supported"
         )
     return x
 

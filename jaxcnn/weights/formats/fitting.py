@@ -1,4 +1,4 @@
-"""Fits the layers of a file to those of a network, one by one."""
+"""Matches the layers of a file to those of a network, one by one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Fitted(NamedTuple):
       arrays: {key of jaxcnn's own files: array}.
       options: fields of the network's module that the file has determined.
       first: key of the kernel that reads the images.
-      before: the normalization of images by which the file begins, if it does.
+      before: the normalization of images with which the file begins; None if it has none.
     """
 
     arrays: values.Arrays
@@ -71,10 +71,10 @@ def fit(
       name: id of the network.
       image: (height, width, channels) of its images.
       options: fields of its module.
-      num_classes: 0 to leave out the classifier, whatever the file has in its place.
+      num_classes: 0 to leave out the classifier, even if the file has one.
 
     Raises:
-      ValueError: the file is of another network. The message names the first layer that differs.
+      ValueError: the file does not fit; the message names the first layer that differs.
     """
     fields = _fields(name, options)
     if isinstance(found, Layers):
@@ -222,8 +222,8 @@ def _fit_by_names(
     own = [node for node in own if node.kind in pairing.WEIGHTED]
     if not found.named and any(n.inputs[0].kind in ("concat", "add", "mul") for n in own):
         raise ValueError(
-            "these weights do not name their layers, which are in an order that only Keras knows: "
-            "save the model itself, as .keras"
+            "these weights do not contain the names of their layers; save the whole model as "
+            ".keras instead"
         )
     layers = [n for n in found.layers if classes or n.kind != "dense" or "fc_width" in fields]
     pairs = keras_names.assign(own, layers)

@@ -56,11 +56,11 @@ def read_zip(path: Path) -> Graph | Layers:
 
 @contextlib.contextmanager
 def _errors_named(path: Path) -> Iterator[None]:
-    """Turns whatever a damaged file leads to into a ValueError with the name of the file."""
+    """Turns the errors that a damaged file causes into a ValueError that names the file."""
     try:
         yield
     except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no file of Keras, or is damaged: {error}") from error
+        raise ValueError(f"{path} is not a Keras file, or is damaged: {error}") from error
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
@@ -91,7 +91,7 @@ def _tfjs_group(folder: Path, group: Mapping[str, Any]) -> Iterator[tuple[str, n
     """(name, array) of the weights in some files, which are parts of one."""
     for name in group["paths"]:
         if Path(name).name != name or not (folder / name).is_file():
-            raise ValueError(f"it needs {name} beside it")
+            raise ValueError(f"the file {name} must be in the same folder")
     data, start = b"".join((folder / name).read_bytes() for name in group["paths"]), 0
     for entry in group["weights"]:
         if "quantization" in entry:
@@ -163,7 +163,7 @@ def _layer_in(key: str) -> str:
 
 
 def _parts(name: str, named: Mapping[str, np.ndarray]) -> Arrays:
-    """The weights of a layer by what they are; of one that is no layer of a network here, none."""
+    """The weights of a layer by their role; {} for a layer of an unsupported kind."""
     found = {}
     for key, array in named.items():
         word = key.rpartition("/")[2].removeprefix(f"{name}_")
@@ -182,7 +182,7 @@ def _of_layer(groups: Mapping[str, Mapping[str, np.ndarray]], name: str) -> Arra
 
 
 def _made(name: str, arrays: Arrays) -> list[Node]:
-    """The layer with these weights, if it is one."""
+    """The layer with these weights; [] without weights."""
     if not arrays:
         return []
     if "kernel" not in arrays:

@@ -122,7 +122,7 @@ def _tensor(layer: Mapping[str, Any], given: Sequence[_Tensor], arrays: Arrays) 
     kind, options, name = layer["class_name"], layer["config"], layer["name"]
     x, zeros = given[0]
     if options.get("data_format") == "channels_first":
-        raise ValueError(f"{name!r} has its channels first")
+        raise ValueError(f"{name!r} has data_format channels_first, which is not supported")
     if kind == "ZeroPadding2D":
         return _Tensor(x, tuple(map(tuple, options["padding"])))  # type: ignore[arg-type]
     weighted = {"Conv2D": "conv", "DepthwiseConv2D": "conv", "Dense": "dense"}
@@ -142,7 +142,7 @@ def _tensor(layer: Mapping[str, Any], given: Sequence[_Tensor], arrays: Arrays) 
     if kind == "Rescaling":
         return _Tensor(affine(x, options["scale"], options.get("offset", 0.0), name))
     if arrays:
-        raise ValueError(f"layer {name!r} is of the class {kind}, which no network here has")
+        raise ValueError(f"layer {name!r} has the class {kind}, which is not supported")
     kinds = {"Concatenate": "concat", "Add": "add", "Multiply": "mul", "Average": "add"}
     if len(given) > 1:
         return _Tensor(joined(kinds.get(kind, "add"), [t.node for t in given], name))

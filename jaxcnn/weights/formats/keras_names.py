@@ -1,4 +1,4 @@
-"""Which layer of a network a name in a Keras file with weights alone stands for.
+"""Finds the layer of a network for each name in a Keras file that has only weights.
 
 These are the names of Keras' own networks (`keras.applications`). Layers without names of their own
 are numbered in the order in which Keras creates them, which is the order of the calls here.

@@ -1,8 +1,8 @@
 """Reads ONNX models without ONNX.
 
-Convolutions and normalizations are recognized, also where an exporter has folded one into the
-other or has written a normalization as product and sum. Only the parts of a graph that the images
-go through count; what it computes from constants is computed here.
+Convolutions and normalizations are recognized even if an exporter has folded one into the other or
+has written a normalization as a product and a sum. Only the parts of a graph that depend on the
+images become layers; the rest is computed from the constants.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def read(path: Path) -> Graph:
     """
     model = protobuf.parse(path, _SCHEMA, "Model", "ONNX model")
     if not model.graph.node:
-        raise ValueError(f"{path} is no ONNX model, or is damaged: it has no graph")
+        raise ValueError(f"{path} is not an ONNX model, or is damaged: it has no graph")
     try:
         return _graph(model.graph)
     except (KeyError, IndexError, ValueError) as error:
@@ -139,7 +139,7 @@ _CONSTANTS: dict[str, Callable[..., np.ndarray]] = {
     "Reciprocal": np.reciprocal,
     "Neg": np.negative,
 }
-# With weights, and in no network here.
+# Operations with weights that no network of jaxcnn has.
 _UNKNOWN = (
     "ConvTranspose", "PRelu", "InstanceNormalization", "LayerNormalization", "GroupNormalization",
     "QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "LSTM", "GRU", "RNN",
@@ -194,7 +194,7 @@ class _Step:
         """The constant among the inputs at a position, if there is one."""
         name = self.inputs[position] if position < len(self.inputs) else ""
         if name and name not in self.constants:
-            raise ValueError(f"{self.kind} {self.name!r} reads {name!r}, which is no constant")
+            raise ValueError(f"{self.kind} {self.name!r} reads {name!r}, which is not a constant")
         return self.constants[name] if name else None
 
     def value(self) -> Value:
@@ -202,7 +202,7 @@ class _Step:
         first = self.given[0]
         x, last, _ = first
         if self.kind in _UNKNOWN:
-            raise ValueError(f"{self.name!r} is of the kind {self.kind}, which no network here has")
+            raise ValueError(f"{self.name!r} has the kind {self.kind}, which is not supported")
         if self.kind == "Conv":
             return Value(self.convolution(x))
         if self.kind in ("Gemm", "MatMul"):
@@ -284,7 +284,7 @@ class _Step:
         name = next(name for name in self.inputs if name in self.constants)
         constant: np.ndarray = np.asarray(self.constants[name], np.float32)
         if self.kind in _INVERSE and self.inputs[0] == name:
-            raise ValueError(f"{self.kind} {self.name!r} takes the images from a constant")
+            raise ValueError(f"{self.kind} {self.name!r} has a constant as its first input")
         adds = _INVERSE.get(self.kind, self.kind) == "Add"
         if self.kind in _INVERSE:
             constant = -constant if adds else 1 / constant

@@ -74,6 +74,6 @@ def difference(
     same = [other for other in of_that_size(count) if other != name]
     hint = f"; they have as many parameters as {', '.join(same)}" if same else ""
     return (
-        f"these weights do not fit {name}: layer {position + 1} of the network is {here}, and of "
-        f"the file {there}{hint}"
+        f"these weights do not fit {name}: layer {position + 1} is {here} in the network and "
+        f"{there} in the file{hint}"
     )

@@ -1,4 +1,4 @@
-"""How images are prepared for the weights of other frameworks."""
+"""The preprocessing of images for the weights of other frameworks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BGR = ("caffe",)  # their first kernels read blue first
 def preprocessing(
     images: str, size: int, mean: tuple[float, ...] | None = None, scale: float = 1.0
 ) -> Preprocessing:
-    """Returns the preprocessing of a kind of images.
+    """Returns the preprocessing for an input normalization.
 
     The crop is 0.875, as of 224 pixels from 256, except for images of at most 64 pixels.
 
@@ -51,7 +51,7 @@ def preprocessing(
 
 
 def usual(format: str, family: str) -> str:
-    """Returns how networks of a framework are usually shown images, a key of `IMAGES`.
+    """Returns the usual input normalization of a framework's networks, a key of `IMAGES`.
 
     Args:
       format: name of the framework.
@@ -80,7 +80,7 @@ def described(prepare: Preprocessing) -> str:
         ", ".join(f"{255 * value:.4g}" for value in values)
         for values in (prepare.mean, prepare.std)
     )
-    return f"RGB in [0,255] less ({mean}), divided by ({std})"
+    return f"RGB in [0,255] minus ({mean}), divided by ({std})"
 
 
 def with_first_layer(prepare: Preprocessing, node: Node) -> Preprocessing:

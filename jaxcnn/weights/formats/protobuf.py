@@ -68,7 +68,7 @@ def parse(path: Path, schema: str, name: str, what: str) -> Any:
     try:
         message.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise ValueError(f"{path} is no {what}, or is damaged: {error}") from error
+        raise ValueError(f"{path} is not a valid {what}: {error}") from error
     return message
 
 
@@ -77,5 +77,5 @@ def numbers(parts: Any, dtype: Any) -> np.ndarray:
     data = b"".join(parts)
     size = np.dtype(dtype).itemsize
     if len(data) % size:
-        raise ValueError(f"{len(data)} bytes are no whole number of {np.dtype(dtype)}")
+        raise ValueError(f"{len(data)} bytes are not a multiple of the size of {np.dtype(dtype)}")
     return np.frombuffer(data, np.dtype(dtype).newbyteorder("<"))

@@ -54,7 +54,7 @@ def trace(name: str, image: tuple[int, int, int], **options: Any) -> list[Node]:
         with ops.use("reference"):
             jaxpr = jax.make_jaxpr(run)(images).jaxpr
     except ScopeParamNotFoundError as error:
-        raise ValueError(f"{name} has layers that only jaxcnn's own files describe") from error
+        raise ValueError(f"{name} has layers that only files of jaxcnn can describe") from error
     found = _walk(jaxpr, [Node("input", channels=image[2])])
     return list(dict.fromkeys(node for node in found if node is not None))
 

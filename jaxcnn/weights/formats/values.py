@@ -85,6 +85,8 @@ def _kernel(given: Node) -> np.ndarray:
         return kernel
     side = math.isqrt(len(kernel) // channels)
     if side * side * channels != len(kernel):
-        raise ValueError(f"{given.described()} reads {channels} channels of no square map")
+        raise ValueError(
+            f"{given.described()} reads {channels} channels of a map that is not square"
+        )
     maps = kernel.reshape(channels, side, side, -1)
     return maps.transpose(1, 2, 0, 3).reshape(kernel.shape)

@@ -43,8 +43,8 @@ def compare(
             _compare_one(name, node, other)
     if len(mine) != len(theirs):
         raise OtherWindows(
-            f"these weights fit {name}, but it has {len(mine)} layers of pooling and response "
-            f"normalization, and the file {len(theirs)}"
+            f"these weights have the shapes of {name}, but it has {len(mine)} layers of pooling "
+            f"and response normalization, and the file {len(theirs)}"
         )
 
 
@@ -69,8 +69,8 @@ def _compare_one(name: str, own: Node, given: Node) -> None:
 
 def _other(name: str, own: Node, given: Node) -> str:
     return (
-        f"these weights fit {name}, but {_seen(own)} there is {_seen(given)} in the file: another "
-        "network"
+        f"these weights have the shapes of {name}, but its {_seen(own)} is {_seen(given)} in the "
+        "file"
     )
 
 

@@ -82,12 +82,12 @@ def test_a_killed_preparation_goes_on(root, archive, tmp_path, tear):
         (draft / FILES[2]).write_bytes((draft / FILES[2]).read_bytes()[:-50])
     elif tear == "a lost file":
         (draft / FILES[1]).unlink()
-    with pytest.raises(ValueError, match="was begun with another side, quality; delete it"):
+    with pytest.raises(ValueError, match="was started with another side, quality; delete it"):
         write(root, out, side=32, quality=90)
     # The third file was not finished.
     assert write(root, out)[0].done == (4 if tear else 8)
     assert contents(out) == contents(archive) and not draft.exists()
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="already exists"):
         write(root, out)
 
 
@@ -95,7 +95,7 @@ def test_a_draft_that_cannot_be_read_is_refused(root, tmp_path):
     (tmp_path / "set.draft").mkdir()
     for content in ('{"source"', "[]", "3"):
         (tmp_path / "set.draft" / "info.json").write_text(content)
-        with pytest.raises(ValueError, match=r"set\.draft was begun with another .*; delete it"):
+        with pytest.raises(ValueError, match=r"set\.draft was started with another .*; delete it"):
             write(root, tmp_path / "set")
 
 

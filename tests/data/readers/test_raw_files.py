@@ -160,7 +160,7 @@ def test_a_batch_of_something_else_is_named(tmp_path, content, message):
 def test_a_truncated_pickle_is_named(tmp_path, keep):
     path = write("cifar10", "python", tmp_path) / "test_batch"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=rf"{path} \({keep} bytes\) is truncated or no pickle"):
+    with pytest.raises(ValueError, match=rf"{path} \({keep} bytes\) is truncated or not a pickle"):
         read_all(open_cifar(SMALL["cifar10"], tmp_path), "test")
 
 
@@ -186,7 +186,7 @@ def test_no_code_in_a_pickle_is_run(tmp_path, monkeypatch, protocol, function, a
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "batch"
     path.write_bytes(pickle.dumps({b"data": Planted(function, *arguments)}, protocol))
-    with pytest.raises(ValueError, match=rf"batch .* plain data: it asks for .*({name})"):
+    with pytest.raises(ValueError, match=rf"batch .* plain data: it needs .*({name})"):
         read_pickle(path)
     assert not Path("planted").exists()
 

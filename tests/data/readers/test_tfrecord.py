@@ -40,7 +40,7 @@ def test_an_empty_file_has_no_records(tmp_path):
 
 def test_checksums(records):
     """The published check value of CRC-32C, and the other implementation on every length."""
-    crc = 0xE3069283  # of b"123456789", RFC 3720 and the catalogue of parametrised CRCs
+    crc = 0xE3069283  # of b"123456789", RFC 3720 and the catalog of parametrized CRCs
     masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
     assert tfrecord.masked_crc32c(b"123456789") == masked
     for record in (*records, np.random.default_rng(1).bytes(70_001)):
