@@ -29,7 +29,14 @@ from jaxcnn.reporting import curves, samples
 from jaxcnn.runtime import distributed
 from jaxcnn.training.config import TrackedConfig, differences, differences_text
 from jaxcnn.training.input import sets
-from jaxcnn.training.output import checkpoints, metrics_files, profiling, trackers, written
+from jaxcnn.training.output import (
+    checkpoints,
+    metrics_files,
+    profiling,
+    summary,
+    trackers,
+    written,
+)
 from jaxcnn.training.output.records import MANIFEST, check_examples, read_manifest
 
 CHECKPOINTS = "checkpoints"
@@ -43,6 +50,7 @@ _FILES = (
     metrics_files.CSV,
     curves.CURVES,
     samples.PREDICTIONS,
+    summary.SUMMARY,
     BAD_RECORDS,
     trackers.ID,
 )

@@ -1,0 +1,121 @@
+"""Tables of a page: HTML whose columns the page's script sorts."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxcnn.reporting.html.content import Link
+
+
+class Cell(NamedTuple):
+    """A cell of a table.
+
+    Attributes:
+      markup: HTML of its content.
+      value: number to sort by; None to sort by the text.
+    """
+
+    markup: str
+    value: float | None = None
+
+
+def text(value: Any) -> Cell:
+    """A cell that shows a text as it is, whatever markup it holds."""
+    return Cell(html.escape(str(value)))
+
+
+def number(value: float | int | None, form: str = ",", scale: float = 1) -> Cell:
+    """A cell with a number; empty for None.
+
+    Args:
+      value: to show.
+      form: of the number, as in a format string.
+      scale: factor of the number.
+    """
+    return Cell("") if value is None else Cell(format(value * scale, form), value)
+
+
+def links(places: Sequence[Link]) -> Cell:
+    """A cell with links, or with texts where a page cannot link."""
+    return Cell(" ".join(map(link, places)))
+
+
+def link(place: Link) -> str:
+    """A link as HTML; its text if there is no target."""
+    shown = html.escape(place.text)
+    if place.target is None:
+        return f"<span>{shown}</span>"
+    return f'<a href="{html.escape(place.target)}">{shown}</a>'
+
+
+def table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    name: str,
+    left: int = 1,
+    marks: Sequence[str] = (),
+) -> str:
+    """Formats a table that sorts by the column whose header is clicked.
+
+    Args:
+      header: of the columns.
+      rows: cells of each row.
+      name: id of the table.
+      left: number of columns, from the first, that are aligned to the left.
+      marks: attributes of each row, as HTML; () for none.
+
+    Returns:
+      The table as HTML, in a box that scrolls sideways.
+    """
+    head = "".join(
+        f"<th{_aligned(i, left)}><button>{html.escape(words)}</button></th>"
+        for i, words in enumerate(header)
+    )
+    body = "".join(
+        f"<tr{f' {mark}' if mark else ''}>{''.join(_cell(c, i, left) for i, c in enumerate(row))}"
+        "</tr>\n"
+        for row, mark in zip(rows, marks or [""] * len(rows))
+    )
+    return (
+        f'<div class="scroll"><table class="sorts" id="{html.escape(name)}">'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
+    )
+
+
+def comparison(names: Sequence[str], facts: Sequence[Mapping[str, Any]], *, name: str) -> str:
+    """Formats a table with a line for each field and a column for each run.
+
+    Lines in which the runs differ are marked; the page's script can hide the others.
+
+    Args:
+      names: of the runs.
+      facts: {field: value} of each run.
+      name: id of the table.
+    """
+    fields = sorted({field for one in facts for field in one})
+    rows, marks = [], []
+    for field in fields:
+        values = [one.get(field) for one in facts]
+        rows.append([text(field), *map(_value, values)])
+        marks.append('class="differs"' if len({repr(value) for value in values}) > 1 else "")
+    return table(["field", *names], rows, name=name, left=len(names) + 1, marks=marks)
+
+
+def _value(value: Any) -> Cell:
+    if value is None:
+        return Cell("")
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(map(str, value))
+    return text(value)
+
+
+def _aligned(column: int, left: int) -> str:
+    return "" if column < left else ' class="right"'
+
+
+def _cell(cell: Cell, column: int, left: int) -> str:
+    value = "" if cell.value is None else f' data-v="{cell.value!r}"'
+    return f"<td{_aligned(column, left)}{value}>{cell.markup}</td>"
