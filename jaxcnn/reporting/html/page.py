@@ -120,14 +120,7 @@ def _body(
             + '<div class="chart" id="seconds"></div>'
             + _charts(data["charts"], "speed"),
         ),
-        (
-            "predictions",
-            "Predictions",
-            "\n".join(
-                predictions.section(content, name, i, opened=i < _OPENED)
-                for i, (content, name) in enumerate(zip(runs, names))
-            ),
-        ),
+        ("predictions", "Predictions", _predictions(runs, names)),
         (
             "configuration",
             "Configuration",
@@ -228,6 +221,14 @@ def _charts(shown: Sequence[Mapping[str, Any]], part: str) -> str:
     if part == "curves" and not boxes:
         return "<p>The runs have no rows yet.</p>"
     return (_CONTROLS if part == "curves" else "") + f'<div class="charts">{boxes}</div>'
+
+
+def _predictions(runs: Sequence[RunContent], names: Sequence[str]) -> str:
+    boxes = (
+        predictions.section(content, name, i, opened=i < _OPENED)
+        for i, (content, name) in enumerate(zip(runs, names))
+    )
+    return '<div class="boxes">' + "\n".join(boxes) + "</div>"
 
 
 def _time_table(runs: Sequence[RunContent], names: Sequence[str]) -> str:

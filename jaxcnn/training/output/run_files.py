@@ -7,9 +7,9 @@ import urllib.parse
 from pathlib import Path
 
 from jaxcnn._files import any_path, is_local
-from jaxcnn.reporting import curves, samples
 from jaxcnn.reporting.compare_runs import Run
 from jaxcnn.reporting.html.content import Link, RunContent
+from jaxcnn.reporting.samples import PREDICTIONS
 from jaxcnn.training.output.metrics_files import CSV
 from jaxcnn.training.output.summary import read_summary
 
@@ -36,7 +36,7 @@ def read_contents(run: Run, page: Path) -> RunContent:
         folder = workdir / name
         for step in _steps(folder):
             files.append(_link(f"{name}/{step}", folder / str(step), page))
-    found = [workdir / name for name in (samples.PREDICTIONS, SAMPLES, curves.CURVES)]
+    found = [workdir / name for name in (PREDICTIONS, SAMPLES)]
     if (workdir / INSIDE).is_dir():
         found += sorted(p for p in (workdir / INSIDE).iterdir() if p.suffix == ".png")
     pictures = {
