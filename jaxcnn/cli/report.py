@@ -134,11 +134,11 @@ def _states(texts: Sequence[str]) -> Iterator[tuple[Any, bool]]:
     from jaxcnn._files import any_path
     from jaxcnn.reporting.samples import PREDICTIONS
     from jaxcnn.studies import files
-    from jaxcnn.training.output import records, summary
+    from jaxcnn.training.output import records
 
     while True:
         runs = records.open_runs(_run_directories(texts))
-        places = [any_path(run.name) / n for run in runs for n in (PREDICTIONS, summary.SUMMARY)]
+        places = [any_path(run.name) / n for run in runs for n in (PREDICTIONS, records.SUMMARY)]
         studies = [path for path in map(any_path, texts) if files.is_study(path)]
         places += [folder / files.RESULTS for folder in studies]
         times = [path.stat().st_mtime if path.is_file() else None for path in places]

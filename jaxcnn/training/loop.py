@@ -28,7 +28,7 @@ from jaxcnn.training.config import TrackedConfig, leaves
 from jaxcnn.training.guard import nonfinite, preflight
 from jaxcnn.training.input import loaders
 from jaxcnn.training.optim import schedules
-from jaxcnn.training.output import checkpoints, profiling, summary, trackers, workdir
+from jaxcnn.training.output import checkpoints, profiling, trackers, workdir
 from jaxcnn.training.output.metrics_files import MetricsFiles, read_rows, score
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import run_keys
@@ -472,7 +472,7 @@ class Run:
     def _is_drawn(self) -> bool:
         """Whether the figures are there and not older than the last step's checkpoint."""
         saved = (self.directory / workdir.CHECKPOINTS / str(self.step)).stat().st_mtime
-        names = (curves.CURVES, samples.PREDICTIONS, summary.SUMMARY)
+        names = (curves.CURVES, samples.PREDICTIONS, workdir.SUMMARY)
         figures = [self.directory / name for name in names]
         return all(path.is_file() and path.stat().st_mtime >= saved for path in figures)
 
@@ -486,7 +486,7 @@ class Run:
         names = self.experiment.test_set.class_names
         path = self.directory / samples.PREDICTIONS
         samples.plot_predictions(images, labels, predicted, names, path)
-        summary.write_summary(self.directory, self.step, labels, predicted, self._compiled)
+        workdir.write_summary(self.directory, self.step, labels, predicted, self._compiled)
 
 
 def _without_finite(means: Mapping[str, float]) -> dict[str, float]:

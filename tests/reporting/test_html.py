@@ -19,7 +19,7 @@ from jaxcnn.reporting.figures import make_figure
 from jaxcnn.reporting.html import charts, content, predictions
 from jaxcnn.reporting.html.page import make_page
 from jaxcnn.studies import files as study_files
-from jaxcnn.training.output import records, run_files, summary
+from jaxcnn.training.output import records, run_files, workdir
 
 EVIL = '<img src=x onerror="alert(1)">&amp;</script><!--'
 
@@ -73,7 +73,7 @@ def add_details(folder, names=("cat", "dog")):
     path.write_text(json.dumps(manifest))
     labels, predicted = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 1])
     compiled = {"seconds": 1.5, "memory_bytes": 2**21, "roofline_images_per_second": float("inf")}
-    summary.write_summary(folder, 40, labels, predicted, compiled)
+    workdir.write_summary(folder, 40, labels, predicted, compiled)
     make_figure(1, 1).savefig(folder / "predictions.png")
     (folder / "best" / "40").mkdir(parents=True)
     (folder / "metrics.csv").write_text("kind,step\n")

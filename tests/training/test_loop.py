@@ -18,7 +18,7 @@ from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.input import loaders
 from jaxcnn.training.output.checkpoints import Checkpoints
 from jaxcnn.training.output.metrics_files import read_rows
-from jaxcnn.training.output.summary import read_summary
+from jaxcnn.training.output.records import read_summary
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 

@@ -11,7 +11,7 @@ from jaxcnn.reporting.compare_runs import Run
 from jaxcnn.reporting.html.content import Link, RunContent
 from jaxcnn.reporting.samples import PREDICTIONS
 from jaxcnn.training.output.metrics_files import CSV
-from jaxcnn.training.output.summary import read_summary
+from jaxcnn.training.output.records import read_summary
 
 SAMPLES = "samples.png"  # written there by `jaxcnn show-data`
 INSIDE = "inside"  # a folder that `jaxcnn inspect` may have written
