@@ -302,10 +302,8 @@ def _leaves(tree: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
 
 def _matrix(content: RunContent) -> dict[str, Any] | None:
     names = content.run.manifest.get("class_names") or []
-    matrix = predictions.confusion(content.summary, names)
-    if matrix is None:
-        return None
-    return predictions.confusion_data(matrix, [*names, *map(str, range(len(names), len(matrix)))])
+    found = predictions.confusion(content.summary, names)
+    return None if found is None else predictions.confusion_data(found)
 
 
 def _median(run: Run, column: str) -> float | None:

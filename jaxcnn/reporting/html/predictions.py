@@ -4,95 +4,106 @@ from __future__ import annotations
 
 import base64
 import html
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from jaxcnn.reporting.html.content import RunContent
-from jaxcnn.reporting.html.tables import Cell, number, table, text
+from jaxcnn.reporting.html.tables import number, table, text
 
-_MOST_CLASSES = 40  # in a confusion matrix; of more classes only the table is shown
+_MOST_CLASSES = 40  # in a confusion matrix; of more classes only the tables are shown
 _MOST_MISTAKES = 40  # lines of the table of mistakes
 
 
-def confusion(summary: Mapping[str, Any], class_names: Sequence[str]) -> np.ndarray | None:
-    """Counts the predictions of a run.
+class Confusion(NamedTuple):
+    """How often the examples of a class were predicted as a class.
+
+    Attributes:
+      names: of the classes.
+      counts: {(class, predicted class): number of examples}.
+    """
+
+    names: Sequence[str]
+    counts: Mapping[tuple[int, int], int]
+
+    def total(self) -> int:
+        """Returns the number of examples."""
+        return sum(self.counts.values())
+
+    def wrong(self) -> int:
+        """Returns the number of examples whose class was not predicted."""
+        return sum(count for (label, other), count in self.counts.items() if label != other)
+
+
+def confusion(summary: Mapping[str, Any], class_names: Sequence[str]) -> Confusion | None:
+    """Counts the predictions of a run; None if it has none.
 
     Args:
       summary: content of `run_summary.json`.
-      class_names: of the run.
-
-    Returns:
-      i64[K,K], the examples of each class (row) that are predicted as each class (column); None if
-      the run has no predictions.
+      class_names: of the run; classes beyond them are named by their index.
     """
-    labels, predicted = (summary.get(name) or [] for name in ("labels", "predicted"))
-    if not labels:
+    counts = Counter(zip(summary.get("labels", ()), summary.get("predicted", ())))
+    if not counts:
         return None
-    count = max(len(class_names), max(labels) + 1, max(predicted) + 1)
-    matrix = np.zeros((count, count), np.int64)
-    np.add.at(matrix, (np.array(labels), np.array(predicted)), 1)
-    return matrix
+    count = 1 + max(index for pair in counts for index in pair)
+    names = [*map(str, class_names), *map(str, range(len(class_names), count))]
+    return Confusion(names, counts)
 
 
-def confusion_data(matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any] | None:
-    """Describes the chart of a confusion matrix as JSON; None if it has too many classes.
-
-    Args:
-      matrix: i64[K,K].
-      names: of the classes.
-    """
-    if len(matrix) > _MOST_CLASSES:
+def confusion_data(found: Confusion) -> dict[str, Any] | None:
+    """Describes the chart of a confusion matrix as JSON; None if it has too many classes."""
+    classes = range(len(found.names))
+    if len(classes) > _MOST_CLASSES:
         return None
-    return {"counts": matrix.tolist(), "names": list(map(str, names))}
+    counts = [[found.counts.get((i, j), 0) for j in classes] for i in classes]
+    return {"counts": counts, "names": list(found.names)}
 
 
-def class_table(matrix: np.ndarray, names: Sequence[str], name: str) -> str:
+def class_table(found: Confusion, name: str) -> str:
     """Formats precision, recall and the most frequent mistake of each class that has examples.
 
     Args:
-      matrix: i64[K,K].
-      names: of the classes.
+      found: the predictions.
       name: id of the table.
     """
+    totals: Counter[int] = Counter()
+    predicted: Counter[int] = Counter()
+    worst: dict[int, tuple[int, int]] = {}  # of a class: (examples, predicted class)
+    for (label, other), count in sorted(found.counts.items()):
+        totals[label] += count
+        predicted[other] += count
+        if label != other and count > worst.get(label, (0, 0))[0]:
+            worst[label] = (count, other)
     rows = []
-    for index, (counts, predicted) in enumerate(zip(matrix, matrix.sum(0))):
-        total, right = int(counts.sum()), int(counts[index])
-        if not total:
-            continue
-        others = counts.copy()
-        others[index] = 0
-        worst = int(others.argmax())
+    for label in sorted(totals):
+        right = found.counts.get((label, label), 0)
+        often = f"{found.names[worst[label][1]]} ({worst[label][0]})" if label in worst else ""
         rows.append(
             [
-                text(names[index]),
-                number(total),
-                number(total - right),
-                number(right / int(predicted) if predicted else None, ".1f", 100),
-                number(right / total, ".1f", 100),
-                text(f"{names[worst]} ({others[worst]})" if others[worst] else ""),
+                text(found.names[label]),
+                number(totals[label]),
+                number(totals[label] - right),
+                number(right / predicted[label] if predicted[label] else None, ".1f", 100),
+                number(right / totals[label], ".1f", 100),
+                text(often),
             ]
         )
     header = ("class", "examples", "wrong", "precision %", "recall %", "most often mistaken for")
     return table(header, rows, name=name)
 
 
-def mistake_table(matrix: np.ndarray, names: Sequence[str], name: str) -> str:
+def mistake_table(found: Confusion, name: str) -> str:
     """Formats the most frequent pairs of a class and a wrong prediction.
 
     Args:
-      matrix: i64[K,K].
-      names: of the classes.
+      found: the predictions.
       name: id of the table.
     """
-    wrong = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_MISTAKES]
-    rows: list[list[Cell]] = []
-    for flat in order:
-        label, predicted = divmod(int(flat), len(matrix))
-        if count := int(wrong[label, predicted]):
-            rows.append([text(names[label]), text(names[predicted]), number(count)])
+    wrong = [(-count, pair) for pair, count in found.counts.items() if pair[0] != pair[1]]
+    rows = [
+        [text(found.names[label]), text(found.names[other]), number(-count)]
+        for count, (label, other) in sorted(wrong)[:_MOST_MISTAKES]
+    ]
     if not rows:
         return "<p>No mistakes.</p>"
     return table(("class", "prediction", "examples"), rows, name=name, left=2)
@@ -107,23 +118,19 @@ def section(content: RunContent, title: str, index: int, *, opened: bool) -> str
       index: of the run, for the ids of tables and charts.
       opened: whether the box is open at first.
     """
-    names = content.run.manifest.get("class_names") or []
-    matrix = confusion(content.summary, names)
+    found = confusion(content.summary, content.run.manifest.get("class_names") or [])
     parts = []
-    if matrix is not None:
-        names = [*names, *map(str, range(len(names), len(matrix)))]
-        total, right = int(matrix.sum()), int(np.trace(matrix))
+    if found is not None:
+        total, wrong = found.total(), found.wrong()
         parts.append(
-            f"<p>{total - right:,} of the first {total:,} test examples are wrong "
-            f"({100 * (1 - right / total):.2f} %), after step "
-            f"{content.summary.get('step', 0):,}.</p>"
+            f"<p>{wrong:,} of the first {total:,} test examples are wrong "
+            f"({100 * wrong / total:.2f} %), after step {content.summary.get('step', 0):,}.</p>"
         )
         chart = f'<div class="chart matrix" id="confusion{index}"></div>'
-        mistakes = mistake_table(matrix, names, f"mistakes{index}")
-        classes = class_table(matrix, names, f"classes{index}")
         parts.append(
-            f'<div class="side">{chart if len(matrix) <= _MOST_CLASSES else ""}'
-            f"<div><h4>Mistakes</h4>{mistakes}</div><div><h4>Classes</h4>{classes}</div></div>"
+            f'<div class="side">{chart if confusion_data(found) else ""}'
+            f"<div><h4>Mistakes</h4>{mistake_table(found, f'mistakes{index}')}</div>"
+            f"<div><h4>Classes</h4>{class_table(found, f'classes{index}')}</div></div>"
         )
     else:
         parts.append("<p>The predictions are written at the end of the run.</p>")

@@ -23,7 +23,7 @@ from jaxcnn.training.output.metrics_files import read_rows, score
 MANIFEST = "config.json"
 SUMMARY = "run_summary.json"
 
-_MOST_CLASSES = 100_000  # a damaged file does not make a huge confusion matrix
+_MOST_CLASSES = 100_000  # a damaged file names no class beyond them
 
 
 def read_manifest(workdir: Path) -> dict[str, Any]:
