@@ -169,20 +169,20 @@ def _spent(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     for row in rows:
         steps = max(0, row["step"] - step) if row["kind"] == "train" else 0
         step += steps
-        whole, wait = (
-            steps * value / 1e3 if _is_number(value := row.get(name)) else 0.0
-            for name in ("step_ms", "data_wait_ms")
-        )
-        other = [
-            float(value) if _is_number(value := row.get(name)) else 0.0
-            for name in ("eval_seconds", "checkpoint_seconds")
-        ]
+        whole, wait = (steps * _number(row, f"{name}_ms") / 1e3 for name in ("step", "data_wait"))
+        other = (_number(row, f"{name}_seconds") for name in ("eval", "checkpoint"))
         found.append(dict(zip(_SECONDS, (max(0.0, whole - wait), wait, *other))))
     return found
 
 
 def _add(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
     return {name: one[name] + other[name] for name in one}
+
+
+def _number(row: Mapping[str, Any], name: str) -> float:
+    """A value of a row; 0 if it has none that is finite."""
+    value = row.get(name)
+    return float(value) if value is not None and _is_number(value) else 0.0
 
 
 def _is_number(value: Any) -> bool:

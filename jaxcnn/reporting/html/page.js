@@ -28,7 +28,9 @@
   const units = { epoch: "epoch", step: "step", hours: "hours" };
   const config = {
     responsive: true, displaylogo: false, displayModeBar: touch || "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    modeBarButtons: narrow
+      ? [["zoom2d", "pan2d", "resetScale2d"]]
+      : [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
   };
   const font = { family: "system-ui, sans-serif", size: 12 };
 
@@ -125,16 +127,16 @@
       marker: { color: colors[i] },
       hovertemplate: `${name} %{x:.3~g} ${unit}<extra></extra>`,
     }));
-    box.style.height = `${Math.min(900, 120 + 24 * runs.length)}px`;
+    box.style.height = `${Math.min(900, (narrow ? 180 : 120) + 24 * runs.length)}px`;
     const names = runs.map((run) => plain(shortened(run.name, narrow ? 14 : 40)));
     Plotly.react(box, bars, {
-      barmode: "stack", margin: { l: 20, r: 14, t: 34, b: 40 }, font, dragmode: false,
+      barmode: "stack", margin: { l: 20, r: 14, t: narrow ? 96 : 34, b: 40 }, font, dragmode: false,
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", traceorder: "normal" },
       xaxis: { title: { text: unit, standoff: 4 } },
       yaxis: {
         tickvals: names.map((_, i) => i), ticktext: names, automargin: true, autorange: "reversed",
       },
-    }, config);
+    }, { ...config, displayModeBar: false });
   }
 
   function drawMatrix(index) {

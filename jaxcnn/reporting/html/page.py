@@ -153,7 +153,7 @@ def _runs_table(runs: Sequence[RunContent], names: Sequence[str], colors: Sequen
         "<p>Errors are top-1; that of training is the mean since the evaluation before, on "
         "augmented images. The boxes select the runs of all charts; a click on a heading sorts.</p>"
     )
-    return tables.table(header, rows, name="runs-table", left=3) + note
+    return tables.table(header, rows, name="runs-table") + note
 
 
 def _runs_row(index: int, content: RunContent, name: str, color: str) -> list[Cell]:
@@ -164,7 +164,7 @@ def _runs_row(index: int, content: RunContent, name: str, color: str) -> list[Ce
     evaluation = (run.evaluations() or [{}])[-1]
     box = (
         f'<label><input type="checkbox" data-run="{index}" checked>'
-        f'<i style="background:{color}"></i>{html.escape(name)}</label>'
+        f'<i style="background:{color}"></i>{tables.breakable(name)}</label>'
     )
     config = run.manifest["config"]
     return [
@@ -224,8 +224,9 @@ def _charts(shown: Sequence[Mapping[str, Any]], part: str) -> str:
 
 
 def _predictions(runs: Sequence[RunContent], names: Sequence[str]) -> str:
+    with_any = [i for i, content in enumerate(runs) if content.summary or content.pictures]
     boxes = (
-        predictions.section(content, name, i, opened=i < _OPENED)
+        predictions.section(content, name, i, opened=i in with_any[:_OPENED])
         for i, (content, name) in enumerate(zip(runs, names))
     )
     return '<div class="boxes">' + "\n".join(boxes) + "</div>"

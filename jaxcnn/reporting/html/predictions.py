@@ -106,7 +106,7 @@ def mistake_table(found: Confusion, name: str) -> str:
     ]
     if not rows:
         return "<p>No mistakes.</p>"
-    return table(("class", "prediction", "examples"), rows, name=name, left=2)
+    return table(("class", "prediction", "examples"), rows, name=name)
 
 
 def section(content: RunContent, title: str, index: int, *, opened: bool) -> str:
@@ -147,6 +147,6 @@ def picture(title: str, png: bytes) -> str:
     data = base64.b64encode(png).decode("ascii")
     words = html.escape(title)
     return (
-        f'<figure><figcaption>{words}</figcaption><img class="fits" loading="lazy" '
+        f'<figure><figcaption>{words}</figcaption><img class="fits" '
         f'alt="{words}" src="data:image/png;base64,{data}"></figure>'
     )

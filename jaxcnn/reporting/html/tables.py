@@ -14,7 +14,7 @@ class Cell(NamedTuple):
 
     Attributes:
       markup: HTML of its content.
-      value: number to sort by; None to sort by the text.
+      value: number to sort by; None to sort by the text. A column with numbers is aligned right.
     """
 
     markup: str
@@ -23,7 +23,12 @@ class Cell(NamedTuple):
 
 def text(value: Any) -> Cell:
     """A cell that shows a text as it is, whatever markup it holds."""
-    return Cell(html.escape(str(value)))
+    return Cell(breakable(value))
+
+
+def breakable(value: Any) -> str:
+    """The HTML of a text, in which long names may break after "/" and "_"."""
+    return html.escape(str(value)).replace("/", "/<wbr>").replace("_", "_<wbr>")
 
 
 def number(value: float | int | None, form: str = ",", scale: float = 1) -> Cell:
@@ -55,7 +60,6 @@ def table(
     rows: Sequence[Sequence[Cell]],
     *,
     name: str,
-    left: int = 1,
     marks: Sequence[str] = (),
 ) -> str:
     """Formats a table that sorts by the column whose header is clicked.
@@ -64,21 +68,21 @@ def table(
       header: of the columns.
       rows: cells of each row.
       name: id of the table.
-      left: number of columns, from the first, that are aligned to the left.
       marks: attributes of each row, as HTML; () for none.
 
     Returns:
       The table as HTML, in a box that scrolls sideways.
     """
+    numeric = [any(cell.value is not None for cell in column) for column in zip(*rows)]
+    aligned = [' class="right"' if right else "" for right in numeric] or [""] * len(header)
     head = "".join(
-        f"<th{_aligned(i, left)}><button>{html.escape(words)}</button></th>"
-        for i, words in enumerate(header)
+        f"<th{side}><button>{breakable(words)}</button></th>"
+        for words, side in zip(header, aligned)
     )
-    body = "".join(
-        f"<tr{f' {mark}' if mark else ''}>{''.join(_cell(c, i, left) for i, c in enumerate(row))}"
-        "</tr>\n"
-        for row, mark in zip(rows, marks or [""] * len(rows))
-    )
+    body = ""
+    for row, mark in zip(rows, marks or [""] * len(rows)):
+        cells = "".join(_cell(cell, side) for cell, side in zip(row, aligned))
+        body += f"<tr{f' {mark}' if mark else ''}>{cells}</tr>\n"
     return (
         f'<div class="scroll"><table class="sorts" id="{html.escape(name)}">'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
@@ -101,7 +105,7 @@ def comparison(names: Sequence[str], facts: Sequence[Mapping[str, Any]], *, name
         values = [one.get(field) for one in facts]
         rows.append([text(field), *map(_value, values)])
         marks.append('class="differs"' if len({repr(value) for value in values}) > 1 else "")
-    return table(["field", *names], rows, name=name, left=len(names) + 1, marks=marks)
+    return table(["field", *names], rows, name=name, marks=marks)
 
 
 def _value(value: Any) -> Cell:
@@ -112,10 +116,6 @@ def _value(value: Any) -> Cell:
     return text(value)
 
 
-def _aligned(column: int, left: int) -> str:
-    return "" if column < left else ' class="right"'
-
-
-def _cell(cell: Cell, column: int, left: int) -> str:
+def _cell(cell: Cell, side: str) -> str:
     value = "" if cell.value is None else f' data-v="{cell.value!r}"'
-    return f"<td{_aligned(column, left)}{value}>{cell.markup}</td>"
+    return f"<td{side}{value}>{cell.markup}</td>"

@@ -119,12 +119,12 @@ def read_summary(workdir: Path) -> dict[str, Any]:
 def _is_summary(content: Any) -> bool:
     if not isinstance(content, dict) or type(content.get("step")) is not int:
         return False
-    lists = [content.get(name) for name in ("labels", "predicted")]
-    if not all(isinstance(one, list) for one in lists) or len(lists[0]) != len(lists[1]):
+    labels, predicted = content.get("labels"), content.get("predicted")
+    if not (isinstance(labels, list) and isinstance(predicted, list)):
         return False
-    classes = [value for one in lists for value in one]
+    classes = (*labels, *predicted)
     whole = all(type(value) is int and 0 <= value < _MOST_CLASSES for value in classes)
-    return whole and isinstance(content.get("compiled"), dict)
+    return whole and len(labels) == len(predicted) and isinstance(content.get("compiled"), dict)
 
 
 def read_run_config(workdir: Path) -> ConfigDict:
