@@ -25,7 +25,7 @@ _PARAMS_SHOWN = (5e6, 25e6, 75e6, 150e6)
 # Adjacent colors are easy to tell apart. The last ones are for families that overlap less.
 _COLORS = (
     *(f"tab:{c}" for c in ("blue", "orange", "green", "red", "purple", "brown", "pink")),
-    *("olive", "tab:cyan", "black", "gold", "navy", "teal", "crimson", "gray"),
+    *("olive", "tab:cyan", "black", "gold", "navy", "teal", "gray", "crimson"),
 )
 
 

@@ -151,7 +151,7 @@
       const all = row.reduce((sum, value) => sum + value, 0);
       return row.map((value) => (all ? value / all : 0));
     });
-    const axis = { tickvals: places, ticktext: names, automargin: true, tickfont: { size }, showgrid: false };
+    const axis = { tickvals: places, ticktext: names, automargin: true, tickfont: { size }, showgrid: false, zeroline: false };
     Plotly.newPlot(box, [{
       type: "heatmap", x: places, y: places, z: shares, zmin: 0, zmax: 1, showscale: false,
       xgap: 1, ygap: 1, colorscale: [[0, "#f7fbff"], [0.5, "#6baed6"], [1, "#08306b"]],

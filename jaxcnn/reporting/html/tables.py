@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 from jaxcnn.reporting.html.content import Link
 
 
+_LONG = 20  # characters of a heading, which may break if it has more
+
+
 class Cell(NamedTuple):
     """A cell of a table.
 
@@ -76,8 +79,7 @@ def table(
     numeric = [any(cell.value is not None for cell in column) for column in zip(*rows)]
     aligned = [' class="right"' if right else "" for right in numeric] or [""] * len(header)
     head = "".join(
-        f"<th{side}><button>{breakable(words)}</button></th>"
-        for words, side in zip(header, aligned)
+        f"<th{side}><button>{_heading(words)}</button></th>" for words, side in zip(header, aligned)
     )
     body = ""
     for row, mark in zip(rows, marks or [""] * len(rows)):
@@ -114,6 +116,10 @@ def _value(value: Any) -> Cell:
     if isinstance(value, (list, tuple)):
         value = ", ".join(map(str, value))
     return text(value)
+
+
+def _heading(words: str) -> str:
+    return html.escape(words) if len(words) <= _LONG else breakable(words)
 
 
 def _cell(cell: Cell, side: str) -> str:
