@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from jaxcnn.reporting.html.content import Link
 
-
 _LONG = 20  # characters of a heading, which may break if it has more
 
 
