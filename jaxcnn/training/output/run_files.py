@@ -66,7 +66,8 @@ def _link(text: str, target: Path, page: Path) -> Link:
     if not (is_local(target) and is_local(page)):
         return Link(text, None)
     try:
-        path = os.path.relpath(target.resolve(), page.parent.resolve())
+        # without following symbolic links, since browsers do not follow them before "..", either
+        path = os.path.relpath(target, page.parent)
     except ValueError:  # another drive
         return Link(text, None)
     url = urllib.parse.quote(Path(path).as_posix())
