@@ -17,7 +17,7 @@ from test_compare_runs import write_run
 from jaxcnn.cli import main
 from jaxcnn.reporting.figures import make_figure
 from jaxcnn.reporting.html import charts, content, predictions
-from jaxcnn.reporting.html.page import make_page
+from jaxcnn.reporting.html.page import library, make_page
 from jaxcnn.studies import files as study_files
 from jaxcnn.training.output import records, run_files, workdir
 
@@ -85,6 +85,14 @@ def make(*directories, page=Path("out/index.html"), **options):
     return make_page(runs, script="", when="now", **options)
 
 
+def read(path):
+    """A page that was written, without the plotting library, which takes seconds to parse."""
+    script = library()
+    text = Path(path).read_text("utf-8")
+    assert text.count(script) == 1
+    return text.replace(script, "")
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -101,11 +109,11 @@ def test_the_page_shows_everything_and_loads_nothing(here, capsys):
     assert "new/out/index.html" in capsys.readouterr().out
     assert before == sorted((p, p.stat().st_mtime_ns) for p in (here / "runs").rglob("*"))
     assert not Path("report.png").exists()
-    text = Path("new/out/index.html").read_text("utf-8")
+    text = read("new/out/index.html")
     page = Page(text)
     assert "default-src 'none'" in text and "link" not in page.tags
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
-    assert "function" in page.scripts[1][1] and len(page.scripts) == 3
+    assert len(page.scripts) == 3
     table = page.tables["runs-table"]
     assert [row[0] for row in table] == ["run", "a", "b"]
     assert table[1][1:9] == [
@@ -162,7 +170,7 @@ def test_a_study_shows_its_table_and_its_runs(here):
     assert not study_files.is_study(study)
     (study / "plan.json").write_text("{}")
     assert main(["report", "pooling", "--html", "p.html"]) == 0
-    page = Page(Path("p.html").read_text("utf-8"))
+    page = Page(read("p.html"))
     names = [row[0] for row in page.tables["runs-table"][1:]]
     assert names == ["avg_seed2", "max_seed2", "max_seed10"]
     colors = [run["color"] for run in page.data["runs"]]
@@ -173,7 +181,7 @@ def test_a_study_shows_its_table_and_its_runs(here):
     results = {"title": "Pooling <1>", "source": "a paper", "scaled": [], "failed": {"avg": "why"}}
     (study / "results.json").write_text(json.dumps({**results, "rows": [row]}))
     assert main(["report", "pooling", "pooling/max_seed2", "--html", "p.html"]) == 0
-    text = Path("p.html").read_text("utf-8")
+    text = read("p.html")
     page = Page(text)
     assert page.tables["study0"][1] == ["max", "2", "20", "1.00", "2.50", "0.12", ""]
     assert len(page.data["runs"]) == 3, "each run once"
@@ -192,7 +200,7 @@ def test_watch_follows_a_run_to_its_end(here):
     def go_on():
         while not page.exists():
             time.sleep(0.05)
-        seen.append(Page(page.read_text("utf-8")))
+        seen.append(Page(read(page)))
         row = {"kind": "eval", "step": 40, "epoch": 2.0, "top1_error": 0.125, "loss": 1.0}
         with open(here / "a" / "metrics.jsonl", "a") as file:
             file.write("\n" + json.dumps(row) + "\n")
@@ -203,7 +211,7 @@ def test_watch_follows_a_run_to_its_end(here):
     assert main(["report", "a", "--html", "live.html", "--watch", "1"]) == 0
     thread.join()
     assert seen[0].data["reload"] == 1 and "live" in seen[0].ids
-    last = Page(page.read_text("utf-8"))
+    last = Page(read(page))
     assert last.data["reload"] is None and "live" not in last.ids
     assert last.data["runs"][0]["eval"]["step"] == [10, 40]
 
