@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import urllib.parse
 from pathlib import Path
 
@@ -198,20 +197,24 @@ def test_watch_follows_a_run_to_its_end(here):
     page = here / "live.html"
 
     def go_on():
-        while not page.exists():
-            time.sleep(0.05)
-        seen.append(Page(read(page)))
+        while not page.exists() and over.wait(0.05) is False:
+            pass
+        seen.append(page.read_bytes())
         row = {"kind": "eval", "step": 40, "epoch": 2.0, "top1_error": 0.125, "loss": 1.0}
         with open(here / "a" / "metrics.jsonl", "a") as file:
             file.write("\n" + json.dumps(row) + "\n")
 
-    seen = []
-    thread = threading.Thread(target=go_on)
+    seen, over = [], threading.Event()
+    thread = threading.Thread(target=go_on, daemon=True)
     thread.start()
-    assert main(["report", "a", "--html", "live.html", "--watch", "1"]) == 0
+    try:
+        assert main(["report", "a", "--html", "live.html", "--watch", "1"]) == 0
+    finally:
+        over.set()
     thread.join()
-    assert seen[0].data["reload"] == 1 and "live" in seen[0].ids
-    last = Page(read(page))
+    (here / "first.html").write_bytes(seen[0])
+    first, last = Page(read("first.html")), Page(read(page))
+    assert first.data["reload"] == 1 and "live" in first.ids
     assert last.data["reload"] is None and "live" not in last.ids
     assert last.data["runs"][0]["eval"]["step"] == [10, 40]
 
