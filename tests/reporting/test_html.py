@@ -129,6 +129,7 @@ def test_the_page_shows_everything_and_loads_nothing(here, capsys):
     assert run["eval"]["top1_error"] == [0.5, 0.1, 0.25, 0.2]
     assert run["matrix"] == {"counts": [[1, 1], [0, 3]], "names": ["cat", "dog"]}
     assert page.data["reload"] is None
+    assert "jaxcnn show-data runs/b --out runs/b/samples.png" in text
     titles = [chart["title"] for chart in page.data["charts"]]
     assert titles == ["top-1 error", "loss", "images per second"]
     assert len(set(page.ids)) == len(page.ids)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import html
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxcnn.reporting.html.content import RunContent
 from jaxcnn.reporting.html.tables import number, table, text
+
+SAMPLES = "samples.png"  # in a run's directory, written by `jaxcnn show-data`
 
 _MOST_CLASSES = 40  # in a confusion matrix; of more classes only the tables are shown
 _MOST_MISTAKES = 40  # lines of the table of mistakes
@@ -135,6 +138,10 @@ def section(content: RunContent, title: str, index: int, *, opened: bool) -> str
     else:
         parts.append("<p>The predictions are written at the end of the run.</p>")
     parts += [picture(name, data) for name, data in content.pictures.items()]
+    if SAMPLES not in content.pictures:
+        run, out = (shlex.quote(f"{content.run.name}{end}") for end in ("", f"/{SAMPLES}"))
+        command = html.escape(f"jaxcnn show-data {run} --out {out}")
+        parts.append(f"<p>To see training samples here: <code>{command}</code></p>")
     body = "\n".join(parts)
     return (
         f'<details id="run{index}"{" open" if opened else ""}>'

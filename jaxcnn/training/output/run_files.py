@@ -9,11 +9,11 @@ from pathlib import Path
 from jaxcnn._files import any_path, is_local
 from jaxcnn.reporting.compare_runs import Run
 from jaxcnn.reporting.html.content import Link, RunContent
+from jaxcnn.reporting.html.predictions import SAMPLES
 from jaxcnn.reporting.samples import PREDICTIONS
 from jaxcnn.training.output.metrics_files import CSV
 from jaxcnn.training.output.records import read_summary
 
-SAMPLES = "samples.png"  # written there by `jaxcnn show-data`
 INSIDE = "inside"  # a folder that `jaxcnn inspect` may have written
 
 _FOLDERS = ("best", "checkpoints")
