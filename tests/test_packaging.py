@@ -98,6 +98,8 @@ def test_the_wheel_holds_recipes_types_and_license(built):
     recipes = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.py")}
     assert recipes and {f"jaxcnn/{recipe}" for recipe in recipes} <= names
     assert "jaxcnn/py.typed" in names
+    pages = [p for p in (ROOT / "jaxcnn").rglob("page.*") if p.suffix in {".html", ".css", ".js"}]
+    assert pages and {path.relative_to(ROOT).as_posix() for path in pages} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not {name.partition("/")[0] for name in names if ".dist-info" not in name} - {"jaxcnn"}
     assert f"Version: {jaxcnn.__version__}" in lines

@@ -27,10 +27,11 @@ class Entry:
       name: common name of the entry.
       network: id of the network; None if it is not part of this package.
       layers: depth of the network, or of the deepest network of an ensemble: convolutions and dense
-        layers on the longest path; None if it was not published.
+        layers on the longest path; None for entries without a network.
       top5_error: on the test set, in percent.
       how: description of the submission.
       source: where the error was published.
+      depth_source: where the depth comes from if the entry has no paper that states it; else "".
     """
 
     year: int
@@ -40,6 +41,7 @@ class Entry:
     top5_error: float
     how: str
     source: str
+    depth_source: str = ""
 
 
 # Year, name, id, layers, and text that identifies the entry among the network's published results.
@@ -53,13 +55,17 @@ _NETWORKS = (
 )
 # Ensembles, of which the registry has only the errors: year, name, id, layers, key.
 _ENSEMBLES: tuple[tuple[int, str, str | None, int | None, str], ...] = (
-    (2016, "Trimps-Soushen", None, None, "ensemble_trimps_soushen_2016"),
+    (2016, "Trimps-Soushen", None, 200, "ensemble_trimps_soushen_2016"),
     (2017, "SENet", "senet154", 154, "ensemble_wmw_2017"),
 )
 _CLARIFAI = Entry(
-    2013, "Clarifai", None, None, 11.7, "challenge data only (11.2 with outside data)",
+    2013, "Clarifai", None, 8, 11.7, "challenge data only (11.2 with outside data)",
     "Szegedy et al. 2014 Table 2",
+    "that of ZFNet, whose author made the entry; no paper describes its networks",
 )  # fmt: skip
+_DEPTH_SOURCES = {
+    "Trimps-Soushen": "ResNet-200, the deepest member in second-hand accounts; there is no paper"
+}
 _RUSSAKOVSKY = "Russakovsky et al. 2015 (arXiv 1409.0575)"
 _SHALLOW = (
     Entry(
@@ -92,20 +98,27 @@ def history() -> list[Entry]:
         entry = published()[key]
         how = entry["protocol"].split("test, ")[1]
         source = entry["source"].removeprefix("slide / ")
-        entries.append(Entry(year, name, model, depth, entry["top5_error"], how, source))
+        account = _DEPTH_SOURCES.get(name, "")
+        entries.append(Entry(year, name, model, depth, entry["top5_error"], how, source, account))
     return sorted(entries, key=lambda entry: (entry.year, -entry.top5_error))
 
 
 def to_text(entries: Sequence[Entry]) -> str:
     """Formats the entries as an aligned table."""
     header = ["year", "entry", "top-5 %", "layers"]
-    rows = [[str(e.year), e.name, f"{e.top5_error:g}", str(e.layers or "")] for e in entries]
+    rows = [[str(e.year), e.name, f"{e.top5_error:g}", _depth(e)] for e in entries]
     lines = text_table(header, rows, left=2).splitlines()
     notes = [f"  {e.how}; {e.source}" for e in entries]
     width = max(map(len, lines))
     human = f"a person: {HUMAN_ERROR:g} % of 1,500 images of 2014; {_RUSSAKOVSKY} section 6.4"
     table = [*lines[:2], *(line.ljust(width) + n for line, n in zip(lines[2:], notes))]
-    return "\n".join([*table, "", human])
+    accounts = [f"~ {e.name}: {e.depth_source}" for e in entries if e.depth_source]
+    return "\n".join([*table, "", human, *accounts])
+
+
+def _depth(entry: Entry) -> str:
+    """The depth as text, with "~" if no paper states it."""
+    return "" if entry.layers is None else "~" * bool(entry.depth_source) + str(entry.layers)
 
 
 def to_csv(entries: Sequence[Entry]) -> str:
@@ -131,9 +144,14 @@ def draw(entries: Sequence[Entry], path: str | Path) -> None:
     known = [(i, e.layers) for i, e in zip(places, entries) if e.layers]
     above.vlines([i for i, _ in known], 0, [n for _, n in known], color="tab:red", alpha=0.6)
     above.plot(*zip(*known), "o", color="tab:red")
+    hollow = [(i, e.layers) for i, e in zip(places, entries) if e.depth_source]
+    if hollow:
+        above.plot(*zip(*hollow), "o", color="tab:red", mfc="white", label="~ stated in no paper")
+        above.legend(loc="upper left")
     where = {"textcoords": "offset points", "ha": "center"}
-    for i, layers in known:
-        above.annotate(f"{layers} layers", (i, layers), (0, 8), **where)
+    for i, entry in enumerate(entries):
+        if entry.layers:
+            above.annotate(f"{_depth(entry)} layers", (i, entry.layers), (0, 8), **where)
     for i in (i for i, e in zip(places, entries) if e in _SHALLOW):
         above.annotate("shallow", (i, 0), (0, 8), **where)
     above.set(ylabel="layers", ylim=(0, 1.25 * max(layers for _, layers in known)))

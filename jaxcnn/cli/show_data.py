@@ -11,10 +11,13 @@ def register(subparsers) -> None:
         "show-data",
         help="draw training samples as the network sees them",
         description="Draws the first training samples of a run with their labels, cropped and "
-        "augmented as in training.",
+        "augmented as in training. `jaxcnn report --html` shows the samples.png in a run's "
+        "directory.",
         epilog="example: jaxcnn show-data configs/cifar_resnet.py data.source=synthetic",
     )
-    parser.add_argument("config", metavar="CONFIG", help="name of a recipe or path of a file")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="name of a recipe, path of a file, or a run's directory"
+    )
     parser.add_argument(
         "overrides", metavar="FIELD=VALUE", nargs="*", help="a field of the configuration to set"
     )
@@ -27,13 +30,18 @@ def run(args: argparse.Namespace) -> None:
     from jaxcnn.analysis.samples import first_samples
     from jaxcnn.reporting.samples import plot_samples
     from jaxcnn.training.config import files as config_files
+    from jaxcnn.training.output import records
 
     out = any_path(args.out)
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out is {args.out!r}; it must end in .png")
     if not has_folder(out):
         raise FileNotFoundError(f"there is no directory {out.parent}")
-    fields = config_files.read_config(args.config, args.overrides)
+    if (any_path(args.config) / records.MANIFEST).is_file():
+        fields = records.read_run_config(any_path(args.config))
+        config_files.apply_overrides(fields, config_files.split_overrides(args.overrides))
+    else:
+        fields = config_files.read_config(args.config, args.overrides)
     images, labels = first_samples(fields)
     plot_samples(images, labels, out, f"{fields.data.source}, as {fields.model.name} sees it")
     size = " x ".join(map(str, images.shape[1:3]))

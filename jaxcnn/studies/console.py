@@ -18,10 +18,9 @@ from jaxcnn._files import read_json, write_text
 from jaxcnn.reporting.report import Report
 from jaxcnn.runtime import exit_codes
 from jaxcnn.studies import execute, plan, results
+from jaxcnn.studies.files import FIGURE, PLAN, RESULTS, TABLE
 from jaxcnn.studies.plan import Job
 from jaxcnn.studies.study import Overrides, Study
-
-PLAN, TABLE, RESULTS, FIGURE = "plan.json", "table.txt", "results.json", "figure.png"
 
 
 def run(

@@ -149,6 +149,7 @@ class Run:
         # Metrics are fetched one call late, so that the device never waits for the host.
         self._late: tuple[int, int, Any] | None = None
         self._prefetched: Batch | None = None
+        self._compiled: Mapping[str, Any] = {}
         self._trace: profiling.Trace | None = None
         self._opened = contextlib.ExitStack()
 
@@ -310,6 +311,7 @@ class Run:
                 compiled = engine.step_cost(self.experiment)
                 self._prefetched = self.next_batch()
                 compiled |= train_step.compile(self.state, self._prefetched, self.key)
+            self._compiled = compiled
         yield self._report("compiled", compiled)
         self.clock.begin_steps()
 
@@ -470,11 +472,12 @@ class Run:
     def _is_drawn(self) -> bool:
         """Whether the figures are there and not older than the last step's checkpoint."""
         saved = (self.directory / workdir.CHECKPOINTS / str(self.step)).stat().st_mtime
-        figures = [self.directory / name for name in (curves.CURVES, samples.PREDICTIONS)]
+        names = (curves.CURVES, samples.PREDICTIONS, workdir.SUMMARY)
+        figures = [self.directory / name for name in names]
         return all(path.is_file() and path.stat().st_mtime >= saved for path in figures)
 
     def _draw(self) -> None:
-        """Draws the error curves, and the predictions for held-out examples."""
+        """Draws the error curves and the predictions for held-out examples; writes the summary."""
         rows = read_rows(self.directory)
         title = f"{self.config.model.name} on {self.config.data.source}"
         curves.plot_curves(rows, self.directory / curves.CURVES, title)
@@ -484,6 +487,7 @@ class Run:
         names = self.experiment.test_set.class_names
         path = self.directory / samples.PREDICTIONS
         samples.plot_predictions(images, labels, predicted, names, path)
+        workdir.write_summary(self.directory, self.step, labels, predicted, self._compiled)
 
 
 def _without_finite(means: Mapping[str, float]) -> dict[str, float]:

@@ -17,8 +17,9 @@ from small import assert_same_run, run, small_config, tiny_network  # noqa: F401
 
 from jaxcnn import _files
 from jaxcnn.cli.main import main
+from jaxcnn.reporting.html.page import make_page
 from jaxcnn.training import load_run, train
-from jaxcnn.training.output import bucket_checkpoints
+from jaxcnn.training.output import bucket_checkpoints, records, run_files
 from jaxcnn.training.output.metrics_files import read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +80,11 @@ def test_a_run_in_a_bucket_is_the_run_that_a_local_one_is(bucket, whole, tmp_pat
     assert main(["report", there, "--out=gs://bucket/out/report.svg"]) == 0
     assert b"<svg" in _files.any_path("gs://bucket/out/report.svg").read_bytes()
     assert there in capsys.readouterr().out
+    (recorded,) = records.open_runs([there])
+    found = run_files.read_contents(recorded, _files.any_path("gs://bucket/out/page.html"))
+    assert [link.text for link in found.files][-2:] == ["checkpoints/4", "checkpoints/8"]
+    assert {link.target for link in found.files} == {None} and "predictions.png" in found.pictures
+    assert there in make_page([found], script="", when="now")
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.input import loaders
 from jaxcnn.training.output.checkpoints import Checkpoints
 from jaxcnn.training.output.metrics_files import read_rows
+from jaxcnn.training.output.records import read_summary
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
@@ -70,8 +71,12 @@ def test_everything_is_in_the_directory(finished):
     names = {p.name for p in directory.iterdir()}
     assert names == {
         *("config.json", ".lock", ".written", "checkpoints", "best", "tensorboard"),
-        *("metrics.jsonl", "metrics.csv", "curves.png", "predictions.png"),
+        *("metrics.jsonl", "metrics.csv", "curves.png", "predictions.png", "run_summary.json"),
     }
+    summary = read_summary(directory)
+    assert summary["step"] == 10 and summary["compiled"]["seconds"] > 0
+    errors = np.array(summary["labels"]) != np.array(summary["predicted"])
+    assert errors.mean() == pytest.approx(reports[-1].values["top1_error"], abs=1e-6)
     rows = read_rows(directory)
     assert [(r["kind"], r["step"]) for r in rows] == [
         (r.kind, r.step) for r in reports if r.kind in ("train", "eval")

@@ -25,6 +25,7 @@ from jaxcnn.data.loader import resident, streaming
 from jaxcnn.training import engine, train
 from jaxcnn.training.build import build_experiment
 from jaxcnn.training.config import TrackedConfig
+from jaxcnn.training.config.files import read_config
 from jaxcnn.training.input import loaders, sets
 from jaxcnn.training.output.checkpoints import Checkpoints, abstract
 from jaxcnn.training.output.metrics_files import read_rows
@@ -241,6 +242,12 @@ def test_the_sheet_from_the_command_line(root, tmp_path, capsys):
         assert sheet.width > 1000 and sheet.height > 900
     for arguments in (["--out", "sheet.jpg"], ["--out", str(tmp_path / "no" / "a.png")]):
         assert main(["show-data", config, *arguments]) == 2
+    (tmp_path / "run").mkdir()  # of a run: those of its configuration
+    manifest = {"config": json.loads(read_config(config).to_json()), "jaxcnn": "0"}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(manifest))
+    again = tmp_path / "again.png"
+    assert main(["show-data", str(tmp_path / "run"), "--out", str(again)]) == 0
+    assert again.read_bytes() == out.read_bytes()
 
 
 def test_class_names_of_wordnet_are_put_in_words():

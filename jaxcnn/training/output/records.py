@@ -21,6 +21,9 @@ from jaxcnn.training.config.schema import (
 from jaxcnn.training.output.metrics_files import read_rows, score
 
 MANIFEST = "config.json"
+SUMMARY = "run_summary.json"
+
+_MOST_CLASSES = 100_000  # a damaged file names no class beyond them
 
 
 def read_manifest(workdir: Path) -> dict[str, Any]:
@@ -89,6 +92,39 @@ def _check_type(path: Path, name: str, value: Any, expected: type) -> None:
     if type(value) is not expected:
         kind = {dict: "an object", list: "a list", int: "an integer", str: "a text"}[expected]
         raise ValueError(f"{path} is damaged: {name} is {value!r:.60}; it must be {kind}")
+
+
+def read_summary(workdir: Path) -> dict[str, Any]:
+    """Reads the summary of a run.
+
+    Args:
+      workdir: directory of the run.
+
+    Returns:
+      {"step", "labels", "predicted", "compiled"}, see `workdir.write_summary`; {} if the run has
+      none.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    path = workdir / SUMMARY
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    if not _is_summary(content):
+        raise ValueError(f"{path} is damaged; delete it to read the run without its predictions")
+    return content
+
+
+def _is_summary(content: Any) -> bool:
+    if not isinstance(content, dict) or type(content.get("step")) is not int:
+        return False
+    labels, predicted = content.get("labels"), content.get("predicted")
+    if not (isinstance(labels, list) and isinstance(predicted, list)):
+        return False
+    classes = (*labels, *predicted)
+    whole = all(type(value) is int and 0 <= value < _MOST_CLASSES for value in classes)
+    return whole and len(labels) == len(predicted) and isinstance(content.get("compiled"), dict)
 
 
 def read_run_config(workdir: Path) -> ConfigDict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import socket
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import jaxcnn
 from jaxcnn import _files
@@ -30,7 +32,7 @@ from jaxcnn.runtime import distributed
 from jaxcnn.training.config import TrackedConfig, differences, differences_text
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import checkpoints, metrics_files, profiling, trackers, written
-from jaxcnn.training.output.records import MANIFEST, check_examples, read_manifest
+from jaxcnn.training.output.records import MANIFEST, SUMMARY, check_examples, read_manifest
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -43,6 +45,7 @@ _FILES = (
     metrics_files.CSV,
     curves.CURVES,
     samples.PREDICTIONS,
+    SUMMARY,
     BAD_RECORDS,
     trackers.ID,
 )
@@ -310,6 +313,30 @@ def write_manifest(workdir: Path, config: Any, facts: Mapping[str, Any]) -> None
         **facts,
     }
     write_text(workdir / MANIFEST, json.dumps(content, indent=1) + "\n")
+
+
+def write_summary(
+    workdir: Path,
+    step: int,
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    compiled: Mapping[str, Any],
+) -> None:
+    """Writes the summary of a finished run.
+
+    Args:
+      workdir: directory of the run.
+      step: number of its steps.
+      labels: i32[N], of the first test examples.
+      predicted: i32[N], the predicted classes after the last step.
+      compiled: values of the report "compiled"; empty if this process compiled nothing.
+    """
+    numbers = {k: v for k, v in compiled.items() if v is not None and math.isfinite(v)}
+    content = {
+        **{"step": step, "labels": labels.tolist(), "predicted": predicted.tolist()},
+        "compiled": numbers,
+    }
+    write_text(workdir / SUMMARY, json.dumps(content) + "\n")
 
 
 def describe_data(config: Mapping[str, Any]) -> dict[str, Any]:
