@@ -275,7 +275,10 @@ def _write_safetensors(
     # (ascontiguousarray would turn a scalar into a vector.)
     ordered = {key: np.require(array, requirements="C") for key, array in arrays.items()}
     metadata[_DIGESTS] = json.dumps(_digests(ordered, metadata))
+    path.touch()
+    mode = path.stat().st_mode
     safetensors.numpy.save_file(ordered, path, metadata=metadata)
+    path.chmod(mode)  # safetensors 0.8 lets only the owner read its files
 
 
 def _write_npz(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:

@@ -196,8 +196,8 @@ def find(name: str) -> Weights:
     if of_model:
         raise ValueError(f"{name!r} is a network; its weights are {', '.join(of_model)}")
     raise ValueError(
-        f"unknown weights {name!r}{near(name, [*WEIGHTS, *SHIPPED])}; a name is an architecture "
-        "and a tag, as in resnet50.tv_in1k, and a path ends in .safetensors, .npz or .pth"
+        f"unknown weights {name!r}; a name is an architecture and a tag, as in resnet50.tv_in1k, "
+        f"and a path ends in .safetensors, .npz or .pth{near(name, [*WEIGHTS, *SHIPPED])}"
     )
 
 

@@ -152,3 +152,11 @@ def test_paths_that_cannot_be(tmp_path):
     for act in (files.read, lambda p: files.write(p, ARRAYS)):
         with pytest.raises(ValueError, match=r"ends in '.onnx'; weights are in .safetensors, .npz"):
             act(tmp_path / "weights.onnx")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_files_have_the_permissions_of_any_new_file(tmp_path, suffix):
+    (tmp_path / "usual").touch()
+    path = tmp_path / f"w{suffix}"
+    files.write(path, {"a": np.ones(2, np.float32)})
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
