@@ -107,7 +107,8 @@ def test_predict_of_few_classes(tmp_path, capsys, image):
 
 def test_published_weights_are_listed_by_name_and_network(capsys):
     lines = run(capsys, "pretrained", "resnet50_v2").splitlines()
-    assert lines[-3].split() == ["resnetv2_50.a1h_in1k", "resnet50_v2", "288", "1", "bicubic"]
+    row = ["resnetv2_50.a1h_in1k", "resnet50_v2", "288", "1", "bicubic", "hub"]
+    assert lines[-3].split() == row
     assert lines[-1] == "1 set of weights"
     assert len(run(capsys, "pretrained").splitlines()) > 100
     assert "did you mean 'resnet50.tv_in1k'" in error(capsys, "pretrained", "resnet50.tv_in")
