@@ -196,7 +196,7 @@ def is_streamed(name: str, data_dir: str | os.PathLike | None = None) -> bool:
         return True
     if kind != "tfds" or not rest or rest in tfds.NAMES:
         return False
-    info, _ = tfds.open_info(rest, os.path.expanduser(data_dir) if data_dir else data_dir)
+    info, _, _ = tfds.open_info(rest, os.path.expanduser(data_dir) if data_dir else data_dir)
     return "image" in info.features and None in info.features["image"].shape
 
 
