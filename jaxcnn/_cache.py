@@ -56,7 +56,7 @@ class _Settings(NamedTuple):
 class _Version(NamedTuple):
     """A version of an object: its size in bytes, and its checksum or what else changes with it."""
 
-    size: int
+    size: int  # -1 if a web server does not state it
     kind: str  # "crc32c", "md5", "sha256" or ""
     value: str
 
@@ -229,7 +229,7 @@ def _version(path: BucketPath, facts: dict[str, Any] | None) -> _Version:
         raise FileNotFoundError(f"{path} does not exist")
     if facts.get("type") == "directory":
         raise IsADirectoryError(f"{path} is a folder")
-    size = int(facts.get("size") or 0)
+    size = -1 if facts.get("size") is None else int(facts["size"])
     tag = str(facts.get("ETag") or facts.get("etag") or "").strip('"')
     lfs = facts.get("lfs")  # of the Hugging Face hub
     if facts.get("crc32c"):
@@ -293,7 +293,7 @@ def _make(path: CachedPath, version: _Version, copy: Path) -> None:
         task = f"{os.getpid()}-{threading.get_ident():x}"
         draft = copy.with_name(f"{copy.name}.{version.size}.{task}.draft")
         try:
-            _make_room(folder, path, draft, version.size)
+            _make_room(folder, path, draft, max(version.size, 0))
             for _ in range(_ATTEMPTS):
                 path.download(draft)
                 problem = _compare(path, draft, version)
@@ -314,7 +314,7 @@ def _make(path: CachedPath, version: _Version, copy: Path) -> None:
 def _compare(path: BucketPath, draft: Path, version: _Version) -> str | None:
     """What is wrong with a copy; None if it is the version of the object."""
     size = draft.stat().st_size
-    if size != version.size:
+    if size != version.size and version.size >= 0:
         return f"{size:,} of {version.size:,} bytes"
     if not version.kind:
         return None

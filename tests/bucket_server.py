@@ -25,8 +25,8 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     `fault` is a function of (method, path with query) of each request to the name of a fault:
     a status such as "503"; "hang", no answer for as long as `hanging`; "cut", half of the body;
-    "flip", another first byte; "away", a connection that is closed; "lost", done, but the answer does
-    not arrive; or None.
+    "flip", another first byte; "away", a connection that is closed; "lost", done, but the answer
+    does not arrive; or None.
     """
 
     daemon_threads = True

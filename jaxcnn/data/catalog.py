@@ -362,7 +362,8 @@ def open_encoded(
       split: "train", "test" or another split, or a slice such as "train[:90%]". If there is no
         "test", it stands for "val" or "validation".
       data_dir: directory to which PATH is relative. For "tfds:...", the directory of the prepared
-        datasets.
+        datasets. It can be a URL such as "gs://bucket/data", whose files are copied when they are
+        first needed.
 
     Raises:
       ValueError: the source or the split is unknown, or the number of examples or classes is wrong.

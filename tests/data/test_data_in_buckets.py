@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import photos
 import pytest
-from bucket_server import bucket, environment  # noqa: F401
+from bucket_server import amazon, bucket, environment  # noqa: F401
 from other_formats import write_parquet, write_tars
 from tfds_sets import as_tfrecord, write
 
@@ -77,9 +77,9 @@ def faulty(bucket):  # noqa: F811
     bucket.fault = lambda method, path: None
 
 
-def upload(folder):
+def upload(folder, scheme="gs"):
     """The URL of a new copy of a folder."""
-    there = _files.any_path(f"gs://bucket/data{next(PLACES)}")
+    there = _files.any_path(f"{scheme}://bucket/data{next(PLACES)}")
     for path in _files.files_below(folder):
         (there / path.relative_to(folder)).upload(path)
     return str(there)
@@ -334,12 +334,36 @@ def test_processes_share_copies_and_one_is_killed(local, bucket, cache):  # noqa
     )
 
 
+@pytest.mark.slow
+def test_amazon(local, amazon, cache):  # noqa: F811
+    there = upload(local, "s3")
+    for kind in SOURCES:
+        here, away = (SOURCES[kind].replace("P/", f"{p}/") for p in (local, there))
+        catalog._open_once.cache_clear()
+        assert contents(away) == contents(here)
+    before = len(amazon.requests)
+    catalog._open_once.cache_clear()
+    assert contents(f"archive:{there}/archive") == contents(f"archive:{local}/archive")
+    assert not [r for r in amazon.requests[before:] if "list-type" not in r and "/archive/" in r]
+    left = itertools.chain(["flip"] * 2, itertools.repeat(None))
+    again = upload(local / "archive", "s3")
+    amazon.fault = lambda method, path: (
+        next(left) if method == "GET" and "array_record" in path else None
+    )
+    assert contents(f"archive:{again}") == contents(f"archive:{local / 'archive'}")
+    amazon.fault = lambda method, path: "flip" if "array_record" in path else None
+    again = upload(local / "archive", "s3")
+    with pytest.raises(_cache.CopyError, match="array_record-.* cannot be copied"):
+        contents(f"archive:{again}")
+    amazon.fault = lambda method, path: None
+
+
 def test_mistakes_are_one_line(bucket, local, monkeypatch, tmp_path):  # noqa: F811
     with pytest.raises(FileNotFoundError, match="there is no folder gs://nobucket/set"):
         catalog.open_parts("folder:gs://nobucket/set")
     with pytest.raises(FileNotFoundError, match="there is no archive gs://bucket/none"):
         catalog.open_parts("archive:none", "gs://bucket")
-    with pytest.raises(FileNotFoundError, match="are missing, the first is gs://bucket/n-1.tar"):
+    with pytest.raises(FileNotFoundError, match=r"are missing, the first is gs://bucket/n-1\.tar"):
         catalog.open_parts("wds:gs://bucket/n-{1..2}.tar")
     with pytest.raises(FileNotFoundError, match="hf:my/set is not in gs://bucket/none"):
         catalog.open_parts("hf:my/set", "gs://bucket/none")
@@ -357,5 +381,5 @@ def test_mistakes_are_one_line(bucket, local, monkeypatch, tmp_path):  # noqa: F
         catalog.open_parts(f"archive:{there}")
     monkeypatch.delenv("JAXCNN_DATA_CACHE")
     monkeypatch.setattr(_cache, "cache_folder", lambda: None)
-    with pytest.raises(ValueError, match="set data.cache=DIR or JAXCNN_DATA_CACHE"):
+    with pytest.raises(ValueError, match=r"set data\.cache=DIR or JAXCNN_DATA_CACHE"):
         catalog.open_parts(f"archive:{there}")
