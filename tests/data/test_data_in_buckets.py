@@ -353,7 +353,7 @@ def test_amazon(local, amazon, cache):  # noqa: F811
     assert contents(f"archive:{again}") == contents(f"archive:{local / 'archive'}")
     amazon.fault = lambda method, path: "flip" if "array_record" in path else None
     again = upload(local / "archive", "s3")
-    with pytest.raises(_cache.CopyError, match="array_record-.* cannot be copied"):
+    with pytest.raises(_cache.CopyError, match=r"array_record-.* cannot be copied"):
         contents(f"archive:{again}")
     amazon.fault = lambda method, path: None
 
