@@ -90,13 +90,14 @@ def data_path(path: str | os.PathLike, folder: str | os.PathLike | None = None) 
       folder: directory that a relative path belongs to.
 
     Raises:
-      ValueError: the URL cannot be used.
+      ValueError: the URL cannot be used, or the directory or the size of copies is invalid.
     """
     found = any_path(path)
     if is_local(found) and folder and not found.is_absolute():
         found = any_path(folder) / found
     if is_local(found):
         return found
+    _folder(), _limit()  # checks them
     root = CachedPath(found)
     known: dict[BucketPath, Any]
     for known in (_listings, _trees, _copies):
@@ -256,15 +257,16 @@ def _copy_of(path: CachedPath) -> Path:
         copy = _folder() / name[:2] / f"{name}-{path.name[-128:]}"
     try:
         os.utime(copy)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         try:
             _make(path, version, copy)
         except CopyError:
             raise
         except OSError as error:
             raise _explained(error, path, version) from error
-    except OSError:
-        pass  # a directory of somebody else, which may be read
+    except OSError as error:  # perhaps a directory of somebody else, which may be read
+        if not os.access(copy, os.R_OK):
+            raise _explained(error, path, version) from error
     _copies[path] = (copy, now)
     return copy
 

@@ -36,7 +36,7 @@ def any_path(path: str | os.PathLike) -> Path:
 
     Raises ValueError for a URL that cannot be used.
     """
-    if isinstance(path, PurePath) and hasattr(path, "scheme"):
+    if isinstance(path, PurePath) and hasattr(type(path), "scheme"):
         return cast(Path, path)
     text = os.fspath(path)
     if not _URL.match(text):
@@ -53,7 +53,7 @@ def any_path(path: str | os.PathLike) -> Path:
 def is_local(path: str | os.PathLike) -> bool:
     """Whether a path, as text or from `any_path`, is one of this machine's file system."""
     if isinstance(path, PurePath):
-        return not hasattr(path, "scheme")
+        return not hasattr(type(path), "scheme")
     return not _URL.match(os.fspath(path))
 
 

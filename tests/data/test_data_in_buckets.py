@@ -207,7 +207,7 @@ def test_a_copy_that_stays_wrong_is_named_and_not_used(local, faulty, cache):
     with pytest.raises(_cache.CopyError, match=problem):
         train.read(0)
     bad = BadRecords(len(train))
-    batches = streaming.Training(train, 0, 4, 16, crops.training_crop("inception"), bad)
+    batches = streaming.Training(train, 0, 4, 16, crops.training_crop("inception", 16), bad)
     with pytest.raises(_cache.CopyError, match="cannot be copied"):
         streaming.make_batch(batches, 0)
     assert not len(bad)  # it is no bad record, in whose place another one is used

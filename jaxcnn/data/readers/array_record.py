@@ -66,6 +66,7 @@ def read_shards(shards: Sequence[Shard]) -> Callable[[int, int], bytes]:
 
     def read(shard: int, row: int) -> bytes:
         nonlocal deletions
+        os.fspath(shards[shard][0])  # a copy of a file in a bucket is in use, though it is open
         if (now := evictions(shards[shard][0])) != deletions:
             deletions = now
             reader.cache_clear()
