@@ -240,7 +240,7 @@ def test_of_two_processes_that_begin_at_once_one_gets_the_run(bucket):  # noqa: 
 
 @pytest.mark.slow
 def test_a_run_outlasts_a_server_that_is_away_and_has_bad_days(bucket, tmp_path):  # noqa: F811
-    steps = 40
+    steps = 24
     process = start(bucket, "gs://bucket/bad", steps=steps)
     begun = len(bucket.requests)
     while uploads(bucket, begun) < 30:
@@ -250,11 +250,12 @@ def test_a_run_outlasts_a_server_that_is_away_and_has_bad_days(bucket, tmp_path)
     while time.monotonic() < away:
         time.sleep(0.5)
     rng = np.random.default_rng(0)
-    faults = [None, None, None, None, "503", "429", "cut", "lost"]
+    faults = [*[None] * 28, "503", "429", "cut", "lost"]
     bucket.fault = lambda method, path: faults[rng.integers(len(faults))]
     try:
         err = process.communicate(timeout=200)[1]
     finally:
+        process.kill()
         bucket.fault = lambda method, path: None
     assert process.returncode == 0, err
     assert "note: gs://bucket does not answer" in err and "answers again" in err
