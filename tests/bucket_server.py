@@ -72,8 +72,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     self.answer(412, {}, b"{}")
                     return
                 path, headers = self.path, dict(self.headers)
-                # The server strips a last carriage return from parts, and takes no empty media.
-                if body.removesuffix(b"\n--==0==--").endswith(b"\r"):
+                # That of gs:// strips a last carriage return from parts, and takes no empty media.
+                if self.server.preconditions and body.removesuffix(b"\n--==0==--").endswith(b"\r"):
                     path, headers, body = self.as_media(path, body)
                 answer = self.forward(self.command, path, headers, body)
             if fault == "lost":
