@@ -16,6 +16,7 @@ from __future__ import annotations
 import glob
 import itertools
 import json
+import os
 import re
 import tarfile
 import zlib
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn._cache import CachedPath
+from jaxcnn._cache import CachedPath, data_path
 from jaxcnn._checks import note_once, one_line
 from jaxcnn._files import read_at, read_json
 from jaxcnn.data.decode import BadImage
@@ -42,7 +43,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def open_shards(
-    pattern: Path, columns: Mapping[str, str]
+    pattern: str | os.PathLike, columns: Mapping[str, str]
 ) -> tuple[tuple[str, ...], dict[str, FileShard]]:
     """Opens a dataset in the format of WebDataset.
 
@@ -59,8 +60,9 @@ def open_shards(
       ValueError: a file is truncated or not a tar file, has no examples, or not as many as
         `info.json` says.
     """
-    paths = find_shards(pattern)
-    by_split, sizes = _splits(paths, is_whole=pattern.is_dir())
+    place = data_path(pattern)
+    paths = find_shards(place)
+    by_split, sizes = _splits(paths, is_whole=place.is_dir())
     indexed = {split: _index(files, columns) for split, files in by_split.items()}
     for split, files in by_split.items():
         for path, (starts, *_) in zip(files, indexed[split]):
