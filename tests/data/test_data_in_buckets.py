@@ -335,7 +335,7 @@ def test_processes_share_copies_and_one_is_killed(local, bucket, cache):  # noqa
 
 
 @pytest.mark.slow
-def test_amazon(local, amazon, cache):  # noqa: F811
+def test_amazon(local, amazon, cache, monkeypatch):  # noqa: F811
     there = upload(local, "s3")
     for kind in SOURCES:
         here, away = (SOURCES[kind].replace("P/", f"{p}/") for p in (local, there))
@@ -351,9 +351,14 @@ def test_amazon(local, amazon, cache):  # noqa: F811
         next(left) if method == "GET" and "array_record" in path else None
     )
     assert contents(f"archive:{again}") == contents(f"archive:{local / 'archive'}")
-    amazon.fault = lambda method, path: "flip" if "array_record" in path else None
     again = upload(local / "archive", "s3")
-    with pytest.raises(_cache.CopyError, match=r"array_record-.* cannot be copied"):
+    monkeypatch.setattr(_buckets, "PATIENCE", 0.3)  # the client itself notices, and tries again
+    amazon.fault = lambda method, path: (
+        "flip" if method == "GET" and "array_record" in path else None
+    )
+    with pytest.raises(
+        _cache.CopyError, match=r"array_record-.* cannot be copied: s3://bucket does"
+    ):
         contents(f"archive:{again}")
     amazon.fault = lambda method, path: None
 
