@@ -101,9 +101,9 @@ def data_path(path: str | os.PathLike, folder: str | os.PathLike | None = None) 
     root = CachedPath(found)
     known: dict[BucketPath, Any]
     for known in (_listings, _trees, _copies):
-        for path_ in list(known):
-            if path_ == root.parent or path_.parts[: len(root.parts)] == root.parts:
-                known.pop(path_, None)
+        for one in list(known):
+            if one == root.parent or one.parts[: len(root.parts)] == root.parts:
+                known.pop(one, None)
     return cast(Path, root)
 
 
@@ -349,14 +349,21 @@ def _alone(path: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):  # a file system without locks
                 while not try_lock(file):
                     time.sleep(0.05)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    try:
-                        yield
-                    finally:
-                        with contextlib.suppress(OSError):
-                            path.unlink()
-                    return
+            if _is_at(file.fileno(), path):  # the last holder has not deleted it meanwhile
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                return
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _make_room(folder: Path, path: BucketPath, draft: Path, size: int) -> None:

@@ -225,6 +225,14 @@ def test_a_file_that_is_replaced_meanwhile_is_named_and_not_used(local, bucket):
     _files.any_path(f"{there}/{shards[0]}").upload(local / "archive" / shards[1])
     with pytest.raises(_cache.CopyError, match=f"{shards[0]} was replaced while the dataset was"):
         train.read(0)
+    _files.any_path(f"{there}/train.array_record-00002-of-00003").unlink()
+    with pytest.raises(_cache.CopyError, match=r"00002-of-00003 cannot be copied: .*not exist"):
+        train.read(8)
+    with pytest.raises(FileNotFoundError, match="00002-of-00003 is missing, a file of the archive"):
+        catalog.open_encoded(f"archive:{there}", "train")
+    _files.any_path(f"{there}/train.array_record-00002-of-00003").upload(
+        local / "archive" / "train.array_record-00002-of-00003"
+    )
     again = catalog.open_encoded(f"archive:{there}", "train")
     assert again.read(0) == again.read(4)
     _files.any_path(f"{there}/{shards[0]}").upload(local / "archive" / shards[0])
