@@ -383,9 +383,15 @@ def _open_gs() -> Any:
 
 
 def _open_s3() -> Any:
+    from aiobotocore.session import get_session
+    from botocore import handlers
     from s3fs import S3FileSystem
 
+    session = get_session()
+    # With this header aiohttp waits for an answer before it sends the content, and does so forever.
+    session.unregister("before-call.s3", handlers.add_expect_header)
     store = S3FileSystem(
+        session=session,
         use_listings_cache=False,
         skip_instance_cache=True,
         config_kwargs={

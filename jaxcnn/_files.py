@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, cast
 
 import platformdirs
@@ -36,6 +36,8 @@ def any_path(path: str | os.PathLike) -> Path:
 
     Raises ValueError for a URL that cannot be used.
     """
+    if isinstance(path, PurePath) and hasattr(type(path), "scheme"):
+        return cast(Path, path)
     text = os.fspath(path)
     if not _URL.match(text):
         return Path(path).expanduser()
@@ -52,7 +54,9 @@ def any_path(path: str | os.PathLike) -> Path:
 
 def is_local(path: str | os.PathLike) -> bool:
     """Whether a path, as text or from `any_path`, is in this machine's file system."""
-    return isinstance(path, Path) or not _URL.match(os.fspath(path))
+    if isinstance(path, PurePath):
+        return not hasattr(type(path), "scheme")
+    return not _URL.match(os.fspath(path))
 
 
 def local_path(path: str | os.PathLike) -> Path:
@@ -60,8 +64,8 @@ def local_path(path: str | os.PathLike) -> Path:
 
     Raises ValueError for a URL such as gs://bucket/data.
     """
-    if _URL.match(os.fspath(path)):
-        raise ValueError(f"{os.fspath(path)} is a URL; only local paths can be used here")
+    if not is_local(path):
+        raise ValueError(f"{path} is a URL; only local paths can be used here")
     return Path(path).expanduser()
 
 

@@ -25,7 +25,8 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     `fault` is a function of (method, path with query) of each request to the name of a fault:
     a status such as "503"; "hang", no answer for as long as `hanging`; "cut", half of the body;
-    "away", a connection that is closed; "lost", done, but the answer does not arrive; or None.
+    "flip", another first byte; "away", a connection that is closed; "lost", done, but the answer
+    does not arrive; or None.
     """
 
     daemon_threads = True
@@ -71,12 +72,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     self.answer(412, {}, b"{}")
                     return
                 path, headers = self.path, dict(self.headers)
-                # The server strips a last carriage return from parts, and takes no empty media.
-                if body.removesuffix(b"\n--==0==--").endswith(b"\r"):
+                # That of gs:// strips a last carriage return from parts, and takes no empty media.
+                if self.server.preconditions and body.removesuffix(b"\n--==0==--").endswith(b"\r"):
                     path, headers, body = self.as_media(path, body)
                 answer = self.forward(self.command, path, headers, body)
             if fault == "lost":
                 self.connection.close()
+            elif fault == "flip":
+                status, headers, content = answer
+                self.answer(status, headers, bytes([content[0] ^ 1]) + content[1:])
             else:
                 self.answer(*answer, cut=fault == "cut")
 

@@ -12,7 +12,7 @@ ORDER = (
 )
 # Below all of them; between them, the files with an underscore are lowest.
 BELOW = (
-    *("_buckets", "_checks", "_files", "_lazy", "_lease", "_objects"),
+    *("_buckets", "_cache", "_checks", "_files", "_lazy", "_lease", "_objects"),
     *("configs", "runtime", "reporting"),
 )
 # Imports inside functions that go up or close a cycle.

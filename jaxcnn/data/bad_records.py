@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from jaxcnn._cache import CopyError
 from jaxcnn._files import any_path, append, read_json_lines, write_text
 
 LIMIT = 0.01  # largest fraction of bad records in a dataset
@@ -65,11 +66,14 @@ class BadRecords:
 
 
 def retried(read: Callable[[], T], waits: tuple[float, ...] = _WAITS) -> T:
-    """Calls `read` and returns its result. Retries after an OSError that may be temporary."""
+    """Calls `read` and returns its result. Retries after an OSError that may be temporary.
+
+    A `CopyError` is raised at once: buckets have been tried again for long.
+    """
     for wait in waits:
         try:
             return read()
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
+        except (FileNotFoundError, PermissionError, IsADirectoryError, CopyError):
             raise
         except OSError:
             time.sleep(wait)

@@ -196,7 +196,7 @@ def is_streamed(name: str, data_dir: str | os.PathLike | None = None) -> bool:
         return True
     if kind != "tfds" or not rest or rest in tfds.NAMES:
         return False
-    info, _ = tfds.open_info(rest, os.path.expanduser(data_dir) if data_dir else data_dir)
+    info, _, _ = tfds.open_info(rest, os.path.expanduser(data_dir) if data_dir else data_dir)
     return "image" in info.features and None in info.features["image"].shape
 
 
@@ -362,7 +362,8 @@ def open_encoded(
       split: "train", "test" or another split, or a slice such as "train[:90%]". If there is no
         "test", it stands for "val" or "validation".
       data_dir: directory to which PATH is relative. For "tfds:...", the directory of the prepared
-        datasets.
+        datasets. It can be a URL such as "gs://bucket/data", whose files are copied when they are
+        first needed.
 
     Raises:
       ValueError: the source or the split is unknown, or the number of examples or classes is wrong.

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 
+from jaxcnn._cache import CopyError
 from jaxcnn.data import catalog
 from jaxcnn.data.bad_records import retried
 from jaxcnn.data.decode import BadImage, decode
@@ -107,6 +108,8 @@ def _check_part(name: str, part: FileShard, classes: int, count: int) -> SplitCh
             shapes.append((height, width))
             if not 0 <= label < classes:
                 raise BadImage(f"has the label {label}; there are {classes} classes")
+        except CopyError:
+            raise
         except (BadImage, OSError) as error:
             unreadable[part.name(i)] = str(error)
     seconds = time.perf_counter() - start

@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
-from jaxcnn._files import local_path
+from jaxcnn._cache import data_path
 from jaxcnn.data.sets import FileShard
 
 Splits = tuple[tuple[str, ...], dict[str, FileShard]]  # class names, {split: examples}
@@ -51,26 +50,22 @@ def split_columns(place: str) -> tuple[str, dict[str, str]]:
     return place, columns
 
 
-def _path(place: str, data_dir: str | os.PathLike | None) -> Path:
-    return Path(local_path(data_dir or ""), local_path(place))
-
-
 def _open_folder(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import folders
 
-    return folders.open_folder(_path(place, data_dir))
+    return folders.open_folder(data_path(place, data_dir))
 
 
 def _open_archive(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import archive
 
-    return archive.open_archive(_path(place, data_dir))
+    return archive.open_archive(data_path(place, data_dir))
 
 
 def _open_imagenet(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import imagenet
 
-    return imagenet.open_imagenet(_path(place, data_dir))
+    return imagenet.open_imagenet(data_path(place, data_dir))
 
 
 def _open_tfds(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
@@ -90,7 +85,7 @@ def _open_shards(
 ) -> Splits:
     from jaxcnn.data.readers import webdataset
 
-    return webdataset.open_shards(str(_path(place, data_dir)), columns)
+    return webdataset.open_shards(data_path(place, data_dir), columns)
 
 
 KINDS = {

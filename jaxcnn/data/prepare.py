@@ -14,8 +14,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from jaxcnn._cache import data_path
 from jaxcnn._checks import optional_package
-from jaxcnn._files import local_path
+from jaxcnn._files import is_local
 from jaxcnn.data.bad_records import retried
 from jaxcnn.data.catalog import open_parts
 from jaxcnn.data.decode import BadImage, decode, image_size
@@ -103,7 +104,7 @@ def _open(
     """Like `open_parts`, but accepts archives of earlier versions as well."""
     kind, _, rest = source.partition(":")
     if kind == "archive":
-        path = Path(local_path(data_dir or ""), local_path(rest))
+        path = data_path(rest, data_dir)
         if old_archive.is_old_archive(path):
             return old_archive.open_old_archive(path)
     return open_parts(source, data_dir)
@@ -195,6 +196,8 @@ def build_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Path:
     except FileNotFoundError:
         pass
     root = tfds.data_root(data_dir)
+    if not is_local(root):
+        raise ValueError(f"tfds:{name} is not in {root}; build it in a local directory")
     base = name.partition("/")[0]
     manual = root / "downloads" / "manual"
     files, site = _MANUAL_FILES.get(base, ("", ""))

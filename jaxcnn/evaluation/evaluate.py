@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxcnn._files import any_path
+from jaxcnn import _cache
+from jaxcnn._files import any_path, is_local
 from jaxcnn.data import catalog, decode, sets
 from jaxcnn.data.augment import pipeline
 from jaxcnn.data.preprocessing import Preprocessing
@@ -216,6 +217,8 @@ def _open_run(what: str, checkpoint: str) -> Entry:
     run = load_run(what, checkpoint)
     manifest = read_manifest(any_path(what))
     data = manifest["config"]["data"]
+    if data.get("cache") and is_local(data["cache"]) and any_path(data["cache"]).is_dir():
+        _cache.use(data["cache"], data.get("cache_gib"))
     classes = len(run.class_names)
     run_options = layout.frozen(run.options)  # JSON lists become tuples
 

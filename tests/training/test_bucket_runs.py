@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from bucket_server import bucket, environment  # noqa: F401
+from bucket_server import amazon, bucket, environment  # noqa: F401
 from PIL import Image
 from small import assert_same_run, run, small_config, tiny_network  # noqa: F401
 
@@ -210,7 +210,28 @@ def test_kills_at_any_moment_end_in_the_same_bits(bucket, tiny_network, tmp_path
 
 
 def uploads(proxy, since):
-    return sum(request.startswith("POST") for request in proxy.requests[since:])
+    return sum(request.startswith(("POST", "PUT")) for request in proxy.requests[since:])
+
+
+@pytest.mark.slow
+def test_a_run_in_s3_is_killed_and_resumed(amazon, tiny_network, tmp_path):  # noqa: F811
+    steps, name = 24, "s3://bucket/killed"
+    run(small_config(steps=steps), tmp_path / "whole")
+    for wanted in (20, 35, 60):
+        before = len(amazon.requests)
+        process = start(amazon, name, "--resume", steps=steps)
+        while process.poll() is None and uploads(amazon, before) < wanted:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = start(amazon, name, "--resume", steps=steps)
+    assert process.wait() == 0, process.communicate()
+    assert_same_run(tmp_path / "whole", fetched(name, tmp_path / "copy"))
+    with pytest.raises(ValueError, match=f"^{name} already holds a run; resume it"):
+        run(small_config(steps=steps), name)
+    processes = [start(amazon, "s3://bucket/both") for _ in range(2)]
+    ends = [(p.communicate()[1], p.returncode) for p in processes]
+    assert sorted(code for _, code in ends) == [0, 2], ends
 
 
 @pytest.mark.slow
@@ -225,7 +246,7 @@ def test_of_two_processes_that_begin_at_once_one_gets_the_run(bucket):  # noqa: 
 
 @pytest.mark.slow
 def test_a_run_outlasts_a_server_that_is_away_and_has_bad_days(bucket, tmp_path):  # noqa: F811
-    steps = 40
+    steps = 24
     process = start(bucket, "gs://bucket/bad", steps=steps)
     begun = len(bucket.requests)
     while uploads(bucket, begun) < 30:
@@ -235,11 +256,12 @@ def test_a_run_outlasts_a_server_that_is_away_and_has_bad_days(bucket, tmp_path)
     while time.monotonic() < away:
         time.sleep(0.5)
     rng = np.random.default_rng(0)
-    faults = [None, None, None, None, "503", "429", "cut", "lost"]
+    faults = [*[None] * 28, "503", "429", "cut", "lost"]
     bucket.fault = lambda method, path: faults[rng.integers(len(faults))]
     try:
         err = process.communicate(timeout=200)[1]
     finally:
+        process.kill()
         bucket.fault = lambda method, path: None
     assert process.returncode == 0, err
     assert "note: gs://bucket does not answer" in err and "answers again" in err

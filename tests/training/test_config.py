@@ -216,7 +216,8 @@ def test_a_bad_value_of_any_field_is_one_line(file, field):
 
 # Fields that hold any text; what reads it checks it. And what else a field takes of these.
 FREE = (
-    *("model.weights", "data.source", "data.dir", "data.train_split", "data.test_split"),
+    *("model.weights", "data.source", "data.dir", "data.cache"),
+    *("data.train_split", "data.test_split"),
     *(
         "data.image",
         "data.label",

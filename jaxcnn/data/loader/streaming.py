@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn._cache import CopyError
 from jaxcnn.data import boxes, crops
 from jaxcnn.data.bad_records import BadRecords, retried
 from jaxcnn.data.decode import BadImage
@@ -55,7 +56,8 @@ def randomness(seed: int, step: int, slot: int) -> np.random.Generator:
 class Training:
     """Training batches of a dataset of image files.
 
-    A bad record is replaced by the next example in the order of the epoch.
+    A bad record is replaced by the next example in the order of the epoch. A file in a bucket that
+    cannot be copied is an error.
 
     Args:
       dataset: the examples.
@@ -109,6 +111,8 @@ class Training:
             index = int(resident.batch_indices(self._seed, position, size, 1)[0])
             try:
                 return _read(self._set, index, choose, self._size)
+            except CopyError:
+                raise
             except (BadImage, OSError) as error:
                 self._bad.add(self._set.name(index), str(error))
         raise ValueError("no record of the set can be read")
@@ -167,6 +171,8 @@ class Evaluation:
             raise ValueError(f"{self._set.name(index)} has no box; an evaluation needs them all")
         try:
             return _read(self._set, index, self._choose, self._size)
+        except CopyError:
+            raise
         except (BadImage, OSError) as error:
             raise ValueError(
                 f"{self._set.name(index)} {error}; an evaluation leaves no example out"

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from jaxcnn._cache import CopyError, fetch
 from jaxcnn._files import read_json, try_lock
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, old_archive
@@ -104,7 +105,8 @@ def _part(path: Path, part: str, lengths: list[int], classes: int) -> FileShard:
         return f"{shards[shard][0]}, record {row}"
 
     def listing(start: int, stop: int) -> list[str]:
-        checksums = (file.with_name(file.name + _CHECKSUM) for file, _ in shards)
+        checksums = [file.with_name(file.name + _CHECKSUM) for file, _ in shards]
+        fetch(checksums)
         return [f"{start} to {stop}", *(path.read_text("utf-8") for path in checksums)]
 
     return FileShard(sum(lengths), read, name, listing=listing)
@@ -221,6 +223,8 @@ def _read_info(folder: Path) -> dict[str, Any]:
     """Reads the description of an archive; {} if it is not a JSON object."""
     try:
         info = read_json(folder / INFO)
+    except CopyError:
+        raise
     except (OSError, ValueError):
         return {}
     return info if isinstance(info, dict) else {}

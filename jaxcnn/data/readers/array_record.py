@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxcnn._cache import evictions
 from jaxcnn.data.decode import BadImage
 
 Shard = tuple[Path, int]  # a file and its number of records
@@ -21,7 +23,7 @@ def open_file(path: Path) -> Any:
 
     # With read-ahead, each access would read a whole chunk.
     options = "readahead_buffer_size:0"
-    reader = ArrayRecordReader(str(path), options=options, file_reader_buffer_size=32768)
+    reader = ArrayRecordReader(os.fspath(path), options=options, file_reader_buffer_size=32768)
     if not reader.num_records():
         reader.read([0])  # raises an error with the reason
     return reader
@@ -60,7 +62,14 @@ def read_shards(shards: Sequence[Shard]) -> Callable[[int, int], bytes]:
     def reader(shard: int) -> Any:
         return open_checked(*shards[shard])
 
+    deletions = evictions(shards[0][0]) if shards else 0
+
     def read(shard: int, row: int) -> bytes:
+        nonlocal deletions
+        os.fspath(shards[shard][0])  # a copy of a file in a bucket is in use, though it is open
+        if (now := evictions(shards[shard][0])) != deletions:
+            deletions = now
+            reader.cache_clear()
         try:
             return reader(shard).read([row])[0]
         except RuntimeError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxcnn._cache import data_path, fetch
 from jaxcnn.data.readers.unpickling import read_pickle
 from jaxcnn.data.sets import Arrays, Source, check_labels
 
@@ -96,7 +97,7 @@ def open_cifar(layout: Layout, data_dir: str | os.PathLike) -> Source:
       FileNotFoundError: a file does not exist.
       ValueError: a file has the wrong size.
     """
-    archive, folder = _find(layout, Path(data_dir).expanduser())
+    archive, folder = _find(layout, data_path(data_dir))
     for part, names in archive.files.items():
         for name in names:
             path = folder / name
@@ -108,6 +109,7 @@ def open_cifar(layout: Layout, data_dir: str | os.PathLike) -> Source:
 
     def read(part: str, start: int, stop: int) -> Arrays:
         size, chunks = layout.examples[part], []
+        fetch(folder / name for name in archive.files[part])
         for i, name in enumerate(archive.files[part]):
             first, last = max(start - i * size, 0), min(stop - i * size, size)
             if first < last:
@@ -145,7 +147,7 @@ def _check_size(path: Path, expected: int) -> None:
 
 def _read_binary(layout: Layout, path: Path, size: int) -> Arrays:
     """Reads images u8[size,3,32,32] and labels u8[size] from a file."""
-    rows = np.fromfile(path, np.uint8).reshape(size, layout.label_bytes + _PIXELS)
+    rows = np.fromfile(os.fspath(path), np.uint8).reshape(size, layout.label_bytes + _PIXELS)
     return rows[:, layout.label_bytes :].reshape(size, *_SHAPE), rows[:, layout.label_bytes - 1]
 
 

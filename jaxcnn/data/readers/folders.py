@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn._checks import near
-from jaxcnn._files import read_at
+from jaxcnn._files import any_path, files_below, is_local, read_at
 from jaxcnn.data.readers.annotations import Find, find_boxes
 from jaxcnn.data.sets import FileShard
 
@@ -125,6 +125,9 @@ def list_images(folder: str | os.PathLike) -> list[str]:
     Returns:
       Sorted names, relative to the directory.
     """
+    if not isinstance(folder, str) and not is_local(folder):
+        paths = [path.relative_to(folder).as_posix() for path in files_below(any_path(folder))]
+        return sorted(filter(is_image, paths))
     images: list[str] = []
     visited: set[str] = set()
     pending = [""]
@@ -159,7 +162,13 @@ def list_classes(path: Path) -> tuple[dict[str, list[Where]], Callable[[Where], 
     Returns:
       ({class: [(relative name, path of the class)]}, function that reads the file of an entry).
     """
-    by_class = {}
+    by_class: dict[str, list[Where]] = {}
+    if not is_local(path):
+        for image in list_images(path):
+            top, _, name = image.partition("/")
+            if name:
+                by_class.setdefault(top, []).append((name, str(path / top)))
+        return by_class, lambda where: (path / Path(where[1]).name / where[0]).read_bytes()
     for folder in os.scandir(path):
         if folder.is_dir() and not folder.name.startswith("."):
             by_class[folder.name] = [(name, folder.path) for name in list_images(folder.path)]

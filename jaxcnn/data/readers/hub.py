@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn._files import local_path
+from jaxcnn._cache import data_path, fetch
+from jaxcnn._files import is_local
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, hub_layout, parquet
 from jaxcnn.data.sets import FileShard, names_of_labels
@@ -44,6 +45,7 @@ def open_hub(
     subject = f"hf:{place}"
     config, files = hub_layout.split_files(names, card, config, subject)
     hub_layout.check_complete(folder, files)
+    fetch(folder / name for found in files.values() for name in found)
     opened = {s: [parquet.open_file(folder / n) for n in found] for s, found in files.items()}
     _check_sizes(opened, hub_layout.of_config(card.get("dataset_info"), config), subject)
     opened = {split: found for split, found in opened.items() if any(f.rows for f in found)}
@@ -78,8 +80,8 @@ def find_folder(place: str, data_dir: str | os.PathLike | None) -> tuple[Path, s
     Returns:
       (folder, name of the configuration or None).
     """
-    if place.startswith(("/", ".", "~")) or os.path.isabs(place):
-        path = Path(local_path(data_dir or ""), local_path(place))
+    if place.startswith(("/", ".", "~")) or not is_local(place) or os.path.isabs(place):
+        path = data_path(place, data_dir)
         if path.is_dir():
             return _newest_snapshot(path), None
         if path.parent.is_dir() and any(_parquet_files(path.parent)):
@@ -88,12 +90,14 @@ def find_folder(place: str, data_dir: str | os.PathLike | None) -> tuple[Path, s
     name, _, revision = place.partition("@")
     owner_and_name, config = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:]) or None
     if data_dir:
-        root = local_path(data_dir)
+        root = data_path(data_dir)
         for folder in (root / owner_and_name, root / owner_and_name.split("/")[-1]):
             if any(_parquet_files(folder)):
                 return folder, config
         if any(any(root.glob(f"{below}*.parquet")) for below in ("", "*/", "*/*/")):
             return root, config
+        if not is_local(root):
+            raise FileNotFoundError(f"hf:{place} is not in {root}")
     from jaxcnn.data.readers import hub_download
 
     return hub_download.fetch(owner_and_name, revision or None, config, data_dir), config

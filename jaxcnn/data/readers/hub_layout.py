@@ -8,6 +8,7 @@ names of files and folders do, as in `data/train-00000-of-00294.parquet` or
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,10 +41,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     from huggingface_hub.repocard import metadata_load
 
+    readme = folder / "README.md"
+    local = os.fspath(readme) if readme.is_file() else None
     try:
-        card = metadata_load(folder / "README.md")
-    except FileNotFoundError:
-        card = None
+        card = metadata_load(local) if local else None
     except Exception as error:  # of the YAML parser
         raise ValueError(f"the metadata of {folder / 'README.md'} are not YAML") from error
     if card is None and (folder / _INFO).is_file():

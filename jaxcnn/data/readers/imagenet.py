@@ -19,10 +19,12 @@ from __future__ import annotations
 import csv
 import functools
 import importlib.resources
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from jaxcnn._checks import one_line
+from jaxcnn._files import is_local
 from jaxcnn.data.readers import folders
 from jaxcnn.data.readers.annotations import find_boxes, find_voc
 from jaxcnn.data.sets import FileShard
@@ -104,7 +106,7 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
 def _places(path: Path, base: Path) -> Iterator[Path]:
     """Folders that may have the files of labels and boxes: those given, and those around."""
     yield path
-    yield from (base, *base.parents[:3])
+    yield from (base, *(p for p in base.parents[:3] if is_local(p) or len(p.parts) > 2))
     for folder in (path, *base.parents[:1], base):
         for name in ("ILSVRC2012_devkit_t12/data", "devkit/data", "data"):
             yield folder / name
@@ -181,7 +183,7 @@ def _read_meta(path: Path) -> dict[int, str]:
     from scipy.io import loadmat
 
     try:
-        synsets = loadmat(path, squeeze_me=True)["synsets"]
+        synsets = loadmat(os.fspath(path), squeeze_me=True)["synsets"]
         leaves = [row for row in synsets if int(row["num_children"]) == 0]
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
     except Exception as error:  # scipy does not document its exceptions

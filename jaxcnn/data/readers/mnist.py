@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxcnn._cache import data_path
 from jaxcnn.data.sets import Arrays, Source, check_labels
 
 _STEMS = {"train": "train", "test": "t10k"}
@@ -43,7 +44,7 @@ def open_idx(name: str, data_dir: str | os.PathLike) -> Source:
       FileNotFoundError: a file does not exist.
       ValueError: a file is not a valid IDX file.
     """
-    root = Path(data_dir).expanduser()
+    root = data_path(data_dir)
     candidates = [root / folder for folder in _FOLDERS[name]]
     folder = next((p for p in candidates if _file(p, "train", "images-idx3").is_file()), None)
     if folder is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -74,8 +75,9 @@ def open_file(path: Path) -> File:
     parquet = optional_package("pyarrow.parquet", "hf")
     import pyarrow
 
+    local = os.fspath(path)
     try:
-        with open(path, "rb") as file:
+        with open(local, "rb") as file:
             footer = parquet.read_metadata(file)
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -189,8 +191,9 @@ def _read(file: File, groups: Iterable[int], column: str) -> Any:
     import pyarrow
     import pyarrow.parquet
 
+    local = os.fspath(file.path)
     try:
-        with open(file.path, "rb") as opened:
+        with open(local, "rb") as opened:
             parquet = pyarrow.parquet.ParquetFile(
                 opened, metadata=file.footer, page_checksum_verification=True
             )

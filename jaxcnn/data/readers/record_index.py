@@ -1,13 +1,13 @@
 """Random access to the records of large files, such as TFRecord files, with a persistent index.
 
 The index is stored next to the files or, if that directory is not writable, in the user's cache
-directory (`cache_folder`). It is rebuilt if the size or modification time of a file changes.
+directory (`cache_folder`); for files in a bucket, with their copies. It is rebuilt if the size or
+modification time of a file changes, or its checksum in a bucket.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn._cache import index_folder, stamp
 from jaxcnn._files import atomic_write, cache_folder, read_at
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import tfrecord
@@ -51,7 +52,7 @@ def open_index(
     Raises:
       ValueError: a file is truncated or has another format.
     """
-    stamps = np.array([(s.st_size, s.st_mtime_ns) for s in map(os.stat, paths)], np.int64)
+    stamps = np.array([stamp(path) for path in paths], np.int64)
     candidates = _candidates(paths[0].parent, name)
     for file in candidates:
         index = _load(file, stamps, fields)  # None if it is outdated, damaged or not an index
@@ -75,11 +76,11 @@ def read_record(path: Path, start: int, length: int) -> bytes:
 
 
 def _candidates(folder: Path, name: str) -> list[Path]:
-    local, cache = folder / f"{name}.index.npz", cache_folder()
-    if cache is None:
-        return [local]
     digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return [local, cache / f"{name}-{digest}.index.npz"]
+    if (copies := index_folder(folder)) is not None:
+        return [copies / f"{name}-{digest}.index.npz"]
+    local, cache = folder / f"{name}.index.npz", cache_folder()
+    return [local] if cache is None else [local, cache / f"{name}-{digest}.index.npz"]
 
 
 def _load(file: Path, stamps: np.ndarray, fields: Sequence[str]) -> list[Places] | None:

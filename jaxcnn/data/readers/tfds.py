@@ -6,17 +6,21 @@ records from array_record, TFRecord and Parquet files and decodes the images.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxcnn._cache import CachedPath, data_path, fetch, stamp
 from jaxcnn._checks import near, one_line, optional_package
+from jaxcnn._files import scratch
 from jaxcnn.data.readers import tfrecord
 from jaxcnn.data.sets import Arrays, Source
 
@@ -46,14 +50,14 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
       FileNotFoundError: the dataset does not exist.
       ValueError: the formats or features of the dataset are not supported.
     """
-    info, form = open_info(name, data_dir)
+    info, form, folder = open_info(name, data_dir)
     _check_features(name, info.features)
     label = info.features["label"]
     shape = tuple(info.features["image"].shape)
 
     def read(part: str, start: int, stop: int) -> Arrays:
         images, labels = np.empty((0, *shape), np.uint8), np.empty(0, np.int32)
-        records = _records(info.splits[part], form, start, stop)
+        records = _records(info.splits[part], form, folder, start, stop)
         for i, (where, record) in enumerate(records):
             image, label = _example(info.features, record, shape, where)
             if not i:  # allocate once the first example has matched the metadata
@@ -69,18 +73,30 @@ def open_tfds(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     )
 
 
-def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str]:
-    """Returns (TFDS's `DatasetInfo`, format to read) of a dataset. Raises like `open_tfds`."""
+def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str, Path]:
+    """Opens the metadata of a dataset.
+
+    Args:
+      name: see `open_tfds`.
+      data_dir: see `open_tfds`.
+
+    Returns:
+      (TFDS's `DatasetInfo`, format to read, directory of the files).
+
+    Raises:
+      FileNotFoundError, ValueError: see `open_tfds`.
+    """
     tfds = optional_package("tensorflow_datasets", "tfds")
     folder = find_folder(name, data_dir)
     for file in ("dataset_info.json", "features.json"):
         _check_classes(folder / file)
     try:
-        info = tfds.builder_from_directory(folder).info
+        with _local_metadata(folder) as metadata:
+            info = tfds.builder_from_directory(metadata).info
         stored = [f.value for f in (info.file_format, *info.alternative_file_formats) if f]
         formats = [f for f in FORMATS if f in stored]
         for split in info.splits.values():
-            _check_shards(split, formats)
+            _check_shards(split, formats, folder)
     except Exception as error:  # TFDS does not document its exceptions
         raise ValueError(
             f"dataset_info.json or features.json in {folder} cannot be used: {one_line(error)}"
@@ -89,15 +105,28 @@ def open_info(name: str, data_dir: str | os.PathLike | None) -> tuple[Any, str]:
         raise ValueError(
             f"{folder} holds {', '.join(stored)} files; {', '.join(FORMATS)} can be read"
         )
-    return info, formats[0]
+    return info, formats[0], folder
 
 
-def _check_shards(split: Any, formats: Sequence[str]) -> None:
+@contextlib.contextmanager
+def _local_metadata(folder: Path) -> Iterator[Path]:
+    """Gives a local directory with the metadata of a dataset: its own, or a temporary one."""
+    if not isinstance(folder, CachedPath):
+        yield folder
+        return
+    with scratch() as local:
+        for path in folder.iterdir():
+            if path.suffix in (".json", ".txt") and path.is_file():
+                shutil.copyfile(path, local / path.name)
+        yield local
+
+
+def _check_shards(split: Any, formats: Sequence[str], folder: Path) -> None:
     lengths = split.shard_lengths
     if sum(lengths) != split.num_examples or min(lengths, default=0) < 0:
         raise ValueError(f"the shards of {split.name!r} have {lengths} examples")
     for form in formats:
-        shards(split, form)
+        shards(split, form, folder)
 
 
 def _check_classes(path: Path) -> None:
@@ -127,7 +156,7 @@ def _check_classes(path: Path) -> None:
 def data_root(data_dir: str | os.PathLike | None) -> Path:
     """Returns the directory of the prepared datasets, as TFDS does."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(root).expanduser()
+    return data_path(root)
 
 
 def find_folder(name: str, data_dir: str | os.PathLike | None = None) -> Path:
@@ -178,24 +207,29 @@ def _check_features(name: str, features: Any) -> None:
         )
 
 
-def _records(split: Any, form: str, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
+def _records(
+    split: Any, form: str, folder: Path, start: int, stop: int
+) -> Iterator[tuple[str, bytes]]:
     """Yields ("<file>, record <number>", serialized example) of examples start to stop."""
-    first = 0
-    for path, length in shards(split, form):
+    first, wanted = 0, []
+    for path, length in shards(split, form, folder):
         rows = range(max(start - first, 0), min(stop - first, length))
         if rows:
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing: {length} examples of {split.name!r}")
-            for row, record in zip(rows, _READERS[form](path, rows, length)):
-                yield f"{path}, record {row}", record
+            wanted.append((path, rows, length))
         first += length
+    fetch(path for path, _, _ in wanted)
+    for path, rows, length in wanted:
+        for row, record in zip(rows, _READERS[form](path, rows, length)):
+            yield f"{path}, record {row}", record
 
 
-def shards(split: Any, form: str) -> list[tuple[Path, int]]:
-    """Returns (path, number of examples) of the files of a split."""
+def shards(split: Any, form: str, folder: Path) -> list[tuple[Path, int]]:
+    """Returns (path, number of examples) of the files of a split in the directory of a dataset."""
     # TFDS only opens the main format of a dataset. The other formats have the same shards.
     template = split.filename_template.replace(filetype_suffix=form)
-    paths = map(Path, template.sharded_filepaths(split.num_shards))
+    paths = [folder / Path(path).name for path in template.sharded_filepaths(split.num_shards)]
     return list(zip(paths, split.shard_lengths))
 
 
@@ -244,8 +278,7 @@ def _read_array_record(path: Path, rows: Sequence[int], expected: int) -> list[b
 
 
 def _read_tfrecord(path: Path, rows: Sequence[int], expected: int) -> list[bytes]:
-    stat = path.stat()
-    records = _index(path, stat.st_size, stat.st_mtime_ns)
+    records = _index(path, *stamp(path))
     _check_count(path, len(records), expected)
     return records.read(rows)
 

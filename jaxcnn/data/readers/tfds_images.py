@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn._cache import fetch
 from jaxcnn._checks import one_line, optional_package
 from jaxcnn.data import boxes
 from jaxcnn.data.decode import BadImage
@@ -47,7 +48,7 @@ def open_tfds_images(
       ValueError: the formats or features of the dataset are not supported.
     """
     tensorflow_datasets = optional_package("tensorflow_datasets", "tfds")
-    info, form = tfds.open_info(name, data_dir)
+    info, form, folder = tfds.open_info(name, data_dir)
     objects = _has_objects(info.features)
     label = "objects" if objects else _label_feature(name, info.features)
     skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
@@ -72,7 +73,7 @@ def open_tfds_images(
     parts = {}
     for part, split in info.splits.items():
         if part not in _UNLABELED.get(name.partition("/")[0], ()):
-            record, where, listing = _open_part(split, form)
+            record, where, listing = _open_part(split, form, folder)
             parts[part] = FileShard(
                 size=split.num_examples,
                 read=lambda i, record=record: example(record(i)),  # type: ignore[misc]
@@ -97,10 +98,10 @@ def real_labels(data_dir: str | os.PathLike | None = None) -> list[tuple[int, ..
       The labels of each example, in order.
     """
     tensorflow_datasets = optional_package("tensorflow_datasets", "tfds")
-    info, form = tfds.open_info("imagenet2012_real", data_dir)
+    info, form, folder = tfds.open_info("imagenet2012_real", data_dir)
     skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
     split = info.splits["validation"]
-    record, _, _ = _open_part(split, form)
+    record, _, _ = _open_part(split, form, folder)
     examples = (
         info.features.deserialize_example_np(record(i), decoders=skip)
         for i in range(split.num_examples)
@@ -139,10 +140,10 @@ def _label_feature(name: str, features: Any) -> str:
 
 
 def _open_part(
-    split: Any, form: str
+    split: Any, form: str, folder: Path
 ) -> tuple[Callable[[int], bytes], Callable[[int], str], Callable[[int, int], list[str]]]:
     """(record, name, listing): functions of indices of examples in a split, see `FileShard`."""
-    shards = tfds.shards(split, form)
+    shards = tfds.shards(split, form, folder)
     for path, length in shards:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: {length} examples of {split.name!r}")
@@ -176,6 +177,7 @@ def _tfrecords(shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:
 
 def _parquets(shards: list[tuple[Path, int]]) -> Callable[[int, int], bytes]:
     """Returns a function that reads the record at (shard, row) of Parquet files."""
+    fetch(path for path, _ in shards)
     files = [parquet.open_file(path) for path, _ in shards]
     for file, (path, length) in zip(files, shards):
         if file.rows != length:

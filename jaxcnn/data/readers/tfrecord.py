@@ -56,9 +56,9 @@ def index_records(path: str | os.PathLike) -> Records:
       FileNotFoundError: the file does not exist.
       ValueError: the file is truncated or is not a TFRecord file.
     """
-    path = os.fspath(path)
-    size = os.path.getsize(path)
-    content = memoryview(np.memmap(path, np.uint8, "r") if size else b"")  # type: ignore[arg-type]
+    file = os.fspath(path)
+    size = os.path.getsize(file)
+    content = memoryview(np.memmap(file, np.uint8, "r") if size else b"")  # type: ignore[arg-type]
     starts: list[int] = []
     lengths: list[int] = []
     at = 0
@@ -72,7 +72,7 @@ def index_records(path: str | os.PathLike) -> Records:
         starts.append(at + _HEADER)
         lengths.append(length)
         at += _HEADER + length + _FOOTER
-    return Records(path, content, np.array(starts, np.int64), np.array(lengths, np.int64))
+    return Records(str(path), content, np.array(starts, np.int64), np.array(lengths, np.int64))
 
 
 def _is_damaged(content: memoryview, start: int, length: int) -> bool:

@@ -19,13 +19,14 @@ def read_pickle(path: str | os.PathLike) -> Any:
       FileNotFoundError: the file does not exist.
       ValueError: the file is not a pickle, is truncated, or contains anything but plain data.
     """
+    local = os.fspath(path)
     try:
-        with open(path, "rb") as file:
+        with open(local, "rb") as file:
             return _PlainUnpickler(file, encoding="bytes").load()
     except FileNotFoundError:
         raise
     except Exception as error:  # damaged pickles can raise almost any exception
-        size = os.path.getsize(path)
+        size = os.path.getsize(local)
         raise ValueError(
             f"{path} ({size} bytes) is truncated or not a pickle of plain data: {error}"
         ) from None

@@ -16,6 +16,7 @@ from __future__ import annotations
 import glob
 import itertools
 import json
+import os
 import re
 import tarfile
 import zlib
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn._cache import CachedPath, data_path
 from jaxcnn._checks import note_once, one_line
 from jaxcnn._files import read_at, read_json
 from jaxcnn.data.decode import BadImage
@@ -41,7 +43,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def open_shards(
-    pattern: str, columns: Mapping[str, str]
+    pattern: str | os.PathLike, columns: Mapping[str, str]
 ) -> tuple[tuple[str, ...], dict[str, FileShard]]:
     """Opens a dataset in the format of WebDataset.
 
@@ -58,8 +60,9 @@ def open_shards(
       ValueError: a file is truncated or not a tar file, has no examples, or not as many as
         `info.json` says.
     """
-    paths = find_shards(pattern)
-    by_split, sizes = _splits(paths, is_whole=Path(pattern).is_dir())
+    place = data_path(pattern)
+    paths = find_shards(place)
+    by_split, sizes = _splits(paths, is_whole=place.is_dir())
     indexed = {split: _index(files, columns) for split, files in by_split.items()}
     for split, files in by_split.items():
         for path, (starts, *_) in zip(files, indexed[split]):
@@ -77,7 +80,7 @@ def open_shards(
     return names, {s: _part(by_split[s], indexed[s], texts[s], names) for s in by_split}
 
 
-def find_shards(pattern: str) -> list[Path]:
+def find_shards(pattern: Path) -> list[Path]:
     """Lists the tar files of a dataset.
 
     Args:
@@ -86,22 +89,31 @@ def find_shards(pattern: str) -> list[Path]:
     Raises:
       FileNotFoundError: there are none, or a file that is named does not exist.
     """
-    paths: list[str] = []
-    if Path(pattern).is_dir():
-        paths = sorted(map(str, Path(pattern).glob("*.tar")))
-        pattern = f"{pattern}/*.tar"
+    paths: list[Path] = []
+    if pattern.is_dir():
+        pattern /= "*.tar"
+        paths = sorted(pattern.parent.glob("*.tar"))
     else:
-        for name in expand_braces(pattern):
-            paths += sorted(glob.glob(name)) if glob.has_magic(name) else [name]
+        for name in expand_braces(str(pattern)):
+            path = CachedPath.from_url(name) if isinstance(pattern, CachedPath) else Path(name)
+            paths += _matches(path) if glob.has_magic(name) else [path]
     if not paths:
         raise FileNotFoundError(f"there are no files {pattern}")
-    missing = [path for path in paths if not Path(path).is_file()]
+    missing = [path for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(
             f"{len(missing):,} of the {len(paths):,} files {pattern} are missing, the first is "
             f"{missing[0]}"
         )
-    return list(map(Path, dict.fromkeys(paths)))
+    return list(dict.fromkeys(paths))
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """The sorted files that match a pattern of the shell."""
+    if not isinstance(pattern, CachedPath):
+        return sorted(map(Path, glob.glob(str(pattern))))
+    fixed = next(folder for folder in pattern.parents if not glob.has_magic(str(folder)))
+    return sorted(fixed.glob(str(pattern.relative_to(fixed))))
 
 
 def expand_braces(text: str) -> list[str]:

@@ -31,7 +31,8 @@ RENAMED: dict[str, tuple[str, dict[str, str]]] = {
 OPEN_SECTIONS = ("model.options", "loss", "optimizer", "schedule")
 # Fields that change how a run is executed, but not its results.
 RUNTIME_FIELDS = (
-    *("data.dir", "data.workers", "train.parallel", "train.devices", "checkpoint", "log"),
+    *("data.dir", "data.cache", "data.cache_gib", "data.workers"),
+    *("train.parallel", "train.devices", "checkpoint", "log"),
     *("train.members", "train.ensemble_mode"),
 )
 # Fields that may also differ when a run is extended. `overrides` belongs to an ensemble of
@@ -164,6 +165,8 @@ FIELDS: dict[str, Field] = {
     "model.weights_only": Field("a regular expression", _is_regex, True),
     "data.source": _text(),
     "data.dir": _text(optional=True),
+    "data.cache": _text(optional=True),
+    "data.cache_gib": _number(0, 1e9, "(]", optional=True),
     "data.image": _text(optional=True),
     "data.label": _text(optional=True),
     "data.train_split": _text(),
@@ -297,7 +300,9 @@ def default_config() -> ConfigDict:
       initializes everything but the classifiers (see `jaxcnn.load_pretrained`); `weights_only`, a
       regular expression: only matching layers are initialized from `weights`, which may then
       belong to another network.
-    data: `source` and `dir`, see `jaxcnn.data.catalog`; `image` and `label`, columns of an "hf:..."
+    data: `source` and `dir`, see `jaxcnn.data.catalog`; `cache`, the directory of copies of files
+      in buckets, None for one in the user's cache directory, and `cache_gib`, the size in GiB that
+      these may have together, None for no limit; `image` and `label`, columns of an "hf:..."
       or "wds:..." source, None to find them; `train_split` and `test_split`; `augment`, see
       `jaxcnn.training.input.preprocess`; `mixup` and `cutmix`, see `jaxcnn.data.augment.mixing`.
       For streamed photos ("folder:PATH", "tfds:imagenet2012"): `image_size` in training, None for
@@ -337,6 +342,8 @@ def default_config() -> ConfigDict:
         {
             "source": "digits",
             "dir": config_dict.placeholder(str),
+            "cache": config_dict.placeholder(str),
+            "cache_gib": config_dict.placeholder(float),
             "image": config_dict.placeholder(str),
             "label": config_dict.placeholder(str),
             "train_split": "train",

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from jaxcnn import _cache
 from jaxcnn.data import catalog, crops, stand_ins
 from jaxcnn.data.catalog import open_encoded, with_columns
 from jaxcnn.data.preprocessing import Preprocessing
@@ -129,8 +130,9 @@ def preprocessing(config: TrackedConfig) -> tuple[Preprocessing, tuple[str, ...]
 
 
 def _source(config: TrackedConfig) -> str:
-    """The data source, with the columns that the configuration names."""
+    """The data source, with the columns that the configuration names; sets the cache of copies."""
     data = config.data
+    _cache.use(data.get("cache"), data.get("cache_gib"))
     return with_columns(data.source, data.get("image"), data.get("label"))
 
 
