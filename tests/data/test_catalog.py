@@ -232,5 +232,5 @@ def test_synthetic_images_of_another_size():
     assert images.shape == (64, 48, 48, 3) and images.dtype == np.uint8
     assert len(catalog.load("synthetic:48", "test").labels) == 32
     for name in ("synthetic:0", "synthetic:large"):
-        with pytest.raises(ValueError, match="such as 'synthetic:224'"):
+        with pytest.raises(ValueError, match="it must be like 'synthetic:224'"):
             catalog.load(name, "train")
