@@ -23,16 +23,14 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws the first training samples."""
-    from jaxcnn._files import any_path, has_folder
+    from jaxcnn._files import output_path
     from jaxcnn.analysis.samples import first_samples
     from jaxcnn.reporting.samples import plot_samples
     from jaxcnn.training.config import files as config_files
 
-    out = any_path(args.out)
+    out = output_path(args.out)
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out is {args.out!r}; it must end in .png")
-    if not has_folder(out):
-        raise FileNotFoundError(f"there is no directory {out.parent}")
     fields = config_files.read_config(args.config, args.overrides)
     images, labels = first_samples(fields)
     plot_samples(images, labels, out, f"{fields.data.source}, as {fields.model.name} sees it")
