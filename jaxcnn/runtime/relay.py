@@ -20,6 +20,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 _GRACE = 15.0  # seconds between the end of the first process and that of the connection
 _PAUSE = 0.2  # seconds between attempts to connect
@@ -70,7 +72,7 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-def _in_background(action, *arguments) -> None:
+def _in_background(action: Callable[..., None], *arguments: Any) -> None:
     threading.Thread(target=action, args=arguments, daemon=True).start()
 
 

@@ -28,7 +28,7 @@ _GOODBYE = b"."  # sent by a process that ends normally
 _MOMENT = 2.0  # seconds
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # which gRPC would use for this machine, too
 _connections: list[socket.socket] = []
-_relays: list[subprocess.Popen] = []
+_relays: list[subprocess.Popen[bytes]] = []
 _ending = threading.Lock()
 
 

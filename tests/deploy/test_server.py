@@ -276,7 +276,7 @@ def test_batch_sizes():
 
 def test_numbers_are_checked(folder):
     entry = open_entry(str(folder / "lenet.npz"))
-    with pytest.raises(ValueError, match="queue is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="queue is 0; it must be 1 to 100,000"):
         make_app(entry, queue=0)
 
 
