@@ -8,6 +8,7 @@ rounding.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -77,7 +78,7 @@ def avg_pool(
     options = _options(x, window, stride, padding, ceil_mode)
     counted = padding_pairs(padding) if count_include_pad else ((0, 0), (0, 0))
     if options["padding"] == counted:
-        return _window_sum(x, **options) / np.prod(options["window"])
+        return _window_sum(x, **options) / math.prod(options["window"])
     height, width = (n + sum(p) for n, p in zip(x.shape[1:3], counted, strict=True))
     beyond = tuple(
         (low - before, high - after)

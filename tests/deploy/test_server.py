@@ -283,6 +283,8 @@ def test_numbers_are_checked(folder):
 def test_a_port_that_is_taken(folder, port, capsys):
     assert main(["serve", str(folder / "lenet.npz"), "--port", str(port)]) == 2
     assert f"cannot listen on 127.0.0.1, port {port}: " in capsys.readouterr().err
+    assert main(["serve", str(folder / "lenet.npz"), "--host", "é" * 70]) == 2
+    assert "which cannot be a host" in capsys.readouterr().err
 
 
 @pytest.mark.slow
