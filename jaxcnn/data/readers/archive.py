@@ -137,13 +137,15 @@ class Draft:
       shards: all files, in order.
 
     Raises:
-      ValueError: the archive exists, there is a draft with other values, or another process is
-        writing it.
+      ValueError: the archive exists, its name is not UTF-8, there is a draft with other values, or
+        another process is writing it.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any], sizes: Mapping[str, int]):
         if path.exists():
             raise ValueError(f"{path} is there already; delete it or write another")
+        if str(path) != str(path).encode("utf-8", "replace").decode():
+            raise ValueError(f"{str(path)!r} is not UTF-8, as the name of an archive must be")
         self._path, self._folder = path, _draft(path)
         self.shards = [shard for part, size in sizes.items() for shard in _shards(part, size)]
         lengths = {p: [s.length for s in self.shards if s.part == p] for p in sizes}

@@ -72,6 +72,8 @@ def test_names_that_are_not_utf8(tmp_path):
     assert a.class_names == b.class_names == ("ant", odd)
     assert [a.read(i) for i in range(len(a))] == [b.read(i) for i in range(len(b))]
     assert any(f"{odd}.jpg" in b.name(i) for i in range(len(b)))
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        write(root, tmp_path / odd)
 
 
 def test_other_programs_can_read_it(root, archive):
