@@ -12,6 +12,7 @@ accept both. In a bucket
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -83,11 +84,24 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft{path.suffix}")
     try:
-        yield draft
-        os.replace(draft, path)
+        with _named(path, draft):
+            yield draft
+            os.replace(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):
             draft.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def _named(path: Path, draft: Path | None = None) -> Iterator[None]:
+    """Makes an OSError of writing name the file; without this a full disk is only a full disk."""
+    try:
+        yield
+    except OSError as error:
+        name = None if error.filename is None else os.fspath(error.filename)
+        if error.strerror and name in (None, draft and os.fspath(draft)):
+            error.filename, error.filename2 = os.fspath(path), None
         raise
 
 
@@ -101,8 +115,17 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         draft.write_text(text, "utf-8")
 
 
+def write_output(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file in UTF-8 that a user named, which may be a device such as /dev/stdout."""
+    with writable(path) as local:
+        local.write_text(text, "utf-8")
+
+
 def append(path: str | os.PathLike, text: str) -> None:
-    """Adds text to the end of a file; an object in a bucket is written again as a whole."""
+    """Adds text to the end of a file; an object in a bucket is written again as a whole.
+
+    Raises OSError if there is something else than a file, such as a pipe, which could block.
+    """
     path = any_path(path)
     if not is_local(path):
         before = b""
@@ -110,7 +133,9 @@ def append(path: str | os.PathLike, text: str) -> None:
             before = path.read_bytes()
         path.write_bytes(before + text.encode("utf-8"))
         return
-    with open(path, "a", encoding="utf-8") as file:
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "Not a file", str(path))
+    with _named(path), open(path, "a", encoding="utf-8") as file:
         file.write(text)
 
 
@@ -132,7 +157,8 @@ def writable(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a local file to write: `path` itself, or one that is copied there at the end."""
     path = any_path(path)
     if is_local(path):
-        yield path
+        with _named(path):
+            yield path
         return
     with scratch() as folder:
         yield folder / path.name
@@ -143,6 +169,22 @@ def has_folder(path: str | os.PathLike) -> bool:
     """Whether the folder of a file to be written exists; always true in a bucket."""
     path = any_path(path)
     return not is_local(path) or path.parent.is_dir()
+
+
+def output_path(path: str | os.PathLike) -> Path:
+    """The path of a file to be written, checked before the work whose result it gets.
+
+    Raises ValueError if it is a directory, or if its directory does not exist or is read-only.
+    """
+    name, path = os.fspath(path), any_path(path)
+    if not has_folder(path):
+        raise ValueError(f"{name!r} cannot be written: there is no directory {path.parent}")
+    if is_local(path):
+        if path.is_dir():
+            raise ValueError(f"{name!r} cannot be written: it is a directory")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ValueError(f"{name!r} cannot be written: it or its directory is read-only")
+    return path
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -164,7 +164,9 @@ def test_paths_are_told_apart():
     assert any_path("s3://b/c.d").suffix == ".d" and str(any_path("s3://b")) == "s3://b"
     assert any_path("a:b/c") == Path("a:b/c") and _files.is_local("a:b/c")
     assert not _files.is_local("https://host/x") and not _files.is_local(any_path("gs://b"))
-    with pytest.raises(ValueError, match="is not a valid path; a path is local or begins with one of gs://"):
+    with pytest.raises(
+        ValueError, match="is not a valid path; a path is local or begins with one of gs://"
+    ):
         any_path("ftp://host/x")
     with pytest.raises(ValueError, match="has no bucket"):
         any_path("gs://")

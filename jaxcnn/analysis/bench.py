@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ from jaxcnn.training.step import make_train_step
 
 DTYPES = ("float32", "bfloat16")
 _BLOCKS = 7
+_MOST_IMAGES = 1_000_000  # of a batch
 # Side of the matrices and length of the vector in the measurement of the machine.
 _SIZES = {"cpu": (2048, 2**26)}
 _LARGE = (8192, 2**28)
@@ -126,8 +128,8 @@ def bench(
         small for a network. It is raised before anything is measured.
     """
     plans = [_plan(name, batch, dtype, image_size) for name in models]
-    if not seconds > 0:
-        raise ValueError(f"seconds is {seconds}; it must be above 0")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds is {seconds}; it must be above 0 and finite")
     return _bench(plans, train, dtype, seconds, machine)
 
 
@@ -156,8 +158,8 @@ def _plan(name: str, batch: int | None, dtype: str, size: int | None) -> tuple[s
         abstract_variables(create_model(info.name), (1, size, size, info.known_input_size()[-1]))
     if batch is None:
         batch = 128 if size <= 64 else 8 if jax.default_backend() == "cpu" else 64
-    if batch < 1:
-        raise ValueError(f"batch is {batch}; it must be at least 1")
+    if not 1 <= batch <= _MOST_IMAGES:
+        raise ValueError(f"batch is {batch}; it must be at least 1 and at most {_MOST_IMAGES:,}")
     return info.name, batch, size
 
 

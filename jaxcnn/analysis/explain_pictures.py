@@ -17,7 +17,7 @@ from jaxcnn.analysis import explain
 from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.evaluation.predict import Prediction, preprocess, read_image
-from jaxcnn.reporting.figures import make_figure, save
+from jaxcnn.reporting.figures import make_figure, picture_name, plain_text, save
 
 _BATCH = 4
 _CHANNELS, _IMAGES = 5, 4
@@ -62,7 +62,8 @@ def explain_images(
     folder.mkdir(parents=True, exist_ok=True)
     fields = receptive_fields(model, read(paths[0]).shape)
     look, project = _compile_programs(model, tuple(fields))
-    names = _file_names(paths)
+    taken: set[str] = set()
+    names = [picture_name(path, taken) for path in paths]
     peaks: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in fields}
     for start in range(0, len(paths), _BATCH):
         chunk = list(range(start, min(start + _BATCH, len(paths))))
@@ -168,17 +169,11 @@ def _padded(images: Sequence[np.ndarray], total: int) -> np.ndarray:
     return np.stack([*images, *[images[0]] * (size - len(images))])
 
 
-def _file_names(paths: Sequence[str]) -> list[str]:
-    """The stem of each image's file name, with a number where it is not unique."""
-    stems = [any_path(path).stem for path in paths]
-    return [s if stems.count(s) == 1 else f"{s}_{i}" for i, s in enumerate(stems)]
-
-
 def _draw_image(
     image: np.ndarray, cam: np.ndarray, view: np.ndarray, title: str, path: Path
 ) -> None:
     figure = make_figure(12, 3.8)
-    figure.suptitle(title)
+    figure.suptitle(plain_text(title))
     high, wide = image.shape[:2]
     stretched = Image.fromarray(cam.astype(np.float32)).resize(
         (wide, high), Image.Resampling.BILINEAR

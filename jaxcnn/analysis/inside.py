@@ -209,14 +209,13 @@ def read_views(
     Returns:
       Images u8[N,size,size,C] and labels i32[N].
     """
-    chosen = set(np.linspace(0, len(test_set) - 1, min(count, len(test_set))).round().tolist())
+    places = np.linspace(0, len(test_set) - 1, min(count, len(test_set))).round().astype(int)
     views, labels = [], []
-    for i, (image, label) in enumerate(examples(test_set)):
-        if i in chosen:
-            [view] = protocols.all_views(
-                image, protocols.PROTOCOLS["center"], preprocessing.size, preprocessing.crop,
-                preprocessing.interpolation,
-            )  # fmt: skip
-            views.append(view[0])
-            labels.append(label)
+    for image, label in examples(test_set, places.tolist()):
+        [view] = protocols.all_views(
+            image, protocols.PROTOCOLS["center"], preprocessing.size, preprocessing.crop,
+            preprocessing.interpolation,
+        )  # fmt: skip
+        views.append(view[0])
+        labels.append(label)
     return np.stack(views), np.array(labels, np.int32)

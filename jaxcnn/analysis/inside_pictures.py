@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.analysis.inside import most_certain
-from jaxcnn.reporting.figures import OKABE_ITO, make_figure
+from jaxcnn.reporting.figures import OKABE_ITO, make_figure, plain_text
 
 _MAPS = 12  # of a layer
 _LAYERS = 9
@@ -76,7 +76,7 @@ def draw_feature_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], title: 
         axes.set_ylabel(f"{name}\n{size}", rotation=0, ha="right", va="center", fontsize=8)
         for side in axes.spines.values():
             side.set_visible(False)
-    figure.suptitle(title)
+    figure.suptitle(plain_text(title))
     return figure
 
 
@@ -134,8 +134,8 @@ def _draw_prediction(axes: Any, image: np.ndarray, color: str) -> None:
 
 def _short(name: str, room: int = 12) -> str:
     name = name.split(" ", 1)[1] if name[:1] == "n" and name[1:9].isdigit() else name
-    name = name.split(",")[0].replace("$", r"\$")
-    return name if len(name) <= room else f"{name[: room - 1]}…"
+    name = name.split(",")[0]
+    return plain_text(name if len(name) <= room else f"{name[: room - 1]}…")
 
 
 def draw_embedding(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
 from jaxcnn.analysis import inside, inside_pictures
@@ -13,12 +13,17 @@ from jaxcnn.analysis.samples import readable
 from jaxcnn.evaluation.evaluate import Entry, open_test_set
 from jaxcnn.evaluation.predict import default_names, preprocess, read_image
 from jaxcnn.evaluation.tables import confusion_figure
+from jaxcnn.reporting.figures import picture_name
 
 _EMBEDDED = 1000  # examples, of which t-SNE takes a few seconds
 
 
 def draw_inside(
-    entry: Entry, paths: Sequence[str], data: tuple[str, str | None, str] | None, count: int
+    entry: Entry,
+    paths: Sequence[str],
+    data: tuple[str, str | None, str] | None,
+    count: int,
+    on_bad: Callable[[str, Exception], None] | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """Draws what a trained network has learned.
 
@@ -27,6 +32,8 @@ def draw_inside(
       paths: image files whose feature maps are drawn; without any, those of the first test example.
       data: (source, folder, split) of a test set; None for none.
       count: number of its examples, at most.
+      on_bad: called with the path and the error of an image that cannot be read, which is left out;
+        None raises the error.
 
     Yields:
       (file name, Matplotlib figure) of each picture when it is drawn.
@@ -40,21 +47,26 @@ def draw_inside(
         test_set = open_test_set(data[0], data[2], data[1])
         entry.check_classes(test_set, data[0])
     size = (preprocessing.size, preprocessing.size, len(preprocessing.mean))
-    mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
     name, kernels = inside.first_filters(model, entry.variables, size)
     yield "filters.png", inside_pictures.draw_filters(name, kernels)
-    images = {Path(p).stem: preprocess(read_image(p, size[2]), preprocessing) for p in paths}
-    views = labels = None
-    if test_set is not None:
-        views, labels = inside.read_views(test_set, preprocessing, count)
-        if not images:
-            images = {"example": (views[0] / np.float32(255) - mean) / std}
-    for stem, image in images.items():
-        maps = inside.feature_maps(model, entry.variables, image.astype(np.float32))
-        shown = np.clip((image * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8)
-        yield f"maps_{stem}.png", inside_pictures.draw_feature_maps(shown, maps, stem)
-    if views is None or labels is None or test_set is None:
+    taken: set[str] = set()
+    for path in paths:
+        try:
+            image = preprocess(read_image(path, size[2]), preprocessing)
+        except (OSError, ValueError) as error:
+            if on_bad is None:
+                raise
+            on_bad(path, error)
+            continue
+        name = picture_name(path, taken)
+        yield f"maps_{name}.png", _draw_maps(entry, model, image, name)
+    if test_set is None:
         return
+    views, labels = inside.read_views(test_set, preprocessing, count)
+    if not paths:
+        image = views[0] / np.float32(255) - preprocessing.mean
+        image /= np.array(preprocessing.std)
+        yield "maps_example.png", _draw_maps(entry, model, image.astype(np.float32), "example")
     names = readable(entry.class_names or test_set.class_names or default_names(entry.classes))
     probabilities, features = inside.predict_views(model, entry.variables, views, preprocessing)
     yield "confusion.png", confusion_figure(probabilities, labels, names)
@@ -66,3 +78,11 @@ def draw_inside(
         "features.png",
         inside_pictures.draw_embedding(places, labels[chosen], predicted, names),
     )
+
+
+def _draw_maps(entry: Entry, model: nn.Module, image: np.ndarray, title: str) -> Any:
+    """Draws the feature maps of a preprocessed image f32[H,W,C]."""
+    mean, std = entry.preprocessing.mean, entry.preprocessing.std
+    maps = inside.feature_maps(model, entry.variables, image)
+    shown = np.clip((image * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8)
+    return inside_pictures.draw_feature_maps(shown, maps, title)

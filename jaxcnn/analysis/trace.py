@@ -61,7 +61,7 @@ def trace(
     else:
         name, network = type(model).__name__, model.clone(**(options or {}))
     images = jax.ShapeDtypeStruct((1, *size), jnp.float32)
-    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+    variables = {"params": {}, **jax.eval_shape(network.init, jax.random.key(0), images)}
 
     def run(variables: Any, images: Any) -> dict[str, Any]:
         mutable = ["endpoints"] if endpoints else []

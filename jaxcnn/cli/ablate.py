@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 
@@ -50,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"{name:20s} {(make.__doc__ or '').splitlines()[0]}")
         return 0
     for name, value in (("--budget", args.budget), ("--jobs", args.jobs), ("--seeds", args.seeds)):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} is {value:g}; it must be above 0")
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} is {value:g}; it must be above 0 and finite")
     from jaxcnn.studies import console
 
     return console.run(

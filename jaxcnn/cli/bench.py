@@ -44,17 +44,14 @@ def run(args: argparse.Namespace) -> None:
     import json
     import sys
 
-    from jaxcnn._files import any_path, has_folder
+    from jaxcnn._files import output_path, write_output
     from jaxcnn.analysis import bench
     from jaxcnn.cli import common
 
     options = {"batch": args.batch, "dtype": args.dtype, "image_size": args.image_size}
     # checks the arguments before anything is measured
     bench.bench(args.models, seconds=args.seconds, **options)
-    if args.json and not has_folder(args.json):
-        raise ValueError(
-            f"--json is {args.json}; there is no directory {any_path(args.json).parent}"
-        )
+    file = args.json and output_path(args.json)
     [machine] = common.track("device", map(bench.measure_machine, [(args.dtype,)]), 1)
     measured = bench.bench(
         args.models, train=not args.infer, seconds=args.seconds, machine=machine, **options
@@ -65,8 +62,7 @@ def run(args: argparse.Namespace) -> None:
         if len(args.models) > 1:
             print(f"{row.model}: {row.images_per_s:,.1f} images/s", file=sys.stderr, flush=True)
     print(bench.to_text(machine, rows))
-    if args.json:
+    if file:
         results = {"machine": machine, "rows": rows}
-        any_path(args.json).write_text(
-            json.dumps(results, default=dataclasses.asdict, indent=1) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(results, default=dataclasses.asdict, indent=1)
+        write_output(file, text + "\n")

@@ -39,12 +39,16 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints and draws accuracy against cost."""
+    from jaxcnn._files import output_path, write_output
     from jaxcnn.analysis import complexity
     from jaxcnn.cli import common
     from jaxcnn.reporting import figures
 
     out = figures.picture_path(args.out)
-    table = args.csv and figures.table_path(args.csv)
+    table = args.csv and output_path(args.csv)
+    for option in ("batch", "image_size"):
+        if getattr(args, option) is not None and not args.measure:
+            raise ValueError(f"--{option.replace('_', '-')} is for --measure, which is not given")
     points = complexity.points(args.patterns or ("*",), args.data)
     measured = []
     if args.measure:
@@ -61,4 +65,4 @@ def run(args: argparse.Namespace) -> None:
         complexity.draw_measured(measured, beside)
         print(beside)
     if table:
-        table.write_text(complexity.to_csv(points, measured), encoding="utf-8")
+        write_output(table, complexity.to_csv(points, measured))

@@ -65,6 +65,9 @@ def run(args: argparse.Namespace) -> None:
         options=options,
     )
     model, variables = loading.build(opened, args.num_classes, **options)
+    names = opened.class_names
+    if names is not None and len(names) != model.num_classes:
+        names = None  # of the classifier that another one replaces
     for note in opened.notes:
         print(note)
     loading.save(
@@ -73,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         variables,
         to=args.to,
         preprocessing=opened.preprocessing,
-        class_names=opened.class_names,
+        class_names=names,
         **{**opened.options, **options},
     )
     print(f"wrote {args.target}: {opened.model}, {model.num_classes} classes, layout of {args.to}")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaxcnn.evaluation.request import Network
     from jaxcnn.training.ensemble.described import Ensemble
 
+_MOST = 1_000_000  # views per batch, samples
 EXPLANATION = """\
 Prints the errors of each network on a test set. Every example is counted exactly once.
 
@@ -147,20 +148,21 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_options(args: argparse.Namespace) -> None:
     """Raises ValueError if an option is out of range or a file cannot be written."""
+    from jaxcnn._files import output_path
     from jaxcnn.reporting import figures
 
     if not 0 <= args.fit < 1:
         raise ValueError(f"--fit is {args.fit:g}; it must be at least 0 and below 1")
     for option, least in (("batch_size", 1), ("bootstrap", 0)):
-        if (value := getattr(args, option)) < least:
+        if not least <= (value := getattr(args, option)) <= _MOST:
             name = option.replace("_", "-")
-            raise ValueError(f"--{name} is {value}; it must be {least} or more")
+            raise ValueError(f"--{name} is {value}; it must be {least} to {_MOST:,}")
     if args.confusion:
         figures.picture_path(args.confusion)
     if args.json:
-        figures.table_path(args.json)
-    if args.crop is not None and not 0 < args.crop <= 1:
-        raise ValueError(f"--crop is {args.crop:g}; it must be above 0 and at most 1")
+        output_path(args.json)
+    if args.crop is not None and not 0.01 <= args.crop <= 1:
+        raise ValueError(f"--crop is {args.crop:g}; it must be 0.01 to 1")
 
 
 def _check_fit(args: argparse.Namespace, ensemble: Ensemble | None) -> None:
@@ -228,6 +230,6 @@ def _show_classes(
 def _write_json(path: str, content: Mapping[str, Any]) -> None:
     import json
 
-    from jaxcnn._files import any_path
+    from jaxcnn._files import write_output
 
-    any_path(path).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    write_output(path, json.dumps(content, indent=1) + "\n")

@@ -25,14 +25,15 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints and draws the errors and depths by year."""
+    from jaxcnn._files import output_path, write_output
     from jaxcnn.analysis import history
     from jaxcnn.reporting import figures
 
     out = figures.picture_path(args.out)
-    table = args.csv and figures.table_path(args.csv)
+    table = args.csv and output_path(args.csv)
     entries = history.history()
     print(history.to_text(entries))
     history.draw(entries, out)
     print(f"\n{out}")
     if table:
-        table.write_text(history.to_csv(entries), encoding="utf-8")
+        write_output(table, history.to_csv(entries))

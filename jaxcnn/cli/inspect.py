@@ -15,7 +15,8 @@ def register(subparsers) -> None:
         "of each layer; and for a test set, the confusion matrix with precision and recall, the "
         "most confident correct and wrong predictions, and a two-dimensional projection of the "
         "features before the classifier. MODEL is a run's directory, a file of weights, or "
-        "published weights. A run is tested on its own test set.",
+        "published weights. A run is tested on its own test set. If an image "
+        "cannot be read, an error names it, the others are drawn, and the exit code is 2.",
         epilog="example: jaxcnn inspect runs/lenet_digits --out lenet",
     )
     parser.add_argument(
@@ -57,19 +58,21 @@ def register(subparsers) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Writes the figures."""
+def run(args: argparse.Namespace) -> int:
+    """Writes the figures; returns the exit code."""
     import sys
-    from pathlib import Path
 
+    from jaxcnn._files import any_path
     from jaxcnn.analysis import inside_report
     from jaxcnn.cli import common
     from jaxcnn.evaluation import evaluate, predict
+    from jaxcnn.reporting.figures import save
+    from jaxcnn.runtime import exit_codes
 
     common.quiet()
     if args.examples < 5:
         raise ValueError(f"--examples is {args.examples}; it must be 5 or more")
-    folder = Path(args.out)
+    folder = any_path(args.out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out is {args.out}, which is not a directory")
     entry = evaluate.open_entry(args.what, args.checkpoint, model=args.id)
@@ -79,8 +82,14 @@ def run(args: argparse.Namespace) -> None:
     elif data:
         data = (data[0], args.data_dir or data[1], args.split or data[2])
     paths = predict.image_paths(args.images, sys.stdin) if args.images else []
-    pictures = inside_report.draw_inside(entry, paths, data, args.examples)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in pictures:
-        figure.savefig(folder / name)
+    bad = []
+
+    def on_bad(path, error):
+        bad.append(path)
+        print(f"jaxcnn: error: {error}", file=sys.stderr)
+
+    for name, figure in inside_report.draw_inside(entry, paths, data, args.examples, on_bad):
+        folder.mkdir(parents=True, exist_ok=True)
+        save(figure, folder / name)
         print(folder / name, flush=True)
+    return exit_codes.MISTAKE if bad else exit_codes.DONE

@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     import json
     import os
     import sys
-    from pathlib import Path
 
+    from jaxcnn._files import output_path, write_output
     from jaxcnn.analysis.chips import LOCAL, parse_slice
     from jaxcnn.cli import common
     from jaxcnn.runtime import exit_codes
@@ -60,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
     for name in args.on:
         if name != LOCAL:
             parse_slice(name)
-    if args.json and not Path(args.json).parent.is_dir():
-        raise ValueError(f"--json is {args.json}; there is no directory {Path(args.json).parent}")
+    file = args.json and output_path(args.json)
     if LOCAL not in args.on and "jax" not in sys.modules:
         os.environ["JAX_PLATFORMS"] = "cpu"  # the program is only compiled
     from jaxcnn.analysis import plan, plan_text
@@ -84,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
             code = exit_codes.FAILED
         if args.fit:
             print(_fit(config, target), end="\n\n", flush=True)
-    if args.json:
+    if file:
         text = json.dumps([plan_text.to_json(one) for one in found], indent=1)
-        Path(args.json).write_text(text + "\n", encoding="utf-8")
+        write_output(file, text + "\n")
     return code
 
 

@@ -57,4 +57,4 @@ def run(args: argparse.Namespace) -> None:
         folder=args.folder,
         private=args.private,
     )
-    print(f"wrote {where}" if args.folder else f"uploaded {args.workdir}: {where}")
+    print(f"wrote {where}" if args.folder is not None else f"uploaded {args.workdir}: {where}")

@@ -69,6 +69,10 @@ def run(args: argparse.Namespace) -> None:
     from jaxcnn.evaluation import evaluate
 
     common.quiet()
+    try:
+        args.host.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"--host is {args.host!r}, which cannot be a host: {error}") from error
     entry = evaluate.open_entry(args.what, args.checkpoint, model=args.id)
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     try:

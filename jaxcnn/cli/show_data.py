@@ -26,17 +26,15 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws the first training samples."""
-    from jaxcnn._files import any_path, has_folder
+    from jaxcnn._files import any_path, output_path
     from jaxcnn.analysis.samples import first_samples
     from jaxcnn.reporting.samples import plot_samples
     from jaxcnn.training.config import files as config_files
     from jaxcnn.training.output import records
 
-    out = any_path(args.out)
+    out = output_path(args.out)
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out is {args.out!r}; it must end in .png")
-    if not has_folder(out):
-        raise FileNotFoundError(f"there is no directory {out.parent}")
     if (any_path(args.config) / records.MANIFEST).is_file():
         fields = records.read_run_config(any_path(args.config))
         config_files.apply_overrides(fields, config_files.split_overrides(args.overrides))

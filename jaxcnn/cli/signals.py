@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     """Prints and draws the signals of networks and runs."""
     import itertools
 
-    from jaxcnn._files import any_path
+    from jaxcnn._files import any_path, output_path, write_output
     from jaxcnn.analysis import signal_states, signals
     from jaxcnn.cli import common
     from jaxcnn.models.registry import resolve
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
 
     common.quiet()
     out = figures.picture_path(args.out)
-    table = args.csv and figures.table_path(args.csv)
+    table = args.csv and output_path(args.csv)
     for given in args.given:
         if not any_path(given).is_dir():
             resolve(given)
@@ -65,4 +65,4 @@ def run(args: argparse.Namespace) -> None:
     signals.draw(states, out)
     print(out)
     if table:
-        table.write_text(signals.to_csv(states), encoding="utf-8")
+        write_output(table, signals.to_csv(states))

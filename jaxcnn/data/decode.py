@@ -13,19 +13,51 @@ define white: it is the first of 1 (floats only), 255 and 65535 that no pixel ex
 from __future__ import annotations
 
 import io
+import os
 import struct
+import warnings
 
 import numpy as np
 from PIL import Image
 
 # The largest photo of ImageNet has 56 million. Without a limit, a small file could claim any size.
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 2**30  # of a file; no supported format needs more for so many pixels
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+# Pillow warns below the limit of this module.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _BASELINE, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 
 
 class BadImage(ValueError):
     """A file that cannot be decoded, or whose image is too large."""
+
+
+def check_bytes(size: int) -> None:
+    """Checks the size of an image file before it is read into memory.
+
+    Args:
+      size: in bytes.
+
+    Raises:
+      BadImage: it has more than `MAX_BYTES`.
+    """
+    if size > MAX_BYTES:
+        raise BadImage(f"has {size:,} bytes; at most {MAX_BYTES:,} are read")
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+    """Reads an image file of this machine.
+
+    Args:
+      path: of the file.
+
+    Raises:
+      BadImage: it has more than `MAX_BYTES`.
+    """
+    with open(path, "rb") as file:
+        check_bytes(os.fstat(file.fileno()).st_size)
+        return file.read()
 
 
 def image_size(data: bytes) -> tuple[int, int]:

@@ -75,7 +75,7 @@ def _is_channels(value: Any) -> bool:
 
 _VALID: dict[str, Callable[[Any], bool]] = {
     "size": lambda value: type(value) is int and 0 < value <= 2**14,
-    "crop": lambda value: _is_number(value) and 0 < value <= 1,
+    "crop": lambda value: _is_number(value) and 0.01 <= value <= 1,
     "interpolation": lambda value: value in ("bilinear", "bicubic"),
     "mean": _is_channels,
     "std": lambda value: _is_channels(value) and min(value) > 0,

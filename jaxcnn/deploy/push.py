@@ -14,6 +14,7 @@ from jaxcnn.evaluation.evaluate import open_entry
 from jaxcnn.training.output.metrics_files import JSONL
 from jaxcnn.training.output.records import MANIFEST, read_manifest
 
+_LICENSE = re.compile(r"[\w.+-]+", re.ASCII)
 _REPOSITORY = re.compile(r"hf:([\w.-]+/[\w.-]+)", re.ASCII)
 WEIGHTS, CONFIG, CARD = "model.safetensors", "training_config.json", "README.md"
 
@@ -45,17 +46,20 @@ def push_to_hub(
       The address of the commit, or the path of the folder.
 
     Raises:
-      ValueError: the directory is not that of a run, the target is malformed, or the upload fails.
+      ValueError: the directory is not that of a run, the target or the license is malformed, or
+        the upload fails.
     """
     match = _REPOSITORY.fullmatch(target)
     if match is None:
         raise ValueError(f"the target is {target!r}; it must be hf:user/name")
+    if not _LICENSE.fullmatch(license):
+        raise ValueError(f"the license is {license!r}; it must be an id such as apache-2.0")
     if not (local_path(run) / MANIFEST).is_file():
         raise ValueError(f"{run} is not a run directory (no {MANIFEST})")
     repository = match[1]
     if folder is not None:
         _write(run, local_path(folder), repository, checkpoint, license)
-        return str(folder)
+        return str(local_path(folder))
     with tempfile.TemporaryDirectory() as draft:
         _write(run, Path(draft), repository, checkpoint, license)
         return _upload(Path(draft), repository, private)
@@ -72,7 +76,7 @@ def _write(run: str | Path, folder: Path, repository: str, checkpoint: str, lice
     write_text(folder / CONFIG, json.dumps(config, indent=1) + "\n")
     metrics = local_path(run) / JSONL
     if metrics.is_file():
-        write_text(folder / JSONL, metrics.read_text("utf-8"))
+        write_text(folder / JSONL, metrics.read_text("utf-8", "replace"))
     write_text(folder / CARD, model_card(entry, about, config, repository, license))
 
 

@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jaxcnn._checks import optional_package, require
-from jaxcnn.data.decode import BadImage
+from jaxcnn.data.decode import MAX_BYTES, BadImage
 from jaxcnn.deploy.artifacts import source_name
 from jaxcnn.deploy.batching import Batcher
 from jaxcnn.deploy.classifier import Classifier
 from jaxcnn.evaluation.evaluate import Entry
 from jaxcnn.evaluation.predict import as_row
 
+_MOST = {"batch": 4096, "queue": 100_000, "max_bytes": MAX_BYTES}
 _DECODERS = 2  # threads that decode images, each at most one at a time
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -40,10 +41,10 @@ def make_app(entry: Entry, *, batch: int = 16, queue: int = 64, max_bytes: int =
       The `starlette.applications.Starlette`.
 
     Raises:
-      ValueError: a number is not positive, or the extra `serve` is not installed.
+      ValueError: a number is not positive or too large, or the extra `serve` is not installed.
     """
     for name, value in (("batch", batch), ("queue", queue), ("max_bytes", max_bytes)):
-        require(value >= 1, name, value, "at least 1")
+        require(1 <= value <= _MOST[name], name, value, f"1 to {_MOST[name]:,}")
     for package in ("starlette", "python_multipart", "prometheus_client"):
         optional_package(package, "serve")
     from starlette.applications import Starlette

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -194,6 +194,10 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
         opened = opened._replace(preprocessing=published.preprocessing)
     network, variables = loading.build(opened)
     classes = getattr(network, "num_classes")  # noqa: B009  every network has it
+    if opened.class_names is not None and len(opened.class_names) != classes:
+        raise ValueError(
+            f"{what} has {len(opened.class_names):,} names of classes, but {classes:,} classes"
+        )
 
     def remake(**options: Any) -> nn.Module:
         return network.clone(**options)
@@ -233,7 +237,7 @@ def _open_run(what: str, checkpoint: str) -> Entry:
         classes,
         data=(
             catalog.with_columns(data["source"], data.get("image"), data.get("label")),
-            data["dir"],
+            data.get("dir"),
             data["test_split"],
         ),
         class_names=tuple(run.class_names),
@@ -346,19 +350,22 @@ def _compiled(
     return apply
 
 
-def examples(test_set: TestSet) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields the images u8[H,W,C] and labels of a test set, in order.
+def examples(
+    test_set: TestSet, indices: Iterable[int] | None = None
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields images u8[H,W,C] and labels of a test set.
 
     Args:
       test_set: in memory or as image files.
+      indices: of the examples; None for all of them, in order.
 
     Raises:
       ValueError: an image cannot be read.
     """
-    if isinstance(test_set, Dataset):
-        yield from zip(test_set.images, test_set.labels.tolist())
-        return
-    for index in range(len(test_set)):
+    for index in range(len(test_set)) if indices is None else indices:
+        if isinstance(test_set, Dataset):
+            yield test_set.images[index], int(test_set.labels[index])
+            continue
         data, label = test_set.read(index)
         try:
             yield decode.decode(data), label

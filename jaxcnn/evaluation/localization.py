@@ -22,6 +22,7 @@ from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation import evaluate, protocols
 from jaxcnn.evaluation.predict import Prediction, read_image
 from jaxcnn.metrics import localization
+from jaxcnn.reporting.figures import picture_name
 from jaxcnn.runtime import compilation
 
 _COLOR = "#ff3030"
@@ -132,6 +133,7 @@ def add_boxes(
     Yields:
       (path, predictions with boxes) of each image file.
     """
+    taken: set[str] = set()
     if folder is not None:
         any_path(folder).mkdir(parents=True, exist_ok=True)
     for path, guesses in predictions:
@@ -143,7 +145,7 @@ def add_boxes(
             for prediction, box in zip(guesses, boxes)
         ]
         if folder is not None:
-            draw(image, guesses[0], any_path(folder) / f"{any_path(path).stem}.png")
+            draw(image, guesses[0], any_path(folder) / f"{picture_name(path, taken)}.png")
         yield path, guesses
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from jaxcnn._files import any_path, files_below, is_local
-from jaxcnn.data.decode import BadImage, decode
+from jaxcnn.data.decode import BadImage, check_bytes, decode
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.readers.folders import EXTENSIONS, is_image, list_images
 
@@ -59,6 +59,7 @@ def read_image(path: str | Path, channels: int = 3) -> Image.Image:
     if is_local(path) and not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
+        check_bytes(path.stat().st_size)
         return decode_image(path.read_bytes(), channels)
     except BadImage as error:
         raise ValueError(f"{path} cannot be read as an image: it {error}") from error

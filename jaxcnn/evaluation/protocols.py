@@ -18,6 +18,7 @@ from PIL import Image
 from jaxcnn._checks import one_of
 
 Views = Callable[[np.ndarray, int], np.ndarray]
+LARGEST = 10_000  # pixels, of an input or a shorter side
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -170,9 +171,12 @@ def parse_view(text: str) -> View:
 
 
 def _pixels(text: str, whole: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise ValueError(f"{text!r} in {whole!r} is not a number of pixels")
-    return int(text)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if not 1 <= number <= LARGEST:
+        raise ValueError(
+            f"{text!r} in {whole!r} is not a number of pixels; it must be 1 to {LARGEST:,}"
+        )
+    return number
 
 
 def all_views(

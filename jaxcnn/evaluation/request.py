@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from jaxcnn._checks import require
 from jaxcnn._files import any_path
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.evaluation import evaluate, localization, protocols
@@ -52,7 +53,7 @@ def read(
       The networks, and the ensemble described by `like`, or None.
 
     Raises:
-      ValueError: a view cannot be parsed, or the file has a different number of members.
+      ValueError: a view or the size is invalid, or the file has a different number of members.
     """
     default = protocols.parse_view(protocol)
     requested: list[tuple[str, protocols.View | None]] = []
@@ -81,6 +82,7 @@ def read(
             views[i] = requested[i][1] or protocols.parse_view(member.view)
             labels[i] = f"{member.name}@{views[i]}"
     if size is not None:
+        require(1 <= size <= protocols.LARGEST, "size", size, f"1 to {protocols.LARGEST:,} pixels")
         views = [v if v.size else dataclasses.replace(v, size=size) for v in views]
     return [
         Network(name, view, label) for (name, _), view, label in zip(requested, views, labels)

@@ -167,8 +167,9 @@ def confusion_figure(probabilities: np.ndarray, labels: np.ndarray, names: Seque
       The Matplotlib figure. Of up to 20 classes it shows the counts, each class's recall at the
       right and its precision below.
     """
-    from jaxcnn.reporting.figures import make_figure
+    from jaxcnn.reporting.figures import make_figure, plain_text
 
+    names = [*map(plain_text, names)]
     table = classification.confusion_matrix(probabilities, labels)
     fractions = table / np.maximum(table.sum(1, keepdims=True), 1)
     side = min(12.0, 3 + 0.45 * len(names))

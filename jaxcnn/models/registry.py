@@ -24,14 +24,16 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from jaxcnn import layers
-from jaxcnn._checks import near, one_of
+from jaxcnn._checks import near, one_of, require
 from jaxcnn._objects import is_address, load_object
 from jaxcnn.models.blocks import BLOCKS, PreActBlock, ResidualNetwork
 from jaxcnn.models.heads import with_box_head
 
 _log = logging.getLogger(__name__)
+_MOST_CLASSES = 10_000_000
 
 FAMILIES = (
     "lenet",
@@ -280,7 +282,7 @@ def create_model(name: str, **options: Any) -> Any:
       A Linen module: `model.init(key, images)`, `model.apply(variables, images)`.
 
     Raises:
-      ValueError: the name or an option is unknown.
+      ValueError: the name or an option is unknown, or the number of classes is invalid.
 
       >>> create_model("resnet20_cifar", num_classes=100).num_classes
       100
@@ -329,6 +331,15 @@ def _accepted(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]
     optional = {name for name in ("box_head", "bn_group") if options.get(name) is None}
     optional |= {"dtype", "axis_name"}
     unknown = [option for option in options if option not in fields | optional]
+    classes = options.get("num_classes", 0)
+    good = isinstance(classes, (int, np.integer)) and 0 <= int(classes) <= _MOST_CLASSES
+    require(good, "num_classes", classes, f"0 to {_MOST_CLASSES:,}")
+    try:
+        np.dtype(options.get("dtype", np.float32))
+    except TypeError:
+        raise ValueError(
+            f"dtype is {options['dtype']!r}; it must be a type such as 'bfloat16'"
+        ) from None
     if "num_classes" in unknown:
         raise ValueError(
             f"model {name!r} has no field num_classes; {cls.__name__} needs `num_classes: int`, "
@@ -356,7 +367,7 @@ def _parts(build: Any) -> tuple[Any, dict[str, Any]]:
 def _check_module(name: str, build: Any) -> None:
     """Raises ValueError unless `build` is a Linen module class or a partial of one."""
     cls, _ = _parts(build)
-    if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
+    if not (inspect.isclass(cls) and issubclass(cls, nn.Module)) or cls is nn.Module:
         what = f"the class {cls.__name__}" if inspect.isclass(cls) else f"a {type(cls).__name__}"
         raise ValueError(f"{name!r} is {what}; a network is a subclass of flax.linen.Module")
     if isinstance(build, functools.partial) and build.args:

@@ -9,12 +9,12 @@ explicit: with groups of 32, a batch of 256 gives the same result on one device 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.linen import dtypes
 from jax import Array, lax
 
@@ -276,7 +276,7 @@ def _mean_of_both(a: Array, b: Array, axes: tuple[int, ...]) -> tuple[Array, Arr
     zero = jnp.zeros((), a.dtype)
     sums = lax.reduce((a, b), (zero, zero), lambda p, q: (p[0] + q[0], p[1] + q[1]), axes)
     shape = [1 if axis in axes else n for axis, n in enumerate(a.shape)]
-    count = np.prod([a.shape[axis] for axis in axes])
+    count = math.prod(a.shape[axis] for axis in axes)
     return sums[0].reshape(shape) / count, sums[1].reshape(shape) / count
 
 

@@ -8,6 +8,7 @@ rounding.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -77,7 +78,7 @@ def avg_pool(
     options = _options(x, window, stride, padding, ceil_mode)
     counted = padding_pairs(padding) if count_include_pad else ((0, 0), (0, 0))
     if options["padding"] == counted:
-        return _window_sum(x, **options) / np.prod(options["window"])
+        return _window_sum(x, **options) / math.prod(options["window"])
     height, width = (n + sum(p) for n, p in zip(x.shape[1:3], counted, strict=True))
     beyond = tuple(
         (low - before, high - after)
@@ -244,7 +245,7 @@ def _tile(number, window, size):
 
 def _placed_side_by_side(g, number, window):
     """Computes `_placed` for windows that tile the image, with a single selection."""
-    places = np.arange(window[0] * window[1]).reshape(window)
+    places = np.arange(window[0] * window[1]).reshape(window).tolist()
     hits = jnp.stack([jnp.stack([number == n for n in row], 3) for row in places], 2)
     dx = jnp.where(hits, g[:, :, None, :, None, :], 0)
     n, rows, k, columns, j, channels = dx.shape
@@ -276,7 +277,7 @@ def _placed_by_gathering(g, number, x, *, window, stride, padding, size):
             inside = (row < window[0]) & (column < window[1])
             place = np.where(inside, row * window[1] + column, -1).astype(number.dtype)
             hit = of_window(number, down, right) == place[None, None, :, None, :, None]
-            dx += jnp.where(hit, of_window(g, down, right), 0)
+            dx += jnp.where(hit, of_window(g, down, right), 0).astype(dx.dtype)
     dx = dx.astype(g.dtype).reshape(g.shape[0], rows * stride[0], columns * stride[1], -1)
     return (_without_padding(dx, size, padding),)
 

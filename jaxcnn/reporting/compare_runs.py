@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnn.reporting.figures import make_figure, save
+from jaxcnn.reporting.figures import make_figure, plain_text, save
 from jaxcnn.reporting.tables import text_table
 
 _WIDTH = 120  # characters; a wider table is transposed
@@ -50,7 +50,7 @@ def _line(run: Run) -> list[str]:
     rates = [row["images_per_second"] for row in run.rows if "images_per_second" in row]
     last = run.rows[-1] if run.rows else {"step": 0, "epoch": 0.0}
     step = f"{last['step']:,}"
-    if last["step"] < facts.get("total_steps", 0):
+    if last["step"] < (facts.get("total_steps") or 0):
         step += f" of {facts['total_steps']:,}"
     errors = ["", "", ""]
     if evaluations and run.best is not None:
@@ -100,7 +100,12 @@ def draw(runs: Sequence[Run], path: str | Path) -> None:
         epochs = [row["epoch"] for row in evaluations]
         style = {"color": f"C{i % 10}"}
         for axes, name, scale in ((errors, "top1_error", 100), (losses, "loss", 1)):
-            axes.plot(epochs, [scale * row[name] for row in evaluations], label=run.name, **style)
+            axes.plot(
+                epochs,
+                [scale * row[name] for row in evaluations],
+                label=plain_text(run.name),
+                **style,
+            )
             train = [scale * row.get(f"train_{name}", np.nan) for row in evaluations]
             axes.plot(epochs, train, "--", alpha=0.6, **style)
     errors.set(xlabel="epoch", ylabel="error (%)", title="error: test (solid), training (dashed)")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.reporting.figures import make_figure, save
+from jaxcnn.reporting.figures import make_figure, plain_text, save
 
 CURVES = "curves.png"
 
@@ -34,7 +34,7 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str 
     rates.set(xlabel="epoch", ylabel="learning rate")
     _set_scale(rates, values)
     rates.grid(alpha=0.3, which="both")
-    figure.suptitle(title)
+    figure.suptitle(plain_text(title))
     save(figure, path)
 
 

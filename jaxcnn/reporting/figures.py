@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn._files import any_path, has_folder, writable
+from jaxcnn._files import any_path, output_path, writable
 
 _ANGLES = np.radians([0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 65, 295, 115, 245])
 _DISTANCES = (2, 8, 16, 26, 38, 52, 68, 86)
@@ -60,27 +61,46 @@ def picture_path(name: str, suffixes: Sequence[str] = (".png", ".svg", ".pdf")) 
       suffixes: those that are valid.
 
     Raises:
-      ValueError: the suffix is not valid, or the directory does not exist.
+      ValueError: the suffix is not valid, or the file cannot be written.
     """
     if Path(name).suffix not in suffixes:
         known = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
         raise ValueError(f"{name!r} is not a path of a figure: it must end in {known}")
-    return table_path(name)
+    return output_path(name)
 
 
-def table_path(name: str) -> Path:
-    """Checks the path of a file.
+def plain_text(text: str) -> str:
+    r"""Prepares a name for a figure, where Matplotlib would draw it as something else.
+
+    A "$" begins mathematics, a legend leaves out labels that begin with "_", and characters of file
+    names that are not UTF-8 cannot be drawn.
 
     Args:
-      name: path of the file.
+      text: of a user, such as the name of a class or a file.
 
-    Raises:
-      ValueError: the directory does not exist.
+    >>> print(plain_text("a$b"))
+    a\$b
     """
-    path = any_path(name)
-    if not has_folder(path):
-        raise ValueError(f"{name!r} cannot be written: there is no directory {path.parent}")
-    return path
+    text = text.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def picture_name(image: str, taken: set[str]) -> str:
+    """Names the picture of an image file by its stem, with a number if another picture has it.
+
+    Args:
+      image: path of the image file.
+      taken: names of the other pictures; the new one is added.
+
+    >>> taken: set[str] = set()
+    >>> [picture_name(path, taken) for path in ("a/0.jpg", "b/0.jpg", "b/0.png", "b/1.png")]
+    ['0', '0_2', '0_3', '1']
+    """
+    stem = any_path(image).stem
+    names = itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(2)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name
 
 
 def place_labels(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcnn.reporting.figures import make_figure, save
+from jaxcnn.reporting.figures import make_figure, plain_text, save
 
 PREDICTIONS = "predictions.png"
 
@@ -92,7 +92,7 @@ def _draw_grid(
     height, width = images.shape[1:3]
     side = max(height, width)
     figure = make_figure(1.3 * columns, 1.3 * _CELL_HEIGHT * rows + 0.5)
-    figure.suptitle(head)
+    figure.suptitle(plain_text(head))
     axes = figure.subplots()
     axes.set_axis_off()
     for i, (image, title) in enumerate(zip(images, titles)):
@@ -113,8 +113,7 @@ def _draw_grid(
 
 def _shortened(text: str, room: int = 23) -> str:
     """The text as a title: shortened, and without characters that cannot be drawn."""
-    text = text.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
-    return text if len(text) <= room else f"{text[: room - 1]}…"
+    return plain_text(text if len(text) <= room else f"{text[: room - 1]}…")
 
 
 def prediction_order(labels: np.ndarray, predicted: np.ndarray, room: int) -> np.ndarray:

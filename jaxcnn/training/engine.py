@@ -103,7 +103,9 @@ class TrainStep:
         if count not in self._compiled:
             call = self._parallelized(count)
             self._memory[count] = None
-            if self._mode != "pmap":  # pmap compiles on its first call
+            # pmap compiles on its first call, and JAX_DISABLE_JIT evaluates one operation at a time
+            eager = jax.config.jax_disable_jit  # type: ignore[attr-defined]
+            if self._mode != "pmap" and not eager:
                 call = call.lower(*arguments).compile()
                 self._memory[count] = compilation.memory_bytes(call)
             self._compiled[count] = call

@@ -100,6 +100,7 @@ def open_weights(
 ) -> Opened:
     """Reads published weights or a weights file; arguments and errors as in `load_pretrained`."""
     origin = str(pretrained.SHIPPED.get(str(name_or_path), name_or_path))
+    _check_names(options or {})
     if (foreign := _foreign(origin)) is not None:
         if model is None:
             raise ValueError(f"{origin} does not say which network it is of: name the model")
@@ -125,9 +126,11 @@ def open_weights(
             "name that model to load them"
         )
     name = registry.resolve(model or metadata["model"])
+    stored = files.stated(origin, metadata, "options", dict) or {}
     fields = files.stated(origin, metadata, "preprocessing", dict)
     names = files.stated(origin, metadata, "class_names", list)
     try:
+        _check_names(stored)
         prepare = from_dict(fields) if fields else pretrained.default_preprocessing(name)
     except ValueError as error:
         raise ValueError(f"{origin} has invalid metadata: {error}") from error
@@ -136,7 +139,7 @@ def open_weights(
         arrays,
         "jaxcnn" if own_layout else "torch",
         name,
-        files.stated(origin, metadata, "options", dict) or {},
+        stored,
         prepare,
         names and tuple(map(str, names)),
     )
@@ -169,10 +172,18 @@ def _open_foreign(
     return Opened(origin, found.arrays, "jaxcnn", name, options, prepare, None, found.notes)
 
 
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Raises ValueError if options of a network have names that are set in another way."""
+    for name in ("name", "parent", "num_classes"):
+        if name in options:
+            raise ValueError(f"{name!r} is not an option of a network")
+
+
 def build(
     opened: Opened, num_classes: int | None = None, **options: Any
 ) -> tuple[nn.Module, layout.Variables]:
     """Creates the network and the variables of opened weights; see `load_pretrained`."""
+    _check_names(options)
     options = layout.frozen({**opened.options, **options})
     arrays = opened.arrays
     shape = _image_shape(opened.preprocessing)

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 from drawing import draw_images, draw_variables
+from PIL import Image
 
 import jaxcnn
 from jaxcnn import weights
@@ -96,6 +97,14 @@ def test_confusion_shows_precision_and_recall():
     assert texts[0, 0] == "3" and texts[1, 2] == "1"
 
 
+def test_class_names_that_matplotlib_would_interpret(tmp_path):
+    names = ["$a_{", "caf\udce9", "_x"]
+    figure = confusion_figure(np.eye(3, dtype=np.float32), np.arange(3), names)
+    figure.savefig(tmp_path / "confusion.png")
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == [r"\$a_{", "caf?", " _x", "recall %"]
+
+
 def test_command(tmp_path, capsys, lenet):
     _, variables = lenet
     file = tmp_path / "lenet.safetensors"
@@ -108,5 +117,19 @@ def test_command(tmp_path, capsys, lenet):
     assert all((out / f"{name}.png").read_bytes()[:4] == b"\x89PNG" for name in names)
     assert main([*argv[:2], "--examples", "4"]) == 2
     assert "--examples is 4" in capsys.readouterr().err
-    assert main([*argv[:2], "missing.jpg", "--out", str(out)]) == 2
-    assert "missing.jpg does not exist" in capsys.readouterr().err
+
+
+def test_images_of_one_name_and_one_that_cannot_be_read(tmp_path, capsys, lenet):
+    _, variables = lenet
+    weights.save(tmp_path / "lenet.safetensors", "lenet5", variables)
+    images = [tmp_path / folder / "$a_{.png" for folder in ("cat", "dog")]
+    for image in images:
+        image.parent.mkdir()
+        Image.new("L", (32, 32), 9).save(image)
+    given = [str(images[0]), "missing.png", str(images[1])]
+    out = tmp_path / "out"
+    assert main(["inspect", str(tmp_path / "lenet.safetensors"), *given, "--out", str(out)]) == 2
+    assert {path.name for path in out.iterdir()} == {
+        "filters.png", "maps_$a_{.png", "maps_$a_{_2.png"
+    }  # fmt: skip
+    assert capsys.readouterr().err == "jaxcnn: error: missing.png does not exist\n"

@@ -9,11 +9,28 @@ import photos
 import pytest
 from PIL import Image
 
-from jaxcnn.data.decode import MAX_PIXELS, BadImage, decode, image_size, open_image
+from jaxcnn.data.decode import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    BadImage,
+    decode,
+    image_size,
+    open_image,
+    read_file,
+)
 
 
 def near(a, b, mean):
     return a.shape == b.shape and np.abs(a.astype(int) - b.astype(int)).mean() < mean
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    (tmp_path / "small.jpg").write_bytes(b"abc")
+    assert read_file(tmp_path / "small.jpg") == b"abc"
+    with open(tmp_path / "large.jpg", "wb") as file:
+        file.truncate(MAX_BYTES + 1)  # a hole, which takes no space
+    with pytest.raises(BadImage, match="has 1,073,741,825 bytes; at most 1,073,741,824 are read"):
+        read_file(tmp_path / "large.jpg")
 
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])

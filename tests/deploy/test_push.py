@@ -202,10 +202,19 @@ def test_an_upload(trained, monkeypatch, capsys, push):
     assert card_of(texts["README.md"].decode())[0]["license"] == "unknown"
 
 
+def test_an_empty_folder_is_this_one_and_nothing_is_uploaded(
+    trained, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["push", str(trained), "hf:user/digits", "--folder", ""]) in (0, None)
+    assert capsys.readouterr().out == "wrote .\n" and (tmp_path / "README.md").is_file()
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["hf:name"], "the target is 'hf:name'; it must be hf:user/name"),
+        (["hf:a/b", "--license", "a\nb"], "the license is 'a\\nb'; it must be an id such as"),
         (["user/name"], "the target is 'user/name'"),
         (["hf:user/name"], "no Hugging Face token found"),
     ],

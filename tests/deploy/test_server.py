@@ -276,13 +276,15 @@ def test_batch_sizes():
 
 def test_numbers_are_checked(folder):
     entry = open_entry(str(folder / "lenet.npz"))
-    with pytest.raises(ValueError, match="queue is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="queue is 0; it must be 1 to 100,000"):
         make_app(entry, queue=0)
 
 
 def test_a_port_that_is_taken(folder, port, capsys):
     assert main(["serve", str(folder / "lenet.npz"), "--port", str(port)]) == 2
     assert f"cannot listen on 127.0.0.1, port {port}: " in capsys.readouterr().err
+    assert main(["serve", str(folder / "lenet.npz"), "--host", "é" * 70]) == 2
+    assert "which cannot be a host" in capsys.readouterr().err
 
 
 @pytest.mark.slow

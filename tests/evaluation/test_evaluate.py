@@ -200,9 +200,15 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
         ([one, "--data", "synthetic"], "channels; the network takes 1"),
         ([one, "--fit", "1.5"], "--fit is 1.5; it must be at least 0 and below 1"),
         ([one, "--json", "nowhere/x.json"], "there is no directory nowhere"),
+        ([one, "--json", str(tmp_path)], "cannot be written: it is a directory"),
         ([one, "--confusion", "x.bmp"], "must end in .png, .svg or .pdf"),
         ([f"{one}@"], "has no view after @"),
-        ([one, "--crop", "1.5"], "--crop is 1.5; it must be above 0"),
+        ([one, "--crop", "1.5"], "--crop is 1.5; it must be 0.01 to 1"),
+        ([one, "--crop", "1e-300"], "--crop is 1e-300; it must be 0.01 to 1"),
+        ([one, "--size", "0"], "size is 0; it must be 1 to 10,000 pixels"),
+        ([one, "--size", f"{10**30}"], "it must be 1 to 10,000 pixels"),
+        ([f"{one}@10crop:{10**30}"], "it must be 1 to 10,000"),
+        ([one, "--bootstrap", f"{10**30}"], "it must be 0 to 1,000,000"),
     ):
         assert main(["evaluate", *arguments]) == 2
         error = capsys.readouterr().err

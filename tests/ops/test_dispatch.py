@@ -80,6 +80,13 @@ def test_operations_are_evaluated_with_jit_disabled(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
 
 
+@pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 2)])
+def test_max_pooling_promotes_no_type(window, stride):
+    pool = with_gradients(functools.partial(ops.max_pool, window=window, stride=stride))
+    with jax.numpy_dtype_promotion("strict"):
+        jax.jit(pool)(ones(1, 8, 8, 2))
+
+
 def test_max_pooling_on_a_tpu_is_xlas_own():
     pool = with_gradients(functools.partial(ops.max_pool, window=3, stride=2))
     found = counts(pool, ones(1, 7, 7, 2), platform="tpu")

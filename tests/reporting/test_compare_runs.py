@@ -1,6 +1,7 @@
 """Several runs in one table and one figure."""
 
 import json
+import os
 
 import pytest
 
@@ -44,6 +45,17 @@ def test_table_and_figure(tmp_path, monkeypatch, capsys):
     assert c == ["c/member_0", "lenet5_modern", "0", "of", "40", "0.0"]
     assert [line.split() for line in lines if line.split()[:2] == ["b", "7"]]  # what differs: seed
     assert (tmp_path / "all.svg").read_text().startswith("<?xml")
+
+
+def test_names_that_matplotlib_would_interpret(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = ["_old", "$a_{", os.fsdecode(b"caf\xe9")]
+    for name in names:
+        write_run(tmp_path / name, seed=0, errors=[0.5, 0.1])
+    assert main(["report", *names, "--out", "all.svg"]) == 0
+    assert capsys.readouterr().err == ""
+    picture = (tmp_path / "all.svg").read_text("utf-8")
+    assert all(f"<!-- {text} -->" in picture for text in (" _old", "$a_{", "caf?"))
 
 
 @pytest.mark.parametrize(

@@ -333,6 +333,7 @@ def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
         ([str(tmp_path / "no.py")], "no study file"),
         (["dropout", "train.batch_sise=3"], "did you mean 'train.batch_size'"),
         (["dropout", "--budget", "0"], "--budget is 0; it must be above 0"),
+        (["dropout", "--budget", "inf"], "--budget is inf; it must be above 0 and finite"),
         (["dropout", "train.seed=7"], "train.seed cannot be set in a study; --seeds N runs"),
         (["dropout", "train.length_epochs=3"], "train.length_epochs can only be set with --full"),
     ):

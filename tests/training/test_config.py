@@ -188,6 +188,8 @@ def test_another_optimizer_drops_the_fields_of_the_last_one(file, capsys):
     assert config.optimizer.to_dict() == {"name": "adam", "weight_decay": 0.0, "b1": 0.8}
     dropped = "config.optimizer.momentum, config.optimizer.nesterov: dropped"
     assert capsys.readouterr().err == f"note: optimizer 'adam' does not take {dropped}\n"
+    config = read_config(file, ["optimizer.name=adam", "optimizer.momentum=none"])
+    assert "momentum" not in config.optimizer and dropped in capsys.readouterr().err
     config = read_config(file, ["loss.name=lenet_mse"])
     assert config.loss.to_dict() == {"name": "lenet_mse", "aux_weight": 0.0}
     # one that was set as well is not dropped, and is refused where the optimizer is made

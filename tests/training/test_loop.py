@@ -262,3 +262,16 @@ def test_exit_codes(tmp_path, capsys):
 def test_nothing_happens_before_the_first_report_is_asked_for(tmp_path):
     train(small_config(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "switch", [jax.disable_jit, lambda: jax.numpy_dtype_promotion("strict")], ids=["jit", "types"]
+)
+def test_switches_for_debugging(finished, tmp_path, switch):
+    """JAX_DISABLE_JIT=1 and JAX_NUMPY_DTYPE_PROMOTION=strict."""
+    with switch():
+        reports = run(small_config(steps=2), tmp_path)
+    losses = [r.values["loss"] for r in of_kind(reports, "step")]
+    expected = [r.values["loss"] for r in of_kind(finished[1], "step")][:2]
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)

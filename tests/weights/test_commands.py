@@ -105,6 +105,35 @@ def test_predict_of_few_classes(tmp_path, capsys, image):
     assert {line.split()[-1] for line in lines[1:]} == {"cat", "dog"}
 
 
+def test_options_and_classes_that_cannot_be(tmp_path, capsys):
+    path, other = tmp_path / "w.safetensors", tmp_path / "o.safetensors"
+    variables = weights.from_torch("lenet5", state_dict("lenet5"))
+    weights.save(path, "lenet5", variables, class_names="abcdefghij")
+    for arguments, text in (
+        (["name=x"], "'name' is not an option of a network"),
+        (["parent=1"], "'parent' is not an option of a network"),
+        (["dtype=x"], "dtype is 'x'; it must be a type such as 'bfloat16'"),
+        (["--num-classes", "-1"], "num_classes is -1; it must be 0 to 10,000,000"),
+        (["--num-classes", 10**9], "num_classes is 1000000000; it must be 0 to 10,000,000"),
+    ):
+        assert error(capsys, "convert", path, other, *arguments) == text
+    assert main(["convert", str(path), str(other), "--num-classes", "3"]) == 0
+    assert "class_names" not in files.read(other)[1]  # those of the former classifier
+    capsys.readouterr()
+    for text in ('{"num_classes": 5}', '{"name": "x"}'):
+        arrays, about = files.read(path)
+        files.write(other, arrays, about | {"options": text})
+        assert "has metadata that cannot be: " in error(capsys, "convert", other, path)
+
+
+def test_names_that_are_not_those_of_all_classes(tmp_path, capsys, image):
+    path = tmp_path / "w.safetensors"
+    variables = weights.from_torch("lenet5", state_dict("lenet5"))
+    weights.save(path, "lenet5", variables, class_names=("cat", "dog"))
+    text = error(capsys, "predict", path, image)
+    assert text == f"{path} has 2 names of classes, but 10 classes"
+
+
 def test_published_weights_are_listed_by_name_and_network(capsys):
     lines = run(capsys, "pretrained", "resnet50_v2").splitlines()
     row = ["resnetv2_50.a1h_in1k", "resnet50_v2", "288", "1", "bicubic", "hub"]

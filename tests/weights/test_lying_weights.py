@@ -118,7 +118,7 @@ def test_metadata_of_another_type(tmp_path, suffix, name, text, words):
     [
         ("size", 1e9),
         ("size", True),
-        ("crop", 0),
+        ("crop", 1e-300),
         ("crop", float("nan")),
         ("interpolation", "none"),
         ("mean", []),

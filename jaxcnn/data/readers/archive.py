@@ -30,6 +30,7 @@ from jaxcnn.data.sets import FileShard
 INFO = "info.json"
 SHARD_SIZE = 4096  # examples per file; an interruption loses at most this many
 _UNFINISHED = "unfinished"
+_ANY_NAME = "surrogateescape"  # a name of a file may not be UTF-8
 _CHECKSUM = ".crc32"  # ending of the file beside each shard with the checksum of its examples
 
 
@@ -101,7 +102,8 @@ def _part(path: Path, part: str, lengths: list[int], classes: int) -> FileShard:
     def name(i: int) -> str:
         shard, row = place(i)
         with contextlib.suppress(ValueError):  # the record is damaged
-            return f"{path}: {msgpack.unpackb(record(shard, row))['name']}"
+            example = msgpack.unpackb(record(shard, row), unicode_errors=_ANY_NAME)
+            return f"{path}: {example['name']}"
         return f"{shards[shard][0]}, record {row}"
 
     def listing(start: int, stop: int) -> list[str]:
@@ -115,7 +117,7 @@ def _part(path: Path, part: str, lengths: list[int], classes: int) -> FileShard:
 def _example(record: bytes) -> tuple[bytes, int]:
     """Unpacks a record to (image file, label)."""
     try:
-        example = msgpack.unpackb(record)
+        example = msgpack.unpackb(record, unicode_errors=_ANY_NAME)
         image, label = example["image"], example["label"]
     except (ValueError, LookupError, TypeError) as error:
         raise BadImage(f"is not an example of an archive: {error}") from None
@@ -137,13 +139,15 @@ class Draft:
       shards: all files, in order.
 
     Raises:
-      ValueError: the archive exists, there is a draft with other values, or another process is
-        writing it.
+      ValueError: the archive exists, its name is not UTF-8, there is a draft with other values, or
+        another process is writing it.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any], sizes: Mapping[str, int]):
         if path.exists():
             raise ValueError(f"{path} already exists; delete it, or choose another directory")
+        if str(path) != str(path).encode("utf-8", "replace").decode():
+            raise ValueError(f"{str(path)!r} is not UTF-8, as the name of an archive must be")
         self._path, self._folder = path, _draft(path)
         self.shards = [shard for part, size in sizes.items() for shard in _shards(part, size)]
         lengths = {p: [s.length for s in self.shards if s.part == p] for p in sizes}
@@ -201,7 +205,8 @@ class Draft:
         def add(image: bytes, label: int, name: str) -> None:
             nonlocal checksum
             checksum = zlib.crc32(image, zlib.crc32(b"%d " % label, checksum))
-            writer.write(msgpack.packb({"label": label, "name": name, "image": image}))
+            example = {"label": label, "name": name, "image": image}
+            writer.write(msgpack.packb(example, unicode_errors=_ANY_NAME))
 
         try:
             yield add

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 from jaxcnn._checks import near
 from jaxcnn._files import any_path, files_below, is_local, read_at
+from jaxcnn.data.decode import check_bytes, read_file
 from jaxcnn.data.readers.annotations import Find, find_boxes
 from jaxcnn.data.sets import FileShard
 
@@ -117,7 +119,7 @@ def list_images(folder: str | os.PathLike) -> list[str]:
     """Lists the images in a directory and its subdirectories.
 
     Hidden files and directories are ignored. A directory that is also reached by a link is listed
-    once.
+    once. A link to a file that does not exist is listed, too: whoever reads it gets an error.
 
     Args:
       folder: the directory.
@@ -140,11 +142,16 @@ def list_images(folder: str | os.PathLike) -> list[str]:
         visited.add(real)
         for entry in os.scandir(path):
             name = f"{subfolder}/{entry.name}" if subfolder else entry.name
-            if entry.is_dir() and not entry.name.startswith("."):
+            broken = _is_broken_link(entry)
+            if not broken and entry.is_dir() and not entry.name.startswith("."):
                 pending.append(name)
-            elif is_image(entry.name) and entry.is_file():
+            elif is_image(entry.name) and (broken or entry.is_file()):
                 images.append(name)
     return sorted(images)
+
+
+def _is_broken_link(entry: os.DirEntry) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def is_image(name: str) -> bool:
@@ -161,6 +168,9 @@ def list_classes(path: Path) -> tuple[dict[str, list[Where]], Callable[[Where], 
 
     Returns:
       ({class: [(relative name, path of the class)]}, function that reads the file of an entry).
+
+    Raises:
+      ValueError: there is a link to something that does not exist, which might be a class.
     """
     by_class: dict[str, list[Where]] = {}
     if not is_local(path):
@@ -169,10 +179,13 @@ def list_classes(path: Path) -> tuple[dict[str, list[Where]], Callable[[Where], 
             if name:
                 by_class.setdefault(top, []).append((name, str(path / top)))
         return by_class, lambda where: (path / Path(where[1]).name / where[0]).read_bytes()
-    for folder in os.scandir(path):
-        if folder.is_dir() and not folder.name.startswith("."):
-            by_class[folder.name] = [(name, folder.path) for name in list_images(folder.path)]
-    return by_class, lambda where: Path(where[1], where[0]).read_bytes()
+    with os.scandir(path) as entries:
+        for folder in entries:
+            if _is_broken_link(folder):
+                raise ValueError(f"{folder.path} is a link to something that does not exist")
+            if folder.is_dir() and not folder.name.startswith("."):
+                by_class[folder.name] = [(name, folder.path) for name in list_images(folder.path)]
+    return by_class, lambda where: read_file(Path(where[1], where[0]))
 
 
 @contextlib.contextmanager
@@ -188,9 +201,20 @@ def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
         raise ValueError(f"{path} is not a tar file, or damaged: {error}") from error
 
 
-def _tar(path: Path, part: str):
-    """({class: [(relative name, offset, size)]}, function that reads an entry) of a tar file."""
-    members: list[tuple[str, tuple[int, int] | None]] = []  # (name, None for a directory)
+def list_tar(path: Path) -> list[tuple[str, tuple[int, int] | None]]:
+    """Lists a tar file: the names and (offset, size) of its files, and those of directories, None.
+
+    A link to a file is listed as that file.
+
+    Args:
+      path: of the file, without compression.
+
+    Raises:
+      ValueError: it is not a tar file, it is damaged, or an image is a link to a file that it does
+        not contain.
+    """
+    members: list[tuple[str, tuple[int, int] | None]] = []
+    links: dict[str, str] = {}
     end = path.stat().st_size
     with open_tar(path) as tar:
         for member in tar:
@@ -201,6 +225,25 @@ def _tar(path: Path, part: str):
                 members.append((name, (member.offset_data, member.size)))
             elif member.isdir() and name not in ("", "."):
                 members.append((name, None))
+            elif member.islnk() or member.issym():
+                folder = posixpath.dirname(name) if member.issym() else ""
+                links[name] = posixpath.normpath(posixpath.join(folder, member.linkname))
+    files = {name: where for name, where in members if where}
+    for name, target in links.items():
+        passed = {name}
+        while target in links and target not in passed:
+            passed.add(target)
+            target = links[target]
+        if target in files:
+            members.append((name, files[target]))
+        elif is_image(name):
+            raise ValueError(f"{path}: {name!r} is a link to {links[name]!r}, which is not in it")
+    return members
+
+
+def _tar(path: Path, part: str):
+    """({class: [(relative name, offset, size)]}, function that reads an entry) of a tar file."""
+    members = list_tar(path)
     inside = [name for name, where in members if where and is_image(name)]
     if inside and all(name.startswith(f"{part}/") and name.count("/") > 1 for name in inside):
         members = [(n.partition("/")[2], w) for n, w in members if n.startswith(f"{part}/")]
@@ -211,4 +254,9 @@ def _tar(path: Path, part: str):
             by_class.setdefault(top, [])
         elif where and rest and is_image(name):
             by_class.setdefault(top, []).append((rest, *where))
-    return by_class, lambda where: read_at(path, *where[1:])
+
+    def read(where: Where) -> bytes:
+        check_bytes(where[2])
+        return read_at(path, *where[1:])
+
+    return by_class, read

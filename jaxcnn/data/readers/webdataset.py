@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 
 from jaxcnn._cache import CachedPath, data_path
-from jaxcnn._checks import note_once, one_line
+from jaxcnn._checks import note_once, one_line, require
 from jaxcnn._files import read_at, read_json
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, hub_layout, record_index
-from jaxcnn.data.readers.folders import open_tar
+from jaxcnn.data.readers.folders import list_tar
 from jaxcnn.data.sets import FileShard, names_of_labels
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -39,7 +39,9 @@ LABELS = ("cls", "txt")
 _INFO = ("info.json", "_info.json")
 _LARGEST_LABEL = 2**20  # bytes of a file that has the label
 _MANY = 32  # number of files from which on a note announces the indexing
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
+_MOST_BRACES = 50
+_MOST_SHARDS = 1_000_000
 
 
 def open_shards(
@@ -120,11 +122,15 @@ def expand_braces(text: str) -> list[str]:
     """Expands braces as the shell does.
 
     Args:
-      text: with any number of "{first..last}" and "{one,other}", which can be nested.
+      text: with "{first..last}" and "{one,other}", which can be nested.
+
+    Raises:
+      ValueError: these are too many braces, or names.
 
       >>> expand_braces("{a,b}-{08..10}.tar")[:4]
       ['a-08.tar', 'a-09.tar', 'a-10.tar', 'b-08.tar']
     """
+    require(text.count("{") <= _MOST_BRACES, "pattern", text, f"of up to {_MOST_BRACES} braces")
     start, depth, commas = text.find("{"), 0, []
     if start < 0:
         return [text]
@@ -139,13 +145,21 @@ def expand_braces(text: str) -> list[str]:
     inner, rest = text[start + 1 : end], expand_braces(text[end + 1 :])
     if found := _RANGE.fullmatch(inner):
         width = len(found[1]) if found[1].startswith("0") else 0
-        middle = [f"{i:0{width}}" for i in range(int(found[1]), int(found[2]) + 1)]
+        numbers = range(int(found[1]), int(found[2]) + 1)
+        _check_count(text, len(numbers))
+        middle = [f"{i:0{width}}" for i in numbers]
     elif commas:
         ends = [start, *commas, end]
         middle = [m for a, b in itertools.pairwise(ends) for m in expand_braces(text[a + 1 : b])]
     else:
         middle = [f"{{{m}}}" for m in expand_braces(inner)]
+    _check_count(text, len(middle) * len(rest))
     return [f"{text[:start]}{m}{r}" for m in middle for r in rest]
+
+
+def _check_count(pattern: str, count: int) -> None:
+    if count > _MOST_SHARDS:
+        raise ValueError(f"{pattern} names {count:,} files; at most {_MOST_SHARDS:,} can be read")
 
 
 def _splits(paths: Sequence[Path], is_whole: bool) -> tuple[dict[str, list[Path]], dict[str, int]]:
@@ -224,23 +238,15 @@ def _places(path: Path, columns: Mapping[str, str]) -> record_index.Places:
 def _examples(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
     """{name without keys: {key: (start, length) of the file}} of a tar file."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
-    end = path.stat().st_size
-    with open_tar(path) as tar:
-        for member in tar:
-            if not member.isfile():
-                continue
-            if member.size < 0 or member.offset_data + member.size > end:
-                raise ValueError(
-                    f"{path} is truncated or damaged: {member.name!r} needs more bytes"
-                )
-            folder, _, base = member.name.rpartition("/")
-            stem, _, key = base.partition(".")
-            if not stem or not key:  # hidden, or without a key
-                continue
-            files = found.setdefault(f"{folder}/{stem}", {})
-            if key.lower() in files:
-                raise ValueError(f"{path} has two files {member.name!r}")
-            files[key.lower()] = (member.offset_data, member.size)
+    for name, where in list_tar(path):
+        folder, _, base = name.rpartition("/")
+        stem, _, key = base.partition(".")
+        if where is None or not stem or not key:  # a directory, hidden, or without a key
+            continue
+        files = found.setdefault(f"{folder}/{stem}", {})
+        if key.lower() in files:
+            raise ValueError(f"{path} has two files {name!r}")
+        files[key.lower()] = where
     return found
 
 

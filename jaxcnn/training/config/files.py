@@ -197,7 +197,8 @@ def _clear_other_units(config: ConfigDict, field: str, given: Sequence[str]) -> 
 
 def _drop_untaken_fields(section: ConfigDict, title: str, given: Sequence[str]) -> None:
     taken = SECTION_FIELDS[title](section.name)
-    dropped = [f for f in section if f not in taken and f"{title}.{f}" not in given]
+    kept = [f for f in section if f"{title}.{f}" in given and section[f] is not None]
+    dropped = [f for f in section if f not in taken and f not in kept]
     with section.unlocked():
         for field in dropped:
             del section[field]

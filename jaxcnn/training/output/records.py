@@ -77,6 +77,8 @@ def _check_types(path: Path, content: Mapping[str, Any]) -> None:
             from_dict(content["preprocessing"])
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
+    if not all(isinstance(name, str) for name in content.get("class_names") or ()):
+        raise ValueError(f"{path} is damaged: class_names has other values than names")
     if "ensemble" not in config:
         for field, expected in _REQUIRED.items():
             section, _, name = field.partition(".")
@@ -84,6 +86,9 @@ def _check_types(path: Path, content: Mapping[str, Any]) -> None:
             _check_type(path, f"config.{field}", value.get(name) if name else value, expected)
         for section in config:
             _check_type(path, f"config.{section}", config[section], dict)
+        for name in ("dir", "image", "label"):
+            if config["data"].get(name) is not None:
+                _check_type(path, f"config.data.{name}", config["data"][name], str)
     if not 0 <= (content.get("members") or 0) <= MOST_MEMBERS:
         raise ValueError(f"{path} is damaged: members is {content['members']}")
 

@@ -67,10 +67,10 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
     config = manifest["config"]
     folder = workdir / _FOLDERS[checkpoint]
     step, state = read_state(folder)
-    if "preprocessing" in manifest:
+    if manifest.get("preprocessing") is not None and manifest.get("class_names") is not None:
         preprocessing = from_dict(manifest["preprocessing"])
         class_names = tuple(manifest["class_names"])
-    else:
+    else:  # a run of an early version
         preprocessing, class_names = sets.preprocessing(TrackedConfig(config))
     weights = state if state["ema"] is None else state["ema"]
     return TrainedModel(

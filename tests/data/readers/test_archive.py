@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import zlib
 
@@ -58,6 +59,21 @@ def test_it_is_the_same_set(root, archive):
         for i in range(size):
             assert here.read(i) == there.read(i)
             assert here.name(i) == f"{archive}: {there.name(i)}"
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    root = photos.write_folder(tmp_path / "set", {"train": {"ant": 2, "bee": 1}, "val": {"bee": 1}})
+    (root / "train" / "ant" / "000.jpg").rename(root / "train" / "ant" / f"{odd}.jpg")
+    for part in ("train", "val"):
+        (root / part / "bee").rename(root / part / odd)
+    write(root, tmp_path / "odd.archive")
+    a, b = (open_encoded(s, "train") for s in (f"folder:{root}", f"archive:{tmp_path}/odd.archive"))
+    assert a.class_names == b.class_names == ("ant", odd)
+    assert [a.read(i) for i in range(len(a))] == [b.read(i) for i in range(len(b))]
+    assert any(f"{odd}.jpg" in b.name(i) for i in range(len(b)))
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        write(root, tmp_path / odd)
 
 
 def test_other_programs_can_read_it(root, archive):

@@ -94,6 +94,31 @@ def test_hidden_files_and_what_is_no_file_are_left_out(root, tmp_path):
     assert contents(a) == contents(b) and len(a) == 5
 
 
+def test_links_to_images_count_in_folders_and_tars(root, tmp_path):
+    ant = root / "train" / "ant"
+    (ant / "hard.jpg").hardlink_to(ant / "000.jpg")
+    (ant / "soft.jpg").symlink_to("link.jpg")
+    (ant / "link.jpg").symlink_to("../bee/001.jpg")
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        tar.add(root / "train", arcname=".")
+    a, b = (open_encoded(f"folder:{p}", "train") for p in (root, tmp_path))
+    assert contents(a) == contents(b) and len(a) == 8
+
+
+def test_a_broken_link_is_not_left_out(root, tmp_path):
+    ant = root / "train" / "ant"
+    (ant / "gone.jpg").symlink_to("nowhere.jpg")
+    (ant / "self.jpg").symlink_to("self.jpg")
+    assert list_images(ant) == ["000.jpg", "001.jpg", "002.jpg", "gone.jpg", "self.jpg"]
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        tar.add(root / "train", arcname=".")
+    with pytest.raises(ValueError, match=r"'ant/gone.jpg' is a link to 'ant/nowhere.jpg'"):
+        open_encoded(f"folder:{tmp_path}", "train")
+    (root / "train" / "wasp").symlink_to("moved_away")
+    with pytest.raises(ValueError, match="train/wasp is a link to something that does not exist"):
+        open_encoded(f"folder:{root}", "train")
+
+
 def test_a_class_that_is_named_as_the_part_stays_one(tmp_path):
     photos.write_folder(tmp_path / "set", {"train": {"train": 2}}, 16, 16)
     with tarfile.open(tmp_path / "train.tar", "w") as tar:

@@ -219,3 +219,9 @@ def test_damaged_and_missing_files_are_named(copy, tmp_path):
 )
 def test_braces_expand_as_in_bash(text, expected):
     assert webdataset.expand_braces(text) == expected
+
+
+@pytest.mark.parametrize("text", ["{0..99999999999}", "{0..999}{0..999}{0..9}", "{" * 51])
+def test_braces_for_too_many_files(text):
+    with pytest.raises(ValueError, match=r"files; at most 1,000,000|up to 50 braces"):
+        webdataset.expand_braces(text)
