@@ -51,10 +51,9 @@ def begin(
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
         raise ValueError(f"--coordinator is {coordinator!r}; it must be HOST:PORT")
     try:
-        with watch.relayed():
-            jax.distributed.initialize(
-                coordinator, processes, process, heartbeat_timeout_seconds=_HEARTBEAT
-            )
+        jax.distributed.initialize(
+            coordinator, processes, process, heartbeat_timeout_seconds=_HEARTBEAT
+        )
     except (ValueError, RuntimeError) as error:
         if missing and "should be defined" in str(error):
             raise ValueError(

@@ -1,10 +1,8 @@
 """Ends a process of several when another one has died, with one line and a separate exit code.
 
 JAX notices a dead process only when its heartbeats have been missing for a while, and then aborts
-the others; when the first process dies, it aborts them at once. Here every process holds a
-connection to the first one, which the operating system closes as soon as either of them ends, and
-JAX's own connection goes through a relay, where it lasts a little longer. If no connection can be
-made, only JAX's heartbeats remain.
+the others. Here every process holds a connection to the first one, which the operating system
+closes as soon as either of them ends. If no connection can be made, only JAX's heartbeats remain.
 """
 
 from __future__ import annotations
@@ -14,60 +12,19 @@ import contextlib
 import os
 import secrets
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jaxcnn.runtime import exit_codes, relay
+from jaxcnn.runtime import exit_codes
 
 _KEY = "jaxcnn/watch"  # of JAX's key-value store: port and token of the first process
 _GOODBYE = b"."  # sent by a process that ends normally
 _MOMENT = 2.0  # seconds
-_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # which gRPC would use for this machine, too
 _connections: list[socket.socket] = []
-_relays: list[subprocess.Popen[bytes]] = []
 _ending = threading.Lock()
-
-
-@contextlib.contextmanager
-def relayed() -> Iterator[None]:
-    """While JAX connects this process within the block, it does so through a relay."""
-    from jax._src import distributed
-
-    library: Any = distributed._jax
-    connect = library.get_distributed_runtime_client
-
-    def through_relay(address: str, process: int, **options: Any) -> Any:
-        if process == 0:
-            return connect(address, process, **options)
-        start, seconds = time.monotonic(), options["init_timeout"]
-        address = _start_relay(address, seconds)
-        options["init_timeout"] = max(5, round(seconds - time.monotonic() + start))
-        return connect(address, process, **options)
-
-    library.get_distributed_runtime_client = through_relay
-    try:
-        yield
-    finally:
-        library.get_distributed_runtime_client = connect
-
-
-def _start_relay(address: str, seconds: float) -> str:
-    """Starts a relay to an address and returns that of the relay; `address` if it cannot work."""
-    if any(os.environ.get(name) for name in _PROXIES):
-        return address
-    host, _, port = address.rpartition(":")
-    command = [sys.executable, "-I", "-S", relay.__file__, host.strip("[]"), port, f"{seconds}"]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    )
-    _relays.append(process)  # it ends with its standard input, when this process does
-    assert process.stdout is not None
-    found = process.stdout.readline().strip()  # empty if it has ended
-    return f"127.0.0.1:{int(found)}" if found else address
 
 
 def begin() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -158,10 +159,7 @@ def test_several_processes_equal_one(alone, tmp_path, count):
     assert_same_numbers(tmp_path / "back" / "moved", lone / "whole")
 
 
-@pytest.mark.parametrize(
-    ("count", "victim"),
-    [(2, 1), *(pytest.param(n, i, marks=pytest.mark.slow) for n, i in ((2, 0), (4, 0), (4, 2)))],
-)
+@pytest.mark.parametrize(("count", "victim"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_when_one_is_killed_the_others_end_with_a_line(tmp_path, count, victim):
     processes = start(count, tmp_path, "lost")
     wait_for_step(processes, tmp_path / "lost", 3)
@@ -173,6 +171,17 @@ def test_when_one_is_killed_the_others_end_with_a_line(tmp_path, count, victim):
             said = [line for line in error.splitlines() if "process" in line]
             text = f"jaxcnn: process {number}: process {victim} has ended, so this one ends too"
             assert len(said) == 1 and said[0].startswith(text), error
+
+
+@pytest.mark.slow
+def test_when_the_first_is_killed_the_others_end(tmp_path):
+    """JAX aborts them in the same moment, as its service is gone."""
+    processes = start(2, tmp_path, "lost")
+    wait_for_step(processes, tmp_path / "lost", 3)
+    processes[0].kill()
+    processes[0].communicate()
+    processes[1].communicate(timeout=60)
+    assert processes[1].returncode in (exit_codes.PROCESS_LOST, -signal.SIGABRT)
 
 
 @pytest.mark.parametrize(
