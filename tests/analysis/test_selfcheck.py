@@ -32,6 +32,7 @@ def test_all_kinds_are_right(capsys):
     assert lines[-1].endswith(f"all {len(KINDS)} kinds agree with float64 on the CPU")
 
 
+@old_pooling.where_it_fails
 def test_the_old_gradient_of_max_pooling_is_found(monkeypatch, capsys):
     """Alone it is right, and wrong where it is compiled together with what stands before it."""
     old_pooling.plant(monkeypatch)

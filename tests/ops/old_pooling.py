@@ -2,16 +2,22 @@
 
 Under `jit` XLA may compute x anew in the fusion that asks, rounded differently, and then no element
 of the window equals its maximum. It does behind Flax's BatchNorm, not behind
-`ops.BatchNorm` (with jax 0.10): so Flax's way to normalize is planted with it.
+`ops.BatchNorm` (with jax 0.10): so Flax's way to normalize is planted with it. With jax 0.12 XLA
+does not do so any more.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from jaxcnn.ops import normalization, pooling, reference
 from jaxcnn.ops.windows import spread, window_slice
+
+where_it_fails = pytest.mark.skipif(
+    jax.__version_info__ >= (0, 12), reason="this XLA computes the maximum and x alike"
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
