@@ -12,13 +12,14 @@ from pathlib import Path
 import docstrings
 from api_names import link, scope
 from api_pages import entries
-from network_table import short
+from network_table import prose_table, short
 
 import jaxcnn
 from jaxcnn import draw
 from jaxcnn.models import FAMILIES, ModelInfo, list_models, model_info
 from jaxcnn.reporting.tables import markdown_table
 from jaxcnn.weights import WEIGHTS
+from jaxcnn.weights.pretrained import Weights
 
 # The networks that are drawn on the page of their family, where it is not the first one.
 _DRAWN = {
@@ -85,12 +86,13 @@ def family_page(family: str, levels: Sequence[str]) -> str:
     parts = [
         f"# {title}",
         docstrings.markdown(citation),
-        f"Paper: {paper(family, citation)}",
-        _example(infos, weights[0].name if weights else ""),
+        f"Paper: {paper(family, citation)}" if family in _PAPERS else "",
+        _example(model_info(_drawn(family, "network")[-1]), weights),
         *([_figure(family, "block")] if "block" in levels else []),
         "## Networks",
         _networks_table(infos),
-        "\n".join(f"- `{i.name}`: {i.protocol} ({i.source})" for i in infos if i.protocol),
+        "## Published errors",
+        _errors_table(infos),
         "## Details and deviations from the paper",
         docstrings.markdown(text, scope(module)),
     ]
@@ -123,16 +125,16 @@ def _infos(family: str) -> list[ModelInfo]:
     return [info for info in map(model_info, list_models()) if info.family == family]
 
 
-def _example(infos: list[ModelInfo], weights: str) -> str:
-    first = infos[0]
-    size = ", ".join(map(str, first.input_size or ()))
+def _example(info: ModelInfo, weights: Sequence[Weights]) -> str:
+    size = ", ".join(map(str, info.input_size or ()))
     lines = [
-        f'model = jaxcnn.create_model("{first.name}")',
+        f'model = jaxcnn.create_model("{info.name}")',
         f"variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, {size})))",
         f"logits = model.apply(variables, images)  # images f32[N,{size.replace(' ', '')}]",
     ]
     if weights:
-        lines += ["", f'model, variables = jaxcnn.load_pretrained("{weights}")']
+        own = [one for one in weights if one.model == info.name] or weights
+        lines += ["", f'model, variables = jaxcnn.load_pretrained("{own[0].name}")']
     return "\n".join(["```{code-block} python", *lines, "```"])
 
 
@@ -150,7 +152,23 @@ def _networks_table(infos: Iterable[ModelInfo]) -> str:
     return markdown_table(header, rows)
 
 
-def _weights_table(weights: Iterable) -> str:
+def _errors_table(infos: Iterable[ModelInfo]) -> str:
+    """Each published error, in percent, with the protocol and the source."""
+    rows = []
+    for info in infos:
+        first = {name: getattr(info, name) for name in ("top1_error", "top5_error")}
+        first |= {"protocol": info.protocol, "source": info.source}
+        for one in (first, *info.other_results):
+            errors = [one.get("top1_error"), one.get("top5_error")]
+            if any(errors):
+                numbers = ["" if error is None else f"{error:g}" for error in errors]
+                rows.append(
+                    [f"`{info.name}`", *numbers, one["protocol"] or "", one["source"] or ""]
+                )
+    return prose_table(["id", "top-1 %", "top-5 %", "protocol", "source"], rows)
+
+
+def _weights_table(weights: Iterable[Weights]) -> str:
     rows = []
     for one in weights:
         how = one.preprocessing

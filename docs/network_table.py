@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxcnn.models import ModelInfo, list_models, model_info
@@ -50,6 +51,12 @@ def _row(info: ModelInfo) -> list[str]:
 def short(number: float) -> str:
     """At least three digits, such as 0.0617, 25.6 or 15,470."""
     return f"{number:,.0f}" if number >= 99.95 else f"{number:#.3g}"
+
+
+def prose_table(header: Sequence[str], rows: Sequence[Sequence[str]], style: str = "prose") -> str:
+    """A table whose columns stay wide enough to be read on a phone."""
+    table = markdown_table(header, rows, left=len(header))
+    return "\n".join(["```{table}", f":class: {style}", "", table, "```"])
 
 
 @functools.cache

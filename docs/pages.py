@@ -18,12 +18,12 @@ import docstrings
 import family_pages
 import network_table
 from api_names import link
+from network_table import prose_table
 
 from jaxcnn import configs
 from jaxcnn.analysis.networks import MARKERS
 from jaxcnn.cli.main import make_parser
 from jaxcnn.models import FAMILIES
-from jaxcnn.reporting.tables import markdown_table
 from jaxcnn.training import read_config
 from jaxcnn.training.config.schema import FIELDS, default_config, leaves
 
@@ -33,7 +33,7 @@ _REPOSITORY = "https://github.com/jaxcnn/jaxcnn/blob/main"
 
 
 def write_all(docs: Path) -> None:
-    """Writes docs/families, docs/reference and docs/notebooks; leaves files alone that are right."""
+    """Writes the files of docs/families, docs/reference and docs/notebooks that have changed."""
     folders = [docs / name for name in ("families", "reference", "notebooks")]
     for folder in folders:
         folder.mkdir(exist_ok=True)
@@ -55,7 +55,7 @@ def write_all(docs: Path) -> None:
     }
     for path, text in texts.items():
         text = text.rstrip() + "\n"
-        if not path.is_file() or path.read_text("utf-8") != text:  # Sphinx reads what has changed
+        if not path.is_file() or path.read_text("utf-8") != text:  # Sphinx reads these again
             path.write_text(text, "utf-8")
     for folder in folders:
         for path in set(folder.iterdir()) - files - set(texts):
@@ -93,12 +93,13 @@ def recipes_page() -> str:
         "train NAME` trains a recipe and `jaxcnn train NAME:ARGUMENT` one of its variants. The "
         "variant `smoke`, which every recipe has, takes five steps on a small dataset. Errors were "
         "measured where the last column has one.",
-        _prose_table(
+        prose_table(
             ["recipe", "trains", "error to expect", "measured"],
             [
                 [f"[`{r.name}`](#{_slug(r.name)})", link(r.title), link(r.target), r.measured]
                 for r in recipes
             ],
+            style="recipes",
         ),
     ]
     for recipe in recipes:
@@ -115,12 +116,6 @@ def _differences(recipe: str) -> str:
     lines = [f"{name}={value}" for name, value in fields.items() if defaults.get(name) != value]
     head = "<details><summary>Fields that differ from the defaults</summary>"
     return "\n\n".join([head, "\n".join(["```text", *lines, "```"]), "</details>"])
-
-
-def _prose_table(header: list[str], rows: list[list[str]]) -> str:
-    """A table whose columns stay wide enough to be read on a phone."""
-    table = markdown_table(header, rows, left=len(header))
-    return "\n".join(["```{table}", ":class: prose", "", table, "```"])
 
 
 def _slug(heading: str) -> str:
@@ -158,7 +153,7 @@ def configuration_page() -> str:
             for name in names
         ]
         parts += [f"## {section}", about.get(section, "")]
-        parts.append(_prose_table(["field", "default", "valid values"], rows))
+        parts.append(prose_table(["field", "default", "valid values"], rows))
     return "\n\n".join(part for part in parts if part)
 
 
