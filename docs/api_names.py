@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import inspect
@@ -90,6 +91,37 @@ def target(name: str) -> str | None:
 def scope(module: ModuleType) -> dict[str, str]:
     """The names that the docstrings of a module use without a package: {name: documented name}."""
     return {name: homes()[id(value)] for name, value in members(module).items()}
+
+
+class FullNames(ast.NodeTransformer):
+    """Replaces the names in an annotation by those under which they are documented.
+
+    Args:
+      module: in which the annotation is written.
+    """
+
+    def __init__(self, module: ModuleType) -> None:
+        self._values = dict(vars(module))
+        for node in ast.walk(ast.parse(inspect.getsource(module))):  # also `if TYPE_CHECKING`
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxcnn"):
+                home = importlib.import_module(node.module or "")
+                for alias in node.names:
+                    value = getattr(home, alias.name, None)
+                    self._values.setdefault(alias.asname or alias.name, value)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return self._full(node, self._values.get(node.id))
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        first, *rest = ast.unparse(node).split(".")
+        value = self._values.get(first)
+        for name in rest:
+            value = getattr(value, name, None)
+        return self._full(node, value)
+
+    def _full(self, node: ast.AST, value: object) -> ast.AST:
+        full = homes().get(id(value))
+        return ast.parse(full, mode="eval").body if full else node
 
 
 def role(text: str, name: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 import typing
 from types import ModuleType
 from typing import Any
 
 import docstrings
-from api_names import FACES, GROUPS, homes, link, members, modules, role, scope
+from api_names import FACES, GROUPS, FullNames, homes, link, members, modules, role, scope
 
 from jaxcnn.reporting.tables import markdown_table
 
@@ -51,9 +52,10 @@ def module_page(name: str) -> str:
     """A module's docstring, what it exports, and an entry for each function and class."""
     module = modules()[name]
     names = scope(module)
+    is_hidden = name in homes().values()  # by a function of the same name
     parts = [
         f"# {name}",
-        f"```{{py:module}} {name}\n```",
+        "" if is_hidden else f"```{{py:module}} {name}\n```",
         docstrings.markdown(docstrings.of_module(module), names),
         *([_exports_table(module)] if name in FACES else []),
         *entries(name, module),
@@ -95,7 +97,7 @@ def _exports_table(module: ModuleType) -> str:
 
 
 def _modules_table(names: list[str] | tuple[str, ...]) -> str:
-    rows = [[role(n, n), link(docstrings.summary(modules()[n].__doc__))] for n in names]
+    rows = [[f"[`{n}`]({n}.md)", link(docstrings.summary(modules()[n].__doc__))] for n in names]
     return markdown_table(["module", ""], rows, left=2)
 
 
@@ -113,6 +115,8 @@ def _entry(module: str, name: str, value: Any, names: dict[str, str]) -> str:
         tree = ast.parse(textwrap.dedent(inspect.getsource(value))).body[0]
     except (OSError, TypeError):  # made at run time
         tree = ast.Pass()
+    if isinstance(tree, ast.FunctionDef | ast.ClassDef):
+        _link_annotations(tree, FullNames(sys.modules[value.__module__]))
     if isinstance(tree, ast.FunctionDef):
         return _function("function", tree, body, names, module, name)
     if not isinstance(tree, ast.ClassDef):
@@ -132,6 +136,14 @@ def _entry(module: str, name: str, value: Any, names: dict[str, str]) -> str:
     return _directive(
         "class", head, [f":module: {module}"], "\n\n".join(filter(None, parts)), "`" * 7
     )
+
+
+def _link_annotations(tree: ast.AST, full_names: FullNames) -> None:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation:
+            node.annotation = full_names.visit(node.annotation)
+        elif isinstance(node, ast.FunctionDef) and node.returns:
+            node.returns = full_names.visit(node.returns)
 
 
 def _function(

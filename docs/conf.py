@@ -16,6 +16,7 @@ html_show_copyright = False
 version = release = jaxcnn.__version__
 extensions = ["myst_nb", "sphinx.ext.viewcode"]
 python_maximum_signature_line_length = 80
+python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 nb_execution_mode = "off"  # `make notebooks` runs the notebooks
 html_theme = "furo"
@@ -26,6 +27,7 @@ html_js_files = ["networks.js"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
+myst_ref_domains = ["std"]  # "networks" is a page, not the module jaxcnn.analysis.networks
 
 pages.write_all(Path(__file__).parent)
 

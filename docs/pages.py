@@ -105,7 +105,9 @@ def recipes_page() -> str:
     for recipe in recipes:
         tree = ast.parse((configs.FOLDER / f"{recipe.name}.py").read_text("utf-8"))
         doc = docstrings.markdown(ast.get_docstring(tree) or "")
-        parts += [f"## {recipe.name}", doc, _differences(recipe.name)]
+        parts += [f"## {recipe.name}", doc]
+        if "/" not in recipe.name:  # an ensemble has several configurations
+            parts.append(_differences(recipe.name))
     return "\n\n".join(parts)
 
 

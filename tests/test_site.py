@@ -1,5 +1,6 @@
 """The generated pages of the site, and the check of its links."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -41,12 +42,13 @@ def test_the_page_of_a_family(family):
 
 
 def test_the_reference_has_an_entry_for_what_each_package_exports():
+    page = functools.cache(api_pages.module_page)
     for name in api_names.FACES:
         module = api_names.modules()[name]
-        exports = api_pages.module_page(name).split("| name |  |")[1].split("\n\n")[0]
+        exports = page(name).split("| name |  |")[1].split("\n\n")[0]
         assert exports.count("\n") - 1 >= len(api_names.members(module))
         for member, full in api_names.scope(module).items():
-            home = api_pages.module_page(full.rpartition(".")[0])
+            home = page(full.rpartition(".")[0])
             kind = r"(?:function|class|data)"
             assert re.search(rf"{{py:{kind}}} {full.rpartition('.')[2]}\b", home), member
 

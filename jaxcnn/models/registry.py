@@ -398,7 +398,7 @@ def model_info(name: str) -> ModelInfo:
         params=facts["params"],
         params_with_aux=facts.get("params_with_aux"),
         macs=facts["macs"],
-        depth=facts.get("depth"),
+        depth=facts["depth"],
         top1_error=facts["top1_error"],
         top5_error=facts["top5_error"],
         protocol=facts["protocol"],
