@@ -93,6 +93,18 @@ def scope(module: ModuleType) -> dict[str, str]:
     return {name: homes()[id(value)] for name, value in members(module).items()}
 
 
+@functools.cache
+def _namespace(module: ModuleType) -> dict[str, object]:
+    """The names of a module, also of what it imports for annotations only."""
+    values = dict(vars(module))
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxcnn"):
+            home = importlib.import_module(node.module or "")
+            for alias in node.names:
+                values.setdefault(alias.asname or alias.name, getattr(home, alias.name, None))
+    return values
+
+
 class FullNames(ast.NodeTransformer):
     """Replaces the names in an annotation by those under which they are documented.
 
@@ -101,13 +113,7 @@ class FullNames(ast.NodeTransformer):
     """
 
     def __init__(self, module: ModuleType) -> None:
-        self._values = dict(vars(module))
-        for node in ast.walk(ast.parse(inspect.getsource(module))):  # also `if TYPE_CHECKING`
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxcnn"):
-                home = importlib.import_module(node.module or "")
-                for alias in node.names:
-                    value = getattr(home, alias.name, None)
-                    self._values.setdefault(alias.asname or alias.name, value)
+        self._values = _namespace(module)
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         return self._full(node, self._values.get(node.id))

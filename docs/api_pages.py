@@ -35,8 +35,7 @@ def index_page() -> str:
 
 
 def internal_page() -> str:
-    exported = {name for face in FACES for name in _exported_modules(modules()[face])}
-    names = [name for name in modules() if name not in FACES and name not in exported]
+    names = [name for name in modules() if _is_internal(name)]
     parts = [
         "# All modules",
         "The modules within the [public packages](index). Names that are not exported by one of "
@@ -45,7 +44,12 @@ def internal_page() -> str:
     for package in dict.fromkeys(".".join(name.split(".")[:2]) for name in names):
         within = [name for name in names if name.startswith(f"{package}.")]
         parts += [f"## {package}", _modules_table(within)]
-    return "\n\n".join([*parts, _toctree(names)])
+    return "\n\n".join(parts)
+
+
+def _is_internal(name: str) -> bool:
+    exported = {name for face in FACES for name in _exported_modules(modules()[face])}
+    return name not in FACES and name not in exported
 
 
 def module_page(name: str) -> str:
@@ -54,6 +58,8 @@ def module_page(name: str) -> str:
     names = scope(module)
     is_hidden = name in homes().values()  # by a function of the same name
     parts = [
+        # The pages of internal modules are not in the side bar of every page.
+        "---\norphan: true\n---" if _is_internal(name) else "",
         f"# {name}",
         "" if is_hidden else f"```{{py:module}} {name}\n```",
         docstrings.markdown(docstrings.of_module(module), names),
@@ -66,7 +72,7 @@ def module_page(name: str) -> str:
     if name not in FACES and elsewhere:
         links = ", ".join(role(full, full) for full in elsewhere)
         parts.append(f"Also defined here: {links}.")
-    return "\n\n".join(parts)
+    return "\n\n".join(parts).lstrip()
 
 
 def entries(name: str, module: ModuleType) -> list[str]:

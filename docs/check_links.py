@@ -5,7 +5,6 @@ Every local address must lead to a file, and every fragment to an element with t
 
 from __future__ import annotations
 
-import functools
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,25 +25,21 @@ class _Page(HTMLParser):
                 self.ids.add(value)
 
 
-@functools.cache
-def _read(path: Path) -> _Page:
-    page = _Page()
-    page.feed(path.read_text("utf-8"))
-    return page
-
-
 def broken_links(site: Path) -> list[str]:
     """Returns "page: address" for each broken link within a site."""
+    pages = {path: _Page() for path in sorted(site.rglob("*.html"))}
+    for path, page in pages.items():
+        page.feed(path.read_text("utf-8"))
     broken = []
-    for path in sorted(site.rglob("*.html")):
-        for link in sorted(_read(path).links):
+    for path, page in pages.items():
+        for link in sorted(page.links):
             address = urlsplit(link)
             if address.scheme or address.netloc:
                 continue
             target = (path.parent / unquote(address.path)).resolve() if address.path else path
             found = target.is_file()
-            if found and address.fragment and target.suffix == ".html":
-                found = unquote(address.fragment) in _read(target).ids
+            if found and address.fragment and target in pages:
+                found = unquote(address.fragment) in pages[target].ids
             if not found:
                 broken.append(f"{path.relative_to(site)}: {link}")
     return broken

@@ -70,7 +70,7 @@ def test_names_become_links():
 def test_docstrings_as_markdown():
     doc = "Adds.\n\nArgs:\n  a: one,\n    in two lines.\n\nRaises:\n  ValueError: no."
     assert docstrings.markdown(f"{doc}\n\n  >>> add(1)\n  2") == (
-        "Adds.\n\n\n**Args:**\n\n- `a`: one,\n  in two lines.\n\n\n**Raises:**\n\n- `ValueError`: "
+        "Adds.\n\n\n**Args**\n\n- `a`: one,\n  in two lines.\n\n\n**Raises**\n\n- `ValueError`: "
         "no.\n\n\n```pycon\n>>> add(1)\n2\n```"
     )
     assert docstrings.markdown("Do:\n\n    x = 1\n\n    y = 2\n\nThen.") == (
