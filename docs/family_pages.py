@@ -177,7 +177,7 @@ def _weights_table(weights: Iterable[Weights]) -> str:
         cells = [str(how.size), f"{how.crop:g}", how.interpolation, mean, std]
         rows.append([name, f"`{one.model}`", *cells])
     header = ["weights", "network", "size", "crop", "interpolation", "mean", "std"]
-    return markdown_table(header, rows, left=2)
+    return prose_table(header, rows)
 
 
 # Drawings
