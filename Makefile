@@ -92,6 +92,7 @@ notebooks: install  ## run the notebooks (half an hour); ARGS="--fast 01" for a 
 
 docs: install  ## build the site into docs/_build
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@$(BIN)/python docs/check_links.py docs/_build
 	@echo "docs/_build/index.html"
 
 lock: | $(filter .tools/%,$(UV))  ## resolve the dependencies anew

@@ -9,7 +9,7 @@ prediction is correct if the class is correct and the box has an intersection ov
 0.5 with the true one.
 
 Measured with jax 0.10.1 on two shared CPU cores, seed 0, 512 test images, with the first and the
-second command:
+second command: 1.56 % and 4.49 % localization error (top-1):
 
     box head               class error   localization error, top-1    top-5   seconds
     scr (one for all)           0.00 %                       1.56 %   1.56 %       70

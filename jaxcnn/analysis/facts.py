@@ -36,6 +36,7 @@ class Facts:
     params: int
     params_with_aux: int | None
     macs: int
+    depth: int
     top1_error: float | None
     top5_error: float | None
     protocol: str | None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,11 +34,13 @@ class Recipe(NamedTuple):
       name: what `jaxcnn train` takes.
       title: what is trained, and the source of the recipe.
       target: the error to expect, with its source.
+      measured: the error that was measured, with the machine; "" if there is none.
     """
 
     name: str
     title: str
     target: str
+    measured: str
 
 
 def names() -> list[str]:
@@ -68,4 +71,6 @@ def describe(name: str) -> Recipe:
     tree = ast.parse((FOLDER / f"{name}.py").read_text("utf-8"))
     paragraphs = [" ".join(p.split()) for p in (ast.get_docstring(tree) or "").split("\n\n")]
     target = next((p for p in paragraphs[1:] if p.startswith(_TARGET)), "")
-    return Recipe(name, paragraphs[0].rstrip("."), target)
+    measured = next((p for p in paragraphs[1:] if p.startswith("Measured")), "")
+    measured = re.sub(":$", ".", measured.removeprefix("Measured "))
+    return Recipe(name, paragraphs[0].rstrip("."), target, measured[:1].upper() + measured[1:])

@@ -1,12 +1,13 @@
-"""Parameter counts and multiply-adds of a computation, from its trace alone."""
+"""Parameters, multiply-adds and depth of a computation, from its trace alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+from jax.extend.core import Literal
 
 
 def count_params(tree: Any) -> int:
@@ -43,6 +44,41 @@ def jaxpr_macs(jaxpr: Any) -> int:
         else:
             total += sum(inner) + equation_macs(eqn)
     return total
+
+
+def jaxpr_depth(jaxpr: Any, depths: Sequence[int | None]) -> list[int | None]:
+    """Counts the convolutions and matrix products on the longest path to each output of a jaxpr.
+
+    A product of two activations has the depth of the less deep one, so that the gates of
+    squeeze-and-excitation do not count.
+
+    Args:
+      jaxpr: of a network, traced with plain operations (`jaxcnn.ops.use("reference")`).
+      depths: of each input; 0 for the images and None for inputs that do not depend on them.
+
+    Returns:
+      The depth of each output, None if it does not depend on the images.
+    """
+    known = dict(zip(jaxpr.invars, depths))
+
+    def look_up(variables: Sequence[Any]) -> list[int | None]:
+        return [None if isinstance(v, Literal) else known.get(v) for v in variables]
+
+    for eqn in jaxpr.eqns:
+        inputs = look_up(eqn.invars)
+        inner = list(sub_jaxprs(eqn))
+        if eqn.primitive.name == "cond":
+            inner, inputs = inner[-1:], inputs[1:]  # the default comes last
+        found = [depth for depth in inputs if depth is not None]
+        if inner and len(inner[0].invars) == len(inputs):
+            outputs = jaxpr_depth(inner[0], inputs)
+        elif found:
+            depth = min(found) if eqn.primitive.name == "mul" else max(found)
+            outputs = [depth + (equation_macs(eqn) > 0)] * len(eqn.outvars)
+        else:
+            continue
+        known.update(zip(eqn.outvars, outputs))
+    return look_up(jaxpr.outvars)
 
 
 def equation_macs(eqn: Any) -> int:

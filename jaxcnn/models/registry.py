@@ -79,6 +79,8 @@ class ModelInfo:
       params: number of trainable parameters, without auxiliary heads.
       params_with_aux: number of parameters with auxiliary heads; None if there are none.
       macs: multiply-adds of convolutions and dense layers for one image, without auxiliary heads.
+      depth: convolutions and dense layers on the longest path from the images to the logits; gates
+        of squeeze-and-excitation are not counted.
       top1_error, top5_error: published errors in percent, or None.
       protocol, source: how the errors were measured, and where they were published.
       other_results: further published errors, each with protocol and source.
@@ -98,6 +100,7 @@ class ModelInfo:
     params: int | None = None
     params_with_aux: int | None = None
     macs: int | None = None
+    depth: int | None = None
     top1_error: float | None = None
     top5_error: float | None = None
     protocol: str | None = None
@@ -406,6 +409,7 @@ def model_info(name: str) -> ModelInfo:
         params=facts["params"],
         params_with_aux=facts.get("params_with_aux"),
         macs=facts["macs"],
+        depth=facts["depth"],
         top1_error=facts["top1_error"],
         top5_error=facts["top5_error"],
         protocol=facts["protocol"],

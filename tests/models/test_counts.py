@@ -8,7 +8,7 @@ import jaxcnn
 from jaxcnn import ops
 from jaxcnn.analysis.layer_rows import layer_rows
 from jaxcnn.models import registry
-from jaxcnn.models.costs import count_params, jaxpr_macs
+from jaxcnn.models.costs import count_params, jaxpr_depth, jaxpr_macs
 
 # Published results of several networks together, and networks that no publication describes fully.
 NOT_BUILT = {
@@ -43,6 +43,9 @@ def test_counts(name):
     assert with_aux - aux == facts["params"]
     assert facts.get("params_with_aux") == (with_aux if aux else None)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+
+    depths = jaxpr_depth(closed.jaxpr, [None, 0])
+    assert depths[0] == facts["depth"]
 
     # The summary's rows cover parameters and multiply-adds, and nothing twice.
     rows = layer_rows(closed.jaxpr, params)
