@@ -114,7 +114,7 @@ def test_torch_architectures_are_named():
 def test_what_does_not_go_together(saved, tmp_path, capsys):
     file = saved / "lenet.npz"
     text = error(capsys, "export", file, tmp_path / "a.onnx", "--to", "onnx")
-    assert "OUT is " in text and "with --to onnx it is a folder" in text
+    assert "OUT is " in text and "with --to onnx it must be a folder" in text
     assert "with --to stablehlo" in error(
         capsys, "export", file, tmp_path / "a.npz", "--to", "stablehlo"
     )
