@@ -242,7 +242,7 @@ def test_home_is_expanded_and_some_urls_are_refused(tmp_path, monkeypatch, capsy
     arguments = ["train", "lenet_digits:smoke", "train.devices=1"]
     for bad, text in (
         ("--workdir=ftp://host/run", "is not a valid path; a path is local or begins with one of"),
-        ("data.source=folder:s3://bucket/photos", "is a URL; only local paths"),
+        ("data.source=folder:ftp://host/photos", "is not a valid path; a path is local or begins"),
     ):
         assert main([*arguments, f"--workdir={tmp_path}/w", bad]) == 2
         err = capsys.readouterr().err

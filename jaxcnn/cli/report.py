@@ -82,11 +82,10 @@ def _check_options(args: argparse.Namespace) -> None:
 
 def _page_path(text: str) -> Path:
     """The path of the page; makes the folder if one is given."""
-    from jaxcnn._files import any_path, is_local
-    from jaxcnn.reporting.figures import table_path
+    from jaxcnn._files import any_path, is_local, output_path
 
     if text.endswith((".html", ".htm")):
-        return table_path(text)
+        return output_path(text)
     folder = any_path(text)
     if is_local(folder):
         if folder.exists() and not folder.is_dir():
