@@ -36,7 +36,7 @@ FAST = {
     "zfnet_512": (224, 2, {"widths": (4, 4, 8, 8, 8), **FC}),
     "vgg_b_bn": (32, 2, {"widths": (8, 128, 8, 8, 8), "min_size": 32, **FC}),  # Winograd
     "googlenet": (32, 2, {"num_classes": 5}),
-    "inception_resnet_v2": (139, 4, {"blocks": (1, 1, 1), "num_classes": 5}),
+    "inception_resnet_v2": (75, 2, {"blocks": (1, 1, 1), "num_classes": 5}),
     "resnet18": (56, 8, STEM),
     "resnet50d": (32, 8, {**RESNET, "stem": (4, 4, 8)}),
     "resnet20_cifar": (8, 8, {**CIFAR, "stem": (4,)}),
@@ -59,25 +59,40 @@ def given(name, size, batch, options):
     return draw_variables(model, shape), draw_images(shape), labels
 
 
-def check(name, size, batch, options):
-    """The platform's step equals the reference's in float64, and is about as exact in float32."""
-    arguments = given(name, size, batch, options)
-    plain64, exact, plain, found = (
+# These two take as long as all others together: `make test` has them in float64 only.
+LONG = ("googlenet", "inception_resnet_v2")
+
+
+def steps(name, arguments, dtype, options):
+    """What the step of the reference computes, and that of the platform."""
+    return (
         step_of(name, *arguments, dtype=dtype, mode=mode, **options)
-        for dtype in (np.float64, np.float32)
         for mode in ("reference", "platform")
     )
-    whole = [whole_distance(step, plain64) for step in (plain, found)]
-    exact, plain, found = (distances(step, plain64) for step in (exact, plain, found))
+
+
+def check(name, size, batch, options, float32=True):
+    """The platform's step equals the reference's in float64, and is about as exact in float32."""
+    arguments = given(name, size, batch, options)
+    right, found = steps(name, arguments, np.float64, options)
+    exact = distances(found, right)
     worst = max(exact, key=exact.get)
+    print(f"{name}: float64 {exact[worst]:.1e} ({worst})")
+    assert exact[worst] <= FLOAT64, (worst, exact[worst])
+    if float32:
+        check_float32(name, right, *steps(name, arguments, np.float32, options))
+
+
+def check_float32(name, right, plain, found):
+    """A step in float32 is not much farther from that in float64 than the reference's."""
+    whole = [whole_distance(step, right) for step in (plain, found)]
+    plain, found = (distances(step, right) for step in (plain, found))
     ratio = max(found, key=lambda path: found[path] / (TIMES * plain[path] + ROUNDING))
     print(
-        f"{name}: float64 {exact[worst]:.1e} ({worst}); "
-        f"float32 {found[ratio]:.1e} where the reference has {plain[ratio]:.1e} "
+        f"{name}: float32 {found[ratio]:.1e} where the reference has {plain[ratio]:.1e} "
         f"({ratio}), worst {max(found.values()):.1e} and {max(plain.values()):.1e}, "
         f"whole gradient {whole[1]:.1e} and {whole[0]:.1e}"
     )
-    assert exact[worst] <= FLOAT64, (worst, exact[worst])
     limit = max(TIMES * plain[ratio] + ROUNDING, FLIPPED)
     assert found[ratio] <= limit, (ratio, found[ratio], plain[ratio])
     assert whole[1] <= max(TIMES * whole[0] + ROUNDING, FLIPPED_WHOLE), whole
@@ -85,7 +100,7 @@ def check(name, size, batch, options):
 
 @pytest.mark.parametrize("name", FAST)
 def test_step_of_a_narrow_network(name):
-    check(name, *FAST[name])
+    check(name, *FAST[name], float32=name not in LONG)
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ def test_options_and_classes_that_cannot_be(tmp_path, capsys):
     for text in ('{"num_classes": 5}', '{"name": "x"}'):
         arrays, about = files.read(path)
         files.write(other, arrays, about | {"options": text})
-        assert "has metadata that cannot be: " in error(capsys, "convert", other, path)
+        assert "has invalid metadata: " in error(capsys, "convert", other, path)
 
 
 def test_names_that_are_not_those_of_all_classes(tmp_path, capsys, image):
