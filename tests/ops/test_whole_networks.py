@@ -59,8 +59,8 @@ def given(name, size, batch, options):
     return draw_variables(model, shape), draw_images(shape), labels
 
 
-# These two take as long as all others together: `make test` has them in float64 only.
-LONG = ("googlenet", "inception_resnet_v2")
+# These take as long as all others together: `make test` has them in float64 only.
+LONG = ("dpn92", "googlenet", "inception_resnet_v2")
 
 
 def steps(name, arguments, dtype, options):
