@@ -71,7 +71,7 @@ def steps(name, arguments, dtype, options):
     )
 
 
-def check(name, size, batch, options, float32=True):
+def check(name, size, batch, options, float32=True, flipped=FLIPPED_WHOLE):
     """The platform's step equals the reference's in float64, and is about as exact in float32."""
     arguments = given(name, size, batch, options)
     right, found = steps(name, arguments, np.float64, options)
@@ -80,10 +80,10 @@ def check(name, size, batch, options, float32=True):
     print(f"{name}: float64 {exact[worst]:.1e} ({worst})")
     assert exact[worst] <= FLOAT64, (worst, exact[worst])
     if float32:
-        check_float32(name, right, *steps(name, arguments, np.float32, options))
+        check_float32(name, right, *steps(name, arguments, np.float32, options), flipped)
 
 
-def check_float32(name, right, plain, found):
+def check_float32(name, right, plain, found, flipped):
     """A step in float32 is not much farther from that in float64 than the reference's."""
     whole = [whole_distance(step, right) for step in (plain, found)]
     plain, found = (distances(step, right) for step in (plain, found))
@@ -95,7 +95,7 @@ def check_float32(name, right, plain, found):
     )
     limit = max(TIMES * plain[ratio] + ROUNDING, FLIPPED)
     assert found[ratio] <= limit, (ratio, found[ratio], plain[ratio])
-    assert whole[1] <= max(TIMES * whole[0] + ROUNDING, FLIPPED_WHOLE), whole
+    assert whole[1] <= max(TIMES * whole[0] + ROUNDING, flipped), whole
 
 
 @pytest.mark.parametrize("name", FAST)
@@ -107,7 +107,8 @@ def test_step_of_a_narrow_network(name):
 @pytest.mark.parametrize("name", jaxcnn.list_models())
 def test_step_of_every_network(name):
     size = jaxcnn.create_model(name).min_size
-    check(name, size, 2 if size > 200 else 4, {})
+    # At this size the last stage may have a single pixel, so that one ReLU weighs more.
+    check(name, size, 2 if size > 200 else 4, {}, flipped=FLIPPED)
     jax.clear_caches()
 
 
