@@ -19,6 +19,7 @@ from jaxcnn.reporting.html import charts, content, predictions
 from jaxcnn.reporting.html.page import library, make_page
 from jaxcnn.studies import files as study_files
 from jaxcnn.training.output import records, run_files, workdir
+from jaxcnn.training.output.metrics_files import COLUMNS
 
 EVIL = '<img src=x onerror="alert(1)">&amp;</script><!--'
 
@@ -332,3 +333,9 @@ def test_a_browser_draws_the_page(here):
     drawn = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     assert drawn.count('class="main-svg"') >= 4, "three charts and the confusion matrix"
     assert "heatmaplayer" in drawn and "onerror" not in drawn.replace(EVIL, "")
+
+
+def test_charts_show_columns_that_runs_write():
+    """A renamed column would leave its chart out of every page."""
+    first = [chart.series[0].column for chart in charts._CHARTS]
+    assert "localization_top1_error" in first and set(first) <= set(COLUMNS)

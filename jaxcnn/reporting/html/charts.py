@@ -65,7 +65,7 @@ _CHARTS = (
     Chart("top-1 error", "error (%)", 100, _both("top1_error", "error")),
     Chart("loss", "loss", 1, _both("loss", "loss")),
     Chart("top-5 error", "error (%)", 100, _both("top5_error", "top-5 error")),
-    Chart("localization error", "error (%)", 100, _both("localisation_top1_error", "error")),
+    Chart("localization error", "error (%)", 100, _both("localization_top1_error", "error")),
     Chart("learning rate", "learning rate", 1,
           (Series("train", "learning_rate", "learning rate"),)),
     Chart("gradient norm", "norm", 1, (Series("train", "grad_norm", "gradient norm"),)),
