@@ -22,7 +22,7 @@ from PIL import Image
 
 # The largest photo of ImageNet has 56 million. Without a limit, a small file could claim any size.
 MAX_PIXELS = 100_000_000
-MAX_BYTES = 2**30  # of a file; no supported format needs more for so many pixels
+MAX_BYTES = 2**30  # of a file; no supported format needs more for `MAX_PIXELS`
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 # Pillow warns below the limit of this module.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -19,7 +19,7 @@ from jaxcnn import _files
 from jaxcnn.cli.main import main
 from jaxcnn.reporting.html.page import make_page
 from jaxcnn.training import load_run, train
-from jaxcnn.training.output import bucket_checkpoints, records, run_files
+from jaxcnn.training.output import records, run_files
 from jaxcnn.training.output.metrics_files import read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def fetched(name, folder):
 
 
 def steps_of(name, folder):
-    return bucket_checkpoints.complete_steps(_files.any_path(name) / folder)
+    return records.complete_steps(_files.any_path(name) / folder)
 
 
 def files_of(name):

@@ -18,8 +18,8 @@ import jax
 from jaxcnn import _files
 from jaxcnn.runtime import distributed
 from jaxcnn.training.output.checkpoints import Checkpoints
+from jaxcnn.training.output.records import COMMIT_MARK, complete_steps, files_by_step
 
-_MARK = "commit_success.txt"  # the name that Orbax itself uses in buckets
 _COPIES = 8  # at a time
 
 
@@ -106,14 +106,14 @@ class BucketCheckpoints(Checkpoints):
         self._manager.wait_until_finished()
         self._manager.check_for_errors()
         folder = self._scratch.folder / str(step)
-        if not (folder / _MARK).exists():
-            (folder / _MARK).write_text("complete\n", "utf-8")
-        files = [path for path in _files.files_below(folder) if path != folder / _MARK]
+        if not (folder / COMMIT_MARK).exists():
+            (folder / COMMIT_MARK).write_text("complete\n", "utf-8")
+        files = [path for path in _files.files_below(folder) if path != folder / COMMIT_MARK]
         target = self.directory / str(step)
         with ThreadPoolExecutor(_COPIES) as pool:
             list(pool.map(lambda path: _upload(path, target / path.relative_to(folder)), files))
         self._check()
-        _upload(folder / _MARK, target / _MARK)
+        _upload(folder / COMMIT_MARK, target / COMMIT_MARK)
         self._manager.delete(step)
         for old in sorted(set(complete_steps(self.directory)) - kept):
             self._delete_files(old)
@@ -158,7 +158,7 @@ class BucketCheckpoints(Checkpoints):
     def _delete_files(self, step: int) -> None:
         if distributed.is_first():
             folder = self.directory / str(step)
-            (folder / _MARK).unlink(missing_ok=True)
+            (folder / COMMIT_MARK).unlink(missing_ok=True)
             _files.delete_folder(folder)
 
     def _complete_after_error(self) -> list[int]:
@@ -168,24 +168,9 @@ class BucketCheckpoints(Checkpoints):
 
     def _delete_incomplete(self) -> None:
         """Deletes what a killed process has left; the lock ensures that no other one is saving."""
-        for step, names in _files_by_step(self.directory).items():
-            if _MARK not in names:
+        for step, names in files_by_step(self.directory).items():
+            if COMMIT_MARK not in names:
                 self._delete_files(step)
-
-
-def complete_steps(folder: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints in a folder of a bucket, ascending."""
-    return sorted(step for step, names in _files_by_step(folder).items() if _MARK in names)
-
-
-def _files_by_step(folder: Path) -> dict[int, set[str]]:
-    """{step: names of the files of its checkpoint, complete or not}."""
-    found: dict[int, set[str]] = {}
-    for path in _files.files_below(folder):
-        step, _, name = path.relative_to(folder).as_posix().partition("/")
-        if step.isdigit():
-            found.setdefault(int(step), set()).add(name)
-    return found
 
 
 def _upload(path: Path, target: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxcnn._files import any_path, read_json
+from jaxcnn._files import any_path, files_below, read_json
 from jaxcnn.data.preprocessing import from_dict
 from jaxcnn.reporting.compare_runs import Run
 from jaxcnn.training.config.schema import (
@@ -22,6 +22,7 @@ from jaxcnn.training.output.metrics_files import read_rows, score
 
 MANIFEST = "config.json"
 SUMMARY = "run_summary.json"
+COMMIT_MARK = "commit_success.txt"  # of a complete checkpoint in a bucket, as Orbax names it
 
 _MOST_CLASSES = 100_000  # a damaged file names no class beyond them
 
@@ -97,6 +98,21 @@ def _check_type(path: Path, name: str, value: Any, expected: type) -> None:
     if type(value) is not expected:
         kind = {dict: "an object", list: "a list", int: "an integer", str: "a text"}[expected]
         raise ValueError(f"{path} is damaged: {name} is {value!r:.60}; it must be {kind}")
+
+
+def complete_steps(folder: Path) -> list[int]:
+    """Returns the steps of the complete checkpoints in a folder of a bucket, ascending."""
+    return sorted(step for step, names in files_by_step(folder).items() if COMMIT_MARK in names)
+
+
+def files_by_step(folder: Path) -> dict[int, set[str]]:
+    """Returns {step: names of the files of its checkpoint}, also of incomplete ones in a bucket."""
+    found: dict[int, set[str]] = {}
+    for path in files_below(folder):
+        step, _, name = path.relative_to(folder).as_posix().partition("/")
+        if step.isdigit():
+            found.setdefault(int(step), set()).add(name)
+    return found
 
 
 def read_summary(workdir: Path) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from jaxcnn.reporting.html.content import Link, RunContent
 from jaxcnn.reporting.html.predictions import SAMPLES
 from jaxcnn.reporting.samples import PREDICTIONS
 from jaxcnn.training.output.metrics_files import CSV
-from jaxcnn.training.output.records import read_summary
+from jaxcnn.training.output.records import complete_steps, read_summary
 
 INSIDE = "inside"  # a folder that `jaxcnn inspect` may have written
 
 _FOLDERS = ("best", "checkpoints")
-_MARK = "commit_success.txt"  # of a complete checkpoint in a bucket
 
 
 def read_contents(run: Run, page: Path) -> RunContent:
@@ -55,10 +54,9 @@ def _steps(folder: Path) -> list[int]:
     """The steps of the complete checkpoints in a folder, ascending."""
     if not folder.is_dir():
         return []
-    paths = [path for path in folder.iterdir() if path.name.isdecimal()]
     if not is_local(folder):
-        paths = [path for path in paths if (path / _MARK).is_file()]
-    return sorted(int(path.name) for path in paths)
+        return complete_steps(folder)
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def _link(text: str, target: Path, page: Path) -> Link:

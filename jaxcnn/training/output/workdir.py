@@ -32,7 +32,13 @@ from jaxcnn.runtime import distributed
 from jaxcnn.training.config import TrackedConfig, differences, differences_text
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import checkpoints, metrics_files, profiling, trackers, written
-from jaxcnn.training.output.records import MANIFEST, SUMMARY, check_examples, read_manifest
+from jaxcnn.training.output.records import (
+    MANIFEST,
+    SUMMARY,
+    check_examples,
+    complete_steps,
+    read_manifest,
+)
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -207,9 +213,7 @@ def newest_step(workdir: Path) -> int | None:
     """Returns the step of the newest checkpoint to resume from; None if there is none."""
     folder = workdir / CHECKPOINTS
     if not _files.is_local(folder):
-        from jaxcnn.training.output import bucket_checkpoints
-
-        return max(bucket_checkpoints.complete_steps(folder), default=None)
+        return max(complete_steps(folder), default=None)
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdigit()), default=None)
 
