@@ -16,6 +16,7 @@ import jaxcnn
 pytestmark = pytest.mark.optimized
 
 FLOAT64 = 1e-9  # the platforms' implementations came to 1e-12
+# Or a few times what one rounding of the images does: 6e-8 in the plain network of 110 layers.
 # Where a ReLU flips, two right programs in float32 differ: as far from float64 as this many times
 # what the reference in float32 is.
 TIMES, ROUNDING = 3, 1e-6
@@ -24,7 +25,8 @@ TIMES, ROUNDING = 3, 1e-6
 # seen), and by this much in the whole gradient.
 FLIPPED, FLIPPED_WHOLE = 0.2, 2e-2
 
-RESNET = {"blocks": (1, 1, 1, 1), "width": 8, "stem": (8,), "num_classes": 5}
+# A block with a projection, one with an identity, one with a stride.
+RESNET = {"blocks": (2, 1), "width": 8, "stem": (8,), "num_classes": 5}
 STEM = {"blocks": (1,), "width": 8, "stem": (64,), "num_classes": 5}  # as wide as the paper's
 RESNEXT = {**RESNET, "groups": 8, "width": 16, "base_width": 16}
 FC = {"fc_width": 16, "num_classes": 5}
@@ -36,7 +38,7 @@ FAST = {
     "zfnet_512": (224, 2, {"widths": (4, 4, 8, 8, 8), **FC}),
     "vgg_b_bn": (32, 2, {"widths": (8, 128, 8, 8, 8), "min_size": 32, **FC}),  # Winograd
     "googlenet": (32, 2, {"num_classes": 5}),
-    "inception_resnet_v2": (75, 2, {"blocks": (1, 1, 1), "num_classes": 5}),
+    "inception_resnet_v2": (75, 8, {"blocks": (1, 1, 1), "num_classes": 5}),
     "resnet18": (56, 8, STEM),
     "resnet50d": (32, 8, {**RESNET, "stem": (4, 4, 8)}),
     "resnet20_cifar": (8, 8, {**CIFAR, "stem": (4,)}),
@@ -45,8 +47,8 @@ FAST = {
     "resnext50_32x4d": (32, 8, RESNEXT),
     "se_resnet50": (32, 8, {**RESNET, "se_reduction": 4}),
     "dpn92": (32, 8, {
-        "blocks": (1, 1, 1, 1), "width": 8, "mid": 16, "groups": 8, "growth": (2, 2, 2, 2),
-        "stem": (8, 7), "num_classes": 5,
+        "blocks": (2, 1), "width": 8, "mid": 16, "groups": 8, "growth": (2, 2), "stem": (8, 7),
+        "num_classes": 5,
     }),
 }  # fmt: skip
 
@@ -59,10 +61,6 @@ def given(name, size, batch, options):
     return draw_variables(model, shape), draw_images(shape), labels
 
 
-# These take as long as all others together: `make test` has them in float64 only.
-LONG = ("dpn92", "googlenet", "inception_resnet_v2")
-
-
 def steps(name, arguments, dtype, options):
     """What the step of the reference computes, and that of the platform."""
     return (
@@ -71,16 +69,28 @@ def steps(name, arguments, dtype, options):
     )
 
 
-def check(name, size, batch, options, float32=True, flipped=FLIPPED_WHOLE):
+def check(name, size, batch, options, flipped=FLIPPED_WHOLE):
     """The platform's step equals the reference's in float64, and is about as exact in float32."""
     arguments = given(name, size, batch, options)
     right, found = steps(name, arguments, np.float64, options)
+    check_float64(name, arguments, options, right, found)
+    check_float32(name, right, *steps(name, arguments, np.float32, options), flipped)
+
+
+def check_float64(name, arguments, options, right, found):
+    """Two steps in float64 are equal but for rounding."""
     exact = distances(found, right)
     worst = max(exact, key=exact.get)
     print(f"{name}: float64 {exact[worst]:.1e} ({worst})")
-    assert exact[worst] <= FLOAT64, (worst, exact[worst])
-    if float32:
-        check_float32(name, right, *steps(name, arguments, np.float32, options), flipped)
+    limit = FLOAT64
+    if exact[worst] > limit:
+        variables, images, labels = arguments
+        images = np.nextafter(np.float64(images), 0)
+        arguments = (variables, images, labels)
+        rounded = step_of(name, *arguments, dtype=np.float64, mode="reference", **options)
+        limit = TIMES * max(distances(rounded, right).values())
+        print(f"{name}: rounding of the images {limit / TIMES:.1e}")
+    assert exact[worst] <= limit, (worst, exact[worst], limit)
 
 
 def check_float32(name, right, plain, found, flipped):
@@ -100,7 +110,7 @@ def check_float32(name, right, plain, found, flipped):
 
 @pytest.mark.parametrize("name", FAST)
 def test_step_of_a_narrow_network(name):
-    check(name, *FAST[name], float32=name not in LONG)
+    check(name, *FAST[name])
 
 
 @pytest.mark.slow

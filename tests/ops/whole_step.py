@@ -3,6 +3,7 @@
 import contextlib
 import functools
 
+import flax.linen as nn
 import jax
 import jax.experimental
 import jax.numpy as jnp
@@ -39,8 +40,16 @@ def as_type(tree, dtype):
     return jax.tree.map(lambda a: np.asarray(a, dtype), tree)
 
 
+def _leave_dropout_out(method, args, kwargs, context):
+    """For `nn.intercept_methods`: the heads' dropout, too, which no option of the network sets."""
+    return args[0] if isinstance(context.module, nn.Dropout) else method(*args, **kwargs)
+
+
 class ImagesAsParameters:
-    """A network whose images are the parameter `images`, so that their gradient is computed too."""
+    """A network whose images are the parameter `images`, so that their gradient is computed too.
+
+    It has no dropout: under x64, JAX draws other masks.
+    """
 
     def __init__(self, network):
         self.network = network
@@ -48,7 +57,8 @@ class ImagesAsParameters:
     def apply(self, variables, unused, **options):
         params = dict(variables["params"])
         images = params.pop("images")
-        return self.network.apply({**variables, "params": params}, images, **options)
+        with nn.intercept_methods(_leave_dropout_out):
+            return self.network.apply({**variables, "params": params}, images, **options)
 
 
 def build(name, dtype, **options):
