@@ -4,6 +4,8 @@ Alone, an implementation may be right whose gradient is wrong within a network, 
 with its neighbors.
 """
 
+import functools
+
 import jax
 import numpy as np
 import old_pooling
@@ -16,7 +18,9 @@ import jaxcnn
 pytestmark = pytest.mark.optimized
 
 FLOAT64 = 1e-9  # the platforms' implementations came to 1e-12
-# Or a few times what one rounding of the images does: 6e-8 in the plain network of 110 layers.
+# Or a few times what one rounding of the images does: 1e-7 in the plain network of 110 layers. So
+# deep a network has no digit left in float32, whose rounding is coarser.
+COARSER = float(np.finfo(np.float32).eps / np.finfo(np.float64).eps)
 # Where a ReLU flips, two right programs in float32 differ: as far from float64 as this many times
 # what the reference in float32 is.
 TIMES, ROUNDING = 3, 1e-6
@@ -73,27 +77,35 @@ def check(name, size, batch, options, flipped=FLIPPED_WHOLE):
     """The platform's step equals the reference's in float64, and is about as exact in float32."""
     arguments = given(name, size, batch, options)
     right, found = steps(name, arguments, np.float64, options)
-    check_float64(name, arguments, options, right, found)
-    check_float32(name, right, *steps(name, arguments, np.float32, options), flipped)
+
+    @functools.cache
+    def rounding():
+        return rounding_of_images(name, right, *arguments, **options)
+
+    check_float64(name, right, found, rounding)
+    check_float32(name, right, *steps(name, arguments, np.float32, options), flipped, rounding)
 
 
-def check_float64(name, arguments, options, right, found):
+def rounding_of_images(name, right, variables, images, labels, **options):
+    """How far the reference in float64 moves if each value of the images is one rounding off."""
+    images = np.nextafter(np.float64(images), 0)
+    moved = step_of(
+        name, variables, images, labels, dtype=np.float64, mode="reference", **options
+    )  # fmt: skip
+    distance = max(distances(moved, right).values())
+    print(f"{name}: rounding of the images {distance:.1e}")
+    return distance
+
+
+def check_float64(name, right, found, rounding):
     """Two steps in float64 are equal but for rounding."""
-    exact = distances(found, right)
-    worst = max(exact, key=exact.get)
-    print(f"{name}: float64 {exact[worst]:.1e} ({worst})")
-    limit = FLOAT64
-    if exact[worst] > limit:
-        variables, images, labels = arguments
-        images = np.nextafter(np.float64(images), 0)
-        arguments = (variables, images, labels)
-        rounded = step_of(name, *arguments, dtype=np.float64, mode="reference", **options)
-        limit = TIMES * max(distances(rounded, right).values())
-        print(f"{name}: rounding of the images {limit / TIMES:.1e}")
-    assert exact[worst] <= limit, (worst, exact[worst], limit)
+    found = distances(found, right)
+    worst = max(found, key=found.get)
+    print(f"{name}: float64 {found[worst]:.1e} ({worst})")
+    assert found[worst] <= FLOAT64 or found[worst] <= TIMES * rounding(), (worst, found[worst])
 
 
-def check_float32(name, right, plain, found, flipped):
+def check_float32(name, right, plain, found, flipped, rounding):
     """A step in float32 is not much farther from that in float64 than the reference's."""
     whole = [whole_distance(step, right) for step in (plain, found)]
     plain, found = (distances(step, right) for step in (plain, found))
@@ -103,9 +115,14 @@ def check_float32(name, right, plain, found, flipped):
         f"({ratio}), worst {max(found.values()):.1e} and {max(plain.values()):.1e}, "
         f"whole gradient {whole[1]:.1e} and {whole[0]:.1e}"
     )
-    limit = max(TIMES * plain[ratio] + ROUNDING, FLIPPED)
-    assert found[ratio] <= limit, (ratio, found[ratio], plain[ratio])
-    assert whole[1] <= max(TIMES * whole[0] + ROUNDING, flipped), whole
+
+    def near(distance, plain, flipped):
+        if distance <= max(TIMES * plain + ROUNDING, flipped):
+            return True
+        return distance <= TIMES * rounding() * COARSER
+
+    assert near(found[ratio], plain[ratio], FLIPPED), (ratio, found[ratio], plain[ratio])
+    assert near(whole[1], whole[0], flipped), whole
 
 
 @pytest.mark.parametrize("name", FAST)
