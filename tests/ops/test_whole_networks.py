@@ -18,8 +18,10 @@ import jaxcnn
 pytestmark = pytest.mark.optimized
 
 FLOAT64 = 1e-9  # the platforms' implementations came to 1e-12
-# Or a few times what one rounding of the images does: 1e-7 in the plain network of 110 layers. So
-# deep a network has no digit left in float32, whose rounding is coarser.
+# A deep network amplifies rounding: that of the images alone moves a plain one of 110 layers by
+# 1e-7, a ResNet-152 by 3e-10. Two right programs round in every layer, and differ by less than ten
+# times that. Float32, whose rounding is coarser, has no digit left in such a network.
+AMPLIFIED = 10
 COARSER = float(np.finfo(np.float32).eps / np.finfo(np.float64).eps)
 # Where a ReLU flips, two right programs in float32 differ: as far from float64 as this many times
 # what the reference in float32 is.
@@ -102,7 +104,7 @@ def check_float64(name, right, found, rounding):
     found = distances(found, right)
     worst = max(found, key=found.get)
     print(f"{name}: float64 {found[worst]:.1e} ({worst})")
-    assert found[worst] <= FLOAT64 or found[worst] <= TIMES * rounding(), (worst, found[worst])
+    assert found[worst] <= FLOAT64 or found[worst] <= AMPLIFIED * rounding(), (worst, found[worst])
 
 
 def check_float32(name, right, plain, found, flipped, rounding):
@@ -119,7 +121,7 @@ def check_float32(name, right, plain, found, flipped, rounding):
     def near(distance, plain, flipped):
         if distance <= max(TIMES * plain + ROUNDING, flipped):
             return True
-        return distance <= TIMES * rounding() * COARSER
+        return distance <= AMPLIFIED * rounding() * COARSER
 
     assert near(found[ratio], plain[ratio], FLIPPED), (ratio, found[ratio], plain[ratio])
     assert near(whole[1], whole[0], flipped), whole
