@@ -22,11 +22,15 @@ def did_you_mean(words: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(map(repr, words))}?" if words else ""
 
 
+def near_or_all(word: str, known: Collection[str]) -> str:
+    """Returns '; did you mean ...?' with similar words or, without any, all known ones."""
+    return near(word, known) or f"; it must be one of {', '.join(known)}"
+
+
 def one_of(what: str, value: Any, known: Collection[str]) -> Any:
     """Returns the value; raises ValueError, with similar names, if it is not one of `known`."""
     if value not in known:
-        hint = near(str(value), known) or f"; it must be one of {', '.join(known)}"
-        raise ValueError(f"{what} is {value!r}{hint}")
+        raise ValueError(f"{what} is {value!r}{near_or_all(str(value), known)}")
     return value
 
 

@@ -97,6 +97,21 @@ def test_usage_errors_exit_with_2(capsys):
     capsys.readouterr()
 
 
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["serve", "lenet5.digits", "--host", ""], "--host"),  # it would listen on every address
+        (["history", "--csv", ""], "--csv"),
+        (["report", "a", ""], "RUN"),
+        (["train", "lenet_digits", "--workdir", ""], "--workdir"),
+    ],
+)
+def test_an_empty_argument_is_named(capsys, monkeypatch, tmp_path, argv, name):
+    monkeypatch.chdir(tmp_path)
+    assert error(capsys, *argv).startswith(f"jaxcnn: error: {name} is empty")
+    assert not any(tmp_path.iterdir())
+
+
 def test_version_help_and_a_mistyped_command(capsys):
     for argv, text in ((["--version"], f"jaxcnn {jaxcnn.__version__}\n"), ([], "usage: jaxcnn")):
         with pytest.raises(SystemExit) as stop:

@@ -16,7 +16,7 @@ from jaxcnn._files import any_path
 from jaxcnn.analysis import explain
 from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
 from jaxcnn.data.preprocessing import Preprocessing
-from jaxcnn.evaluation.predict import Prediction, preprocess, read_image
+from jaxcnn.evaluation.predict import Prediction, preprocess_file
 from jaxcnn.reporting.figures import make_figure, picture_name, plain_text, save
 
 _BATCH = 4
@@ -52,7 +52,7 @@ def explain_images(
     """
 
     def read(path: str) -> np.ndarray:
-        return preprocess(read_image(path, len(preprocessing.mean)), preprocessing)
+        return preprocess_file(path, preprocessing)
 
     def shown(image: np.ndarray) -> np.ndarray:
         pixels = image * np.array(preprocessing.std) + np.array(preprocessing.mean)

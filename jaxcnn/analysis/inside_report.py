@@ -11,7 +11,7 @@ import numpy as np
 from jaxcnn.analysis import inside, inside_pictures
 from jaxcnn.analysis.samples import readable
 from jaxcnn.evaluation.evaluate import Entry, open_test_set
-from jaxcnn.evaluation.predict import default_names, preprocess, read_image
+from jaxcnn.evaluation.predict import default_names, preprocess_file
 from jaxcnn.evaluation.tables import confusion_figure
 from jaxcnn.reporting.figures import picture_name
 
@@ -52,7 +52,7 @@ def draw_inside(
     taken: set[str] = set()
     for path in paths:
         try:
-            image = preprocess(read_image(path, size[2]), preprocessing)
+            image = preprocess_file(path, preprocessing)
         except (OSError, ValueError) as error:
             if on_bad is None:
                 raise

@@ -48,8 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
         for new in set(subparsers.choices) - known:
             added = subparsers.choices[new]
             _add_debug(added, argparse.SUPPRESS)
-            positionals = [action for action in added._actions if not action.option_strings]
-            added.set_defaults(run=command.run, positionals=positionals)
+            added.set_defaults(run=command.run, actions=added._actions)
     return parser
 
 
@@ -74,15 +73,24 @@ def _assign(args: argparse.Namespace, rest: list[str]) -> bool:
     """
     if args.command is None or any(text.startswith("-") for text in rest):
         return False
-    given = [getattr(args, action.dest) for action in args.positionals]
+    positionals = [action for action in args.actions if not action.option_strings]
+    given = [getattr(args, action.dest) for action in positionals]
     texts = [text for one in given for text in _as_list(one)] + rest
-    for action in args.positionals:
+    for action in positionals:
         if action.nargs in ("*", "+"):
             setattr(args, action.dest, texts)
             return True
         if texts:
             setattr(args, action.dest, texts.pop(0))
     return not texts
+
+
+def _check_not_empty(args: argparse.Namespace) -> None:
+    """Raises ValueError for an empty argument, such as of an unset variable of a shell."""
+    for action in args.actions:
+        if "" in _as_list(getattr(args, action.dest, None)):
+            name = action.option_strings[-1] if action.option_strings else action.metavar
+            raise ValueError(f"{name} is empty; it must have a value, or be left out")
 
 
 def _as_list(value: Any) -> list[str]:
@@ -115,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not getattr(args, "compiles_anew", False):
         compilation_cache.use()
     try:
+        _check_not_empty(args)
         code = args.run(args) or 0
         if sys.stdout is not None:  # None if it is closed
             sys.stdout.flush()

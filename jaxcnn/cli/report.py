@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jaxcnn.reporting.compare_runs import Run
 
 _PAGE = "index.html"
-_SECONDS = 10.0
+_SECONDS, _LONGEST = 10.0, 86_400
 
 
 def register(subparsers) -> None:
@@ -74,8 +74,8 @@ def _check_options(args: argparse.Namespace) -> None:
     if args.watch is not None:
         if not args.html:
             raise ValueError("--watch writes a page: give its path, such as --html page/")
-        if not args.watch >= 1:
-            raise ValueError(f"--watch is {args.watch:g}; it must be 1 second or more")
+        if not 1 <= args.watch <= _LONGEST:
+            raise ValueError(f"--watch is {args.watch:g}; it must be 1 to {_LONGEST:,} seconds")
     if args.html:
         optional_package("plotly", "report")
 

@@ -73,7 +73,10 @@ _OPENED = (
     "it must return ((images, labels), (images, labels), class_names) of the training set and the "
     "test set, or a jaxcnn.data.Source"
 )
-_REGISTERED_ELSEWHERE = "; jaxcnn.data.register names a source for one program only"
+_KINDS_AND_NAMES = (
+    "; `jaxcnn data` lists the kinds of sources, and jaxcnn.data.register names a source for one "
+    "program only"
+)
 _registered: dict[str, Callable[..., Any]] = {}
 
 
@@ -237,7 +240,7 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
         return small.small_source(class_names, _with_standard_names(parts))
     if name not in SOURCES:
         hint = near(name, (*SOURCES, *_registered))
-        raise ValueError(f"unknown data source {name!r}{hint or _REGISTERED_ELSEWHERE}")
+        raise ValueError(f"unknown data source {name!r}{hint or _KINDS_AND_NAMES}")
     if data_dir is None:
         raise ValueError(f"{name!r} needs data_dir, the folder that has the files")
     if rest in cifar.LAYOUTS:
@@ -252,6 +255,11 @@ def _find_custom(name: str) -> Any:
     kind = name.partition(":")[0]
     if not is_address(name) or kind in _KNOWN_KINDS:
         return None
+    if kind in SOURCES:
+        raise ValueError(f"unknown data source {name!r}; {kind!r} has no variants")
+    if "://" in name:
+        known = ", ".join(f"{one}:{name}" for one in ("folder", "archive"))
+        raise ValueError(f"unknown data source {name!r}; write its kind first, such as {known}")
     try:
         return load_object(name)
     except ValueError as error:

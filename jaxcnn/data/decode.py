@@ -130,6 +130,22 @@ def _to_bytes(gray: np.ndarray) -> np.ndarray:
     return (gray if high <= 255 else gray.astype(np.uint16) >> 8).astype(np.uint8)
 
 
+def check_resized(height: int, width: int) -> None:
+    """Checks the size that an image is to be resized to: that of a narrow one can be enormous.
+
+    Args:
+      height: after resizing, in pixels.
+      width: likewise.
+
+    Raises:
+      BadImage: it has more than `MAX_PIXELS` pixels.
+    """
+    if height * width > MAX_PIXELS:
+        raise BadImage(
+            f"is too narrow: resized to {width} x {height}, it has more than {MAX_PIXELS:,} pixels"
+        )
+
+
 def _checked(height: int, width: int) -> tuple[int, int]:
     if height * width > MAX_PIXELS:
         raise BadImage(f"is {width} x {height}; at most {MAX_PIXELS:,} pixels are decoded")

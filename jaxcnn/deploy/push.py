@@ -15,7 +15,8 @@ from jaxcnn.training.output.metrics_files import JSONL
 from jaxcnn.training.output.records import MANIFEST, read_manifest
 
 _LICENSE = re.compile(r"[\w.+-]+", re.ASCII)
-_REPOSITORY = re.compile(r"hf:([\w.-]+/[\w.-]+)", re.ASCII)
+_PART = r"\w+(?:[.-]\w+)*"  # of the hub's names: no dash or dot at an end or next to another
+_REPOSITORY = re.compile(rf"hf:({_PART}/{_PART})", re.ASCII)
 WEIGHTS, CONFIG, CARD = "model.safetensors", "training_config.json", "README.md"
 
 

@@ -194,6 +194,8 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
         opened = opened._replace(preprocessing=published.preprocessing)
     network, variables = loading.build(opened)
     classes = getattr(network, "num_classes")  # noqa: B009  every network has it
+    if not classes:
+        raise ValueError(f"{what} has no classifier, only the features of {opened.model}")
     if opened.class_names is not None and len(opened.class_names) != classes:
         raise ValueError(
             f"{what} has {len(opened.class_names):,} names of classes, but {classes:,} classes"
@@ -316,9 +318,12 @@ def probabilities(
                 f"{len(preprocessing.mean)}"
             )
         labels.append(label)
-        scales = protocols.all_views(
-            image, protocol, preprocessing.size, preprocessing.crop, preprocessing.interpolation
-        )
+        try:
+            scales = protocols.all_views(
+                image, protocol, preprocessing.size, preprocessing.crop, preprocessing.interpolation
+            )
+        except decode.BadImage as error:
+            raise ValueError(f"{_name(test_set, len(labels) - 1)} {error}") from error
         if protocol.dense:
             rows.append(np.mean([predict(views).mean(0) for views in scales], 0))
         else:
@@ -331,6 +336,11 @@ def probabilities(
     if len(rows) != len(test_set):
         raise ValueError(f"{len(rows)} predictions for {len(test_set)} examples")
     return np.stack(rows).astype(np.float32), np.array(labels, np.int32)
+
+
+def _name(test_set: TestSet, index: int) -> str:
+    """The name of an example, for messages."""
+    return f"example {index}" if isinstance(test_set, Dataset) else test_set.name(index)
 
 
 @functools.lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from jaxcnn._files import any_path, files_below, is_local
-from jaxcnn.data.decode import BadImage, check_bytes, decode
+from jaxcnn.data.decode import BadImage, check_bytes, check_resized, decode
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.readers.folders import EXTENSIONS, is_image, list_images
 
@@ -122,6 +122,9 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
 
     Returns:
       f32[size,size,C].
+
+    Raises:
+      BadImage: it is too narrow.
     """
     size = preprocessing.size
     width, height = image.size
@@ -129,6 +132,7 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     scale = (
         (short, short * height // width) if width <= height else (short * width // height, short)
     )
+    check_resized(*scale)
     resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
     image = image.resize(scale, resampling[preprocessing.interpolation])
     left, top = (round((n - size) / 2) for n in scale)
@@ -136,6 +140,27 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     pixels = np.asarray(image, np.float32).reshape(size, size, -1) / np.float32(255)
     mean, std = (np.array(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
     return (pixels - mean) / std
+
+
+def preprocess_file(path: str | Path, preprocessing: Preprocessing) -> np.ndarray:
+    """Reads and preprocesses an image file.
+
+    Args:
+      path: of the file.
+      preprocessing: see `preprocess`.
+
+    Returns:
+      f32[size,size,C].
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it cannot be decoded, or is too narrow.
+    """
+    image = read_image(path, len(preprocessing.mean))
+    try:
+        return preprocess(image, preprocessing)
+    except BadImage as error:
+        raise ValueError(f"{path} cannot be used: it {error}") from error
 
 
 def predict_files(
@@ -184,7 +209,7 @@ def predict_files(
         bad = set()
         for i, path in enumerate(chunk):
             try:
-                batch[i] = preprocess(read_image(path, len(preprocessing.mean)), preprocessing)
+                batch[i] = preprocess_file(path, preprocessing)
             except (OSError, ValueError) as error:
                 if on_bad is None:
                     raise

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from jaxcnn._checks import one_of
+from jaxcnn.data.decode import check_resized
 
 Views = Callable[[np.ndarray, int], np.ndarray]
 LARGEST = 10_000  # pixels, of an input or a shorter side
@@ -213,10 +214,15 @@ def shorter_side(image: np.ndarray, side: int, interpolation: str = "bilinear") 
 
     Returns:
       u8[h,w,C].
+
+    Raises:
+      BadImage: the image is too narrow.
     """
     height, width = image.shape[:2]
     short = min(height, width)
-    return resize(image, (side * height // short, side * width // short), interpolation)
+    new = side * height // short, side * width // short
+    check_resized(*new)
+    return resize(image, new, interpolation)
 
 
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: str = "bilinear") -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
@@ -23,6 +24,7 @@ from jaxcnn._files import any_path, atomic_write, has_folder, is_local, readable
 from jaxcnn.weights import torch_files
 
 SUFFIXES = (".safetensors", ".npz", ".pth")
+_PICKLE = b"\x80"  # the first byte of a pickle
 _TORCH = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")  # of PyTorch checkpoints
 
 _OTHER_TYPES = {  # by the name of ml_dtypes, with the name of safetensors
@@ -176,9 +178,10 @@ def _read_other_types(path: Path, keys: Collection[str]) -> dict[str, np.ndarray
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is not a complete zip file")
         with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile) or file.zip is None:
-                raise ValueError("it holds one array without a name")
+            assert file.zip is not None
             _check_sizes(file.zip, path.stat().st_size)
             arrays = {key: file[key] for key in file.files}
         metadata, types = (
@@ -230,9 +233,20 @@ def _typed(key: str, array: np.ndarray, name: str | None) -> np.ndarray:
 def _read_pth(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if torch_files.is_checkpoint(path):
         content = torch_files.read(path)
-    else:
+    elif _is_old_pth(path):
         content = _read_old_pth(path)
+    else:
+        raise ValueError(
+            f"{path} is damaged or not a checkpoint of PyTorch: it has {path.stat().st_size:,} "
+            "bytes, and is neither a complete zip file nor a pickle"
+        )
     return torch_files.weights_in(content, path), {}
+
+
+def _is_old_pth(path: Path) -> bool:
+    """Whether a file may be a checkpoint of PyTorch before 1.6: a pickle, or earlier a tar file."""
+    with open(path, "rb") as file:
+        return file.read(1) == _PICKLE or tarfile.is_tarfile(path)
 
 
 def _read_old_pth(path: Path) -> Any:

@@ -222,7 +222,7 @@ def read(layout: Layout, mapping: Mapping[str, Any], num_classes: int | None = N
         classifiers.
 
     Raises:
-      ValueError: the mapping does not match the layout.
+      ValueError: the mapping does not match the layout, or holds a value that is not finite.
     """
     mapping = _respell(layout, mapping)
     classes = class_count(layout, mapping) if num_classes is None else num_classes
@@ -240,9 +240,22 @@ def read(layout: Layout, mapping: Mapping[str, Any], num_classes: int | None = N
     check(layout.name, {leaf.key: leaf.stored_shape(classes) for leaf in leaves}, given)
     arrays = {}
     for leaf in leaves:
-        array = restore(leaf, given[leaf.key], leaf.shape_here(classes))
-        arrays[f"{leaf.collection}/{leaf.path}"] = jnp.array(array, leaf.dtype)
+        array = _cast(layout.name, leaf, given[leaf.key])
+        array = restore(leaf, array, leaf.shape_here(classes))
+        arrays[f"{leaf.collection}/{leaf.path}"] = jnp.array(array)
     return unflatten_dict(arrays, sep="/")
+
+
+def _cast(name: str, leaf: Leaf, array: np.ndarray) -> np.ndarray:
+    """Converts an array to the type of a leaf; raises ValueError if it is not finite then."""
+    with np.errstate(over="ignore"):
+        cast = array.astype(leaf.dtype, copy=False)
+    if not np.isfinite(cast).all():
+        raise ValueError(
+            f"the weights of {name} are not finite: {leaf.key} holds "
+            f"{cast[~np.isfinite(cast)].flat[0]} in {np.dtype(leaf.dtype)}"
+        )
+    return cast
 
 
 def write(layout: Layout, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -260,7 +273,7 @@ def write(layout: Layout, variables: Mapping[str, Any]) -> dict[str, np.ndarray]
     """
     own = in_own_names(layout)
     given = {where: np.asarray(value) for where, value in _flatten(variables).items()}
-    classes = class_count(own, given)
+    classes = class_count(own, given) if has_classifier(own, given) else 0
     leaves = _present(own, given, classes)
     check(layout.name, {leaf.key: leaf.stored_shape(classes) for leaf in leaves}, given)
     mapping: dict[str, np.ndarray] = {}
@@ -292,6 +305,18 @@ def class_count(layout: Layout, mapping: Mapping[str, Any]) -> int:
             if len(shape) == len(leaf.stored_shape(1)):
                 return int(shape[leaf.stored_shape(_CLASSES).index(_CLASSES)])
     return registry.model_info(layout.name).num_classes or 0
+
+
+def has_classifier(layout: Layout, mapping: Mapping[str, Any]) -> bool:
+    """Returns whether a mapping has the classifier; auxiliary heads do not count.
+
+    Args:
+      layout: of the mapping.
+      mapping: {key: array}.
+    """
+    heads = [leaf.key for leaf in layout.leaves if leaf.is_head and not leaf.is_auxiliary]
+    mapping = _respell(layout, mapping)
+    return not heads or any(key in mapping for key in heads)
 
 
 def without_heads(layout: Layout, mapping: Mapping[str, Any]) -> dict[str, Any]:

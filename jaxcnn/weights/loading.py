@@ -78,6 +78,7 @@ class Opened(NamedTuple):
       preprocessing: of its images.
       class_names: of the classifier, if the file has them.
       notes: what was taken from a file of another framework or assumed about it.
+      headless: whether the file says that it has no classifier.
     """
 
     origin: str
@@ -88,6 +89,7 @@ class Opened(NamedTuple):
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
+    headless: bool = False
 
 
 def open_weights(
@@ -142,6 +144,7 @@ def open_weights(
         stored,
         prepare,
         names and tuple(map(str, names)),
+        headless=metadata.get("num_classes") == "0",
     )
 
 
@@ -190,7 +193,7 @@ def build(
     described = layout.describe(opened.model, shape, **options)
     if opened.layout == "jaxcnn":
         described = layout.in_own_names(described)
-    classes = layout.class_count(described, arrays)
+    classes = 0 if opened.headless else layout.class_count(described, arrays)
     wanted = classes if num_classes is None else num_classes
     network = registry.create_model(opened.model, num_classes=wanted, **options)
     if wanted in (0, classes):
@@ -210,6 +213,12 @@ def build(
     for leaf, value in zip(heads, _initial(network, heads, images)):
         arrays[leaf.key] = layout.store(leaf, np.asarray(value))
     return network, layout.read(described, arrays, wanted)
+
+
+def _class_count(described: layout.Layout, arrays: Mapping[str, Any]) -> int:
+    if not layout.has_classifier(described, arrays):
+        return 0
+    return layout.class_count(described, arrays)
 
 
 def _image_shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
@@ -266,7 +275,7 @@ def save(
         "jaxcnn": jaxcnn.__version__,
         "model": described.name,
         "options": json.dumps(options),
-        "num_classes": str(layout.class_count(described if to == "torch" else own, arrays)),
+        "num_classes": str(_class_count(described if to == "torch" else own, arrays)),
         "preprocessing": json.dumps(to_dict(prepare)),
     }
     if class_names is not None:

@@ -27,7 +27,7 @@ def check(
 
     Raises:
       ValueError: with a list of missing and unexpected keys, different shapes, and arrays that are
-        not numbers.
+        not real numbers.
     """
     missing = [f"- {key} {list(shape)}" for key, shape in wanted.items() if key not in given]
     surplus = [f"+ {key} {list(array.shape)}" for key, array in given.items() if key not in wanted]
@@ -39,13 +39,13 @@ def check(
     types = [
         f"{key} holds {array.dtype}"
         for key, array in given.items()
-        if key in wanted and not np.can_cast(array.dtype, np.complex128)
+        if key in wanted and not np.can_cast(array.dtype, np.float64)
     ]
     kinds = (
         ("missing (-)", missing),
         ("surplus (+)", surplus),
         ("of another shape", shapes),
-        ("no numbers", types),
+        ("not of real numbers", types),
     )
     if not any(lines for _, lines in kinds):
         return

@@ -80,7 +80,7 @@ def read(path: Path) -> Any:
         with zipfile.ZipFile(path) as file:
             return _Unpickler(file).load()
     except Exception as error:  # damaged pickles raise nearly anything
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path} cannot be read as a checkpoint of PyTorch: {reason}") from error
 
 

@@ -202,12 +202,12 @@ def test_an_upload(trained, monkeypatch, capsys, push):
     assert card_of(texts["README.md"].decode())[0]["license"] == "unknown"
 
 
-def test_an_empty_folder_is_this_one_and_nothing_is_uploaded(
+def test_an_empty_folder_is_a_mistake_and_nothing_is_uploaded(
     trained, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    assert main(["push", str(trained), "hf:user/digits", "--folder", ""]) in (0, None)
-    assert capsys.readouterr().out == "wrote .\n" and (tmp_path / "README.md").is_file()
+    assert main(["push", str(trained), "hf:user/digits", "--folder", ""]) == 2
+    assert "--folder is empty" in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -216,6 +216,7 @@ def test_an_empty_folder_is_this_one_and_nothing_is_uploaded(
         (["hf:name"], "the target is 'hf:name'; it must be hf:user/name"),
         (["hf:a/b", "--license", "a\nb"], "the license is 'a\\nb'; it must be an id such as"),
         (["user/name"], "the target is 'user/name'"),
+        (["hf:../name"], "the target is 'hf:../name'; it must be hf:user/name"),
         (["hf:user/name"], "no Hugging Face token found"),
     ],
 )

@@ -12,7 +12,7 @@ from PIL import Image
 import jaxcnn
 from jaxcnn import cli
 from jaxcnn.data.decode import decode
-from jaxcnn.evaluation import predict
+from jaxcnn.evaluation import predict, protocols
 from jaxcnn.weights import Preprocessing, loading
 
 HOW = Preprocessing(32, 0.875, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -157,6 +157,16 @@ def test_what_training_decodes_is_what_is_predicted_of(tmp_path):
     (tmp_path / "page.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     with pytest.raises(ValueError, match=r"page.png cannot be .* an image: it is not an image"):
         predict.read_image(tmp_path / "page.png")
+
+
+def test_a_narrow_image_is_refused_before_it_is_enlarged(tmp_path):
+    """A file of some hundred bytes: at 32 pixels in height it would be 6,400,000 wide."""
+    Image.fromarray(np.zeros((1, 200_000), np.uint8)).save(tmp_path / "narrow.png")
+    text = r"is too narrow: resized to 6400000 x 32, it has more than 100,000,000 pixels"
+    with pytest.raises(ValueError, match=rf"narrow.png cannot be used: it {text}"):
+        predict.preprocess_file(tmp_path / "narrow.png", HOW)
+    with pytest.raises(ValueError, match=text):
+        protocols.shorter_side(np.zeros((1, 200_000, 1), np.uint8), 32)
 
 
 def small_network():

@@ -225,7 +225,8 @@ def test_watch_follows_a_run_to_its_end(here):
     ("arguments", "words"),
     [
         (["--watch"], "--watch writes a page"),
-        (["--html", "p.html", "--watch", "0"], "--watch is 0; it must be 1 second or more"),
+        (["--html", "p.html", "--watch", "0"], "--watch is 0; it must be 1 to 86,400 seconds"),
+        (["--html", "p.html", "--watch", "inf"], "--watch is inf; it must be 1 to 86,400 seconds"),
         (["--html", "nowhere/p.html"], "there is no directory nowhere"),
         (["--html", "a/config.json"], "--html is 'a/config.json', a file"),
     ],

@@ -126,6 +126,20 @@ def test_options_and_classes_that_cannot_be(tmp_path, capsys):
         assert "has invalid metadata: " in error(capsys, "convert", other, path)
 
 
+@pytest.mark.parametrize("to", ["jaxcnn", "torch"])
+def test_weights_without_a_classifier(tmp_path, capsys, image, to):
+    path, other = tmp_path / "w.safetensors", tmp_path / "o.safetensors"
+    variables = weights.from_torch("lenet5", state_dict("lenet5"))
+    weights.save(path, "lenet5", variables)
+    run(capsys, "convert", path, other, "--num-classes", "0", "--to", to)
+    model, features = weights.load_pretrained(other)
+    assert model.num_classes == 0
+    assert set(variables["params"]) - set(features["params"]) == {"fc3"}
+    text = error(capsys, "predict", other, image)
+    assert text == f"{other} has no classifier, only the features of lenet5_modern"
+    assert jaxcnn.load_pretrained(other, num_classes=3)[0].num_classes == 3
+
+
 def test_names_that_are_not_those_of_all_classes(tmp_path, capsys, image):
     path = tmp_path / "w.safetensors"
     variables = weights.from_torch("lenet5", state_dict("lenet5"))

@@ -9,7 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from torch_like import state_dict
 
+from jaxcnn import weights
 from jaxcnn.weights import files, loading
 
 
@@ -135,6 +137,39 @@ def test_a_preprocessing_that_cannot_be(tmp_path, field, value):
     files.write(path, {"a": np.ones(2, np.float32)}, about)
     with pytest.raises(ValueError, match=f"{path} .*a preprocessing has {field} "):
         loading.open_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.float32(np.nan), "are not finite: params/fc3/bias holds nan in float32"),
+        (np.float64(1e300), "are not finite: params/fc3/bias holds inf in float32"),
+        (np.complex64(1 + 2j), "not of real numbers params/fc3/bias holds complex64"),
+    ],
+)
+def test_values_that_are_no_weights(tmp_path, value, words):
+    variables = weights.from_torch("lenet5", state_dict("lenet5"))
+    weights.save(tmp_path / "a.npz", "lenet5", variables)
+    arrays, metadata = files.read(tmp_path / "a.npz")
+    arrays["params/fc3/bias"] = np.full(arrays["params/fc3/bias"].shape, value)
+    files.write(tmp_path / "a.npz", arrays, metadata)
+    with pytest.raises(ValueError) as error:
+        loading.load_pretrained(tmp_path / "a.npz")
+    assert words in " ".join(str(error.value).split())
+
+
+def test_files_of_another_kind_are_called_that(tmp_path):
+    """Neither NumPy's advice to allow pickles, nor ours to install PyTorch, helps with these."""
+    torn = write_npz(tmp_path / "torn.npz", {"a.npy": npy((2,), content=b"12345678")})
+    torn.write_bytes(torn.read_bytes()[:-9])
+    (tmp_path / "text.npz").write_bytes(b"hello")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    for name in ("torn.npz", "text.npz", "one.npz"):
+        refused(tmp_path / name, "cannot be read as npz: it is not a complete zip file")
+    for content in (b"", b"hello", torn.read_bytes()):
+        (tmp_path / "a.pth").write_bytes(content)
+        refused(tmp_path / "a.pth", f"it has {len(content):,} bytes, and is neither a complete zip")
 
 
 @pytest.mark.parametrize("damage", ["length", "header", "offsets", "shape"])

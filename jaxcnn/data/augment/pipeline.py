@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxcnn._checks import near, note_once, shown
+from jaxcnn._checks import near_or_all, note_once, shown
 from jaxcnn._objects import check_call, is_address, load_object
 from jaxcnn.data.augment.color import color_jitter, lighting
 from jaxcnn.data.augment.erasing import cutout, random_erasing
@@ -191,7 +191,7 @@ def make_prepare(
             continue
         name = current_name(name)
         if name not in STEPS:
-            raise ValueError(f"unknown augmentation {name!r}{near(name, STEPS)}")
+            raise ValueError(f"unknown augmentation {name!r}{near_or_all(name, STEPS)}")
         function, check = STEPS[name]
         check(name, amount)
         if name in _COLOR and len(mean) != 3:

@@ -176,7 +176,7 @@ def override(config: ConfigDict, field: str, text: str) -> None:
     if not isinstance(section, ConfigDict) or last not in section:
         raise ValueError(f"unknown field config.{field}{near(field, leaves(config))}")
     if isinstance(section[last], ConfigDict):
-        inner = ", ".join(f"config.{field}.{name}" for name in section[last])
+        inner = ", ".join(f"config.{field}.{name}" for name in section[last] or ("NAME",))
         raise ValueError(f"config.{field} is a section; set one of its fields: {inner}")
     try:
         section[last] = parse_value(text, section.get_type(last))

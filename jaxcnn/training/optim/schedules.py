@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from jaxcnn._checks import near, one_of, require, shown
+from jaxcnn._checks import near_or_all, one_of, require, shown
 from jaxcnn._objects import check_call, is_address, load_object, parameters
 
 Config = Mapping[str, Any]
@@ -324,4 +324,4 @@ def check_fields(where: str, config: Config, known: Sequence[str]) -> None:
     """Raises ValueError for a field that is not in `known`."""
     for field in config:
         if field not in known:
-            raise ValueError(f"unknown field {where}.{field}{near(field, known)}")
+            raise ValueError(f"unknown field {where}.{field}{near_or_all(field, known)}")
