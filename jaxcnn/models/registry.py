@@ -368,13 +368,22 @@ def _parts(build: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _check_module(name: str, build: Any) -> None:
-    """Raises ValueError unless `build` is a Linen module class or a partial of one."""
+    """Raises ValueError unless `build` is a class of networks or a partial of one."""
     cls, _ = _parts(build)
     if not (inspect.isclass(cls) and issubclass(cls, nn.Module)) or cls is nn.Module:
         what = f"the class {cls.__name__}" if inspect.isclass(cls) else f"a {type(cls).__name__}"
         raise ValueError(f"{name!r} is {what}; a network is a subclass of flax.linen.Module")
     if isinstance(build, functools.partial) and build.args:
         raise ValueError(f"{name!r} is a partial with positional arguments; use keywords instead")
+    calls = [vars(c)["__call__"] for c in cls.__mro__ if "__call__" in vars(c)]
+    try:
+        if not calls:
+            raise TypeError("it has no __call__")
+        inspect.signature(calls[0]).bind(None, None, train=False)
+    except TypeError as error:
+        raise ValueError(
+            f"the network {name!r} cannot be called with (images, train=False): {error}"
+        ) from error
 
 
 def model_info(name: str) -> ModelInfo:

@@ -27,7 +27,9 @@ CPU with AVX-512, by `python benchmarks/ops_steps.py` (`benchmarks/results/ops_s
 35.5 to 33.9 ms, ResNeXt-50's 47.6 to 45.3, DPN-92's 81.6 to 61.9. (c) Of all pooling.
 `jaxcnn.runtime.heap`, which is no operation, gains 1.11 on ResNet-20 (a).
 
-Limits: `jax.shard_map` needs `check_vma=False`, since the primitives do not track over which mesh
+Limits: arrays that are sharded over explicit mesh axes (`AxisType.Explicit`, the default of
+`jax.make_mesh` in newer versions of JAX) get the plain implementations; with `AxisType.Auto`, and
+within `jax.shard_map`, all are used. `jax.shard_map` needs `check_vma=False`, since the primitives do not track over which mesh
 axes a value varies. On a GPU, networks under `vmap` share wider groups, so a value that is not
 finite in one network reaches its neighbors. Of equal maxima the first one gets the gradient; XLA's
 own forward mode chooses by the tangents.

@@ -51,7 +51,7 @@ def conv(
         "networks": 1,
         "precision": lax_precision(precision),
     }
-    if reference_requested():
+    if reference_requested(x, w):
         return reference.conv(x, w, **options)
     return _conv.bind(x, w, **options)
 
@@ -72,7 +72,11 @@ def lax_precision(precision: lax.PrecisionLike) -> Any:
 
 
 def conv_general_dilated(
-    x: Array, w: Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **options: Any
+    x: Array,
+    w: Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **options: Any,
 ) -> Array:
     """Computes a convolution with the signature that `flax.linen.Conv` expects.
 
@@ -80,15 +84,18 @@ def conv_general_dilated(
       x: images f[N,H,W,C].
       w: kernel f[kh,kw,C/groups,F].
       strides: vertical and horizontal stride.
-      padding: zeros around the images, ((top, bottom), (left, right)).
-      **options: see `lax.conv_general_dilated`, which is used if there is dilation.
+      padding: zeros around the images, ((top, bottom), (left, right)); or "SAME" or "VALID".
+      **options: see `lax.conv_general_dilated`, which is used if one is set that `conv` does not
+        have, such as a dilation.
 
     Returns:
       f[N,h,w,F].
     """
     dilated = any(d != 1 for k in ("lhs_dilation", "rhs_dilation") for d in options.get(k) or ())
-    if dilated:
+    if dilated or options.get("preferred_element_type") is not None:
         return lax.conv_general_dilated(x, w, strides, padding, **options)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], w.shape[:2], strides, padding)
     return conv(
         x, w, stride=(strides[0], strides[1]), padding=(padding[0], padding[1]),
         groups=options.get("feature_group_count", 1), precision=options.get("precision"),
@@ -145,8 +152,9 @@ def _batch(primitive, args, axes, *, groups, networks, **options):
     if mapped == (True, False) and primitive is not _kernel:
         # Only images are mapped and the kernel is shared: merge the axis into the batch.
         a = in_front(args[0], axes[0])
-        y = bind(a.reshape(-1, *a.shape[2:]), args[1], groups=groups, networks=networks)
-        return y.reshape(size, -1, *y.shape[1:]), 0
+        images = a.reshape(size * a.shape[1], *a.shape[2:])
+        y = bind(images, args[1], groups=groups, networks=networks)
+        return y.reshape(size, a.shape[1], *y.shape[1:]), 0
     if groups == 1 and mapped == (False, True) and primitive is not _images:
         # Only features are mapped: merge the axis into the features.
         y = bind(args[0], _side_by_side(in_front(args[1], axes[1])), groups=1, networks=1)
@@ -157,12 +165,12 @@ def _batch(primitive, args, axes, *, groups, networks, **options):
 
 def _side_by_side(a: Array) -> Array:
     """Concatenates the channels (of a kernel: features) of all networks, [M,...,C] to [...,M*C]."""
-    return jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], -1)
+    return jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], a.shape[0] * a.shape[-1])
 
 
 def _apart(a: Array, size: int) -> Array:
     """Inverts `_side_by_side`."""
-    return jnp.moveaxis(a.reshape(*a.shape[:-1], size, -1), -2, 0)
+    return jnp.moveaxis(a.reshape(*a.shape[:-1], size, a.shape[-1] // size), -2, 0)
 
 
 for _primitive in (_conv, _images, _kernel):

@@ -114,7 +114,7 @@ def pointwise_images_gradient(g: Array, w: Array, *, size, stride, **unused: Any
     rows = lax.dot_general(g.reshape(-1, g.shape[-1]), w[0, 0], (((1,), (1,)), ((), ())))
     images = jax.ShapeDtypeStruct((g.shape[0], *size, w.shape[2]), g.dtype)
     spread = jax.linear_transpose(functools.partial(_strided, stride=stride), images)
-    return spread(rows.reshape(*g.shape[:-1], -1))[0]
+    return spread(rows.reshape(*g.shape[:-1], w.shape[2]))[0]
 
 
 def pointwise_kernel_gradient(x: Array, g: Array, *, stride, **unused: Any) -> Array:
@@ -203,7 +203,7 @@ def patch_conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, **unu
     kh, kw, channels, features = w.shape
     n = x.shape[0]
     out = output_size(x.shape[1:3], (kh, kw), stride, padding)
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    x = lax.pad(x, x.dtype.type(0), [(*side, 0) for side in ((0, 0), *padding, (0, 0))])
     below = [window_slice(x, i, j, out, stride).reshape(n * out[0] * out[1], groups, 1, channels)
              for i in range(kh) for j in range(kw)]  # fmt: skip
     patches = jnp.concatenate(below, 2).reshape(-1, groups, kh * kw * channels)

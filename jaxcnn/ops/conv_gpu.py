@@ -51,14 +51,17 @@ def packed_conv(x: Array, w: Array, *, stride, padding: Pairs, precision=None) -
     out = output_size((height, width), (kh, kw), stride, padding)
     blocks = [o + t - 1 for o, t in zip(out, taps)]
     spare = -channels % (2 if s % 2 else 4 if s % 4 else 1)
+    wide = channels + spare
     sides = [(low, b * s - size - low, 0)
              for b, size, (low, _) in zip(blocks, (height, width), padding)]  # fmt: skip
     x = lax.pad(x, x.dtype.type(0), ((0, 0, 0), *sides, (0, spare, 0)))
-    x = x.reshape(n, blocks[0], s, blocks[1], s, -1).transpose(0, 1, 3, 2, 4, 5)
+    x = x.reshape(n, blocks[0], s, blocks[1], s, wide).transpose(0, 1, 3, 2, 4, 5)
     w = jnp.pad(w, ((0, taps[0] * s - kh), (0, taps[1] * s - kw), (0, spare), (0, 0)))
-    w = w.reshape(taps[0], s, taps[1], s, -1, features).transpose(0, 2, 1, 3, 4, 5)
+    w = w.reshape(taps[0], s, taps[1], s, wide, features).transpose(0, 2, 1, 3, 4, 5)
     return reference.conv(
-        x.reshape(n, *blocks, -1), w.reshape(*taps, -1, features), precision=precision
+        x.reshape(n, *blocks, s * s * wide),
+        w.reshape(*taps, s * s * wide, features),
+        precision=precision,
     )
 
 

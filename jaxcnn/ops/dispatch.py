@@ -47,14 +47,24 @@ def use(mode: str) -> Iterator[None]:
         yield
 
 
-def reference_requested() -> bool:
+def reference_requested(*args: Any) -> bool:
     """Returns whether operations are traced with their plain implementations.
+
+    So are those on arrays that are sharded over explicit mesh axes, whatever the mode: the other
+    implementations reshape and slice the batch, which JAX rejects there.
+
+    Args:
+      *args: the arrays, or trees of them.
 
     Raises:
       ValueError: `JAXCNN_OPS` is not a mode.
     """
     mode = _mode.value or _checked("JAXCNN_OPS", os.environ.get("JAXCNN_OPS") or "platform")
-    return mode == "reference"
+    return mode == "reference" or any(map(_is_explicitly_sharded, jax.tree.leaves(args)))
+
+
+def _is_explicitly_sharded(a: Any) -> bool:
+    return any(axis is not None for axis in jax.typeof(a).sharding.spec)
 
 
 def _checked(name: str, mode: str) -> str:
@@ -76,7 +86,7 @@ def by_platform(
       cpu: the implementation for CPUs, if there is one.
       gpu: the implementation for GPUs, if there is one.
     """
-    if reference_requested() or (cpu is None and gpu is None):
+    if reference_requested(*args) or (cpu is None and gpu is None):
         return plain(*args)
     on_cpu = {} if cpu is None else {"cpu": cpu}
     return lax.platform_dependent(*args, **on_cpu, **on_gpus(gpu), default=plain)

@@ -46,7 +46,7 @@ def max_pool(
       f[N,h,w,C].
     """
     options = _options(x, window, stride, padding, ceil_mode)
-    if reference_requested():
+    if reference_requested(x):
         return reference.max_pool(x, **options)
     return _max_pool(x, *options.values())
 
@@ -167,7 +167,7 @@ def _max_and_number(x, window, stride, padding):
 
     def unnumbered(x):  # `_placed` recomputes the maxima from x
         y = plain(x)
-        return y, jnp.zeros(y.shape, _number_dtype(window))
+        return y, jnp.zeros_like(y, _number_dtype(window))
 
     return by_platform(unnumbered, x, cpu=scan, gpu=scan)
 
@@ -192,7 +192,7 @@ def _scan(x, *, window, stride, padding):
     places = [(i, j) for i in range(window[0]) for j in range(window[1])]
     dtype = _number_dtype(window)
     best = window_slice(x, 0, 0, out, stride)
-    number = jnp.zeros(best.shape, dtype)
+    number = jnp.zeros_like(best, dtype)
     for n, (i, j) in enumerate(places[1:], 1):
         value = window_slice(x, i, j, out, stride)
         number = jnp.where(value > best, dtype(n), number)
@@ -212,7 +212,7 @@ def _chosen(t, number, x, *, window, stride, padding, size):
         gpu=lambda number, x: number,
     )  # fmt: skip
     t = jnp.pad(t, ((0, 0), *padding, (0, 0)))
-    y = jnp.zeros(number.shape, t.dtype)
+    y = jnp.zeros_like(number, t.dtype)
     for n in range(window[0] * window[1]):
         i, j = divmod(n, window[1])
         value = window_slice(t, i, j, number.shape[1:3], stride)
@@ -278,7 +278,8 @@ def _placed_by_gathering(g, number, x, *, window, stride, padding, size):
             place = np.where(inside, row * window[1] + column, -1).astype(number.dtype)
             hit = of_window(number, down, right) == place[None, None, :, None, :, None]
             dx += jnp.where(hit, of_window(g, down, right), 0).astype(dx.dtype)
-    dx = dx.astype(g.dtype).reshape(g.shape[0], rows * stride[0], columns * stride[1], -1)
+    padded = (g.shape[0], rows * stride[0], columns * stride[1], g.shape[-1])
+    dx = dx.astype(g.dtype).reshape(padded)
     return (_without_padding(dx, size, padding),)
 
 

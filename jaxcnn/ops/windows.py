@@ -14,7 +14,7 @@ Padding = int | tuple[tuple[int, int], tuple[int, int]]
 
 def pair(value: Pair) -> tuple[int, int]:
     """Converts 3 to (3, 3); a pair such as (1, 7) is returned unchanged."""
-    return (value, value) if isinstance(value, int) else value
+    return value if isinstance(value, Sequence) else (value, value)
 
 
 def padding_pairs(padding: Padding | tuple[int, int]) -> Pairs:

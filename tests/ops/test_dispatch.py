@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -263,3 +264,76 @@ def test_linear_pair_has_derivatives_of_every_order(float64):
     found, want = (jax.jit(functools.partial(derivatives, f))(t, u, r) for f in (own, plain))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_no_images():
+    """The shapes of a batch of 0 images, whose size says nothing about the other axes."""
+    w, none = ones(3, 3, 3, 4), ones(0, 9, 9, 3)
+    networks = jnp.stack([w, w])
+
+    def loss(x, w):
+        y = ops.conv(ops.conv(x, w, stride=2), ones(1, 1, 4, 4))
+        return ops.max_pool(y, 2, 2).sum()
+
+    for platform in ("cpu", "cuda", "tpu"):
+        counts(jax.grad(loss), none, w, platform=platform)
+    assert not jax.jit(jax.vmap(jax.grad(loss, 1), (None, 0)))(none, networks).any()
+    assert jax.eval_shape(jax.vmap(loss, (0, None)), jnp.stack([none, none]), w).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": "SAME", "strides": 2},
+        {"padding": "VALID"},
+        {"padding": "CIRCULAR"},
+    ],
+    ids=str,
+)
+def test_options_of_linen(options):
+    x = jnp.asarray(draw_images((2, 7, 7, 3)), jnp.bfloat16)
+    theirs = nn.Conv(4, (3, 3), dtype=jnp.bfloat16, **options)
+    ours = theirs.clone(conv_general_dilated=ops.conv_general_dilated)
+    variables = theirs.init(jax.random.key(0), x)
+    y, wanted = ours.apply(variables, x), theirs.apply(variables, x)
+    assert y.dtype == wanted.dtype
+    np.testing.assert_allclose(np.float32(y), np.float32(wanted), rtol=2e-2, atol=2e-2)
+
+
+def test_the_type_of_a_sum_is_passed_on():
+    x = jnp.ones((1, 5, 5, 2), jnp.bfloat16)
+    w = jnp.ones((3, 3, 2, 4), jnp.bfloat16)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "preferred_element_type": jnp.float32}
+    assert ops.conv_general_dilated(x, w, (1, 1), "VALID", **options).dtype == jnp.float32
+
+
+def test_numbers_of_numpy_and_cropping():
+    x, w = ones(1, 9, 9, 48), ones(3, 3, 1, 48)
+    one = np.int64(1)
+    np.testing.assert_array_equal(
+        ops.conv(x, w, groups=48, stride=one, padding=one), ops.conv(x, w, groups=48, padding=1)
+    )
+    np.testing.assert_array_equal(ops.max_pool(x, one * 2, one), ops.max_pool(x, 2, 1))
+    np.testing.assert_array_equal(
+        ops.conv(x, w, groups=48, padding=-1), ops.conv(x[:, 1:-1, 1:-1], w, groups=48)
+    )
+
+
+def test_batch_over_explicit_mesh_axes():
+    explicit = (jax.sharding.AxisType.Explicit,)
+    mesh = jax.make_mesh((2,), ("batch",), devices=jax.devices()[:2], axis_types=explicit)
+    x, w = draw_images((4, 8, 8, 3)), draw_images((3, 3, 3, 4), seed=1)
+    norm = BatchNormAct(use_running_average=False)
+    variables = norm.init(jax.random.key(0), ones(1, 1, 1, 4))
+
+    def loss(x, w):
+        y, _ = norm.apply(variables, ops.conv(x, w, padding=1), mutable=["batch_stats"])
+        return jnp.sin(ops.avg_pool(ops.max_pool(y, 2, 2), 3, 1, 1)).sum()
+
+    wanted = jax.jit(jax.grad(loss, (0, 1)))(x, w)
+    spec = jax.sharding.PartitionSpec
+    with jax.sharding.set_mesh(mesh):
+        x, w = jax.device_put(x, spec("batch")), jax.device_put(w, spec())
+        found = jax.jit(jax.grad(loss, (0, 1)))(x, w)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

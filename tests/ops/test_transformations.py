@@ -208,3 +208,24 @@ def test_export_for_three_platforms_with_a_symbolic_batch(name):
     with ops.use("reference"):
         wanted = jax.jit(lambda *args: model.apply(*args))(variables, images)
     np.testing.assert_allclose(again.call(variables, images), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_export_of_a_training_step_with_a_symbolic_batch():
+    pytest.importorskip("flatbuffers")
+    norm = ops.BatchNormAct(use_running_average=False)
+    images = draw_images((4, 6, 6, 3))
+    variables = norm.init(jax.random.key(0), images)
+
+    def gradient(variables, images):
+        def loss(variables):
+            y, _ = norm.apply(variables, ops.conv(images, kernel), mutable=["batch_stats"])
+            return jnp.sin(ops.max_pool(y, 2, 2)).sum()
+
+        return jax.grad(loss)(variables)["params"]
+
+    kernel = draw_images((3, 3, 3, 3), seed=1)
+    symbolic = jax.ShapeDtypeStruct(export.symbolic_shape("n, 6, 6, 3"), jnp.float32)
+    compiled = jax.jit(gradient)
+    exported = export.export(compiled, platforms=("cpu", "cuda", "tpu"))(variables, symbolic)
+    found, wanted = exported.call(variables, images), compiled(variables, images)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, wanted)

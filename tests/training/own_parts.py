@@ -119,3 +119,24 @@ def count_of_classes():
 
 def two_names():
     return (*open_mine()[:2], ("dark", "gray"))
+
+
+class WithoutTrain(nn.Module):
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(self.num_classes)(images.mean((1, 2)))
+
+
+class Maps(nn.Module):
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        return nn.Dense(self.num_classes)(images)
+
+
+class Pair(Maps):
+    def __call__(self, images, *, train=False):
+        return super().__call__(images, train=train).mean((1, 2)), train

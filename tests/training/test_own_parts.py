@@ -222,6 +222,9 @@ def test_schedules_that_cannot_be_used(folder, section, message):
         ("data.source", "own_parts.py:count_of_classes", "has class names 3; they must be strings"),
         ("data.source", "own_parts.py:two_names", "label 2 of example 2 in 'train' of .* 0 to 1"),
         ("loss.name", "own_parts.py:mean_loss", "it must return one number for each example"),
+        ("model.name", "own_parts.py:WithoutTrain", "cannot be called with .images, train=False"),
+        ("model.name", "own_parts.py:Maps", r"returned float32\[1,32,32,10\] for images "),
+        ("model.name", "own_parts.py:Pair", r"returned an object of type tuple .* float32\[1,10\]"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_directory(

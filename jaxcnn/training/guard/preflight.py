@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn._checks import shown
 from jaxcnn.data.sets import Dataset
 from jaxcnn.layers import without_axis
 from jaxcnn.ops import BatchNorm
@@ -93,7 +94,7 @@ def _check_prepared(images: np.ndarray, experiment: Experiment) -> None:
 
 
 def _check_head(experiment: Experiment, classes: int) -> None:
-    """Checks the number of logits, and that auxiliary heads exist if their loss has a weight."""
+    """Checks the shape of the logits, and that auxiliary heads exist if their loss has a weight."""
     shapes = experiment.shapes
     variables = {"params": shapes.params, "batch_stats": shapes.batch_stats}
     images = jax.ShapeDtypeStruct(experiment.image_shape, jnp.float32)
@@ -101,6 +102,11 @@ def _check_head(experiment: Experiment, classes: int) -> None:
     logits, endpoints = jax.eval_shape(
         lambda v, x: model.apply(v, x, train=False, mutable=["endpoints"]), variables, images
     )
+    if len(getattr(logits, "shape", ())) != 2:
+        raise ValueError(
+            f"the network returned {shown(logits)} for images {shown(images)}; it must return "
+            f"logits, float32[1,{classes}]"
+        )
     if logits.shape[-1] != classes:
         raise ValueError(
             f"the network has {logits.shape[-1]} outputs; the training set has {classes} classes"

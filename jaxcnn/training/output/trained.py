@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import SingleDeviceSharding
 
+from jaxcnn._checks import one_of
 from jaxcnn._files import any_path
 from jaxcnn.data.preprocessing import Preprocessing, from_dict
 from jaxcnn.training import parallel
@@ -57,7 +58,8 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
       The trained network.
 
     Raises:
-      ValueError: the directory is not that of a run, or the run has no such checkpoint.
+      ValueError: the directory is not that of a run, the run has no such checkpoint, or
+        `checkpoint` is neither "best" nor "newest".
       FileNotFoundError: the data of an old run are no longer available.
     """
     workdir = any_path(workdir).absolute()
@@ -65,8 +67,7 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
         raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     manifest = read_manifest(workdir)
     config = manifest["config"]
-    folder = workdir / _FOLDERS[checkpoint]
-    step, state = read_state(folder)
+    step, state = read_state(_folder(workdir, checkpoint))
     if manifest.get("preprocessing") is not None and manifest.get("class_names") is not None:
         preprocessing = from_dict(manifest["preprocessing"])
         class_names = tuple(manifest["class_names"])
@@ -100,15 +101,15 @@ def load_experiment(
       the loss, the preprocessing, both datasets and the configuration.
 
     Raises:
-      ValueError: the directory is not that of a run, the run has no such checkpoint, or the
-        experiment cannot be built.
+      ValueError: the directory is not that of a run, the run has no such checkpoint, `checkpoint`
+        is neither "best" nor "newest", or the experiment cannot be built.
     """
     workdir = any_path(workdir).absolute()
     config = read_run_config(workdir)
     with config.unlocked():
         config.train.update({"devices": 1, "parallel": "jit"})
     experiment = build_experiment(TrackedConfig(config))
-    folder = workdir / _FOLDERS[checkpoint]
+    folder = _folder(workdir, checkpoint)
     steps = saved_steps(folder)
     if not steps:
         raise ValueError(f"there is no checkpoint in {folder}{_other(folder, None)}")
@@ -117,6 +118,11 @@ def load_experiment(
             steps[-1], checkpoints.abstract(experiment.shapes, experiment.mesh)
         )
     return experiment, parallel.place_state(state, experiment.mesh)
+
+
+def _folder(workdir: Path, checkpoint: str) -> Path:
+    """Returns the directory of the best or the newest checkpoint."""
+    return workdir / _FOLDERS[one_of("checkpoint", checkpoint, _FOLDERS)]
 
 
 def saved_steps(folder: str | Path) -> list[int]:
