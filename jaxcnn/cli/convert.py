@@ -39,10 +39,11 @@ def register(subparsers) -> None:
     )
     parser.add_argument(
         "--images",
-        choices=("caffe", "tf", "torch", "unit", "raw"),
+        choices=("caffe", "tf", "torch", "mean", "unit", "raw"),
         help="the input normalization of another framework's network: caffe (BGR minus a mean), tf "
-        "(pixels in [-1,1]), torch (ImageNet's mean and standard deviation), unit (in [0,1]) or "
-        "raw (in [0,255]); by default, the one that is usual for the framework",
+        "(pixels in [-1,1]), torch (ImageNet's mean and standard deviation), mean (RGB minus a "
+        "mean), unit (in [0,1]) or raw (in [0,255]); by default, the one that is usual for the "
+        "framework",
     )
     parser.add_argument(
         "--to",
