@@ -42,8 +42,8 @@ def load_pretrained(
       name_or_path: name of published weights on the Hugging Face Hub, such as "resnet50.tv_in1k",
         or of weights that come with the package, such as "lenet5.digits"; or path of a
         .safetensors, .npz or .pth file in PyTorch's or jaxcnn's layout, or of a file of Caffe,
-        ONNX or Keras; see `jaxcnn.weights.files` for other suffixes of PyTorch checkpoints, and
-        `jaxcnn.weights.formats` for other frameworks.
+        ONNX, Keras or TensorFlow; see `jaxcnn.weights.files` for other suffixes of PyTorch
+        checkpoints, and `jaxcnn.weights.formats` for other frameworks.
       model: id or alias of the network; not needed for published weights and files written by
         jaxcnn.
       num_classes: width of the classifier, by default that of the weights. If it differs, the

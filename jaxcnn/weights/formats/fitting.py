@@ -124,15 +124,24 @@ def _implied(graph: Graph, fields: Mapping[str, Any], options: Mapping[str, Any]
         found["count_include_pad"] = any(node.facts.get("count_include_pad") for node in padded)
     responses = [node for node in nodes if node.kind == "lrn"]
     if responses and fields.get("lrn"):
-        found["lrn"] = "caffe" if responses[0].facts.get("k", 1.0) == 1.0 else "cuda_convnet"
+        found["lrn"] = _preset(**responses[0].facts)
     if "fc_width" in fields:
         dense = [node for node in _head(graph.outputs[0]) if node.kind == "dense"]
         found["fc_width"] = dense[2].channels if len(dense) == 3 else 0
+        if "onnx_zoo" in fields and len(dense) == 3:
+            found["onnx_zoo"] = dense[2].channels == 4 * dense[1].channels
         # VGG's fully connected layers can be made for other images, AlexNet's and ZFNet's cannot.
         made_for = "convs" in fields and found["fc_width"]
         if graph.size and (graph.size < fields["min_size"] or made_for):
             found["min_size"] = graph.size
     return {n: v for n, v in found.items() if n not in options and v != fields[n]}
+
+
+def _preset(k: float = 1.0, alpha: float = 1e-4) -> str:
+    """The constants of a response normalization; files divide alpha by the number of channels."""
+    if k == 1.0:
+        return "caffe"
+    return "cuda_convnet" if alpha < 3e-4 else "paper"
 
 
 def _pads(node: Node) -> bool:

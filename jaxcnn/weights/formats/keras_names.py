@@ -21,7 +21,9 @@ def options(family: str) -> dict[str, Any]:
     """
     epsilon = 1.001e-5 if family.startswith("resnet") else 1e-3
     found: dict[str, Any] = {"count_include_pad": False, "bn_epsilon": epsilon}
-    return found | ({"keras": True} if family == "resnet_v2" else {"stride_on": "1x1"})
+    if family == "resnet_v2":
+        return found | {"keras": True}
+    return found | {"stride_on": "1x1", "ceil_pool": False}
 
 
 _NUMBERED = re.compile(r"(conv2d|batch_normalization|batchnormalization|convolution2d)(?:_(\d+))?$")
