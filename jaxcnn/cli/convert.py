@@ -13,10 +13,11 @@ def register(subparsers) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="convert weights between frameworks, file formats and layouts",
-        description="Reads weights of torchvision, timm, Caffe, ONNX, Keras or jaxcnn, checks that "
-        "they fit the network, and writes them to another file. The suffix determines the format: "
-        ".safetensors, .npz, or PyTorch's .pth, .pt, .bin and .ckpt, which can be written only if "
-        "torch is installed. Files of Caffe, ONNX and Keras are recognized by their contents.",
+        description="Reads weights of torchvision, timm, Caffe, ONNX, Keras, TF-Slim or jaxcnn, "
+        "checks that they fit the network, and writes them to another file. The suffix determines "
+        "the format: .safetensors, .npz, or PyTorch's .pth, .pt, .bin and .ckpt, which can be "
+        "written only if torch is installed. Files of the other frameworks are recognized by their "
+        "contents.",
         epilog="example: jaxcnn convert resnet50.pth resnet50.safetensors --model resnet50; "
         "jaxcnn convert thin.caffemodel thin.safetensors --model resnet50_v1 width=32",
     )
@@ -39,10 +40,11 @@ def register(subparsers) -> None:
     )
     parser.add_argument(
         "--images",
-        choices=("caffe", "tf", "torch", "unit", "raw"),
+        choices=("caffe", "tf", "torch", "mean", "unit", "raw"),
         help="the input normalization of another framework's network: caffe (BGR minus a mean), tf "
-        "(pixels in [-1,1]), torch (ImageNet's mean and standard deviation), unit (in [0,1]) or "
-        "raw (in [0,255]); by default, the one that is usual for the framework",
+        "(pixels in [-1,1]), torch (ImageNet's mean and standard deviation), mean (RGB minus a "
+        "mean), unit (in [0,1]) or raw (in [0,255]); by default, the one that is usual for the "
+        "framework",
     )
     parser.add_argument(
         "--to",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def register(subparsers) -> None:
@@ -12,7 +13,9 @@ def register(subparsers) -> None:
         help="list the published weights",
         description="Lists the weights that `predict`, `evaluate` and load_pretrained find by "
         "name: the network, and the size, crop and interpolation of its images. A few come with "
-        "the package; the others are downloaded from the Hugging Face Hub, hf.co/timm/NAME.",
+        "the package; the others are downloaded from the Hugging Face Hub, hf.co/timm/NAME. Then "
+        "lists the files of other frameworks that `convert` reads after a download, with the "
+        "accuracy on ImageNet that their publishers state.",
         epilog="example: jaxcnn pretrained 'resnet50*'",
     )
     parser.add_argument(
@@ -25,26 +28,37 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a table of published weights."""
+    """Prints tables of published weights."""
     from fnmatch import fnmatchcase
 
     from jaxcnn._checks import near
     from jaxcnn.reporting.tables import text_table
+    from jaxcnn.weights import elsewhere
     from jaxcnn.weights.pretrained import SHIPPED, WEIGHTS, shipped
 
+    def matches(weights: Any) -> bool:
+        return any(fnmatchcase(name, args.pattern) for name in (weights.name, weights.model))
+
     known = {**{name: shipped(name) for name in SHIPPED}, **WEIGHTS}
-    chosen = [
-        weights
-        for weights in known.values()
-        if any(fnmatchcase(name, args.pattern) for name in (weights.name, weights.model))
-    ]
-    if not chosen:
-        raise ValueError(f"no published weights match {args.pattern!r}{near(args.pattern, known)}")
-    rows = [
-        [w.name, w.model, str(p.size), f"{p.crop:g}", p.interpolation,
-         "in the package" if w.name in SHIPPED else "hub"]
-        for w, p in ((w, w.preprocessing) for w in chosen)
-    ]  # fmt: skip
-    titles = ["weights", "network", "pixels", "crop", "interpolation", "from"]
-    print(text_table(titles, rows, left=2))
-    print(f"\n{len(chosen)} set{'s' if len(chosen) != 1 else ''} of weights")
+    chosen = list(filter(matches, known.values()))
+    files = list(filter(matches, elsewhere.FILES.values()))
+    if not chosen and not files:
+        names = [*known, *elsewhere.FILES]
+        raise ValueError(f"no published weights match {args.pattern!r}{near(args.pattern, names)}")
+    if chosen:
+        rows = [
+            [w.name, w.model, str(p.size), f"{p.crop:g}", p.interpolation,
+             "in the package" if w.name in SHIPPED else "hub"]
+            for w, p in ((w, w.preprocessing) for w in chosen)
+        ]  # fmt: skip
+        titles = ["weights", "network", "pixels", "crop", "interpolation", "from"]
+        print(text_table(titles, rows, left=2) + "\n")
+    if files:
+        rows = [[f.name, f.model, f.format, f"{f.top1:.1f}", f.license or "-"] for f in files]
+        titles = ["files of other frameworks", "network", "format", "top-1 %", "license"]
+        print(text_table(titles, rows, left=3) + "\n")
+        for file in files:
+            print(f"{file.url} {file.checksum}".rstrip())
+        print()
+    count = len(chosen) + len(files)
+    print(f"{count} set{'s' if count != 1 else ''} of weights")

@@ -151,6 +151,8 @@ class ResidualBlock(nn.Module):
     def identity(self, x: Array, features: int) -> Array | None:
         """Applies the shortcut.
 
+        It keeps every second pixel where only height and width change.
+
         Args:
           x: input of the block, f[N,H,W,C].
           features: channels of the block's output.
@@ -162,6 +164,8 @@ class ResidualBlock(nn.Module):
             return None
         if is_identity(x, features, self.stride, self.shortcut):
             return x
+        if features == x.shape[-1] and self.shortcut == "B":
+            return subsample(x, features, self.stride)
         return project(
             x,
             features,

@@ -8,7 +8,7 @@ The figure gives modules 4c and 4d a projection of 128 channels and an output of
 contradict each other. `bn_inception` keeps the output and so has a projection of 96, like TF-Slim;
 `bn_inception_608` keeps the projection and so has 608 and 1056 channels, like the network of
 SENet's authors. Strided 3x3 convolutions pad evenly, as in Caffe but not in TensorFlow. BatchNorm's
-epsilon is Caffe's 1e-5; TF-Slim uses 1e-3.
+epsilon is Caffe's 1e-5. TF-Slim's network is `same_padding=True, bn_epsilon=1e-3, gamma=False`.
 """
 
 from __future__ import annotations
@@ -49,15 +49,23 @@ class Row(NamedTuple):
     pool: str
     projection: int
 
-    def branches(self) -> Chains:
-        """Returns the branches of the module, see `jaxcnn.models.inception`."""
+    def branches(self, same: bool) -> Chains:
+        """Returns the branches of the module, see `jaxcnn.models.inception`.
+
+        Args:
+          same: whether its convolutions pad as TensorFlow does.
+        """
         stride = 1 if self.one else 2
         one = ((Conv(self.one),),) if self.one else ()
         projection = (Conv(self.projection),) if self.projection else ()
         return (
             *one,
-            (Conv(self.reduce3), Conv(self.three, 3, stride)),
-            (Conv(self.reduce_double), Conv(self.double, 3), Conv(self.double, 3, stride)),
+            (Conv(self.reduce3), Conv(self.three, 3, stride, same=same)),
+            (
+                Conv(self.reduce_double),
+                Conv(self.double, 3),
+                Conv(self.double, 3, stride, same=same),
+            ),
             (Pool(self.pool, stride), *projection),
         )
 
@@ -86,6 +94,8 @@ class BNInception(InceptionNetwork):
 
     Attributes:
       separable_stem: make the first convolution separable, with depth multiplier 8.
+      same_padding: pad strided convolutions as TensorFlow does: where the size is even, more at the
+        bottom and on the right.
       wide_projection: use a projection of 128 instead of 96 channels in 4c and 4d.
       squeeze_excite: apply squeeze-and-excitation with reduction 16 to the output of each module
         (`inception3a_se`).
@@ -95,6 +105,7 @@ class BNInception(InceptionNetwork):
     bn_epsilon: float = 1e-5
     dropout: float = 0.0
     separable_stem: bool = True
+    same_padding: bool = False
     wide_projection: bool = False
     squeeze_excite: bool = False
 
@@ -106,9 +117,10 @@ class BNInception(InceptionNetwork):
         unit, mixed, shrink = self.unit(train), self.mixed(train), Pool("max", 2)
         if self.separable_stem:
             conv = self.conv(kernel_init=layers.he_fan_in)
-            x = SeparableStem(unit, conv, name="conv1")(x)  # 112x112x64
+            x = SeparableStem(unit, conv, self.same_padding, name="conv1")(x)  # 112x112x64
         else:
-            x = unit(64, 7, 2, 3, name="conv1")(x)  # 112x112x64
+            first = Conv(64, 7, 2, same=self.same_padding)
+            x = unit(64, 7, 2, first.padding(x.shape[1:3]), name="conv1")(x)  # 112x112x64
         x = shrink(x)  # 56x56x64
         x = unit(64, 1, name="conv2")(x)
         x = unit(192, 3, 1, 1, name="conv3")(x)  # 56x56x192
@@ -116,7 +128,7 @@ class BNInception(InceptionNetwork):
         for name, row in ROWS.items():
             if self.wide_projection and name in ("4c", "4d"):
                 row = row._replace(projection=128)
-            x = mixed(row.branches(), name=f"inception{name}")(x)
+            x = mixed(row.branches(self.same_padding), name=f"inception{name}")(x)
             if self.squeeze_excite:
                 x = layers.SqueezeExcite(dtype=self.dtype, name=f"inception{name}_se")(x)
             if name in STAGES:

@@ -12,10 +12,11 @@ and keeps the other widths.
 
 `googlenet_bn` is torchvision's network, which descends from TF-Slim: BatchNorm after every
 convolution, 3x3 instead of 5x5 convolutions, a last max pooling of 2x2, adaptive pooling to 4x4 in
-the auxiliary classifiers, and dropout 0.2. `googlenet_bn_5x5` is the same with 5x5 convolutions. On
-images other than 224x224 the auxiliary classifiers of all variants pool adaptively, since their
-first dense layer takes a 4x4 map. The paper tests with 144 crops of each image: `jaxcnn evaluate
-RUN --protocol 144crop`.
+the auxiliary classifiers, and dropout 0.2. TF-Slim's own has `same_padding=True`, `gamma=False` and
+no auxiliary classifiers. `googlenet_bn_5x5` is the same with 5x5 convolutions. On images other than
+224x224 the auxiliary classifiers of all variants pool adaptively, since their first dense layer
+takes a 4x4 map. The paper tests with 144 crops of each image: `jaxcnn evaluate RUN --protocol
+144crop`.
 """
 
 from __future__ import annotations
@@ -164,6 +165,8 @@ class GoogLeNet(layers.Network):
       gamma: whether BatchNorm learns a scale.
       kernel5: size of the "5x5" convolutions.
       separable_stem: make the first convolution separable, with depth multiplier 8.
+      same_padding: pad the first convolution as TensorFlow does: where the size is even, more at
+        the bottom and on the right.
       naive: use modules without 1x1 reductions and projections.
       lrn: constants of the response normalization ("paper", "caffe", "cuda_convnet"), or None.
       last_pool: window of the last max pooling.
@@ -179,6 +182,7 @@ class GoogLeNet(layers.Network):
     gamma: bool = True
     kernel5: int = 5
     separable_stem: bool = False
+    same_padding: bool = False
     naive: bool = False
     lrn: str | None = "paper"
     last_pool: int = 3
@@ -208,9 +212,10 @@ class GoogLeNet(layers.Network):
 
         if self.separable_stem:
             conv = self.conv(kernel_init=kernel_init)
-            x = SeparableStem(unit, conv, name="conv1")(x)  # 112x112x64
+            x = SeparableStem(unit, conv, self.same_padding, name="conv1")(x)  # 112x112x64
         else:
-            x = unit(64, 7, 2, 3, name="conv1")(x)  # 112x112x64
+            first = Conv(64, 7, 2, same=self.same_padding)
+            x = unit(64, 7, 2, first.padding(x.shape[1:3]), name="conv1")(x)  # 112x112x64
         x = response_norm(shrink(x, 3), self.lrn)  # 56x56x64
         x = unit(64, 1, name="conv2")(x)
         x = response_norm(unit(192, 3, 1, 1, name="conv3")(x), self.lrn)  # 56x56x192

@@ -150,6 +150,7 @@ class FullyConnectedNetwork(layers.Network):
         fc_bias: nn.initializers.Initializer = nn.initializers.zeros,
         fc8_init: nn.initializers.Initializer | None = None,
         dropout_first: bool = False,
+        fc7_width: int | None = None,
     ) -> Array:
         """Applies the fully connected layers.
 
@@ -162,19 +163,21 @@ class FullyConnectedNetwork(layers.Network):
           fc8_init: initializer of fc8's kernel; None for `fc_init`.
           dropout_first: apply dropout before fc6 and fc7, as torchvision's AlexNet does, instead of
             after them.
+          fc7_width: number of units of fc7; None for `fc_width`.
 
         Returns:
-          Logits f32[N,num_classes], or features f32[N,fc_width] if `num_classes` is 0.
+          Logits f32[N,num_classes], or features f32[N,fc7_width] if `num_classes` is 0.
         """
         if not self.fc_width:
             return self.logits(
                 layers.global_avg_pool(x), name="fc8", kernel_init=fc8_init or fc_init
             )
         drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
-        for name, span in (("fc6", window), ("fc7", 1)):
+        sizes = (("fc6", window, self.fc_width), ("fc7", 1, fc7_width or self.fc_width))
+        for name, span, width in sizes:
             if dropout_first:
                 x = drop(name=f"{name}_dropout")(x)
-            x = WindowDense(self.fc_width, span, self.dtype, fc_init, fc_bias, name=name)(x)
+            x = WindowDense(width, span, self.dtype, fc_init, fc_bias, name=name)(x)
             x = nn.relu(x)
             if not dropout_first:
                 x = drop(name=f"{name}_dropout")(x)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcnn import layers
-from jaxcnn.ops.windows import Pair
+from jaxcnn.ops.windows import Pair, Pairs, same_padding
 
 # TF-Slim's initial values: truncated N(0, 2 / fan_in).
 slim_init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
@@ -36,15 +36,23 @@ class Conv:
       kernel: size, one number or (height, width).
       stride: of the convolution.
       valid: do not pad; otherwise (kernel - 1) / 2 zeros are added on every side.
+      same: pad as TensorFlow does, with a stride mostly at the bottom and on the right.
     """
 
     features: int
     kernel: Pair = 1
     stride: int = 1
     valid: bool = False
+    same: bool = False
 
-    def padding(self) -> tuple[int, int]:
-        """Returns the (vertical, horizontal) padding of each side in pixels."""
+    def padding(self, size: Sequence[int]) -> Pairs | tuple[int, int]:
+        """Returns the padding in pixels, as `jaxcnn.layers.conv` takes it.
+
+        Args:
+          size: height and width of the input.
+        """
+        if self.same:
+            return same_padding(size, self.kernel, self.stride)
         height, width = layers.pair(self.kernel)
         return (0, 0) if self.valid else ((height - 1) // 2, (width - 1) // 2)
 
@@ -133,7 +141,7 @@ def _run(
                 step.features,
                 step.kernel,
                 step.stride,
-                step.padding(),
+                step.padding(x.shape[1:3]),
                 name=f"{prefix}conv{convs}",
             )
             x = unit(x)
@@ -183,14 +191,17 @@ class SeparableStem(nn.Module):
     Attributes:
       unit: constructor of the 1x1 convolution with BatchNorm and ReLU.
       conv: constructor of the depthwise convolution.
+      same: pad as TensorFlow does.
     """
 
     unit: Callable[..., nn.Module]
     conv: Callable[..., nn.Module]
+    same: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = self.conv(8 * x.shape[-1], 7, 2, 3, groups=x.shape[-1], name="depthwise")(x)
+        padding = Conv(8, 7, 2, same=self.same).padding(x.shape[1:3])
+        x = self.conv(8 * x.shape[-1], 7, 2, padding, groups=x.shape[-1], name="depthwise")(x)
         return self.unit(64, 1, name="pointwise")(x)
 
 

@@ -51,6 +51,8 @@ class ResNet(ResidualNetwork):
       stem: output channels of the stem's convolutions: one 7x7 or three 3x3, the first with
         stride 2.
       ceil_pool: let the stem's pooling round up without padding, where Torch pads by 1.
+      stride_last: give the stride of a stage to the last block of the stage before, whose shortcut
+        keeps every second pixel, as TF-Slim does (with `ceil_pool`).
       proj_kernel: kernel size of projection shortcuts from stage 2 on.
       halve_first: give a bottleneck's first convolution half the channels of its second.
       se_reduction, se_bias: reduction and biases of squeeze-and-excitation on each residual branch;
@@ -67,6 +69,7 @@ class ResNet(ResidualNetwork):
     block: type[ResidualBlock] = Bottleneck
     stem: tuple[int, ...] = (64,)
     ceil_pool: bool = False
+    stride_last: bool = False
     proj_kernel: int = 1
     halve_first: bool = False
     se_reduction: int = 0
@@ -101,9 +104,10 @@ class ResNet(ResidualNetwork):
         for i, count in enumerate(self.blocks):  # 56x56x256, 28x28x512, 14x14x1024, 7x7x2048
             for j in range(count):
                 done += 1
+                ends_stage = j == count - 1 and i + 1 < len(self.blocks)
                 x = block(
                     width=self.width * 2**i,
-                    stride=2 if i and not j else 1,
+                    stride=2 if (ends_stage if self.stride_last else i and not j) else 1,
                     proj_kernel=self.proj_kernel if i else 1,
                     drop_path=self.drop_path * done / sum(self.blocks),
                     name=f"stage{i + 1}_block{j + 1}",

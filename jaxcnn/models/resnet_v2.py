@@ -62,6 +62,8 @@ class ResNetV2(ResidualNetwork):
       keras: compute what Keras' ResNetV2 does: the last block of a stage has the stride, and its
         shortcut keeps every second pixel; the convolutions whose outputs are added (stem, last of a
         block, projections) have biases; the stem's pooling is padded with zeros.
+      ceil_pool: let the stem's pooling round up without padding; with `keras`, this is TF-Slim's
+        network.
     """
 
     block: type[PreActBlock] = PreActBottleneck
@@ -70,6 +72,7 @@ class ResNetV2(ResidualNetwork):
     dropout: float = 0.0
     fan: str = "out"
     keras: bool = False
+    ceil_pool: bool = False
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -86,9 +89,13 @@ class ResNetV2(ResidualNetwork):
         stem_norm = norm_act if self.stem_norm else None
         stem_conv = functools.partial(conv, bias=self.keras)
         x = self.stem_convs(x, (self.stem,), stem_conv, stem_norm)  # 112x112x64
-        if not self.small_images and self.keras:
+        if self.small_images:
+            pass
+        elif self.ceil_pool:
+            x = layers.max_pool(x, 3, 2, ceil_mode=True)
+        elif self.keras:
             x = layers.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3, 2)
-        elif not self.small_images:
+        else:
             x = layers.max_pool(x, 3, 2, 1)
         x = self.endpoint("stem", x)  # 56x56x64
         for i, count in enumerate(self.blocks):  # 56x56x256, 28x28x512, 14x14x1024, 7x7x2048

@@ -37,11 +37,15 @@ class ZFNet(FullyConnectedNetwork):
     Attributes:
       widths: output channels of the five convolutions.
       lrn: constants of the normalization: "paper" (AlexNet's), "caffe", "cuda_convnet" or None.
+      onnx_zoo: the network that the ONNX model zoo has as ZFNet-512: no padding in layers 1 and 2,
+        normalization before pooling, a last pooling of 2x2, as many channels in layer 4 as in
+        layer 3 (512), and a quarter of the units in fc7 (1024).
     """
 
     min_size: int = 224
     widths: tuple[int, ...] = (96, 256, 512, 1024, 512)
     lrn: str | None = "paper"
+    onnx_zoo: bool = False
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -50,14 +54,17 @@ class ZFNet(FullyConnectedNetwork):
         conv = self.conv(bias=True, kernel_init=_init)
         stage = functools.partial(self.rematerialize(ConvRelu), conv=conv)
         w1, w2, w3, w4, w5 = self.widths
+        w4, padding = (w3, 0) if self.onnx_zoo else (w4, 1)
 
         def pool_norm(x: Array) -> Array:
+            if self.onnx_zoo:
+                return layers.max_pool(response_norm(x, self.lrn), 3, 2)
             return response_norm(layers.max_pool(x, 3, 2, 1), self.lrn)
 
         def pool(x: Array) -> Array:
-            return layers.max_pool(x, 3, 2)
+            return layers.max_pool(x, 2 if self.onnx_zoo else 3, 2)
 
-        x = stage(w1, 7, 2, 1, then=pool_norm, name="conv1")(x)  # 55x55x96
+        x = stage(w1, 7, 2, padding, then=pool_norm, name="conv1")(x)  # 55x55x96
         x = self.endpoint("stage1", x)
         x = stage(w2, 5, 2, 0, then=pool_norm, name="conv2")(x)  # 13x13x256
         x = self.endpoint("stage2", x)
@@ -67,7 +74,8 @@ class ZFNet(FullyConnectedNetwork):
         x = self.endpoint("stage4", x)
         x = stage(w5, 3, 1, 1, then=pool, name="conv5")(x)  # 6x6x512
         x = self.endpoint("stage5", x)
-        return self.classify(x, 6, train=train, fc_init=_init)
+        fc7_width = self.fc_width // 4 if self.onnx_zoo else self.fc_width
+        return self.classify(x, 6, train=train, fc_init=_init, fc7_width=fc7_width)
 
 
 VARIANTS = {

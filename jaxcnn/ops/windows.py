@@ -51,6 +51,26 @@ def pool_padding(
     return (top, bottom), (left, right)
 
 
+def same_padding(size: Sequence[int], window: Pair, stride: Pair) -> Pairs:
+    """Computes the explicit padding of TensorFlow's "SAME".
+
+    Args:
+      size: height and width of the images.
+      window: height and width of the window.
+      stride: vertical and horizontal stride.
+
+    Returns:
+      ((top, bottom), (left, right)); an odd sum has one more at the bottom and on the right.
+    """
+
+    def sides(n: int, window: int, stride: int) -> tuple[int, int]:
+        both = max((-(-n // stride) - 1) * stride + window - n, 0)
+        return both // 2, both - both // 2
+
+    (height, width), (vertical, horizontal) = pair(window), pair(stride)
+    return sides(size[0], height, vertical), sides(size[1], width, horizontal)
+
+
 def _ceil_padding(n: int, window: int, stride: int, low: int, high: int) -> int:
     """Computes the padding at the end of an axis of `n` pixels if the output size is rounded up."""
     out = -(-(n + low + high - window) // stride) + 1

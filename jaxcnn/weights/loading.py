@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcnn
-from jaxcnn._files import local_path
+from jaxcnn._files import is_local, local_path
 from jaxcnn._objects import is_address
 from jaxcnn.data.preprocessing import Preprocessing, from_dict, to_dict
 from jaxcnn.models import registry
@@ -42,8 +42,8 @@ def load_pretrained(
       name_or_path: name of published weights on the Hugging Face Hub, such as "resnet50.tv_in1k",
         or of weights that come with the package, such as "lenet5.digits"; or path of a
         .safetensors, .npz or .pth file in PyTorch's or jaxcnn's layout, or of a file of Caffe,
-        ONNX or Keras; see `jaxcnn.weights.files` for other suffixes of PyTorch checkpoints, and
-        `jaxcnn.weights.formats` for other frameworks.
+        ONNX, Keras or TensorFlow; see `jaxcnn.weights.files` for other suffixes of PyTorch
+        checkpoints, and `jaxcnn.weights.formats` for other frameworks.
       model: id or alias of the network; not needed for published weights and files written by
         jaxcnn.
       num_classes: width of the classifier, by default that of the weights. If it differs, the
@@ -107,7 +107,7 @@ def open_weights(
         if model is None:
             raise ValueError(f"{origin} does not say which network it is of: name the model")
         name = registry.resolve(model)
-        return _open_foreign(origin, foreign, name, dict(options or {}), num_classes, images)
+        return _open_foreign(origin, *foreign, name, dict(options or {}), num_classes, images)
     if not files.is_weights(origin):
         weights = pretrained.find(origin)
         if model is not None and registry.resolve(model) != weights.model:
@@ -148,28 +148,31 @@ def open_weights(
     )
 
 
-def _foreign(origin: str) -> str | None:
-    """The format of a file of another framework; None for all other files and names."""
+def _foreign(origin: str) -> tuple[Path, str] | None:
+    """A file of another framework and its format; None for all other files and names."""
+    if is_local(origin) and (table := formats.tf_checkpoint.index_of(local_path(origin))):
+        return table, "tensorflow"  # also as a .ckpt, which may be PyTorch's, and by a prefix
     if files.is_weights(origin) or is_address(origin) or not local_path(origin).is_file():
         return None
     found = formats.detect(local_path(origin))
     if found is None:
         raise ValueError(
-            f"{origin} is damaged or has an unknown format: it is not a file of Caffe, ONNX or "
-            f"Keras, and its name does not end in {', '.join(files.SUFFIXES)}"
+            f"{origin} is damaged or has an unknown format: it is not a file of Caffe, ONNX, "
+            f"Keras or TensorFlow, and its name does not end in {', '.join(files.SUFFIXES)}"
         )
-    return found
+    return local_path(origin), found
 
 
 def _open_foreign(
     origin: str,
+    path: Path,
     format: str,
     name: str,
     options: dict[str, Any],
     num_classes: int | None,
     images: str | None,
 ) -> Opened:
-    found = formats.read(local_path(origin), format, name, options, num_classes, images)
+    found = formats.read(path, format, name, options, num_classes, images)
     options |= found.options
     prepare = found.preprocessing
     return Opened(origin, found.arrays, "jaxcnn", name, options, prepare, None, found.notes)

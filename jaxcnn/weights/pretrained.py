@@ -16,7 +16,7 @@ from pathlib import Path
 from jaxcnn._checks import near
 from jaxcnn.data.preprocessing import HALF, IMAGENET, Preprocessing, from_dict
 from jaxcnn.models import registry
-from jaxcnn.weights import files
+from jaxcnn.weights import elsewhere, files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,17 +187,24 @@ def find(name: str) -> Weights:
 
     Raises:
       ValueError: there are no such weights; the message lists those of the network, or suggests
-        similar names.
+        similar names. Or they are in a file of another framework; the message says where.
     """
     if name in WEIGHTS:
         return WEIGHTS[name]
+    if name in elsewhere.FILES:
+        file = elsewhere.FILES[name]
+        raise ValueError(
+            f"{name!r} are in a file of {file.format}: download {file.url}, and give the path of "
+            f"that file (unpacked), with the model {file.model!r}"
+        )
     of_model = [w.name for w in WEIGHTS.values() if name in (w.model, w.name.partition(".")[0])]
     of_model += [key for key in SHIPPED if name == key.partition(".")[0]]
     if of_model:
         raise ValueError(f"{name!r} is a network; its weights are {', '.join(of_model)}")
+    known = [*WEIGHTS, *SHIPPED, *elsewhere.FILES]
     raise ValueError(
         f"unknown weights {name!r}; a name is an architecture and a tag, as in resnet50.tv_in1k, "
-        f"and a path ends in .safetensors, .npz or .pth{near(name, [*WEIGHTS, *SHIPPED])}"
+        f"and a path ends in .safetensors, .npz or .pth{near(name, known)}"
     )
 
 

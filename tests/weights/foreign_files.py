@@ -148,6 +148,8 @@ def onnx(net, outputs, fold=False):
             op = "MaxPool" if kind == "max_pool" else "AveragePool"
             pads = [o["pad"]] * 2 + [o["after"]] * 2
             add(op, record, *inputs, strides=[o["stride"]] * 2, kernel_shape=[o["kernel"]] * 2, pads=pads)  # fmt: skip  # noqa: E501
+        elif kind == "lrn":
+            add("LRN", record, *inputs, size=5, bias=o["k"], alpha=o["alpha"], beta=0.75)
         elif kind != "norm":
             ops = {"relu": "Relu", "global": "GlobalAveragePool", "add": "Add", "concat": "Concat"}
             add(ops[kind], record, *inputs, **({"axis": 1} if kind == "concat" else {}))

@@ -78,8 +78,8 @@ class Net:
     def global_pool(self, x):
         return self._add("global", [x], self.channels[x])
 
-    def lrn(self, x):
-        return self._add("lrn", [x], self.channels[x])
+    def lrn(self, x, k=1.0, alpha=1e-4):
+        return self._add("lrn", [x], self.channels[x], k=k, alpha=alpha)
 
     def concat(self, *xs):
         return self._add("concat", xs, sum(self.channels[x] for x in xs))
@@ -138,7 +138,7 @@ def _lrn(record, x):
     squares = lax.reduce_window(
         x * x, 0.0, lax.add, (1, 5, 1, 1), (1, 1, 1, 1), [(0, 0), (2, 2), (0, 0), (0, 0)]
     )
-    return x / (1 + 1e-4 / 5 * squares) ** 0.75
+    return x / (record.options["k"] + record.options["alpha"] / 5 * squares) ** 0.75
 
 
 _COMPUTED = {
@@ -209,6 +209,23 @@ def alexnet(pool_first):
     x = net.relu(net.dense(x, 12, rows=8 * 36, name="fc6"))
     x = net.relu(net.dense(x, 12, name="fc7"))
     return net, (net.dense(x, 5, name="fc8"),)
+
+
+def zfnet_of_the_zoo():
+    """The ONNX model zoo's ZFNet-512 with narrow layers, for 5 classes."""
+    net = Net(size=224)
+
+    def conv(x, out, kernel, stride=1, pad=0):
+        return net.relu(net.conv(x, out, kernel, stride, pad, bias=True))
+
+    x = net.pool(net.lrn(conv("data", 4, 7, 2), k=2.0, alpha=5e-4), "max", 3, 2)
+    x = net.pool(net.lrn(conv(x, 8, 5, 2), k=2.0, alpha=5e-4), "max", 3, 2)
+    x = net.pool(conv(conv(conv(x, 6, 3, 1, 1), 6, 3, 1, 1), 8, 3, 1, 1), "max", 2, 2)
+    x = net.relu(net.dense(net.relu(net.dense(x, 16, rows=8 * 36)), 4))
+    return net, (net.dense(x, 5),)
+
+
+ZFNET = {"widths": (4, 8, 6, 0, 8)}  # the zoo's layer 4 has the width of layer 3
 
 
 ALEXNET = {"widths": (8, 16, 8, 8, 8), "fc_width": 12}

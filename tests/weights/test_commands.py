@@ -17,7 +17,7 @@ import jaxcnn
 from jaxcnn import training, weights
 from jaxcnn.cli import main
 from jaxcnn.evaluation.predict import imagenet_names
-from jaxcnn.weights import files
+from jaxcnn.weights import elsewhere, files
 
 
 @pytest.fixture
@@ -151,10 +151,25 @@ def test_names_that_are_not_those_of_all_classes(tmp_path, capsys, image):
 def test_published_weights_are_listed_by_name_and_network(capsys):
     lines = run(capsys, "pretrained", "resnet50_v2").splitlines()
     row = ["resnetv2_50.a1h_in1k", "resnet50_v2", "288", "1", "bicubic", "hub"]
-    assert lines[-3].split() == row
-    assert lines[-1] == "1 set of weights"
+    assert lines[2].split() == row
+    assert "resnet50_v2.keras_in1k     resnet50_v2  Keras       76.0        -" in lines
+    assert lines[-1] == "3 sets of weights"
     assert len(run(capsys, "pretrained").splitlines()) > 100
     assert "did you mean 'resnet50.tv_in1k'" in error(capsys, "pretrained", "resnet50.tv_in")
+
+
+def test_files_of_other_frameworks_are_listed_with_their_addresses(tmp_path, capsys):
+    text = run(capsys, "pretrained", "*.bvlc_in1k")
+    assert text.count("http://dl.caffe.berkeleyvision.org/") == 3
+    assert ["googlenet.bvlc_in1k", "googlenet", "Caffe", "68.7", "unrestricted"] in [
+        line.split() for line in text.splitlines()
+    ]
+    assert text.endswith("3 sets of weights\n")
+    out = tmp_path / "a.npz"
+    text = error(capsys, "convert", "googlenet.bvlc_in1k", out)
+    assert "are in a file of Caffe: download http://dl.caffe.berkeleyvision.org/bvlc_goo" in text
+    for file in elsewhere.FILES.values():
+        assert file.model in jaxcnn.list_models() and 50 < file.top1 < file.top5 < 100
 
 
 def test_export_of_a_run(tmp_path, capsys):

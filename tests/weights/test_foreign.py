@@ -12,12 +12,14 @@ from foreign_nets import (
     ALEXNET,
     PREACT,
     RESNET,
+    ZFNET,
     Net,
     alexnet,
     googlenet,
     keras_preact,
     preact,
     resnet,
+    zfnet_of_the_zoo,
 )
 from torch_like import equal
 
@@ -121,6 +123,16 @@ def test_onnx_of_preactivation(tmp_path):
     path = tmp_path / "net.onnx"
     path.write_bytes(onnx(net, outputs).SerializeToString())
     assert_same(net, outputs, path, "resnet50_v2", **PREACT)
+
+
+def test_onnx_of_the_zoo(tmp_path):
+    """Its ZFNet is another network than the paper's."""
+    pytest.importorskip("onnx")
+    net, outputs = zfnet_of_the_zoo()
+    path = tmp_path / "net.onnx"
+    path.write_bytes(onnx(net, outputs).SerializeToString())
+    opened = assert_same(net, outputs, path, "zfnet_512", **ZFNET)
+    assert opened.options == {**ZFNET, "fc_width": 16, "onnx_zoo": True}
 
 
 # --- Keras --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.models import registry
+from jaxcnn.weights.formats import tf_checkpoint
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TEXT = 4096  # bytes in which the first key of a JSON file is expected
@@ -46,8 +47,10 @@ def detect(path: Path) -> str | None:
       path: of the file.
 
     Returns:
-      "caffe", "onnx", "keras h5", "keras", "tfjs" or None.
+      "caffe", "onnx", "keras h5", "keras", "tfjs", "tensorflow" or None.
     """
+    if tf_checkpoint.index_of(path) == path:
+        return "tensorflow"
     with open(path, "rb") as file:
         start = file.read(_TEXT)
     if start.startswith(_HDF5):
@@ -98,7 +101,7 @@ def read(
     Raises:
       ValueError: the file is damaged, or does not fit the network.
     """
-    from jaxcnn.weights.formats import caffe, fitting, keras, onnx, preparation
+    from jaxcnn.weights.formats import caffe, fitting, keras, onnx, preparation, slim
     from jaxcnn.weights.formats.graph import Graph
 
     readers: dict[str, Any] = {
@@ -107,16 +110,19 @@ def read(
         "keras": keras.read_zip,
         "keras h5": keras.read_h5,
         "tfjs": keras.read_tfjs,
+        "tensorflow": tf_checkpoint.read,
     }
     found = readers[format](path)
     if not (found.outputs if isinstance(found, Graph) else found.layers):
         raise ValueError(f"{path} has no layers of a kind that jaxcnn supports")
+    notes = []
+    if found.format == "TF-Slim" and slim.without_background(found):
+        notes.append("the first of 1001 outputs, for images of no class, was left out")
     shape = fitting.image_shape(found, model, options)
     try:
         fitted = fitting.fit(found, model, shape, options, num_classes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    notes = []
     if fitted.options:
         words = ", ".join(f"{name}={value}" for name, value in sorted(fitted.options.items()))
         notes.append(f"options taken from the file: {words}")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jaxcnn.models import registry
 from jaxcnn.weights import layout
-from jaxcnn.weights.formats import keras_names, pairing, values, windows
+from jaxcnn.weights.formats import keras_names, pairing, slim, values, windows
 from jaxcnn.weights.formats.graph import LAYERS, Graph, Layers, Node, ordered
 from jaxcnn.weights.formats.traced import trace
 
@@ -50,8 +50,7 @@ def image_shape(
       options: fields of its module.
     """
     height, width, channels = layout.image_shape(name, None, options)
-    size = found.size if isinstance(found, Graph) else None
-    return (size or height, size or width, channels)
+    return (found.size or height, found.size or width, channels)
 
 
 def fit(
@@ -125,15 +124,24 @@ def _implied(graph: Graph, fields: Mapping[str, Any], options: Mapping[str, Any]
         found["count_include_pad"] = any(node.facts.get("count_include_pad") for node in padded)
     responses = [node for node in nodes if node.kind == "lrn"]
     if responses and fields.get("lrn"):
-        found["lrn"] = "caffe" if responses[0].facts.get("k", 1.0) == 1.0 else "cuda_convnet"
+        found["lrn"] = _preset(**responses[0].facts)
     if "fc_width" in fields:
         dense = [node for node in _head(graph.outputs[0]) if node.kind == "dense"]
         found["fc_width"] = dense[2].channels if len(dense) == 3 else 0
+        if "onnx_zoo" in fields and len(dense) == 3:
+            found["onnx_zoo"] = dense[2].channels == 4 * dense[1].channels
         # VGG's fully connected layers can be made for other images, AlexNet's and ZFNet's cannot.
         made_for = "convs" in fields and found["fc_width"]
         if graph.size and (graph.size < fields["min_size"] or made_for):
             found["min_size"] = graph.size
     return {n: v for n, v in found.items() if n not in options and v != fields[n]}
+
+
+def _preset(k: float = 1.0, alpha: float = 1e-4) -> str:
+    """The constants of a response normalization; files divide alpha by the number of channels."""
+    if k == 1.0:
+        return "caffe"
+    return "cuda_convnet" if alpha < 3e-4 else "paper"
 
 
 def _pads(node: Node) -> bool:
@@ -200,11 +208,10 @@ def _fit_by_names(
     num_classes: int | None,
     fields: Mapping[str, Any],
 ) -> Fitted:
-    of_keras = (
-        keras_names.options(registry.model_info(name).family) if found.format == "Keras" else {}
-    )
-    taken = {n: v for n, v in of_keras.items() if n in fields}
-    dense = [node for node in found.layers if node.kind == "dense"]
+    usual = _usual(found, registry.model_info(name).family)
+    taken = {n: v for n, v in usual.items() if n in fields}
+    auxiliary = {id(n) for n in found.layers if n.facts.get("place", "").startswith("aux")}
+    dense = [n for n in found.layers if n.kind == "dense" and id(n) not in auxiliary]
     if not dense and num_classes != 0:
         raise ValueError(f"the file has no classifier: num_classes=0 loads {name} without one")
     classes = 0 if num_classes == 0 else dense[-1].channels
@@ -215,10 +222,12 @@ def _fit_by_names(
         taken.pop("bn_epsilon", None)
     elif "gamma" in fields:
         taken["gamma"] = any("scale" in node.arrays for node in norms)
+    heads = bool(auxiliary) and bool(classes) and options.get("aux_heads", "aux_heads" in fields)
     if "aux_heads" in fields:
-        taken["aux_heads"] = False
+        taken["aux_heads"] = heads
     taken = {n: v for n, v in taken.items() if v != fields[n] and n not in options}
-    own = ordered(trace(name, image, **{**options, **taken, "num_classes": classes})[:1])
+    outputs = trace(name, image, **{**options, **taken, "num_classes": classes})
+    own = ordered(outputs if heads else outputs[:1])
     own = [node for node in own if node.kind in pairing.WEIGHTED]
     if not found.named and any(n.inputs[0].kind in ("concat", "add", "mul") for n in own):
         raise ValueError(
@@ -226,14 +235,22 @@ def _fit_by_names(
             ".keras instead"
         )
     layers = [n for n in found.layers if classes or n.kind != "dense" or "fc_width" in fields]
+    layers = [n for n in layers if heads or id(n) not in auxiliary]
     pairs = keras_names.assign(own, layers)
     for position, (node, given) in enumerate(pairs):
         if given is None or node.kind == "unknown" or not pairing.is_same(node, given):
             mine = None if node.kind == "unknown" else node
             raise ValueError(pairing.difference(name, position, mine, given, layers))
-        given.epsilon = of_keras.get("bn_epsilon", given.epsilon)
+        given.epsilon = usual.get("bn_epsilon", given.epsilon)
     arrays = values.arrays(name, pairs, {**fields, **taken}.get("bn_epsilon", 0.0))
     return Fitted(arrays, taken, f"params/{own[0].name}/kernel")
+
+
+def _usual(found: Layers, family: str) -> dict[str, Any]:
+    """Fields with which a network computes what the framework's own does."""
+    if found.format == "TF-Slim":
+        return slim.options(found.scope)
+    return keras_names.options(family) if found.format == "Keras" else {}
 
 
 def _without_head(name: str, main: Node, own: Node, classes: int) -> Node:

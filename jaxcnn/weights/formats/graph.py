@@ -232,11 +232,15 @@ class Layers(NamedTuple):
       format: name of the framework.
       layers: in the order of the file, with their names.
       named: whether the names are those of the layers, not numbers that the file has given them.
+      scope: of TF-Slim: with which the names of the network's variables begin.
+      size: height of the images, where the names say it.
     """
 
     format: str
     layers: list[Node]
     named: bool = True
+    scope: str = ""
+    size: int | None = None
 
 
 def affine(node: Node, scale: Any, bias: Any, name: str) -> Node:

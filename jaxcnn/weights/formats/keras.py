@@ -124,6 +124,19 @@ def _read(file: Any, config: Any) -> Graph | Layers:
     return Layers("Keras", found, any("name" in group["vars"].attrs for _, group in named))
 
 
+def named_layers(arrays: Arrays) -> Layers:
+    """Sorts weights into layers by their names.
+
+    Args:
+      arrays: {"conv1/kernel": array}.
+
+    Raises:
+      ValueError: a layer is neither a convolution nor a normalization.
+    """
+    layers = _apart("", arrays)
+    return Layers("Keras", [node for name, named in layers for node in _made(name, named)])
+
+
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 

@@ -1,4 +1,4 @@
-"""Finds the layer of a network for each name in a Keras file that has only weights.
+"""Finds the layer of a network for each name in a file that has only weights, such as Keras'.
 
 These are the names of Keras' own networks (`keras.applications`). Layers without names of their own
 are numbered in the order in which Keras creates them, which is the order of the calls here.
@@ -21,7 +21,9 @@ def options(family: str) -> dict[str, Any]:
     """
     epsilon = 1.001e-5 if family.startswith("resnet") else 1e-3
     found: dict[str, Any] = {"count_include_pad": False, "bn_epsilon": epsilon}
-    return found | ({"keras": True} if family == "resnet_v2" else {"stride_on": "1x1"})
+    if family == "resnet_v2":
+        return found | {"keras": True}
+    return found | {"stride_on": "1x1", "ceil_pool": False}
 
 
 _NUMBERED = re.compile(r"(conv2d|batch_normalization|batchnormalization|convolution2d)(?:_(\d+))?$")
@@ -47,10 +49,11 @@ def assign(own: Sequence[Node], layers: Sequence[Node]) -> list[tuple[Node, Node
     found: dict[str, Node] = {}
     numbered: dict[bool, list[tuple[int, Node]]] = {False: [], True: []}  # by "is a normalization"
     for layer in layers:
-        if match := _NUMBERED.match(layer.name):
+        name = layer.facts.get("place", layer.name)
+        if match := _NUMBERED.match(name):
             numbered[layer.kind == "norm"].append((int(match[2] or 0), layer))
         else:
-            found[_path(layer.name, preactivated)] = layer
+            found[_path(name, preactivated)] = layer
     kinds: Mapping[bool, Sequence[str]] = {False: ("conv",), True: ("norm",)}
     for is_norm, rows in numbered.items():
         free = [n for n in called if n.kind in kinds[is_norm] and n.name not in found]

@@ -212,7 +212,8 @@ class _Step:
         if self.kind in ("MaxPool", "AveragePool"):
             return Value(self.pooling(x), last)
         if self.kind == "LRN":
-            return Value(Node("lrn", (x,), self.name, facts={"k": self.number("bias", 1.0)}), last)
+            facts = {"k": self.number("bias", 1.0), "alpha": self.number("alpha", 1e-4)}
+            return Value(Node("lrn", (x,), self.name, facts=facts), last)
         if self.kind in ("Add", "Sub", "Mul", "Div") and len(self.given) == 1:
             return Value(self.by_constant(x), last)
         if self.kind == "Transpose":

@@ -15,11 +15,15 @@ from jaxcnn.weights.formats.graph import Node
 _BGR_MEAN = (103.939, 116.779, 123.68)
 CAFFE_MEAN = (104.0, 117.0, 123.0)
 
-# Mean and standard deviation of RGB for pixels in [0,1]. The words are Keras', and two more.
+# The same for RGB, as TF-Slim's VGG and ResNet-v1 have it.
+_RGB_MEAN = (123.68, 116.78, 103.94)
+
+# Mean and standard deviation of RGB for pixels in [0,1]. The words are Keras', and three more.
 IMAGES: dict[str, Normalization] = {
     "caffe": (tuple(m / 255 for m in _BGR_MEAN[::-1]), (1 / 255,) * 3),
     "tf": HALF,
     "torch": IMAGENET,
+    "mean": (tuple(m / 255 for m in _RGB_MEAN), (1 / 255,) * 3),
     "unit": ((0.0,) * 3, (1.0,) * 3),
     "raw": ((0.0,) * 3, (1 / 255,) * 3),
 }
@@ -59,7 +63,10 @@ def usual(format: str, family: str) -> str:
     """
     if format == "Caffe" or (format == "Keras" and family in ("vgg", "resnet")):
         return "caffe"
-    return "tf" if format == "Keras" or "inception" in family else "torch"
+    if format == "TF-Slim" and family in ("vgg", "resnet"):
+        return "mean"
+    of_tensorflow = format in ("Keras", "TF-Slim") or "inception" in family
+    return "tf" if of_tensorflow else "torch"
 
 
 def gray(model: str, size: int, channels: int) -> Preprocessing:

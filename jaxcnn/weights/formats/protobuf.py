@@ -12,7 +12,16 @@ from jaxcnn._checks import optional_package
 
 # One bit pattern is both a packed list of numbers and a string of bytes: numbers that become arrays
 # are declared as bytes, and no number is ever converted by itself.
-_TYPES = {"float": 2, "int64": 3, "int32": 5, "bool": 8, "string": 9, "bytes": 12, "uint32": 13}
+_TYPES = {
+    "float": 2,
+    "int64": 3,
+    "int32": 5,
+    "fixed32": 7,
+    "bool": 8,
+    "string": 9,
+    "bytes": 12,
+    "uint32": 13,
+}
 _MESSAGE = 11
 
 
@@ -62,13 +71,30 @@ def parse(path: Path, schema: str, name: str, what: str) -> Any:
     Raises:
       ValueError: the file is damaged or of another kind.
     """
+    try:
+        return parsed(path.read_bytes(), schema, name)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a valid {what}: {error}") from error
+
+
+def parsed(data: bytes, schema: str, name: str) -> Any:
+    """Reads a message.
+
+    Args:
+      data: of the message.
+      schema: see `message_class`.
+      name: of the message.
+
+    Raises:
+      ValueError: the data are damaged.
+    """
     message = message_class(schema, name)()
     from google.protobuf.message import DecodeError
 
     try:
-        message.ParseFromString(path.read_bytes())
+        message.ParseFromString(data)
     except DecodeError as error:
-        raise ValueError(f"{path} is not a valid {what}: {error}") from error
+        raise ValueError(str(error)) from error
     return message
 
 
