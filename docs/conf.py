@@ -19,7 +19,14 @@ extensions = ["myst_nb", "sphinx.ext.viewcode"]
 python_maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
-nb_execution_mode = "off"  # `make notebooks` runs the notebooks
+# Notebooks are executed when their code has changed; the outputs are kept below .cache.
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(Path(__file__).parents[1] / ".cache" / "notebooks")
+nb_execution_in_temp = True
+nb_execution_timeout = 1800  # seconds for a cell
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+nb_output_stderr = "remove"
 html_theme = "furo"
 html_title = f"jaxcnn {version}"
 html_static_path = ["_static"]

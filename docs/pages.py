@@ -10,7 +10,6 @@ import ast
 import inspect
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import api_pages
@@ -38,6 +37,7 @@ def write_all(docs: Path) -> None:
     for folder in folders:
         folder.mkdir(exist_ok=True)
     families, reference, notebooks = folders
+    course = sorted((docs.parent / "notebooks").glob("*.ipynb"))
     drawn = {family: family_pages.draw_family(family, families) for family in FAMILIES}
     files = {
         family_pages.path_of(families, family, level) for family in drawn for level in drawn[family]
@@ -51,7 +51,7 @@ def write_all(docs: Path) -> None:
         reference / "configuration.md": configuration_page(),
         reference / "benchmarks.md": benchmarks_page(docs.parent),
         **{reference / f"{name}.md": text for name, text in api_pages.pages().items()},
-        **{notebooks / path.name: path.read_text("utf-8") for path in find_notebooks(docs.parent)},
+        **{notebooks / path.name: path.read_text("utf-8") for path in course},
     }
     for path, text in texts.items():
         text = text.rstrip() + "\n"
@@ -60,14 +60,6 @@ def write_all(docs: Path) -> None:
     for folder in folders:
         for path in set(folder.iterdir()) - files - set(texts):
             path.unlink()
-
-
-def find_notebooks(root: Path) -> Iterator[Path]:
-    """The notebooks, or their executed copies in .cache/notebooks if these are newer."""
-    for notebook in sorted((root / "notebooks").glob("*.ipynb")):
-        executed = root / ".cache" / "notebooks" / notebook.name
-        newer = executed.is_file() and executed.stat().st_mtime >= notebook.stat().st_mtime
-        yield executed if newer else notebook
 
 
 def edit(name: str, text: str) -> str:

@@ -1,8 +1,7 @@
 """Runs notebooks from top to bottom, as `make notebooks` does.
 
-    python notebooks/execute.py                         # all of them
-    python notebooks/execute.py --fast 01 06            # two, with the values of the tests
-    python notebooks/execute.py --out .cache/notebooks  # with outputs, for `make docs`
+    python notebooks/execute.py                # all of them
+    python notebooks/execute.py --fast 01 06   # two, with the values of the tests
 
 The small values of a notebook's form fields are in its metadata, under "fast".
 """
@@ -74,7 +73,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", help="prefixes of file names (default: all)")
     parser.add_argument("--fast", action="store_true", help="use the small values of the tests")
-    parser.add_argument("--out", type=Path, help="folder to save the notebooks with their outputs")
     args = parser.parse_args()
     found = [p for p in sorted(HERE.glob("*.ipynb")) if p.name.startswith(tuple(args.names) or "")]
     if not found:
@@ -84,15 +82,12 @@ def main() -> int:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             try:
-                notebook = execute(path, Path(folder), fast=args.fast)
+                execute(path, Path(folder), fast=args.fast)
             except CellExecutionError as error:
                 failed += 1
                 print(f"{path.name}: failed\n{error}", file=sys.stderr)
                 continue
         print(f"{path.name}: {time.perf_counter() - began:.0f} s", flush=True)
-        if args.out:
-            args.out.mkdir(parents=True, exist_ok=True)
-            nbformat.write(notebook, args.out / path.name)
     return min(failed, 1)
 
 

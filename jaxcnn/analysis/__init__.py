@@ -2,9 +2,11 @@
 
 `draw` draws networks, `summarize` lists what each layer costs, `receptive_fields` what each stage
 sees, `grad_cam` and `backward_view` what in an image a prediction is based on, `measure_signals`
-how signals pass through a network, and `first_samples` what a run trains on. The modules hold the
-functions of the commands of the same names: `bench`, `complexity` (`jaxcnn compare`), `history`,
-`networks` (`jaxcnn list`), `plan`, `selfcheck` and `signals`.
+how signals pass through a network, and `first_samples` what a run trains on. `first_filters` and
+`feature_maps` return what a trained network has learned, and `draw_filters` and
+`draw_feature_maps` draw it. The modules hold the functions of the commands of the same names:
+`bench`, `complexity` (`jaxcnn compare`), `history`, `networks` (`jaxcnn list`), `plan`, `selfcheck`
+and `signals`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from jaxcnn.analysis.drawing import Drawing, draw
     from jaxcnn.analysis.explain import backward_view, grad_cam
     from jaxcnn.analysis.field_pictures import draw_kernels, draw_receptive_fields
+    from jaxcnn.analysis.inside import feature_maps, first_filters
+    from jaxcnn.analysis.inside_pictures import draw_feature_maps, draw_filters
     from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
     from jaxcnn.analysis.samples import first_samples
     from jaxcnn.analysis.signals import Signal, measure_signals
@@ -41,9 +45,13 @@ __all__ = [
     "bench",
     "complexity",
     "draw",
+    "draw_feature_maps",
+    "draw_filters",
     "draw_kernels",
     "draw_receptive_fields",
     "explain",
+    "feature_maps",
+    "first_filters",
     "first_samples",
     "grad_cam",
     "history",
@@ -66,6 +74,8 @@ __getattr__, __dir__ = lazy_exports(
         **{name: name for name in _MODULES},
         "Drawing": "drawing",
         "draw": "drawing",
+        "draw_feature_maps": "inside_pictures",
+        "draw_filters": "inside_pictures",
         "draw_kernels": "field_pictures",
         "draw_receptive_fields": "field_pictures",
         "ReceptiveField": "receptive_field",
@@ -74,6 +84,8 @@ __getattr__, __dir__ = lazy_exports(
         "measure_signals": "signals",
         "Summary": "summary",
         "summarize": "summary",
+        "feature_maps": "inside",
+        "first_filters": "inside",
         "backward_view": "explain",
         "grad_cam": "explain",
         "first_samples": "samples",

@@ -47,7 +47,7 @@ def draw_feature_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], title: 
 
     Args:
       image: u8[H,W,C] or u8[H,W].
-      maps: {layer: f32[h,w,c]}, see `jaxcnn.analysis.inside.feature_maps`. Of more than nine
+      maps: {layer: f32[h,w,c]}, see `jaxcnn.analysis.feature_maps`. Of more than nine
         layers, evenly spaced ones are drawn.
       title: of the figure.
 

@@ -20,8 +20,8 @@ def path(request):
     return request.param
 
 
-def test_there_are_seven():
-    assert [path.name[:2] for path in NOTEBOOKS] == [f"0{i}" for i in range(1, 8)]
+def test_there_are_nine():
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"0{i}" for i in range(1, 10)]
 
 
 def test_form(path):
@@ -31,13 +31,29 @@ def test_form(path):
     assert f"colab.research.google.com/github/jaxcnn/jaxcnn/blob/main/notebooks/{path.name}" in (
         first.source
     )
-    assert re.search(r"minutes? on a CPU.*on a T4|seconds on a CPU.*on a T4", first.source, re.S)
+    assert re.search(r"^\*About .*(minutes?|seconds) on ", first.source, re.M)
     code = [cell for cell in rest if cell.cell_type == "code"]
     assert "%pip install --quiet --constraint" in code[0].source
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert not any("import tensorflow" in cell.source for cell in code)
     assert execute.fields(notebook).keys() >= notebook.metadata["fast"].keys()
     assert execute.fields(notebook)
+
+
+def test_teaches(path):
+    """A question, something to measure, what to take away, an exercise with a hint, and what next."""
+    text = "\n".join(
+        cell.source
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "markdown"
+    )
+    assert re.search(r"^# \d\. ", text) and re.search(r"\*\*[^*]+\?\*\*", text.split("\n## ")[0])
+    end = text.split("\n## Take away\n")[1].split("\n## Exercise\n")[1]
+    assert "*Hint:*" in end
+    following = NOTEBOOKS[NOTEBOOKS.index(path) + 1 :][:1]
+    assert [f"]({after.name})" in end for after in following] == [True] * len(following)
+    links = re.findall(r"\]\((\w+\.ipynb)\)", text)
+    assert {*links} <= {other.name for other in NOTEBOOKS}
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,15 @@ def test_round_trip_and_newest_are_kept(tmp_path):
     assert_same(state, make_state(9, 9))
 
 
+def test_reading_warns_about_nothing(tmp_path, caplog):
+    with Checkpoints(tmp_path, keep=1) as store:
+        store.save(make_state(), 1, {})
+    caplog.clear()
+    with Checkpoints(tmp_path) as store:
+        assert store.restore_newest(like())[0] == 1
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+
+
 def test_saving_does_not_wait_and_later_steps_do_not_reach_it(tmp_path):
     """The state is given away to the next step while it is being written."""
     step = jax.jit(

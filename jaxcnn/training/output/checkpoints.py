@@ -57,6 +57,7 @@ class Checkpoints:
         manager_options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             read_only=keep is None,
+            save_interval_steps=0 if keep is None else 1,  # Orbax warns about 1 where it only reads
             create=keep is not None,
             enable_async_checkpointing=in_background,
             # Raises at once if a folder cannot be created. In the background, the threads of Orbax
