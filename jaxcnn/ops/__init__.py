@@ -29,10 +29,10 @@ CPU with AVX-512, by `python benchmarks/ops_steps.py` (`benchmarks/results/ops_s
 
 Limits: arrays that are sharded over explicit mesh axes (`AxisType.Explicit`, the default of
 `jax.make_mesh` in newer versions of JAX) get the plain implementations; with `AxisType.Auto`, and
-within `jax.shard_map`, all are used. `jax.shard_map` needs `check_vma=False`, since the primitives do not track over which mesh
-axes a value varies. On a GPU, networks under `vmap` share wider groups, so a value that is not
-finite in one network reaches its neighbors. Of equal maxima the first one gets the gradient; XLA's
-own forward mode chooses by the tangents.
+within `jax.shard_map`, all are used. `jax.shard_map` needs `check_vma=False`, since the primitives
+do not track over which mesh axes a value varies. On a GPU, networks under `vmap` share wider
+groups, so a value that is not finite in one network reaches its neighbors. Of equal maxima the
+first one gets the gradient; XLA's own forward mode chooses by the tangents.
 """
 
 from jaxcnn.ops.conv import conv, conv_general_dilated

@@ -41,7 +41,7 @@ def test_form(path):
 
 
 def test_teaches(path):
-    """A question, something to measure, what to take away, an exercise with a hint, and what next."""
+    """A question, something to measure, what to take away, an exercise and what comes next."""
     text = "\n".join(
         cell.source
         for cell in nbformat.read(path, as_version=4).cells
