@@ -8,6 +8,7 @@ from small import assert_same_run, run, small_config, tiny_network  # noqa: F401
 from jaxcnn.cli import main
 from jaxcnn.data.bad_records import BadRecords
 from jaxcnn.reporting import compare_runs
+from jaxcnn.training import load_experiment, load_run
 from jaxcnn.training.output import records
 from jaxcnn.training.output.metrics_files import CSV, JSONL, MetricsFiles, read_rows
 
@@ -153,3 +154,9 @@ def test_a_whole_manifest_is_read(tmp_path, manifest):
     (tmp_path / records.MANIFEST).write_text(manifest)
     (found,) = records.open_runs([str(tmp_path)])
     assert "lenet5_modern" in compare_runs.table([found])
+
+
+@pytest.mark.parametrize("load", [load_run, load_experiment])
+def test_unknown_checkpoint(load, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint is 'latest'"):
+        load(tmp_path, "latest")

@@ -63,11 +63,12 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
       FileNotFoundError: the data of an old run are no longer available.
     """
     workdir = any_path(workdir).absolute()
+    folder = _folder(workdir, checkpoint)
     if not (workdir / MANIFEST).is_file():
         raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     manifest = read_manifest(workdir)
     config = manifest["config"]
-    step, state = read_state(_folder(workdir, checkpoint))
+    step, state = read_state(folder)
     if manifest.get("preprocessing") is not None and manifest.get("class_names") is not None:
         preprocessing = from_dict(manifest["preprocessing"])
         class_names = tuple(manifest["class_names"])
@@ -105,11 +106,11 @@ def load_experiment(
         is neither "best" nor "newest", or the experiment cannot be built.
     """
     workdir = any_path(workdir).absolute()
+    folder = _folder(workdir, checkpoint)
     config = read_run_config(workdir)
     with config.unlocked():
         config.train.update({"devices": 1, "parallel": "jit"})
     experiment = build_experiment(TrackedConfig(config))
-    folder = _folder(workdir, checkpoint)
     steps = saved_steps(folder)
     if not steps:
         raise ValueError(f"there is no checkpoint in {folder}{_other(folder, None)}")
