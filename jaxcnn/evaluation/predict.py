@@ -132,7 +132,7 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     scale = (
         (short, short * height // width) if width <= height else (short * width // height, short)
     )
-    check_resized(*scale)
+    check_resized(height=scale[1], width=scale[0])
     resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
     image = image.resize(scale, resampling[preprocessing.interpolation])
     left, top = (round((n - size) / 2) for n in scale)

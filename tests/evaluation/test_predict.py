@@ -162,10 +162,11 @@ def test_what_training_decodes_is_what_is_predicted_of(tmp_path):
 def test_a_narrow_image_is_refused_before_it_is_enlarged(tmp_path):
     """A file of some hundred bytes: at 32 pixels in height it would be 6,400,000 wide."""
     Image.fromarray(np.zeros((1, 200_000), np.uint8)).save(tmp_path / "narrow.png")
-    text = r"is too narrow: resized to 6400000 x 32, it has more than 100,000,000 pixels"
-    with pytest.raises(ValueError, match=rf"narrow.png cannot be used: it {text}"):
+    text = "is too narrow: resized to {}, it has more than 100,000,000 pixels"
+    wide = text.format("7200000 x 36")  # the shorter side of a crop of 32 pixels / 0.875
+    with pytest.raises(ValueError, match=rf"narrow.png cannot be used: it {wide}"):
         predict.preprocess_file(tmp_path / "narrow.png", HOW)
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises(ValueError, match=text.format("6400000 x 32")):
         protocols.shorter_side(np.zeros((1, 200_000, 1), np.uint8), 32)
 
 
