@@ -62,13 +62,8 @@ def same_padding(size: Sequence[int], window: Pair, stride: Pair) -> Pairs:
     Returns:
       ((top, bottom), (left, right)); an odd sum has one more at the bottom and on the right.
     """
-
-    def sides(n: int, window: int, stride: int) -> tuple[int, int]:
-        both = max((-(-n // stride) - 1) * stride + window - n, 0)
-        return both // 2, both - both // 2
-
-    (height, width), (vertical, horizontal) = pair(window), pair(stride)
-    return sides(size[0], height, vertical), sides(size[1], width, horizontal)
+    vertical, horizontal = lax.padtype_to_pads(size, pair(window), pair(stride), "SAME")
+    return vertical, horizontal
 
 
 def _ceil_padding(n: int, window: int, stride: int, low: int, high: int) -> int:
