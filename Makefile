@@ -87,11 +87,11 @@ plan: $(PLAN_VENV)/.installed  ## compile three networks for four TPU chips that
 	@$(PLAN_VENV)/bin/jaxcnn plan resnet_imagenet model.dtype=bfloat16 train.batch_size=512 \
 	  train.bn_sync=local --on v5e:2x2
 
-notebooks: install  ## run the notebooks (about ten minutes); ARGS="--fast 01" for a quick one
+notebooks: install  ## run the notebooks (minutes each); ARGS="--fast 01" for a quick one
 	@$(BIN)/python notebooks/execute.py $(ARGS)
 
 # Executes the notebooks whose code has changed. ARGS="-D nb_execution_mode=off" leaves out outputs.
-docs: install  ## build the site into docs/_build (the first time ten minutes)
+docs: install  ## build the site into docs/_build
 	@$(BIN)/python -m sphinx -W --keep-going -q $(ARGS) -b html docs docs/_build
 	@$(BIN)/python docs/check_links.py docs/_build
 	@echo "docs/_build/index.html"
