@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ def draw(states: Mapping[str, Sequence[Signal]], path: str | Path) -> None:
             shown = [v if np.isfinite(v) and v > 0 else np.nan for v in values]
             axes.plot(range(1, len(shown) + 1), shown, marker=".", linewidth=1, label=title)
         axes.set(title=word, xlabel="block" if field == "distance" else "layer", yscale="log")
-        if marks := _stages(states.values(), field):
+        if marks := _readable(_stages(states.values(), field), len(values)):
             axes.set_xticks(*zip(*marks), rotation=45, ha="right", fontsize=8)
         else:
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -226,6 +227,12 @@ def _stages(states: Iterable[Sequence[Signal]], field: str) -> list[tuple[int, s
         if not found or found[-1][1] != stage:
             found.append((number, stage))
     return found if len(found) <= _MOST_STAGES else []
+
+
+def _readable(marks: Sequence[tuple[int, str]], length: int) -> list[tuple[int, str]]:
+    """Drops the names that the next one would cover on an axis of this length."""
+    nexts = [number for number, _ in marks[1:]] + [math.inf]
+    return [mark for mark, after in zip(marks, nexts) if after - mark[0] > length / 30]
 
 
 def _figures(signal: Signal) -> tuple[float | None, ...]:

@@ -41,6 +41,8 @@ def test_stages_are_named_unless_the_networks_differ():
     marks = [(1, "stem"), (2, "stage1"), (4, "stage2"), (5, "fc")]
     assert signals._stages([found, found], "variance") == marks
     assert signals._stages([found, found[:-1]], "variance") == []
+    assert signals._readable([(1, "stem"), (2, "stage1"), (20, "stage2")], 58)[0] == (2, "stage1")
+    assert signals._readable(marks, 5) == marks
 
 
 @pytest.mark.parametrize("gain", [2.0, 1.0])

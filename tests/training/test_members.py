@@ -197,6 +197,11 @@ def test_a_member_is_a_run_of_its_own(tmp_path, capsys):
     assert "done in" in capsys.readouterr().out
 
 
+def test_overwriting_needs_no_run(tmp_path):
+    reports = train(config_of("2", steps=2), tmp_path / "new", overwrite=True)
+    assert [r.member for r in reports if r.kind == "end"] == [0, 1]
+
+
 def test_members_are_checked(tmp_path):
     for text, match in (
         ("none of", "must be a number"),

@@ -170,6 +170,8 @@ def open_all(
 
 def _delete_members(workdir: Path) -> None:
     """Deletes the members' runs, or none of them if one cannot be deleted."""
+    if not (workdir / MANIFEST).is_file():
+        return  # a new directory; `open_workdir` rejects one with other content
     check_deletable(workdir)
     manifests, _ = written.sort(workdir, workdir.glob(f"member_*/{MANIFEST}"))
     with contextlib.ExitStack() as stack:
