@@ -16,7 +16,7 @@ from pathlib import Path
 from jaxcnn._checks import near
 from jaxcnn.data.preprocessing import HALF, IMAGENET, Preprocessing, from_dict
 from jaxcnn.models import registry
-from jaxcnn.weights import elsewhere, files
+from jaxcnn.weights import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +191,8 @@ def find(name: str) -> Weights:
     """
     if name in WEIGHTS:
         return WEIGHTS[name]
+    from jaxcnn.weights import elsewhere  # of no use to a run
+
     if name in elsewhere.FILES:
         file = elsewhere.FILES[name]
         raise ValueError(

@@ -143,7 +143,7 @@ def test_variables_of_another_network_are_refused():
 def test_values_have_to_be_numbers():
     state = state_dict("lenet5")
     state["fc3.bias"] = np.array([None] * 10)
-    with pytest.raises(ValueError, match=r"1 no numbers\n  fc3\.bias holds object"):
+    with pytest.raises(ValueError, match=r"1 not of real numbers\n  fc3\.bias holds object"):
         from_torch("lenet5", state)
 
 
