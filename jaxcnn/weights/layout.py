@@ -273,7 +273,7 @@ def write(layout: Layout, variables: Mapping[str, Any]) -> dict[str, np.ndarray]
     """
     own = in_own_names(layout)
     given = {where: np.asarray(value) for where, value in _flatten(variables).items()}
-    classes = class_count(own, given) if has_classifier(own, given) else 0
+    classes = stored_classes(own, given)
     leaves = _present(own, given, classes)
     check(layout.name, {leaf.key: leaf.stored_shape(classes) for leaf in leaves}, given)
     mapping: dict[str, np.ndarray] = {}
@@ -307,16 +307,19 @@ def class_count(layout: Layout, mapping: Mapping[str, Any]) -> int:
     return registry.model_info(layout.name).num_classes or 0
 
 
-def has_classifier(layout: Layout, mapping: Mapping[str, Any]) -> bool:
-    """Returns whether a mapping has the classifier; auxiliary heads do not count.
+def stored_classes(layout: Layout, mapping: Mapping[str, Any]) -> int:
+    """Returns the width of the classifier that a mapping has; 0 if it has none.
+
+    Auxiliary heads do not count.
 
     Args:
       layout: of the mapping.
       mapping: {key: array}.
     """
     heads = [leaf.key for leaf in layout.leaves if leaf.is_head and not leaf.is_auxiliary]
-    mapping = _respell(layout, mapping)
-    return not heads or any(key in mapping for key in heads)
+    if heads and not any(key in _respell(layout, mapping) for key in heads):
+        return 0
+    return class_count(layout, mapping)
 
 
 def without_heads(layout: Layout, mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -218,12 +218,6 @@ def build(
     return network, layout.read(described, arrays, wanted)
 
 
-def _class_count(described: layout.Layout, arrays: Mapping[str, Any]) -> int:
-    if not layout.has_classifier(described, arrays):
-        return 0
-    return layout.class_count(described, arrays)
-
-
 def _image_shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
     return preprocessing.size, preprocessing.size, len(preprocessing.mean)
 
@@ -278,7 +272,7 @@ def save(
         "jaxcnn": jaxcnn.__version__,
         "model": described.name,
         "options": json.dumps(options),
-        "num_classes": str(_class_count(described if to == "torch" else own, arrays)),
+        "num_classes": str(layout.stored_classes(described if to == "torch" else own, arrays)),
         "preprocessing": json.dumps(to_dict(prepare)),
     }
     if class_names is not None:
