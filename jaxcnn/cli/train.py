@@ -29,8 +29,8 @@ def register(subparsers) -> None:
         "learning rate, in WORKDIR/member_0 and so on. Exit codes: 0 done, 1 the loss was not "
         "finite, 2 a mistake in the arguments, the configuration or the data, 3 a file could not "
         "be read or written after the run had started, 4 an error in JAX or out of memory, 5 "
-        "another process has ended, 70 an unexpected error, 143 or 130 stopped by SIGTERM or "
-        "Ctrl-C with a checkpoint.",
+        "another process has ended, 70 an unexpected error, 143, 130 or 129 stopped by SIGTERM, "
+        "Ctrl-C or SIGHUP (a closed terminal) with a checkpoint.",
         epilog="example: jaxcnn train cifar_resnet:56 train.seed=1 --workdir runs/r56",
     )
     parser.add_argument(
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         resume=args.resume,
         overwrite=args.overwrite,
         extend=args.extend,
-        program="jaxcnn train",
+        program="jaxcnn",
         debug=args.debug,
         train=functools.partial(train_ensemble, overrides=args.overrides) if whole else None,
         processes=distributed.distributed_options(
@@ -198,8 +198,8 @@ def train_and_show(
       processes: arguments of `distributed.begin`; None for a single process.
 
     Returns:
-      The exit code, see `jaxcnn.runtime.exit_codes`; 143 or 130 if SIGTERM or Ctrl-C stopped the
-      training, with a checkpoint to resume from.
+      The exit code, see `jaxcnn.runtime.exit_codes`; 143, 130 or 129 if SIGTERM, Ctrl-C or SIGHUP
+      stopped the training, with a checkpoint to resume from.
     """
     from jaxcnn.cli import common
     from jaxcnn.reporting import console

@@ -1,4 +1,4 @@
-"""Stop signals: SIGTERM, which schedulers send, and Ctrl-C."""
+"""Stop signals: SIGTERM from schedulers, Ctrl-C, and SIGHUP when the terminal closes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from jaxcnn.runtime import distributed
 
 
 class StopSignals:
-    """A context manager that records SIGTERM and Ctrl-C instead of letting them end the process.
+    """A context manager that records stop signals instead of letting them end the process.
 
-    It can be nested. A second Ctrl-C interrupts as usual. Outside the main thread it has no effect.
-    With several processes, JAX handles SIGTERM itself in order to inform the other processes (see
-    `distributed.AgreedStop`), and Ctrl-C is forwarded as SIGTERM.
+    These are SIGTERM, Ctrl-C and SIGHUP, except where SIGHUP is ignored, as by `nohup`. It can be
+    nested. A second Ctrl-C interrupts as usual. Outside the main thread it has no effect. With
+    several processes, JAX handles SIGTERM itself in order to inform the other processes (see
+    `distributed.AgreedStop`), and the other signals are forwarded as SIGTERM.
 
     Attributes:
       received: name of the signal received, or None.
@@ -29,8 +30,7 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         self._depth += 1
         if self._depth == 1 and threading.current_thread() is threading.main_thread():
-            alone = distributed.count() == 1
-            for number in (signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGINT,):
+            for number in _caught():
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -48,3 +48,13 @@ class StopSignals:
         self.received = signal.Signals(number).name
         if distributed.count() > 1:
             signal.raise_signal(signal.SIGTERM)
+
+
+def _caught() -> list[int]:
+    numbers: list[int] = [signal.SIGINT]
+    if distributed.count() == 1:
+        numbers.append(signal.SIGTERM)
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        numbers.append(hangup)
+    return numbers

@@ -28,7 +28,7 @@ _FLAX_FIELDS = ("parent", "name")
 class Training(Iterator[Report]):
     """An iterator over the reports of a training run; each `next` advances the training.
 
-    SIGTERM and Ctrl-C stop the training at its next step and save a checkpoint. The signals are
+    SIGTERM, Ctrl-C and SIGHUP stop the training at its next step and save a checkpoint. They are
     caught while `next` runs; between two reports the previous handlers are active. A `with`
     statement catches the signals throughout and closes the run when it exits:
 
@@ -85,9 +85,9 @@ def train(
 ) -> Training:
     """Trains a network as configured, and yields a report for every event.
 
-    Everything is checked before anything is written to `workdir`. SIGTERM or Ctrl-C stops the run
-    at the next step and saves a checkpoint. `resume` continues from it (after a kill, from the
-    newest checkpoint); the result is bit-identical to that of an uninterrupted run.
+    Everything is checked before anything is written to `workdir`. SIGTERM, Ctrl-C or SIGHUP stops
+    the run at the next step and saves a checkpoint. `resume` continues from it (after a kill, from
+    the newest checkpoint); the result is bit-identical to that of an uninterrupted run.
 
     Args:
       config: see `jaxcnn.training.config.default_config`. `train.members` trains several runs

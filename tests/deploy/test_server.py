@@ -22,6 +22,7 @@ import pytest
 from drawing import draw_variables
 from photos import encode, jpeg, pixels
 from PIL import Image
+from webdriver import browser
 
 import jaxcnn
 from jaxcnn import weights
@@ -336,3 +337,49 @@ def test_load(folder):
             assert now - before < 20
         answered = 'jaxcnn_requests_total{path="/predict",status="200"}'
         assert metric(port, "jaxcnn_requests_total") == {answered: 10_500}
+
+
+DROP = """
+const bytes = Uint8Array.from(atob(arguments[0]), letter => letter.charCodeAt(0));
+const transfer = new DataTransfer();
+transfer.items.add(new File([bytes], "dropped.png", {type: "image/png"}));
+const options = {dataTransfer: transfer, bubbles: true, cancelable: true};
+document.body.dispatchEvent(new DragEvent("drop", options));
+"""
+ROWS = r"return [...document.querySelectorAll('#top tr')].map(row => row.innerText.split(/\s+/))"
+EVIDENCE = """
+const [seen, heat, text] = ["seen", "heat", "caption"].map(id => document.getElementById(id));
+return !seen.hidden && heat.complete && heat.naturalWidth && text.textContent === arguments[0];
+"""
+RIGHT_EDGE = """
+const edges = [...document.body.querySelectorAll("*")].map(e => e.getBoundingClientRect().right);
+return Math.max(...edges);
+"""
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(port, folder, wanted):
+    """A photo that is chosen, one that is dropped, a click on a class, and a file that is none."""
+    with browser() as page:
+        page.open(f"http://127.0.0.1:{port}/")
+        about = page.wait_for("return document.getElementById('about').textContent")
+        assert about.startswith("lenet5_modern with 10 classes, from lenet.npz.")
+        for width, number in ((1280, 3), (390, 4)):
+            page.resize(width, 900)
+            if number == 3:
+                page.choose_file("#file", folder / "3.png")
+            else:
+                data = base64.b64encode((folder / "4.png").read_bytes()).decode()
+                page.run(DROP, data)
+            page.wait_for(EVIDENCE, f"evidence for {wanted[number][0].name} (Grad-CAM)")
+            rows = page.run(ROWS)
+            assert len(rows) == 5
+            for row, one in zip(rows, wanted[number]):
+                percent = pytest.approx(100 * one.probability, abs=0.006)
+                assert row[0] == one.name and float(row[-2]) == percent
+            page.run("document.querySelectorAll('#top tr')[2].click()")
+            page.wait_for(EVIDENCE, f"evidence for {rows[2][0]} (Grad-CAM)")
+            assert page.run(RIGHT_EDGE) <= width
+        page.run(DROP, "AAAA")
+        text = page.wait_for("return document.getElementById('error').textContent")
+        assert "image" in text and page.run(ROWS) == []

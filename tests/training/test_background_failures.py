@@ -81,5 +81,5 @@ def test_a_folder_that_is_replaced_in_the_middle(tmp_path, place, what):
     assert done.returncode in (0, 2, 3) and "Traceback" not in done.stderr, done.stderr
     if done.returncode:
         [line] = done.stderr.strip().splitlines()[-1:]
-        assert line.startswith("jaxcnn train: error: ") and f"/run/{place}" in line
+        assert line.startswith("jaxcnn: error: ") and f"/run/{place}" in line
     assert read_rows(tmp_path / "run")[-1]["step"] >= 10

@@ -56,13 +56,22 @@ def test_the_process_ends(tmp_path, body):
         assert last_checkpoint(tmp_path / "run")[0] == 2
 
 
+@pytest.fixture
+def hangup():
+    """Sets the handler of SIGHUP, which the process that started the tests may ignore."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler)
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.usefixtures("tiny_network")
-def test_signals_are_caught_while_a_report_is_made_or_throughout_a_with_statement(tmp_path):
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+def test_signals_are_caught_while_a_report_is_made_or_throughout_a_with_statement(tmp_path, hangup):
+    hangup(signal.SIG_DFL)
 
     def now():
-        return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        return [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
 
+    before = now()
     reports = train(small_config(), tmp_path / "bare")
     next(reports)
     assert now() == before
@@ -73,3 +82,19 @@ def test_signals_are_caught_while_a_report_is_made_or_throughout_a_with_statemen
         next(reports)
         assert all(handler not in before for handler in now())
     assert now() == before and list(reports) == []
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_a_closed_terminal_stops_the_run_except_where_it_is_to_be_ignored(tmp_path, hangup):
+    hangup(signal.SIG_IGN)  # as `nohup` does
+    with train(small_config(), tmp_path / "ignored") as reports:
+        next(reports)
+        signal.raise_signal(signal.SIGHUP)
+        assert [report.kind for report in reports][-1] == "end"
+    hangup(signal.SIG_DFL)
+    with train(small_config(), tmp_path / "stopped") as reports:
+        next(reports)
+        signal.raise_signal(signal.SIGHUP)
+        last = list(reports)[-1]
+    assert (last.kind, last.values["signal"]) == ("stopped", "SIGHUP")
+    assert last_checkpoint(tmp_path / "stopped")
