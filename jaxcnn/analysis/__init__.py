@@ -3,7 +3,7 @@
 `draw` draws networks, `summarize` lists what each layer costs, `receptive_fields` what each stage
 sees, `grad_cam` and `backward_view` what in an image a prediction is based on, `measure_signals`
 how signals pass through a network, and `first_samples` what a run trains on. `first_filters` and
-`feature_maps` return what a trained network has learned, and `draw_filters` and
+`feature_maps` return what a trained network has learned, and `draw_filters`, `animate_filters` and
 `draw_feature_maps` draw it. The modules hold the functions of the commands of the same names:
 `bench`, `complexity` (`jaxcnn compare`), `history`, `networks` (`jaxcnn list`), `plan`, `selfcheck`
 and `signals`.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jaxcnn.analysis.explain import backward_view, grad_cam
     from jaxcnn.analysis.field_pictures import draw_kernels, draw_receptive_fields
     from jaxcnn.analysis.inside import feature_maps, first_filters
-    from jaxcnn.analysis.inside_pictures import draw_feature_maps, draw_filters
+    from jaxcnn.analysis.inside_pictures import animate_filters, draw_feature_maps, draw_filters
     from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
     from jaxcnn.analysis.samples import first_samples
     from jaxcnn.analysis.signals import Signal, measure_signals
@@ -41,6 +41,7 @@ __all__ = [
     "ReceptiveField",
     "Signal",
     "Summary",
+    "animate_filters",
     "backward_view",
     "bench",
     "complexity",
@@ -74,6 +75,7 @@ __getattr__, __dir__ = lazy_exports(
         **{name: name for name in _MODULES},
         "Drawing": "drawing",
         "draw": "drawing",
+        "animate_filters": "inside_pictures",
         "draw_feature_maps": "inside_pictures",
         "draw_filters": "inside_pictures",
         "draw_kernels": "field_pictures",

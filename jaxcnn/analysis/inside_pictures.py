@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from jaxcnn.analysis.inside import most_certain
 from jaxcnn.reporting.figures import OKABE_ITO, make_figure, plain_text
@@ -26,10 +28,47 @@ def draw_filters(name: str, kernels: np.ndarray) -> Any:
     Returns:
       The Matplotlib figure.
     """
-    count, high, wide, channels = kernels.shape
-    if channels not in (1, 3):
-        kernels = kernels.mean(-1, keepdims=True)
-    reach = np.abs(kernels).max((1, 2, 3), keepdims=True)
+    kernels = _drawable(kernels)
+    count, high, wide, _ = kernels.shape
+    title = f"{name}: {count} filters of {high}×{wide}"
+    return _draw_filters(kernels, np.abs(kernels).max((1, 2, 3), keepdims=True), title)
+
+
+def animate_filters(name: str, kernels: Mapping[int, np.ndarray]) -> bytes:
+    """Draws how the filters of a convolution of the image change in training.
+
+    Each filter has one scale throughout.
+
+    Args:
+      name: of the convolution.
+      kernels: {step: f32[F,kh,kw,C]}; filters of other than 1 or 3 channels are drawn as their
+        means.
+
+    Returns:
+      The content of a GIF file that shows a step every half second and repeats. In a notebook,
+      `IPython.display.Image(data=...)` shows it.
+    """
+    drawable = {step: _drawable(found) for step, found in kernels.items()}
+    reach = np.max([np.abs(one).max((1, 2, 3), keepdims=True) for one in drawable.values()], 0)
+    frames = []
+    for step, found in drawable.items():
+        figure = _draw_filters(found, reach, f"{name}, step {step:,}")
+        figure.canvas.draw()
+        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB"))
+    content = io.BytesIO()
+    options = {"append_images": frames[1:], "duration": [500] * (len(frames) - 1) + [2000]}
+    frames[0].save(content, "GIF", save_all=True, loop=0, **options)
+    return content.getvalue()
+
+
+def _drawable(kernels: np.ndarray) -> np.ndarray:
+    """Kernels of 1 or 3 channels, which can be drawn in gray or color."""
+    return kernels if kernels.shape[-1] in (1, 3) else kernels.mean(-1, keepdims=True)
+
+
+def _draw_filters(kernels: np.ndarray, reach: np.ndarray, title: str) -> Any:
+    """Draws kernels f32[F,kh,kw,1 or 3] from -reach f32[F,1,1,1] to reach."""
+    count, high, wide, _ = kernels.shape
     tiles = kernels / np.maximum(2 * reach, 1e-12) + 0.5
     columns = min(count, max(8, round((count * 1.6) ** 0.5)))
     picture = _montage(tiles, columns, gap=max(1, high // 6))
@@ -38,7 +77,7 @@ def draw_filters(name: str, kernels: np.ndarray) -> Any:
     axes = figure.subplots()
     axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
-    axes.set_title(f"{name}: {count} filters of {high}×{wide}", fontsize=10)
+    axes.set_title(title, fontsize=10)
     return figure
 
 

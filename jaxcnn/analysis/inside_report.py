@@ -14,6 +14,7 @@ from jaxcnn.evaluation.evaluate import Entry, open_test_set
 from jaxcnn.evaluation.predict import default_names, preprocess_file
 from jaxcnn.evaluation.tables import confusion_figure
 from jaxcnn.reporting.figures import picture_name
+from jaxcnn.training.output import trained
 
 _EMBEDDED = 1000  # examples, of which t-SNE takes a few seconds
 
@@ -78,6 +79,34 @@ def draw_inside(
         "features.png",
         inside_pictures.draw_embedding(places, labels[chosen], predicted, names),
     )
+
+
+def animate_run(entry: Entry) -> bytes | None:
+    """Draws how the filters of a run's first convolution change from checkpoint to checkpoint.
+
+    Args:
+      entry: the run, see `jaxcnn.evaluation.open_entry`. It keeps `checkpoint.keep` checkpoints.
+
+    Returns:
+      The content of a GIF file; None for weights, and for a run with fewer than two checkpoints.
+
+    Raises:
+      ValueError: a checkpoint cannot be read.
+    """
+    if entry.step is None:
+        return None
+    model, preprocessing = entry.make(), entry.preprocessing
+    size = (preprocessing.size, preprocessing.size, len(preprocessing.mean))
+    name, kernels = "", {}
+    for step in trained.checkpoint_steps(entry.name):
+        try:
+            variables = trained.load_run(entry.name, step).variables
+        except ValueError:
+            if step in trained.checkpoint_steps(entry.name):
+                raise
+            continue  # the run is in progress, and has replaced the checkpoint by a newer one
+        name, kernels[step] = inside.first_filters(model, variables, size)
+    return inside_pictures.animate_filters(name, kernels) if len(kernels) > 1 else None
 
 
 def _draw_maps(entry: Entry, model: nn.Module, image: np.ndarray, title: str) -> Any:

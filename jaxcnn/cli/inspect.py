@@ -11,12 +11,13 @@ def register(subparsers) -> None:
         "inspect",
         help="draw what a trained network has learned",
         usage="%(prog)s [OPTIONS] MODEL [IMAGE ...]",
-        description="Draws the filters of the first convolution; for each image, the feature maps "
-        "of each layer; and for a test set, the confusion matrix with precision and recall, the "
-        "most confident correct and wrong predictions, and a two-dimensional projection of the "
-        "features before the classifier. MODEL is a run's directory, a file of weights, or "
-        "published weights. A run is tested on its own test set. If an image "
-        "cannot be read, an error names it, the others are drawn, and the exit code is 2.",
+        description="Draws the filters of the first convolution and, for a run, how they changed "
+        "from checkpoint to checkpoint; for each image, the feature maps of each layer; and for a "
+        "test set, the confusion matrix with precision and recall, the most confident correct and "
+        "wrong predictions, and a two-dimensional projection of the features before the "
+        "classifier. MODEL is a run's directory, a file of weights, or published weights. A run is "
+        "tested on its own test set. If an image cannot be read, an error names it, the others are "
+        "drawn, and the exit code is 2.",
         epilog="example: jaxcnn inspect runs/lenet_digits --out lenet",
     )
     parser.add_argument(
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes the figures; returns the exit code."""
     import sys
 
-    from jaxcnn._files import any_path
+    from jaxcnn._files import any_path, writable
     from jaxcnn.analysis import inside_report
     from jaxcnn.cli import common
     from jaxcnn.evaluation import evaluate, predict
@@ -92,4 +93,8 @@ def run(args: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         save(figure, folder / name)
         print(folder / name, flush=True)
+    if animation := inside_report.animate_run(entry):
+        with writable(folder / "filters.gif") as local:
+            local.write_bytes(animation)
+        print(folder / "filters.gif", flush=True)
     return exit_codes.MISTAKE if bad else exit_codes.DONE

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from jaxcnn.training.config.files import read_config
     from jaxcnn.training.ensemble.described import Ensemble, Member
     from jaxcnn.training.input.preprocess import make_preprocess
-    from jaxcnn.training.output.trained import TrainedModel, load_experiment, load_run
+    from jaxcnn.training.output.trained import (
+        TrainedModel,
+        checkpoint_steps,
+        load_experiment,
+        load_run,
+    )
     from jaxcnn.training.state import TrainState, create_state
     from jaxcnn.training.step import make_eval_step, make_train_step
     from jaxcnn.training.train import train
@@ -38,6 +43,7 @@ __all__ = [
     "Report",
     "TrainState",
     "TrainedModel",
+    "checkpoint_steps",
     "create_state",
     "default_config",
     "load_experiment",
@@ -59,6 +65,7 @@ _HOMES = {
     "Report": "jaxcnn.reporting.report",
     "TrainState": "jaxcnn.training.state",
     "TrainedModel": "jaxcnn.training.output.trained",
+    "checkpoint_steps": "jaxcnn.training.output.trained",
     "create_state": "jaxcnn.training.state",
     "default_config": "jaxcnn.training.config",
     "load_experiment": "jaxcnn.training.output.trained",

@@ -1,5 +1,7 @@
 """What is inside a network: filters, maps and features against the network's own functions."""
 
+import io
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ from jaxcnn import weights
 from jaxcnn.analysis import inside, inside_pictures
 from jaxcnn.cli import main
 from jaxcnn.evaluation.tables import confusion_figure
+from jaxcnn.training import checkpoint_steps, load_run, read_config, set_duration, train
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +136,34 @@ def test_images_of_one_name_and_one_that_cannot_be_read(tmp_path, capsys, lenet)
         "filters.png", "maps_$a_{.png", "maps_$a_{_2.png"
     }  # fmt: skip
     assert capsys.readouterr().err == "jaxcnn: error: missing.png does not exist\n"
+
+
+def test_an_animation_shows_each_step_on_one_scale():
+    kernels = np.zeros((2, 3, 3, 1), np.float32)
+    kernels[0, 0, 0] = 1
+    frames = {0: kernels, 1000: -kernels, 2000: 0.5 * kernels}
+    content = io.BytesIO(inside_pictures.animate_filters("conv1", frames))
+    with Image.open(content) as animation:
+        assert (animation.format, animation.n_frames, animation.info["loop"]) == ("GIF", 3, 0)
+        shown = []
+        for i in range(3):
+            animation.seek(i)
+            shown.append(np.asarray(animation.convert("L")))
+    different = np.argwhere((shown[0] == 255) & (shown[1] == 0))  # the pixel of the first kernel
+    y, x = np.median(different, axis=0).astype(int)
+    assert shown[2][y, x] == pytest.approx(0.75 * 255, abs=2)
+
+
+def test_filters_of_a_run_are_animated_over_its_checkpoints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = read_config("lenet_digits:smoke", ["train.devices=1", "data.test_split=test[:40]"])
+    set_duration(config.checkpoint, "every", steps=2)
+    list(train(config, "run"))
+    steps = checkpoint_steps("run")
+    assert len(steps) > 1 and [load_run("run", step).step for step in steps] == steps
+    with pytest.raises(ValueError, match=f"no checkpoint of step 77 in .*, but of {steps[0]}, "):
+        load_run("run", 77)
+    assert main(["inspect", "run", "--out", "out"]) == 0
+    assert capsys.readouterr().out.split()[-1] == "out/filters.gif"
+    with Image.open("out/filters.gif") as animation:
+        assert animation.n_frames == len(steps)

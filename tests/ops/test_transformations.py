@@ -166,7 +166,7 @@ def cases():
             )
 
 
-@pytest.mark.parametrize("name, transformation", cases())
+@pytest.mark.parametrize("name, transformation", list(cases()))
 def test_transformation(name, transformation):
     logits, loss, params, images = functions(name)
     results = []

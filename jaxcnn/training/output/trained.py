@@ -43,8 +43,8 @@ class TrainedModel(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
-    """Loads the best or the newest checkpoint of a run onto one device.
+def load_run(workdir: str | Path, checkpoint: str | int = "best") -> TrainedModel:
+    """Loads a checkpoint of a run onto one device.
 
     If the run has a running average of the weights, the average is returned. Only the directory is
     needed. (The `config.json` of a run of an early version does not describe the data; these must
@@ -52,23 +52,24 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedModel:
 
     Args:
       workdir: directory of the run.
-      checkpoint: "best" or "newest".
+      checkpoint: "best", "newest", or the step of a checkpoint that the run has kept, see
+        `checkpoint_steps`.
 
     Returns:
       The trained network.
 
     Raises:
-      ValueError: the directory is not that of a run, the run has no such checkpoint, or
-        `checkpoint` is neither "best" nor "newest".
+      ValueError: the directory is not that of a run, or the run has no such checkpoint.
       FileNotFoundError: the data of an old run are no longer available.
     """
     workdir = any_path(workdir).absolute()
-    folder = _folder(workdir, checkpoint)
+    step = checkpoint if isinstance(checkpoint, int) else None
+    folder = _folder(workdir, "newest" if isinstance(checkpoint, int) else checkpoint)
     if not (workdir / MANIFEST).is_file():
         raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     manifest = read_manifest(workdir)
     config = manifest["config"]
-    step, state = read_state(folder)
+    step, state = read_state(folder, step)
     if manifest.get("preprocessing") is not None and manifest.get("class_names") is not None:
         preprocessing = from_dict(manifest["preprocessing"])
         class_names = tuple(manifest["class_names"])
@@ -126,6 +127,15 @@ def _folder(workdir: Path, checkpoint: str) -> Path:
     return workdir / _FOLDERS[one_of("checkpoint", checkpoint, _FOLDERS)]
 
 
+def checkpoint_steps(workdir: str | Path) -> list[int]:
+    """Returns the steps of the checkpoints that a run has kept, ascending.
+
+    Args:
+      workdir: directory of the run.
+    """
+    return saved_steps(any_path(workdir) / CHECKPOINTS)
+
+
 def saved_steps(folder: str | Path) -> list[int]:
     """Returns the steps of the checkpoints in a directory, ascending; [] if there are none."""
     if not any_path(folder).is_dir():
@@ -150,8 +160,11 @@ def read_state(folder: str | Path, step: int | None = None) -> tuple[int, Any]:
     folder = any_path(folder).absolute()
     while True:
         steps = saved_steps(folder)
-        if not steps or (step is not None and step not in steps):
+        if not steps:
             raise ValueError(f"there is no checkpoint in {folder}{_other(folder, None)}")
+        if step is not None and step not in steps:
+            known = ", ".join(f"{one:,}" for one in steps)
+            raise ValueError(f"there is no checkpoint of step {step:,} in {folder}, but of {known}")
         chosen = steps[-1] if step is None else step
         try:
             return chosen, _read(folder, chosen)
