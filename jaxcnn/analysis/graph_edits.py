@@ -201,6 +201,8 @@ def _follows(
     before = run[-1][1]
     if signature(graph, before) != signature(graph, keys) or ends & set(before):
         return False
+    if any(graph.nodes[a].shape[:-1] != graph.nodes[b].shape[:-1] for a, b in zip(before, keys)):
+        return False  # smaller feature maps, as in the blocks of VGG
     read_from = externals(graph, keys)
     within = {*before, *keys}
     if not set(read_from) <= set(before):

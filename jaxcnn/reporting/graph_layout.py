@@ -169,15 +169,16 @@ def place(
     group_of = {key: i for i, frame in enumerate(frames) for key in frame.keys}
     segments, shortcuts = _segments(own, inside)
     heights = [_height(own, segment, group_of) for segment in segments]
-    placed, left, before = Placed(), 0.0, None
+    placed, left, before, bottom = Placed(), 0.0, None, 0.0
     for column in _columns(segments, heights, shortcuts, group_of, max_height):
         part = _column(own, column, shortcuts, frames, group_of, starts or {})
         _add_heads(part, boxes, edges, main, heads, frames)
         middle = left - part.extent[0]
         part.move(middle, 0)
         if before is not None:
-            placed.links.append(_connection(own[before], left - _GUTTER / 2, middle))
-        left, before = part.extent[2] + _GUTTER, column[-1].end
+            placed.links.append(_connection(own[before], bottom, left - _GUTTER / 2, middle))
+        before = column[-1].end
+        left, bottom = part.extent[2] + _GUTTER, part.extent[3]
         placed.add(part)
     for key in (_SOURCE, _SINK):
         placed.boxes.pop(key, None)
@@ -504,9 +505,9 @@ def _add_heads(
         part.add(side)
 
 
-def _connection(above: Box, x: float, middle: float) -> list[Point]:
-    """The line from the last box of a column, past the x between them, to the top of the next."""
-    low, high = above.bottom + _PAD + 0.1, -0.14
+def _connection(above: Box, bottom: float, x: float, middle: float) -> list[Point]:
+    """The line from the last box of a column, below its bottom, past x, to the top of the next."""
+    low, high = max(above.bottom + _PAD, bottom) + 0.1, -0.14
     return [
         (above.x, above.bottom),
         (above.x, low),

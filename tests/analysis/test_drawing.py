@@ -142,6 +142,12 @@ def test_folding_keeps_the_number_of_layers():
 
 
 @pytest.mark.slow
+def test_blocks_of_other_sizes_are_not_folded():
+    """VGG-19's last two blocks have the same layers, on feature maps of 28x28 and 14x14."""
+    folded, counts = fold(layers_only(graph_of("vgg19")))
+    assert counts == {} and kinds(folded, "conv") == 16
+
+
 def test_dual_paths_are_folded_though_the_dense_path_grows():
     folded, counts = fold(layers_only(graph_of("dpn92")))
     assert [g.count for g in groups(folded, counts)] == [1, 2, 1, 3, 1, 19, 1, 2]
@@ -206,6 +212,20 @@ def test_branches_do_not_overlap_and_columns_are_broken_between_groups():
         )
     assert len({round(frame.left, 3) for frame in placed.frames.values()}) > 1
     assert placed.extent[:2] == pytest.approx((0, 0), abs=1e-9)
+
+
+def test_the_line_to_the_next_column_passes_below_a_head():
+    """As below the first auxiliary head of GoogLeNet."""
+    boxes = {key: Box(1, 0.2) for key in range(12)}
+    edges = [*itertools.pairwise(range(6)), (1, 6), *itertools.pairwise(range(6, 12))]
+    placed = place(boxes, edges, [5], heads=[11], max_height=1.2)
+    [link] = placed.links
+    head = [placed.boxes[key] for key in range(6, 12)]
+    assert min(y for _, y in link) < head[-1].bottom < max(y for _, y in link)
+    for (x0, y0), (x1, y1) in itertools.pairwise(link):
+        left, right, top, bottom = *sorted((x0, x1)), *sorted((y0, y1))
+        for box in head:
+            assert right < box.left or box.right < left or bottom < box.top or box.bottom < top
 
 
 # --- pictures -------------------------------------------------------------------------------------
