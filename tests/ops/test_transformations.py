@@ -59,10 +59,12 @@ def direction(tree, seed=3):
     return jax.tree.map(lambda a: rng.standard_normal(a.shape) * jnp.abs(a).mean(), tree)
 
 
-def smallest(params):
-    """The path of the parameter with the fewest elements: a scale or a bias."""
+def one_scale(params):
+    """The path of the smallest scale, or where there is none of the first convolution's bias."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return min(leaves, key=lambda leaf: leaf[1].size)[0]
+    scales = [leaf for leaf in leaves if leaf[0][-1].key == "scale"]
+    biases = [leaf for leaf in leaves if leaf[0][0].key == "conv1" and leaf[0][-1].key == "bias"]
+    return min(scales or biases, key=lambda leaf: leaf[1].size)[0]
 
 
 def with_leaf(params, path, value):
@@ -109,7 +111,7 @@ def jacfwd_by_ten_inputs(logits, loss, params, images):
 
 
 def hessian_by_one_scale(logits, loss, params, images):
-    path = smallest(params)
+    path = one_scale(params)
 
     def of_scale(value):
         return loss(with_leaf(params, path, value), images)
