@@ -23,7 +23,7 @@ NETWORKS = {
     "resnet20_cifar": (8, {"blocks": (1, 1, 1), "width": 4, "stem": (4,)}),
     "resnext29_8x64d_cifar": (8, {"blocks": (1, 1, 1), "width": 8, "stem": (8,), "groups": 4}),
     "se_resnet18": (32, {"blocks": (1, 1, 1, 1), "width": 8, "stem": (8,), "se_reduction": 4}),
-    "dpn68": (32, {"blocks": (1, 1, 1, 1), "num_classes": 5}),
+    "dpn68": (48, {"blocks": (1, 1, 1, 1), "num_classes": 5}),
 }
 BATCH = 2
 
