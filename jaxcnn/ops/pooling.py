@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array, export, lax
 
 from jaxcnn.ops import reference
 from jaxcnn.ops.dispatch import by_platform, linear_pair, reference_requested
@@ -28,6 +28,8 @@ from jaxcnn.ops.windows import (
     spread,
     window_slice,
 )
+
+_LARGE_IMAGE = 100_000  # values; a CPU takes the gradient of such images one by one
 
 
 def max_pool(
@@ -162,14 +164,16 @@ def _max_and_number(x, window, stride, padding):
     Indices count by rows, and the first of equal maxima is used. On platforms other than CPU and
     GPU, the indices are zeros.
     """
-    plain = functools.partial(reference.max_pool, window=window, stride=stride, padding=padding)
-    scan = functools.partial(_scan, window=window, stride=stride, padding=padding)
+    options = {"window": window, "stride": stride, "padding": padding}
 
     def unnumbered(x):  # `_placed` recomputes the maxima from x
-        y = plain(x)
+        y = reference.max_pool(x, **options)
         return y, jnp.zeros_like(y, _number_dtype(window))
 
-    return by_platform(unnumbered, x, cpu=scan, gpu=scan)
+    return by_platform(
+        unnumbered, x, gpu=functools.partial(_scan, **options),
+        cpu=functools.partial(_scan_by_axes if _is_dense(window, stride) else _scan, **options),
+    )  # fmt: skip
 
 
 @_max_and_number.defjvp
@@ -200,6 +204,27 @@ def _scan(x, *, window, stride, padding):
     return best, number
 
 
+def _is_dense(window, stride):
+    """Whether windows overlap so much that a CPU takes them axis by axis."""
+    return stride == (1, 1) and min(window) > 1
+
+
+def _scan_by_axes(x, *, window, stride, padding):
+    """Computes `_max_and_number` on a CPU: in each row of a window, then among its rows."""
+    sides = {"stride": stride, "padding": ((0, 0), padding[1])}
+    x, column = _scan(x, window=(1, window[1]), **sides)
+    height = (0, 0), padding[0], (0, 0), (0, 0)
+    x = jnp.pad(x, height, constant_values=-jnp.inf)
+    column = jnp.pad(column.astype(_number_dtype(window)), height)
+    out = x.shape[1] - window[0] + 1, x.shape[2]
+    best, number = (window_slice(a, 0, 0, out, stride) for a in (x, column))
+    for i in range(1, window[0]):
+        value, place = (window_slice(a, i, 0, out, stride) for a in (x, column))
+        number = jnp.where(value > best, place + number.dtype.type(i * window[1]), number)
+        best = jnp.maximum(best, value)
+    return best, number
+
+
 # --- the derivative of max pooling --------------------------------------------------------------
 # Linear in its first argument. XLA's transpose recomputes the maxima from `x`.
 
@@ -226,16 +251,27 @@ def _placed(g, number, x, *, window, stride, padding, size):
     return jax.vjp(pool, x)[1](g)
 
 
-def _placed_by_spreading(g, number, x, *, window, stride, padding, size):
-    """Computes `_placed` on a CPU, as a sum over the indices in a window."""
+def _placed_on_cpu(g, number, x, *, window, stride, padding, size):
+    """Computes `_placed` on a CPU; large images one by one, whose parts fit into its cache."""
     if window == stride and not any(map(any, padding)) and _tile(number, window, size):
         return (_placed_side_by_side(g, number, window),)
+    place = functools.partial(
+        _placed_by_axes if _is_dense(window, stride) else _placed_by_spreading,
+        window=window, stride=stride, padding=padding, size=size,
+    )  # fmt: skip
+    if export.is_symbolic_dim(math.prod(g.shape)) or math.prod(size) * g.shape[-1] < _LARGE_IMAGE:
+        return (place(g, number),)
+    return (lax.map(lambda image: place(*(a[None] for a in image))[0], (g, number)),)
+
+
+def _placed_by_spreading(g, number, *, window, stride, padding, size):
+    """Computes `_placed` as a sum over the indices in a window."""
     padded = [n + sum(p) for n, p in zip(size, padding)]
     dx = jnp.zeros((g.shape[0], *padded, g.shape[-1]), g.dtype)
     for n in range(window[0] * window[1]):
         i, j = divmod(n, window[1])
         dx += spread(jnp.where(number == n, g, 0), i, j, padded, stride)
-    return (_without_padding(dx, size, padding),)
+    return _without_padding(dx, size, padding)
 
 
 def _tile(number, window, size):
@@ -250,6 +286,28 @@ def _placed_side_by_side(g, number, window):
     dx = jnp.where(hits, g[:, :, None, :, None, :], 0)
     n, rows, k, columns, j, channels = dx.shape
     return dx.reshape(n, rows * k, columns * j, channels)
+
+
+def _placed_by_axes(g, number, *, window, stride, padding, size):
+    """Computes `_placed` for windows of stride 1: to rows, then to columns.
+
+    Windows whose maximum is in the same row, and which begin in the same column, have the same
+    maximum.
+    """
+    rows, columns = (n + sum(p) for n, p in zip(size, padding))
+    images, _, width, channels = g.shape
+    row = sum((number >= i * window[1]).astype(number.dtype) for i in range(1, window[0]))
+    column = number - row * number.dtype.type(window[1])
+    of_rows = jnp.zeros((images, rows, width, channels), g.dtype)
+    place = jnp.zeros(of_rows.shape, number.dtype)
+    to_row = functools.partial(spread, j=0, size=(rows, width), stride=stride)
+    for i in range(window[0]):
+        of_rows += to_row(jnp.where(row == i, g, 0), i)
+        place = jnp.maximum(place, to_row(jnp.where(row == i, column, 0), i))
+    dx = jnp.zeros((images, rows, columns, channels), g.dtype)
+    for j in range(window[1]):
+        dx += spread(jnp.where(place == j, of_rows, 0), 0, j, (rows, columns), stride)
+    return _without_padding(dx, size, padding)
 
 
 def _placed_by_gathering(g, number, x, *, window, stride, padding, size):
@@ -290,5 +348,5 @@ def _without_padding(x, size, padding):
 
 _values_at = linear_pair(
     "max_pool_tangent", _chosen, _placed, counts=(1, 1),
-    cpu=_placed_by_spreading, gpu=_placed_by_gathering,
+    cpu=_placed_on_cpu, gpu=_placed_by_gathering,
 )  # fmt: skip

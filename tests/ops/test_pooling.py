@@ -55,11 +55,21 @@ def max_pool_on_a_gpu(x, *, window, stride, padding=0, ceil_mode=False):
     return pool(x)
 
 
+def image_by_image(monkeypatch):
+    """As a CPU does for large images."""
+    monkeypatch.setattr(pooling, "_LARGE_IMAGE", 0)
+
+
 @X64
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("pool", [ops.max_pool, max_pool_on_a_gpu, "reference"])
+@pytest.mark.parametrize("pool", [ops.max_pool, "image by image", max_pool_on_a_gpu, "reference"])
 @pytest.mark.parametrize("size, window, stride, padding, ceil_mode", POOLS)
-def test_max_pool_and_its_gradient(pool, size, window, stride, padding, ceil_mode, ties):
+def test_max_pool_and_its_gradient(
+    monkeypatch, pool, size, window, stride, padding, ceil_mode, ties
+):
+    if pool == "image by image":
+        image_by_image(monkeypatch)
+        pool = ops.max_pool
     x = draw(2, *size, 3)
     if ties:  # such as the zeros that ReLU leaves, and negative maxima beside padding
         x = np.round(x) - 1
@@ -292,3 +302,22 @@ def test_adaptive_average():
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(columns):
             close(y[:, i, j], x[:, top:bottom, left:right].mean((1, 2)))
+
+
+@X64
+@pytest.mark.parametrize("images", [0, 1, 3])
+@pytest.mark.parametrize("window, stride", [(3, 1), (3, 2)])
+def test_images_one_by_one_under_vmap_and_in_forward_mode(monkeypatch, images, window, stride):
+    x, t = draw(2, images, 8, 9, 4), draw(2, images, 8, 9, 4, seed=1)
+
+    def loss(x):
+        return (ops.max_pool(x, window, stride, 1) ** 3).sum()
+
+    def results():
+        slope, tangent = jax.vmap(lambda x, t: jax.jvp(jax.grad(loss), (x,), (t,)))(x, t)
+        return jax.jit(jax.vmap(jax.grad(loss)))(x), slope, tangent
+
+    want = results()
+    image_by_image(monkeypatch)
+    jax.tree.map(close, results(), want)
+    assert images < 2 or "while" in jax.jit(jax.grad(loss)).lower(x[0]).as_text()
