@@ -14,7 +14,7 @@ is lowered for a platform. A TPU gets XLA's own operations throughout.
 | `conv`, gradients | CPU | one network after the other | grouped convolutions | at most 32 networks under `vmap` | see `benchmarks/README.md` |
 | `conv`, gradients | GPU | `conv_gpu.packed_conv`: blocks of pixels as channels | cuDNN's, which pads 3 channels to 8 | at most 4 channels, stride above 1 | ResNet-50 1.05 (b) |
 | `conv`, gradients | GPU | `conv_gpu.merged_conv`: wider groups with zeros between | cuDNN's grouped convolution | groups, networks under `vmap` | ResNeXt-50 1.05, DPN-92 1.32 (b) |
-| `max_pool`, gradient | CPU | place of the maximum as a byte; the windows' places added up | select-and-scatter | all windows | LeNet-5 1.46, GoogLeNet 1.34, VGG-11-BN 1.05 (c) |
+| `max_pool`, gradient | CPU | place of the maximum as a byte; the windows' places added up, with stride 1 axis by axis, large images one by one | select-and-scatter | all windows | LeNet-5 1.46, GoogLeNet 1.34, VGG-11-BN 1.05 (c) |
 | `max_pool`, gradient | GPU | place of the maximum as a byte; each pixel reads its windows | scatter with atomic additions | all windows | 4 % fewer bytes (b) |
 | `avg_pool` | CPU | one axis at a time | one reduction over windows | overlapping windows | with the row of `max_pool` |
 | `BatchNorm`, gradient | CPU | sums over rows of pixels | sums over three axes | no groups of examples | ResNet-20 1.17, VGG-11-BN 1.16, ResNet-18 1.12 |
@@ -24,7 +24,7 @@ is lowered for a platform. A TPU gets XLA's own operations throughout.
 The gain is the time of a whole training step without the implementation over that with it, on a
 CPU with AVX-512, by `python benchmarks/ops_steps.py` (`benchmarks/results/ops_steps.json`).
 (a) In an earlier measurement, see `benchmarks/NOTES.md`. (b) On an H200, see there: ResNet-50's step
-35.5 to 33.9 ms, ResNeXt-50's 47.6 to 45.3, DPN-92's 81.6 to 61.9. (c) Of all pooling.
+35.5 to 33.9 ms, ResNeXt-50's 47.6 to 45.3, DPN-92's 81.6 to 61.9. (c) Of all pooling; GoogLeNet and VGG-11-BN before large images were taken one by one.
 `jaxcnn.runtime.heap`, which is no operation, gains 1.11 on ResNet-20 (a).
 
 Limits: arrays that are sharded over explicit mesh axes (`AxisType.Explicit`, the default of
