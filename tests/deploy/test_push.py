@@ -13,6 +13,7 @@ import threading
 
 import pytest
 import yaml
+from hub_client import set_constant
 
 import jaxcnn
 from jaxcnn import training
@@ -155,10 +156,8 @@ def test_the_files_of_a_repository(trained, tmp_path, capsys):
 
 def push_here(run, address, monkeypatch, capsys):
     """What the command prints, in this process; the client read its environment before."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)  # of newer versions
+    set_constant(monkeypatch, "ENDPOINT", address)
+    set_constant(monkeypatch, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert main(["push", str(run), "hf:user/digits"]) in (0, None)
     return capsys.readouterr()

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hub_client import set_constant
 from torch_like import equal, state_dict
 
 import jaxcnn
@@ -22,10 +23,8 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty hub cache, and no network."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    set_constant(monkeypatch, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    set_constant(monkeypatch, "HF_HUB_OFFLINE", True)
     return tmp_path / "hub"
 
 
