@@ -122,10 +122,13 @@ bits = b"".join(jax.device_get(leaf).tobytes() for leaf in jax.tree.leaves(now.p
 hits = sum(event == "/jax/compilation_cache/cache_hits" for event in found)
 print(hits, hashlib.sha256(bits).hexdigest())
 """
+    # However fast this machine and version compile: by default, what takes a second is kept.
+    kept = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     outputs = []
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, env=kept)
         assert (done.returncode, done.stderr) == (0, "")
         outputs.append(done.stdout.split())
     (cold, first), (warm, second) = outputs
-    assert cold == "0" and int(warm) >= 2 and first == second
+    assert int(warm) >= int(cold) + 2 and first == second
