@@ -134,6 +134,26 @@ def mistakes_in(path: Path) -> Iterator[None]:
         _raise_mistake(error, path)
 
 
+@contextlib.contextmanager
+def mistakes_in_network(name: str) -> Iterator[None]:
+    """Converts an error in a user's network, while it is traced, to a ValueError that names it.
+
+    Args:
+      name: of the network. Errors in networks of the package stay as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_address(name):
+            raise
+        file = inspect.getsourcefile(inspect.unwrap(load_object(name)))
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == file]
+        where = f"{file}, line {lines[-1]}: " if lines else ""
+        text = str(error) or type(error).__name__
+        raise ValueError(f"the network {name!r} cannot be used: {where}{text}") from error
+
+
 def _raise_mistake(error: Exception | SystemExit, path: Path) -> NoReturn:
     """Raises the ValueError of `mistakes_in`."""
     if isinstance(error, SyntaxError):
@@ -164,7 +184,10 @@ def _load_module(address: str, where: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and f"{where}.".startswith(f"{missing}."):
-            raise ValueError(f"{address!r}: there is no module {missing!r}") from error
+            file = Path(f"{where.replace('.', '/')}.py")
+            name = address.rpartition(":")[2]
+            hint = f"; did you mean '{file}:{name}'?" if file.is_file() else ""
+            raise ValueError(f"{address!r}: there is no module {missing!r}{hint}") from error
         _raise_mistake(error, _imported_file(error))
 
 

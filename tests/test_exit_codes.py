@@ -5,7 +5,7 @@ import pytest
 
 from jaxcnn.cli import list as list_command
 from jaxcnn.cli import main
-from jaxcnn.cli.train import train_and_show
+from jaxcnn.cli.train import _good_checkpoint, train_and_show
 from jaxcnn.reporting.report import Report
 from jaxcnn.runtime import exit_codes
 from jaxcnn.training.config.files import read_config
@@ -112,3 +112,12 @@ def test_a_mistake_in_a_configuration_file_is_no_loss(tmp_path, capsys, text):
         assert main([command, str(path)]) == exit_codes.MISTAKE
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and "slip.py" in error, error
+
+
+def test_a_run_that_is_not_finite_names_the_checkpoint_it_left(tmp_path):
+    assert _good_checkpoint(tmp_path) == ""  # several runs, each in a directory of its own
+    (tmp_path / "checkpoints").mkdir()
+    assert _good_checkpoint(tmp_path) == "; no checkpoint was saved"
+    for step in ("400", "1200", "1600.orbax-checkpoint-tmp"):
+        (tmp_path / "checkpoints" / step).mkdir()
+    assert _good_checkpoint(tmp_path) == "; the checkpoint of step 1,200 is good"

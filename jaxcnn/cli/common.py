@@ -99,7 +99,7 @@ def describe(error: Exception, *, begun: bool = False, debug: bool = False) -> t
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST]} ..."
     if isinstance(error, FloatingPointError):
-        return f"stopped: {text}; the last checkpoint is good", exit_codes.NOT_FINITE
+        return f"stopped: {text}", exit_codes.NOT_FINITE
     if _is_of_jax(error):
         return f"error in JAX: {text}", exit_codes.RUNTIME_ERROR
     if isinstance(error, MemoryError):

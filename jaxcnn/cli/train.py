@@ -203,7 +203,7 @@ def train_and_show(
     """
     from jaxcnn.cli import common
     from jaxcnn.reporting import console
-    from jaxcnn.runtime import distributed, watch
+    from jaxcnn.runtime import distributed, exit_codes, watch
     from jaxcnn.training.train import train as train_run
 
     begun = False
@@ -225,6 +225,8 @@ def train_and_show(
         if begun and distributed.count() > 1:
             watch.await_loss()
         text, code = common.describe(error, begun=begun, debug=debug)
+        if code == exit_codes.NOT_FINITE:
+            text += _good_checkpoint(workdir)
     except KeyboardInterrupt:
         text = "interrupted; the steps since the last checkpoint, if any, were not saved"
         code = 128 + signal.SIGINT
@@ -233,3 +235,17 @@ def train_and_show(
         return code
     print(f"{program}: process {distributed.number()}: {text}", file=sys.stderr)
     distributed.leave(code)
+
+
+def _good_checkpoint(workdir: str | Path) -> str:
+    """Names the checkpoint that a run has left; "" for several runs."""
+    from jaxcnn._files import any_path
+    from jaxcnn.training.output import workdir as directories
+
+    path = any_path(workdir)
+    if not (path / directories.CHECKPOINTS).is_dir():
+        return ""
+    step = directories.newest_step(path)
+    if step is None:
+        return "; no checkpoint was saved"
+    return f"; the checkpoint of step {step:,} is good"

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxcnn import _cache
 from jaxcnn._files import any_path, is_local
+from jaxcnn._objects import is_address, mistakes_in_network
 from jaxcnn.data import catalog, decode, sets
 from jaxcnn.data.augment import pipeline
 from jaxcnn.data.preprocessing import Preprocessing
@@ -22,7 +23,9 @@ from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation import protocols
 from jaxcnn.models.registry import create_model
 from jaxcnn.runtime import compilation
+from jaxcnn.training.output.checkpoints import first_difference
 from jaxcnn.training.output.records import MANIFEST, read_manifest
+from jaxcnn.training.state import abstract_variables
 
 Variables = Mapping[str, Any]
 TestSet = Dataset | sets.ImageFileDataset
@@ -231,6 +234,14 @@ def _open_run(what: str, checkpoint: str) -> Entry:
     def make(**options: Any) -> nn.Module:
         return create_model(run.model, num_classes=classes, **{**run_options, **options})
 
+    if is_address(run.model):
+        size = run.preprocessing.size
+        with mistakes_in_network(run.model):
+            wanted = abstract_variables(make(), (1, size, size, len(run.preprocessing.mean)))
+        if difference := first_difference(run.variables, wanted):
+            raise ValueError(
+                f"{what} is a run of another {run.model}: {difference}; has its code changed?"
+            )
     return Entry(
         what,
         make,

@@ -258,16 +258,17 @@ def resolve(name: str) -> str:
       ValueError: unknown model 'resnet51'; did you mean 'resnet50'...
       >>> resolve("zzz")
       Traceback (most recent call last):
-      ValueError: unknown model 'zzz'; `jaxcnn list` shows all of them
+      ValueError: unknown model 'zzz'; `jaxcnn list` shows all of them...
     """
     name = list_aliases().get(name, name)
     if is_address(name):
         _check_module(name, load_object(name))
     elif name not in _variants() and name not in _registered:
         known = [*_variants(), *_registered, *list_aliases()]
-        raise ValueError(
-            f"unknown model {name!r}{near(name, known) or '; `jaxcnn list` shows all of them'}"
-        )
+        if name.endswith(".py"):
+            raise ValueError(f"{name!r} is a file; add the name of the class, as in '{name}:MyNet'")
+        hint = "; `jaxcnn list` shows all of them, and your own are 'FILE.py:CLASS'"
+        raise ValueError(f"unknown model {name!r}{near(name, known) or hint}")
     return name
 
 
@@ -337,6 +338,9 @@ def _accepted(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]
     classes = options.get("num_classes", 0)
     good = isinstance(classes, (int, np.integer)) and 0 <= int(classes) <= _MOST_CLASSES
     require(good, "num_classes", classes, f"0 to {_MOST_CLASSES:,}")
+    momentum = options.get("bn_momentum", 0.9)
+    good = isinstance(momentum, (int, float)) and 0 <= momentum <= 1
+    require(good, "bn_momentum", momentum, "a number from 0 to 1, the fraction that a step keeps")
     try:
         np.dtype(options.get("dtype", np.float32))
     except TypeError:

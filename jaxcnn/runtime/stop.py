@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
 from jaxcnn.runtime import distributed
+
+_STOPPING = b"stopping after this step, with a checkpoint; Ctrl-C again stops without one\n"
 
 
 class StopSignals:
@@ -45,6 +49,9 @@ class StopSignals:
         del frame
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self.received and number == signal.SIGINT:
+            with contextlib.suppress(OSError):  # not `print`, which a signal may have interrupted
+                os.write(2, _STOPPING)
         self.received = signal.Signals(number).name
         if distributed.count() > 1:
             signal.raise_signal(signal.SIGTERM)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from jaxcnn._objects import mistakes_in_network
 from jaxcnn.data.sets import Dataset, ImageFileDataset
 from jaxcnn.models.registry import create_model
 from jaxcnn.training import parallel
@@ -108,7 +109,8 @@ def build_experiment(
     single_steps = stream is not None or mesh.devices.flat[0].platform == "cpu"
     steps_per_call = config.train.steps_per_call or (1 if single_steps else _STEPS_PER_CALL)
     calendar = make_calendar(config, len(train_set), steps_per_call)
-    params = abstract_variables(model, image_shape)["params"]
+    with mistakes_in_network(config.model.name):
+        params = abstract_variables(model, image_shape)["params"]
     check_head(params, config.model.options, config.loss.get("box_weight", 0.0))
     optimizer, rate = make_optimizer(config, calendar, params)
     loss_options = {k: v for k, v in config.loss.items() if k not in RESERVED_FIELDS["loss"]}

@@ -182,6 +182,8 @@ class Run:
         )
         self._best = opened.enter_context(workdir.open_checkpoints(best, 1, self._check_lock))
         self._notices = self._restore(first) if resume else []
+        if resume:  # not before, so that a run that cannot go on stays as it is
+            workdir.update_manifest(directory, self._original_config, self._facts())
         if first is not None and not resume:
             self.state = first
         self._notices += self._extension_notices()

@@ -50,3 +50,46 @@ def test_from_training_to_a_file(tmp_path, monkeypatch, capsys):
         load_pretrained("own.safetensors")
     model, variables = load_pretrained("own.safetensors", model=NAME)
     np.testing.assert_array_equal(model.apply(variables, images), logits)
+
+
+def one_error(capsys, *argv):
+    """The line of an error that is a mistake."""
+    assert main(list(argv)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("jaxcnn: error: ") and err.count("\n") == 1, err
+    return err
+
+
+def test_code_that_has_changed_since_the_run(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_nets.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    run(small_config(model=NAME), tmp_path / "run")
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    (tmp_path / "my_nets.py").write_text(SOURCE.replace("nn.Conv(8", "nn.Conv(12"))
+    difference = "params/BatchNorm_0/bias is (8,) in the checkpoint and (12,) in the network"
+    longer = ("train", "--workdir", "run", "--extend", "train.length_steps=20")
+    text = one_error(capsys, *longer)
+    assert "the checkpoint of step 12 in" in text and difference in text
+    assert (tmp_path / "run" / "config.json").read_bytes() == before, "the run is not longer"
+    assert difference in one_error(capsys, "evaluate", "run")
+    (tmp_path / "my_nets.py").write_text(SOURCE)
+    assert main(["evaluate", "run"]) == 0
+
+
+@pytest.mark.parametrize(
+    "old, new, line, words",
+    [
+        ("    @nn.compact\n", "", 8, "@compact"),
+        ("use_running_average=not train", "use_running_average=False", 10, "batch_stats"),
+        ("return nn.Dense", "x = nn.Dropout(0.5)(x)\n        return nn.Dense", 11, "deterministic"),
+        ("nn.relu(", "nn.rule(", 9, "no attribute 'rule'"),
+    ],
+)
+def test_a_mistake_in_the_code_is_one_line(tmp_path, monkeypatch, capsys, old, new, line, words):
+    assert old in SOURCE
+    (tmp_path / "my_nets.py").write_text(SOURCE.replace(old, new))
+    monkeypatch.chdir(tmp_path)
+    text = one_error(capsys, "train", "lenet_digits:smoke", f"model.name={NAME}")
+    assert f"the network '{NAME}' cannot be used: " in text and words in text
+    assert f"my_nets.py, line {line}: " in text
+    assert not (tmp_path / "runs").exists()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn._checks import shown
+from jaxcnn._objects import mistakes_in_network
 from jaxcnn.data.sets import Dataset
 from jaxcnn.layers import without_axis
 from jaxcnn.ops import BatchNorm
@@ -99,9 +100,10 @@ def _check_head(experiment: Experiment, classes: int) -> None:
     variables = {"params": shapes.params, "batch_stats": shapes.batch_stats}
     images = jax.ShapeDtypeStruct(experiment.image_shape, jnp.float32)
     model = without_axis(experiment.model)
-    logits, endpoints = jax.eval_shape(
-        lambda v, x: model.apply(v, x, train=False, mutable=["endpoints"]), variables, images
-    )
+    with mistakes_in_network(experiment.config.model.name):
+        logits, endpoints = jax.eval_shape(
+            lambda v, x: model.apply(v, x, train=False, mutable=["endpoints"]), variables, images
+        )
     if len(getattr(logits, "shape", ())) != 2:
         raise ValueError(
             f"the network returned {shown(logits)} for images {shown(images)}; it must return "
@@ -134,7 +136,7 @@ def _check_batch_norm(experiment: Experiment) -> None:
         return call(*args, **kwargs)
 
     model = without_axis(experiment.model)
-    with nn.intercept_methods(inspect):
+    with mistakes_in_network(experiment.config.model.name), nn.intercept_methods(inspect):
         jax.eval_shape(
             lambda images: model.init(jax.random.key(0), images, train=True),
             jax.ShapeDtypeStruct(experiment.image_shape, jnp.float32),

@@ -163,7 +163,8 @@ class Checkpoints:
           there are no checkpoints.
 
         Raises:
-          ValueError: none of the checkpoints can be read. None of them is moved.
+          ValueError: none of the checkpoints can be read, or one is of another network. None of
+            them is moved.
         """
         failed: dict[int, str] = {}
         for step in reversed(self.steps()):
@@ -171,6 +172,7 @@ class Checkpoints:
                 state, meta = self.restore(step, like)
             except Exception as error:  # Orbax passes on errors of any type
                 failed[step] = reason(error)
+                self._check_fits(step, like)
                 continue
             return step, state, meta, [self._set_aside(s, step, why) for s, why in failed.items()]
         if failed:
@@ -180,6 +182,19 @@ class Checkpoints:
                 f"newest, of step {step}: {why}"
             )
         return None
+
+    def _check_fits(self, step: int, like: Any) -> None:
+        """Raises ValueError if a checkpoint holds parameters of other shapes than the network."""
+        try:
+            saved = self.shapes(step)
+        except Exception:  # it cannot be read at all
+            return
+        like = {"params": like.params, "batch_stats": like.batch_stats}
+        if difference := first_difference({name: saved.get(name) for name in like}, like):
+            raise ValueError(
+                f"the checkpoint of step {step} in {self.directory} is of another network: "
+                f"{difference}; has its code changed?"
+            )
 
     def shapes(self, step: int) -> Any:
         """Returns the state of a checkpoint as a tree of shapes and dtypes."""
@@ -280,6 +295,25 @@ def reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     text = lines[0] if type(error) is ValueError else f"{type(error).__name__}: {lines[0]}"
     return text if len(text) <= 160 else text[:157] + "..."
+
+
+def first_difference(saved: Any, wanted: Any) -> str | None:
+    """Describes the first array whose shape differs between two trees; None if all are equal.
+
+    Args:
+      saved: tree of arrays, or of their shapes, of a checkpoint.
+      wanted: that of the network.
+    """
+    there, here = (
+        {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (saved, wanted)
+    )  # fmt: skip
+    for path in sorted(here | there, key=lambda path: not path.startswith("params")):
+        if here.get(path) != there.get(path):
+            old, new = (str(shapes.get(path, "missing")) for shapes in (there, here))
+            return f"{path} is {old} in the checkpoint and {new} in the network"
+    return None
 
 
 def _digests(state: Any, step: int, meta: Mapping[str, Any]) -> dict[str, str]:

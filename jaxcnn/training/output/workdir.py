@@ -164,6 +164,7 @@ def open_workdir(
 ) -> Path:
     """Prepares the directory for a run and writes its manifest, atomically.
 
+    The manifest of a run with checkpoints to resume from stays as it is until `update_manifest`.
     With `overwrite` it first deletes the files that the old run wrote, and no others. The caller
     must hold the `lock`.
 
@@ -198,10 +199,22 @@ def open_workdir(
             written.begin(path)
         others = range(1, distributed.count())
         written.note(path, *(bad_records_path(path, other).name for other in others))
-        write_manifest(path, config, facts)
+        if not (resume and has_checkpoints(path)):
+            write_manifest(path, config, facts)
 
     distributed.on_first_process(prepare)
     return path
+
+
+def update_manifest(workdir: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Writes the manifest of a resumed run, whose length may have changed.
+
+    Args:
+      workdir: the directory.
+      config: the configuration of the run.
+      facts: further entries of the manifest.
+    """
+    distributed.on_first_process(lambda: write_manifest(workdir, config, facts))
 
 
 def has_checkpoints(workdir: Path) -> bool:
