@@ -146,7 +146,9 @@ def mistakes_in_network(name: str) -> Iterator[None]:
     except Exception as error:
         if not is_address(name):
             raise
-        file = inspect.getsourcefile(inspect.unwrap(load_object(name)))
+        # Not the file of the class, which has none in a notebook.
+        code = getattr(inspect.unwrap(load_object(name).__call__), "__code__", None)
+        file = getattr(code, "co_filename", None)
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == file]
         where = f"{file}, line {lines[-1]}: " if lines else ""

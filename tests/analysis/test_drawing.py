@@ -141,13 +141,13 @@ def test_folding_keeps_the_number_of_layers():
     assert folded.nodes[folded.output] == graph.nodes[graph.output]
 
 
-@pytest.mark.slow
 def test_blocks_of_other_sizes_are_not_folded():
     """VGG-19's last two blocks have the same layers, on feature maps of 28x28 and 14x14."""
     folded, counts = fold(layers_only(graph_of("vgg19")))
     assert counts == {} and kinds(folded, "conv") == 16
 
 
+@pytest.mark.slow
 def test_dual_paths_are_folded_though_the_dense_path_grows():
     folded, counts = fold(layers_only(graph_of("dpn92")))
     assert [g.count for g in groups(folded, counts)] == [1, 2, 1, 3, 1, 19, 1, 2]
