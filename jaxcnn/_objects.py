@@ -149,11 +149,9 @@ def mistakes_in_network(name: str) -> Iterator[None]:
         # Not the file of the class, which has none in a notebook.
         code = getattr(inspect.unwrap(load_object(name).__call__), "__code__", None)
         file = getattr(code, "co_filename", None)
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == file]
-        where = f"{file}, line {lines[-1]}: " if lines else ""
-        text = str(error) or type(error).__name__
-        raise ValueError(f"the network {name!r} cannot be used: {where}{text}") from error
+        where = _last_line(traceback.extract_tb(error.__traceback__), file)
+        text = f"{where and f'{where}: '}{str(error) or type(error).__name__}"
+        raise ValueError(f"the network {name!r} cannot be used: {text}") from error
 
 
 def _raise_mistake(error: Exception | SystemExit, path: Path) -> NoReturn:
@@ -163,13 +161,18 @@ def _raise_mistake(error: Exception | SystemExit, path: Path) -> NoReturn:
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, ValueError) and _raises(frames[-1], path):
         raise error
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    where = f"{path}, line {lines[-1]}" if lines else str(path)
+    where = _last_line(frames, str(path)) or str(path)
     text = str(error) or type(error).__name__
     text = f"it exits the program ({text})" if isinstance(error, SystemExit) else text
     if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
         text += f"; a file beside it is imported as `from . import {error.name}`"
     raise ValueError(f"{where}: {text}") from error
+
+
+def _last_line(frames: traceback.StackSummary, file: str | None) -> str:
+    """Names the innermost line of a file in a traceback; "" if there is none."""
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    return f"{file}, line {lines[-1]}" if lines else ""
 
 
 def _raises(frame: traceback.FrameSummary, path: Path) -> bool:

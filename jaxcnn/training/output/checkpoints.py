@@ -305,10 +305,9 @@ def first_difference(saved: Any, wanted: Any) -> str | None:
       wanted: that of the network.
     """
     there, here = (
-        {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        {path: tuple(leaf.shape) for path, leaf in _by_path(tree).items()}
         for tree in (saved, wanted)
-    )  # fmt: skip
+    )
     for path in sorted(here | there, key=lambda path: not path.startswith("params")):
         if here.get(path) != there.get(path):
             old, new = (str(shapes.get(path, "missing")) for shapes in (there, here))
@@ -318,13 +317,15 @@ def first_difference(saved: Any, wanted: Any) -> str | None:
 
 def _digests(state: Any, step: int, meta: Mapping[str, Any]) -> dict[str, str]:
     """Returns {path of an array: its dtype, shape and CRC-32}, and "meta" for step and numbers."""
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
-    digests = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): _digest(leaf)
-        for path, leaf in leaves
-    }
+    digests = {path: _digest(leaf) for path, leaf in _by_path(jax.device_get(state)).items()}
     numbers = json.dumps([step, dict(meta)], sort_keys=True)
     return digests | {"meta": f"{zlib.crc32(numbers.encode()):08x}"}
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """Returns {path of a leaf, such as "params/fc/kernel": leaf}."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _digest(leaf: Any) -> str:
