@@ -76,6 +76,7 @@ class Network(nn.Module):
         training, see `jaxcnn.ops.BatchNorm`; None to follow `axis_name`.
       bn_epsilon: constant that BatchNorm adds to the variance.
       bn_momentum: decay of BatchNorm's running statistics: the fraction that a training step keeps.
+        The papers give none; 0.9 is common for these networks (0.1 in PyTorch's convention).
       channels: number of image channels: 3 for color, 1 for grayscale.
       min_size: smallest image height and width that the network accepts.
       remat: what the backward pass recomputes instead of storing: False for nothing, True for

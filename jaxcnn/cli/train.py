@@ -228,7 +228,10 @@ def train_and_show(
         if code == exit_codes.NOT_FINITE:
             text += _good_checkpoint(workdir)
     except KeyboardInterrupt:
-        text = "interrupted; the steps since the last checkpoint, if any, were not saved"
+        text = (
+            "interrupted; the steps since the last checkpoint, if any, were not saved; "
+            "--resume continues from there"
+        )
         code = 128 + signal.SIGINT
     if distributed.count() == 1:
         print(f"{program}: {text}", file=sys.stderr)

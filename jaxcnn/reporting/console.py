@@ -189,7 +189,7 @@ def _start_text(report: Report) -> str:
 
 def _resumed_text(step: int, total: int) -> str:
     if step >= total:
-        return "; the run is already finished"
+        return "; the run is already finished (with --extend, a longer length continues it)"
     return f"; resuming from step {step:,}" if step else ""
 
 

@@ -72,7 +72,7 @@ def test_loss_error_and_time_are_uncut(width, monkeypatch):
     [
         (0, "jit"),
         (500, "jit; resuming from step 500"),
-        (64_000, "jit; the run is already finished"),
+        (64_000, "jit; the run is already finished (with --extend, a longer length continues it)"),
     ],
 )
 def test_the_start_says_where_the_run_stands(step, text):

@@ -113,6 +113,7 @@ def test_free_sections_take_new_fields(file):
     [
         ("train.bach_size=3", "unknown field config.train.bach_size; .*'train.batch_size'"),
         ("trian.batch_size=3", "unknown field config.trian.batch_size; .*'train.batch_size'"),
+        ("model.bn_momentum=0.9", "unknown .*'model.options.bn_momentum'"),
         ("train.batch_size.x=3", "unknown field config.train.batch_size.x"),
         ("train.batch_size=many", "config.train.batch_size is 'many'; it must be of type int"),
         ("optimizer.nesterov=perhaps", "config.optimizer.nesterov is 'perhaps'.* bool"),

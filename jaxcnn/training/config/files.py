@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import importlib.util
 import sys
@@ -174,7 +175,10 @@ def override(config: ConfigDict, field: str, text: str) -> None:
                 section[last] = value
             return
     if not isinstance(section, ConfigDict) or last not in section:
-        raise ValueError(f"unknown field config.{field}{near(field, leaves(config))}")
+        from jaxcnn.layers import Network  # imports JAX, which setting a field does not need
+
+        options = [f"model.options.{option.name}" for option in dataclasses.fields(Network)]
+        raise ValueError(f"unknown field config.{field}{near(field, [*leaves(config), *options])}")
     if isinstance(section[last], ConfigDict):
         inner = ", ".join(f"config.{field}.{name}" for name in section[last] or ("NAME",))
         raise ValueError(f"config.{field} is a section; set one of its fields: {inner}")
