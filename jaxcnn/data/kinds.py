@@ -50,6 +50,24 @@ def split_columns(place: str) -> tuple[str, dict[str, str]]:
     return place, columns
 
 
+def without_place(source: str) -> str:
+    """Returns a source without the path of its files, to compare sources whose files have moved.
+
+    Args:
+      source: as in `data.source`.
+
+      >>> without_place("folder:/data/photos"), without_place("wds:/data/{0..9}.tar,label=cls")
+      ('folder:', 'wds:,label=cls')
+      >>> without_place("tfds:cifar10")
+      'tfds:cifar10'
+    """
+    kind, colon, place = source.partition(":")
+    if kind not in KINDS or KINDS[kind].place == "NAME":
+        return source
+    columns = split_columns(place)[1] if KINDS[kind].has_columns else {}
+    return kind + colon + "".join(f",{name}={columns[name]}" for name in sorted(columns))
+
+
 def _open_folder(place: str, data_dir: str | os.PathLike | None, _: Mapping[str, str]) -> Splits:
     from jaxcnn.data.readers import folders
 

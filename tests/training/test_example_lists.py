@@ -11,6 +11,7 @@ import pytest
 from small import run, small_config, tiny_network  # noqa: F401
 
 from jaxcnn.data import catalog, prepare
+from jaxcnn.training.config.checks import differences
 
 
 @pytest.fixture
@@ -100,3 +101,25 @@ def test_other_examples_are_one_line_at_resume(folder, tmp_path):
         shutil.copytree(tmp_path / "kept", folder)
     assert before == sorted(path.read_bytes() for path in (tmp_path / "run").glob("*.*"))
     assert run(config, tmp_path / "run", resume=True)[-1].kind == "end"
+    config.data.source = f"folder:{folder.rename(tmp_path / 'moved')}"
+    assert run(config, tmp_path / "run", resume=True)[-1].kind == "end"
+    manifest = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert manifest["config"]["data"]["source"] == config.data.source
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "good"),
+    [
+        ("folder:a", "folder:/data/b", True),
+        ("wds:a-{0..9}.tar,label=cls", "wds:gs://b/a-{0..9}.tar,label=cls", True),
+        ("hf:me/photos", "hf:/data/photos", True),
+        ("hf:me/photos,label=fine", "hf:me/photos,label=coarse", False),
+        ("folder:a", "archive:a", False),
+        ("tfds:cifar10", "tfds:cifar100", False),
+        ("files:cifar10", "files:cifar100", False),
+        ("synthetic:96", "synthetic:32", False),
+    ],
+)
+def test_only_the_place_of_files_may_differ(before, now, good):
+    different = differences({"data": {"source": before}}, {"data": {"source": now}})
+    assert bool(different) is not good

@@ -137,6 +137,8 @@ def differences(
 ) -> list[str]:
     """Describes differences between configurations that would change the results of a resumed run.
 
+    The path of image files may differ; the examples themselves are compared when they are opened.
+
     Args:
       old: the configuration that the run was started with.
       new: the configuration to resume it with.
@@ -162,9 +164,19 @@ def differences(
     changes = []
     for field in sorted(before.keys() | after.keys()):
         was, now = (_plain(values.get(field)) for values in (before, after))
+        if field == "data.source" and _have_moved(was, now):
+            continue
         if was != now and not within(field, allowed):
             changes.append(f"{field}: {_shown(was, 40)} in the run, {_shown(now, 40)} now")
     return changes
+
+
+def _have_moved(before: Any, now: Any) -> bool:
+    """Whether two sources are the same but for the path of their files."""
+    from jaxcnn.data.kinds import without_place
+
+    texts = isinstance(before, str) and isinstance(now, str)
+    return texts and without_place(before) == without_place(now)
 
 
 def differences_text(different: Sequence[str]) -> str:
