@@ -9,7 +9,10 @@
 Twenty epochs, as in LeCun et al. 1998 (section III). The paper trains on one example at a time,
 with step sizes from a diagonal Levenberg-Marquardt estimate. This recipe replaces that with SGD
 with momentum 0.9, batch size 64 and a learning rate of 0.02 with cosine decay, which are this
-project's choice. `1998` selects the paper's network and its second loss (equation 9).
+project's choice. `1998` selects the paper's network and its second loss (equation 9). This loss adds
+up squared distances over 84 units, so its gradients are larger and its rate is 0.002. In five epochs
+of the first 50,000 images, 1.61 % of the last 10,000 were wrong with 0.002 and 0.004, 1.65 % with
+0.001 and 1.90 % with 0.0005; with 0.02 the outputs saturate, and the network does not learn.
 
 Published test error: 0.95 % without distortions, 0.8 % with.
 """
@@ -27,10 +30,11 @@ def get_config(arg=None):
     config.data.source = "tfds:mnist"
     config.train.batch_size = 64
     set_duration(config.train, "length", epochs=20.0)
-    if variant == "1998":
-        config.loss = {"name": "lenet_map"}
     config.optimizer = {"name": "sgd", "momentum": 0.9}
     config.schedule = {"name": "cosine", "learning_rate": 0.02}
+    if variant == "1998":
+        config.loss = {"name": "lenet_map"}
+        config.schedule.learning_rate = 0.002
     config.eval.batch_size = 1000
     config.log.every_steps = 100
     if "smoke" in words:
