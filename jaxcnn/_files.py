@@ -105,6 +105,18 @@ def _named(path: Path, draft: Path | None = None) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def written_by(library_error: type[Exception], path: str | os.PathLike) -> Iterator[None]:
+    """Turns the error of a library that writes a file, as of a full disk, into an OSError."""
+    try:
+        yield
+    except library_error as error:
+        known = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+        code = next((c for c in known if os.strerror(c) in str(error)), errno.EIO)
+        reason = str(error) if code == errno.EIO else os.strerror(code)
+        raise OSError(code, reason, os.fspath(path)) from error
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file in UTF-8, atomically."""
     path = any_path(path)
@@ -154,11 +166,20 @@ def readable(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writable(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a local file to write: `path` itself, or one that is copied there at the end."""
+    """Yields a local file to write, which becomes `path` at the end.
+
+    After an error an existing file remains as it was. Only devices such as /dev/stdout, and files
+    in a folder where no other file can be made, are written in place.
+    """
     path = any_path(path)
     if is_local(path):
-        with _named(path):
-            yield path
+        target = path.resolve() if path.is_file() else path  # a link stays a link
+        if path.exists() and not (path.is_file() and os.access(target.parent, os.W_OK)):
+            with _named(path):
+                yield path
+        else:
+            with atomic_write(target) as draft:
+                yield draft
         return
     with scratch() as folder:
         yield folder / path.name
@@ -326,9 +347,10 @@ class FileLock:
                 self._file.close()
                 raise InUse(text)
             time.sleep(0.05)
-        self._file.truncate(0)
-        self._file.write(f"{holder}\n")
-        self._file.flush()
+        with _named(path):
+            self._file.truncate(0)
+            self._file.write(f"{holder}\n")
+            self._file.flush()
 
     def check(self) -> None:
         """Does nothing: the lock cannot be lost."""

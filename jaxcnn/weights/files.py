@@ -20,7 +20,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxcnn._files import any_path, atomic_write, has_folder, is_local, readable
+from jaxcnn._files import any_path, atomic_write, has_folder, is_local, readable, written_by
 from jaxcnn.weights import torch_files
 
 SUFFIXES = (".safetensors", ".npz", ".pth")
@@ -283,6 +283,7 @@ def _torch(path: Path) -> Any:
 def _write_safetensors(
     path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
 ) -> None:
+    import safetensors
     import safetensors.numpy
 
     # The writer copies the buffer as it is in memory, so that a transposed view would be wrong.
@@ -291,7 +292,8 @@ def _write_safetensors(
     metadata[_DIGESTS] = json.dumps(_digests(ordered, metadata))
     path.touch()
     mode = path.stat().st_mode
-    safetensors.numpy.save_file(ordered, path, metadata=metadata)
+    with written_by(safetensors.SafetensorError, path):
+        safetensors.numpy.save_file(ordered, path, metadata=metadata)
     path.chmod(mode)  # safetensors 0.8 lets only the owner read its files
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from jaxcnn._cache import CopyError, fetch
-from jaxcnn._files import read_json, try_lock
+from jaxcnn._files import read_json, try_lock, written_by
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, old_archive
 from jaxcnn.data.sets import FileShard
@@ -206,12 +206,14 @@ class Draft:
             nonlocal checksum
             checksum = zlib.crc32(image, zlib.crc32(b"%d " % label, checksum))
             example = {"label": label, "name": name, "image": image}
-            writer.write(msgpack.packb(example, unicode_errors=_ANY_NAME))
+            with written_by(RuntimeError, self._folder):
+                writer.write(msgpack.packb(example, unicode_errors=_ANY_NAME))
 
         try:
             yield add
         finally:
-            writer.close()
+            with written_by(RuntimeError, self._folder):
+                writer.close()
         with open(path, "rb+") as written:
             os.fsync(written.fileno())
         text = f"{shard.file} {shard.length} {checksum:08x}\n"
