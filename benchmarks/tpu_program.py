@@ -15,9 +15,11 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import functools
 import os
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # of arrays that are not the program's
@@ -32,29 +34,32 @@ import jaxcnn
 from jaxcnn.analysis import plan, program_counts
 from jaxcnn.training import parallel
 from jaxcnn.training.state import abstract_state
-from jaxcnn.training.step import make_train_step
+from jaxcnn.training.step import make_eval_step, make_train_step
 
 SIZE = 224
 
 
-def compiled_step(model: Any, images: int, target: plan.Target) -> Any:
-    """Compiles the training step of a module for a batch size per device."""
-    mesh = parallel.make_mesh(None, target.devices)
+def traced_steps(
+    model: Any, images: int, devices: Sequence[Any], shape: Sequence[int] = (SIZE, SIZE, 3)
+) -> dict[str, Any]:
+    """Traces the training and evaluation steps of a module for a batch size per device."""
+    mesh = parallel.make_mesh(None, devices)
     optimizer = optax.sgd(0.1, momentum=0.9, nesterov=True)
-    state = abstract_state(model, optimizer, (1, SIZE, SIZE, 3))
-    step = make_train_step(model, optimizer, axis_name=parallel.AXIS)
+    state = abstract_state(model, optimizer, (1, *shape))
+    train = make_train_step(model, optimizer, axis_name=parallel.AXIS)
+    evaluate = make_eval_step(model, axis_name=parallel.AXIS)
     examples = images * mesh.size
     batch = {
-        "image": jax.ShapeDtypeStruct((examples, SIZE, SIZE, 3), jnp.bfloat16),
+        "image": jax.ShapeDtypeStruct((examples, *shape), jnp.bfloat16),
         "label": jax.ShapeDtypeStruct((examples,), jnp.int32),
     }
-    call = parallel.parallelize(step, "shard_map", mesh, donate=True)
-    lowered = call.lower(
-        parallel.abstract_state(state, mesh),
-        parallel.abstract_batch(batch, mesh),
-        parallel.abstract_state(jax.eval_shape(lambda: jax.random.key(0)), mesh),
-    )
-    return lowered.compile()
+    args = (parallel.abstract_state(state, mesh), parallel.abstract_batch(batch, mesh))
+    key = parallel.abstract_state(jax.eval_shape(lambda: jax.random.key(0)), mesh)
+    call = functools.partial(parallel.parallelize, mode="shard_map", mesh=mesh)
+    return {
+        "train": call(train, donate=True).trace(*args, key),
+        "evaluate": call(evaluate).trace(*args),
+    }
 
 
 def show(text: str, top: int) -> None:
@@ -105,7 +110,8 @@ def main() -> None:
         if args.only not in (None, name):
             continue
         began = time.perf_counter()
-        compiled = compiled_step(module, args.images, target)
+        steps = traced_steps(module, args.images, target.devices)
+        compiled = steps["train"].lower().compile()
         counts = dataclasses.asdict(program_counts.count(compiled))
         seconds = time.perf_counter() - began
         rows.append(

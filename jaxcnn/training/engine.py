@@ -46,6 +46,7 @@ def pure_step(experiment: Experiment, **changed: Any) -> Callable:
         "accumulate": experiment.config.train.accumulate,
         "ema_decay": experiment.config.train.ema_decay,
         "axis_name": parallel.axis_name(experiment.mode),
+        "reduce_dtype": experiment.config.train.reduce_dtype,
     }
     return make_train_step(**arguments | changed)
 

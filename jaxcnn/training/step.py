@@ -50,6 +50,7 @@ def make_train_step(
     accumulate: int = 1,
     ema_decay: float = 0.0,
     axis_name: str | None = None,
+    reduce_dtype: Any = None,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, tuple[Array, Array]]]]:
     """Makes `step(state, batch, key) -> (state, metrics)`.
 
@@ -70,6 +71,8 @@ def make_train_step(
         local BatchNorm statistics; without BatchNorm and dropout, that of the whole batch.
       ema_decay: decay of the running average `state.ema`, see `state.follow`; 0 for none.
       axis_name: axis of the devices that the batch is split over; None on one device.
+      reduce_dtype: type in which the gradients of the devices are added up; None for their own. In
+        bfloat16, the devices exchange half of the bytes, and the sums are rounded to 8 bits.
 
     Returns:
       A pure function. `key` is the key of the run; the step folds in its number. It may be two
@@ -108,7 +111,9 @@ def make_train_step(
         counted = metrics.classification_pairs(logits, batch["label"], per_example)
         counted |= {name: metrics.pair(values) for name, values in box_losses.items()}
         # Needed even if BatchNorm averages over the devices: each device differentiates its loss.
-        (total, grads, batch_stats), counted = _over_devices(means, counted, axis_name)
+        (total, grads, batch_stats), counted = _over_devices(
+            means, counted, axis_name, reduce_dtype
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         state = dataclasses.replace(
             state,
@@ -308,13 +313,16 @@ def _aux_heads(model: nn.Module, changed: Mapping[str, Any]) -> list[Array]:
     return heads
 
 
-def _over_devices(means, sums, axis_name):
-    """Averages one tree and adds up another over the devices, which communicate once for both."""
+def _over_devices(means, sums, axis_name, reduce_dtype):
+    """Averages (loss, gradients, statistics) and adds up other sums, in one communication."""
     if not axis_name:
         return means, sums
-    means, sums = lax.psum((means, sums), axis_name)
+    total, grads, batch_stats = means
+    sent = jax.tree.map(lambda g: g.astype(reduce_dtype or g.dtype), grads)
+    (total, sent, batch_stats), sums = lax.psum(((total, sent, batch_stats), sums), axis_name)
+    grads = jax.tree.map(lambda g, s: s.astype(g.dtype), grads, sent)
     count = lax.psum(1, axis_name)
-    return jax.tree.map(lambda x: x / count, means), sums
+    return jax.tree.map(lambda x: x / count, (total, grads, batch_stats)), sums
 
 
 def _sum(tree, axis_name):

@@ -96,6 +96,25 @@ def test_local_statistics_differ_and_are_the_same_under_both_wrappings(one_devic
     chex.assert_trees_all_close(alone, one_device[0], **TOLERANCE)
 
 
+def test_gradients_can_be_added_up_in_bfloat16():
+    """Half of the bytes; each sum is rounded to eight bits, and the state stays in float32."""
+    exact, _ = train("shard_map", 4, steps=1, reduce_dtype="float32")
+    rounded, _ = train("shard_map", 4, steps=1, reduce_dtype="bfloat16")
+    alone, _ = train("jit", 1, steps=1, reduce_dtype="bfloat16")
+    chex.assert_trees_all_close(alone, exact, **TOLERANCE)
+    assert {leaf.dtype for leaf in jax.tree.leaves(rounded.params)} == {np.dtype("float32")}
+    start = begin(Tiny(), weight_decay=1e-3)[1]
+    moves = [
+        jax.tree.map(lambda a, b: np.asarray(a - b, np.float64), s.params, start.params)
+        for s in (exact, rounded)
+    ]
+    size, error = (
+        np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(tree)))
+        for tree in (moves[0], jax.tree.map(np.subtract, *moves))
+    )
+    assert 1e-5 < error / size < 1e-2
+
+
 def test_groups_of_examples_are_the_same_on_any_number_of_devices():
     """Groups of 4 of a batch of 16: whole groups on 1 and 2 devices, half of one on each of 8."""
     one, _ = train("jit", 1, bn_group=4)

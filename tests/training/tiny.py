@@ -68,7 +68,16 @@ def begin(model, **options):
 
 
 def train(
-    mode, devices, *, steps=5, batch=16, bn_sync="global", wrap=lambda f: f, accumulate=1, **fields
+    mode,
+    devices,
+    *,
+    steps=5,
+    batch=16,
+    bn_sync="global",
+    wrap=lambda f: f,
+    accumulate=1,
+    reduce_dtype=None,
+    **fields,
 ):
     """The state and the last metrics, on the host, after some steps on a resident set."""
     mesh = parallel.make_mesh(devices)
@@ -77,6 +86,7 @@ def train(
     optimizer, start = begin(model, weight_decay=1e-3)
     axis = parallel.axis_name(mode)
     options = {"preprocess": noisy, "axis_name": axis, "accumulate": accumulate}
+    options["reduce_dtype"] = reduce_dtype
     one = step.make_train_step(model, optimizer, **options)
     run = parallel.parallelize(wrap(one), mode, mesh, donate=True)
     resident = parallel.place_batch(draw_set(40), mesh)

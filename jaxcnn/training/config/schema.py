@@ -197,6 +197,7 @@ FIELDS: dict[str, Field] = {
     "train.deterministic": _SWITCH,
     "train.steps_per_call": _integer(0, 10**6),
     "train.accumulate": _BATCH,
+    "train.reduce_dtype": _text("float32", "bfloat16", optional=True),
     "train.ema_decay": _UNIT_NUMBER,
     "loss.name": _text(),
     "loss.label_smoothing": _UNIT_NUMBER,
@@ -316,10 +317,12 @@ def default_config() -> ConfigDict:
       use, 0 for all; `bn_sync`, BatchNorm statistics of the "global" batch or of each device's
       "local" shard; `bn_group`, statistics of groups of this many consecutive examples instead;
       `steps_per_call`, steps per dispatch, 0 for 1 on a CPU and 25 elsewhere; `accumulate`, number
-      of microbatches per device; `deterministic`, bit-identical results of repeated runs on a GPU
-      too, at some cost in speed; `ema_decay` of a running average of the weights, which is
-      evaluated as well, 0 for none; `members`, runs to train together, and `ensemble_mode`, how to
-      train them, see `jaxcnn.training.ensemble.members`.
+      of microbatches per device; `reduce_dtype` in which the devices' gradients are added up,
+      "float32" or, for half of the traffic between devices, "bfloat16"; `deterministic`,
+      bit-identical results of repeated runs on a GPU too, at some cost in speed; `ema_decay` of a
+      running average of the weights, which is evaluated as well, 0 for none; `members`, runs to
+      train together, and `ensemble_mode`, how to train them, see
+      `jaxcnn.training.ensemble.members`.
     loss: `name` and options, see `jaxcnn.training.optim.losses`; `aux_weight` of auxiliary heads.
     optimizer, schedule: see `jaxcnn.training.optim.optimizers`.
     eval: `batch_size`; `every_epochs`, `_steps`, `_examples` or `_percent` of the run.
@@ -374,6 +377,7 @@ def default_config() -> ConfigDict:
             "deterministic": False,
             "steps_per_call": 0,
             "accumulate": 1,
+            "reduce_dtype": config_dict.placeholder(str),
             "ema_decay": 0.0,
         }
     )
