@@ -109,14 +109,14 @@ def test_amazon(amazon, monkeypatch, capfd):  # noqa: F811
     place = any_path("s3://bucket/place")
     assert (place / "x").create(b"mine") and not (place / "x").create(b"other")
     for fault in ("503", "429", "away", "cut", "lost"):
-        left = itertools.chain([fault] * 3, itertools.repeat(None))
+        left = itertools.chain([fault] * 6, itertools.repeat(None))
         amazon.fault = lambda method, path, left=left: next(left)
         (place / "y").write_bytes(b"bits" * 1000)
-        left = itertools.chain([fault] * 3, itertools.repeat(None))
+        left = itertools.chain([fault] * 6, itertools.repeat(None))
         amazon.fault = lambda method, path, left=left: next(left)
         assert (place / "y").read_bytes() == b"bits" * 1000
         amazon.fault = lambda method, path: None
-        assert "note: s3://bucket does not answer (" in capfd.readouterr().err
+        assert "note: s3://bucket does not answer (" in capfd.readouterr().err, fault
     other = hold(place / ".lock")
     with pytest.raises(_files.InUse, match=r"^host 7$"):
         _files.lock(place / ".lock", "host 8")

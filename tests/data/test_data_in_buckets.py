@@ -365,7 +365,7 @@ def test_amazon(local, amazon, cache, monkeypatch):  # noqa: F811
         "flip" if method == "GET" and "array_record" in path else None
     )
     with pytest.raises(
-        _cache.CopyError, match=r"array_record-.* cannot be copied: s3://bucket does"
+        _cache.CopyError, match=r"array_record-.* cannot be copied: s3://bucket has not"
     ):
         contents(f"archive:{again}")
     amazon.fault = lambda method, path: None

@@ -184,6 +184,44 @@ def test_when_the_first_is_killed_the_others_end(tmp_path):
     assert processes[1].returncode in (exit_codes.PROCESS_LOST, -signal.SIGABRT)
 
 
+@pytest.mark.slow
+def test_kills_at_random_moments_end_in_the_same_bits(tmp_path):
+    """Four processes with two devices each: nobody hangs, and every loss is told in one line."""
+    (tmp_path / "whole").mkdir()
+    told(start(4, tmp_path / "whole", "killed"))
+    folder, random = tmp_path / "often", np.random.default_rng(0)
+    folder.mkdir()
+    lost = 0
+    for _ in range(10):
+        processes = start(4, folder, "killed")
+        while len(list(folder.glob("connected_*"))) < 4:
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 12))
+        victim = int(random.integers(4))
+        processes[victim].kill()
+        for path in folder.glob("connected_*"):
+            path.unlink()
+        for number, process in enumerate(processes):
+            _, error = process.communicate(timeout=60)
+            if number == victim or process.returncode == 0:  # it had finished
+                continue
+            lost += 1
+            codes = (exit_codes.PROCESS_LOST, *[-signal.SIGABRT] * (victim == 0))
+            assert process.returncode in codes, error[-3000:]
+            if process.returncode == exit_codes.PROCESS_LOST:
+                said = [line for line in error.splitlines() if "has ended, so this one" in line]
+                assert len(said) == 1, error[-3000:]
+    assert lost >= 9
+    told(start(4, folder, "killed"))
+    (step, state, _), (other_step, other, _) = (
+        last_checkpoint(tmp_path / name / "killed") for name in ("whole", "often")
+    )
+    assert step == other_step == 60 and state.keys() == other.keys()
+    for path, value in state.items():
+        np.testing.assert_array_equal(value, other[path], err_msg=path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

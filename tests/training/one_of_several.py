@@ -9,10 +9,12 @@ import signal
 import sys
 
 DEVICES = {"1": 4, "2": 2, "4": 1}  # of one process, so that there are always four
+DEVICES_OF_KILLED = 2  # of one of four processes
 
 
 def main(port, count, number, folder, *scenes):
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES[count]}"
+    devices = DEVICES_OF_KILLED if "killed" in scenes else DEVICES[count]
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     import jax
 
     jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -108,7 +110,19 @@ def lost(config, folder, number):
     return {"code": train_and_show(config, folder / "lost")}
 
 
-SCENES = {f.__name__: f for f in (whole, scanned, streamed, taken, resumed, stopped, lost)}
+def killed(config, folder, number):
+    """As the commands train, or continue; one of the processes is to be killed at any moment."""
+    from jaxcnn.cli.train import train_and_show
+
+    (folder / f"connected_{number}").touch()
+    config.train.devices = 0
+    config.train.length_steps = 60
+    config.eval.every_steps = config.checkpoint.every_steps = 5
+    resume = (folder / "killed" / "config.json").exists()
+    return {"code": train_and_show(config, folder / "killed", resume=resume)}
+
+
+SCENES = {f.__name__: f for f in (whole, scanned, streamed, taken, resumed, stopped, lost, killed)}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
