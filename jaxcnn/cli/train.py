@@ -222,7 +222,8 @@ def train_and_show(
             command = "the same command and --resume" if isinstance(config, str) else None
             return console.show(itertools.chain(first, reports), workdir, out, resume=command)
     except Exception as error:
-        if begun and distributed.count() > 1:
+        mistake = not begun and isinstance(error, common.USER_MISTAKES)  # of all processes
+        if distributed.count() > 1 and not mistake:
             watch.await_loss()
         text, code = common.describe(error, begun=begun, debug=debug)
         if code == exit_codes.NOT_FINITE:

@@ -208,7 +208,7 @@ def test_kills_at_random_moments_end_in_the_same_bits(tmp_path):
                 continue
             lost += 1
             codes = (exit_codes.PROCESS_LOST, *[-signal.SIGABRT] * (victim == 0))
-            assert process.returncode in codes, error[-3000:]
+            assert process.returncode in codes, (victim, number, error[-3000:])
             if process.returncode == exit_codes.PROCESS_LOST:
                 said = [line for line in error.splitlines() if "has ended, so this one" in line]
                 assert len(said) == 1, error[-3000:]
