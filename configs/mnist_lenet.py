@@ -15,6 +15,15 @@ five epochs of the first 50,000 images, 1.61 % of the last 10,000 were wrong wit
 1.65 % with 0.001 and 1.90 % with 0.0005. With 0.02 the outputs saturate, and little is learned.
 
 Published test error: 0.95 % without distortions, 0.8 % with.
+
+Measured with jax 0.10.1 on one CPU core each, seeds 0 to 4, at the end of the run: the modern
+network has 0.80, 0.79, 0.93, 0.97 and 0.89 % test error, a mean of 0.88 % with a standard deviation
+of 0.08 %, after about 270 s a seed. The paper's network has 1.10, 1.09, 1.01, 1.16 and 1.25 %, a
+mean of 1.12 % with a standard deviation of 0.09 %, after 390 to 550 s a seed, which is not the
+published 0.95 %. The mean of the five networks' probabilities has 0.60 and 0.76 %:
+
+    jaxcnn train mnist_lenet data.source=files:mnist data.dir=DIR train.members=5 --workdir RUNS
+    jaxcnn evaluate RUNS --ensemble --checkpoint newest
 """
 
 from jaxcnn.configs._common import choose
