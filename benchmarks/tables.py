@@ -388,6 +388,35 @@ def tpu_program(found: dict) -> str:
     return f"{text}\n\n{table(['count', 'jaxcnn', 'plain Linen', 'ratio'], lines)}"
 
 
+def tpu_networks(found: dict) -> str:
+    """What a training step of networks of each family needs, in relation to its activations."""
+    one = found["rows"][0]
+    text = (
+        f"Training and evaluation steps in bfloat16 of {len(found['rows'])} networks, compiled for "
+        f"{one['on']} with {one['images']} images a chip, BatchNorm statistics of each chip, "
+        "without the chips and never run. Activations are the outputs of convolutions, pools and "
+        "dense layers (`jaxcnn summary`), which the backward pass needs; temporaries and traffic "
+        "outside the chip are multiples of them. Collectives are all-reduces, unless another kind "
+        "is named."
+    )
+    header = ["network", "activations MiB", "temporaries", "traffic", "GFLOP", "collectives",
+              "traffic of evaluation", "compiled in s"]  # fmt: skip
+    lines = []
+    for row in found["rows"]:
+        train, evaluate, kept = row["train"], row["evaluate"], row["activation_bytes"]
+        kinds = [
+            f"{c['count']:.0f}" + ("" if kind == "all-reduce" else f" {kind}")
+            for kind, c in train["collectives"].items()
+        ]
+        lines.append([
+            f"`{row['name']}`", f"{kept / 2**20:,.0f}",
+            _two(train["memory"]["temporaries"] / kept), _two(train["traffic"] / kept),
+            f"{train['flops'] / 1e9:,.0f}", ", ".join(kinds), _two(evaluate["traffic"] / kept),
+            f"{train['seconds'] + evaluate['seconds']:,.0f}",
+        ])  # fmt: skip
+    return f"{text}\n\n{table(header, lines, left=(0, 5))}"
+
+
 def _note(found: dict) -> list[str]:
     """A result file's remarks on how it was measured."""
     return [found["note"]] if "note" in found else []
@@ -433,6 +462,8 @@ SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
     ("Runs planned for TPUs", "tpu_plan", "python benchmarks/tpu_plan.py", tpu_plan),
     ("ResNet-50 against plain Linen on a TPU", "tpu_program",
      "python benchmarks/tpu_program.py --save", tpu_program),
+    ("Networks of every family on a TPU", "tpu_networks",
+     "python benchmarks/tpu_networks.py --compile --save", tpu_networks),
 )  # fmt: skip
 
 

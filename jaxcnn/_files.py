@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -82,11 +83,22 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         with writable(path) as draft:
             yield draft
         return
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft{path.suffix}")
+    with _draft(path) as draft:
+        yield draft
+        os.replace(draft, path)
+
+
+@contextlib.contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """Yields a temporary file beside `path`, with its mode if it exists; deleted after an error."""
+    name = os.fsdecode(os.fsencode(path.name)[:150])  # a name of 255 bytes could not become longer
+    draft = path.with_name(f".{name}.{os.getpid()}.draft{path.suffix[:20]}")
     try:
         with _named(path, draft):
+            if path.is_file():
+                draft.touch(path.stat().st_mode & 0o777)
+                draft.chmod(path.stat().st_mode & 0o777)
             yield draft
-            os.replace(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):
             draft.unlink()
@@ -166,24 +178,79 @@ def readable(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writable(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a local file to write, which becomes `path` at the end.
+    """Yields a local file to write, which becomes the output `path` at the end.
 
-    After an error an existing file remains as it was. Only devices such as /dev/stdout, and files
-    in a folder where no other file can be made, are written in place.
+    After an error an existing file remains as it was. A link stays a link, and an existing file
+    keeps its mode, its owner and its other names. A stream, such as /dev/stdout or a pipe, receives
+    the content of the file.
     """
     path = any_path(path)
-    if is_local(path):
-        target = path.resolve() if path.is_file() else path  # a link stays a link
-        if path.exists() and not (path.is_file() and os.access(target.parent, os.W_OK)):
+    if not is_local(path):
+        with scratch() as folder:
+            yield folder / path.name
+            path.upload(folder / path.name)  # type: ignore[attr-defined]
+    elif _standard_stream(path) or (path.exists() and not path.is_file()):
+        with scratch() as folder:
+            yield folder / path.name
+            with _named(path), _open_stream(path) as stream:
+                stream.write((folder / path.name).read_bytes())
+    elif (target := _target(path)).is_file() and not _replaceable(target):
+        with scratch() as folder:
+            yield folder / path.name
             with _named(path):
-                yield path
-        else:
-            with atomic_write(target) as draft:
-                yield draft
-        return
-    with scratch() as folder:
-        yield folder / path.name
-        path.upload(folder / path.name)  # type: ignore[attr-defined]
+                _copy_into(folder / path.name, target)
+    else:
+        with _draft(target) as draft:
+            yield draft
+            try:
+                os.replace(draft, target)
+            except OSError:  # as of a file that is mounted
+                if not target.is_file():
+                    raise
+                _copy_into(draft, target)
+                draft.unlink()
+
+
+def _standard_stream(path: Path) -> Any:
+    """The standard output or error that a path stands for, even if that is a file; else None."""
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(path), os.fstat(number)):
+                return stream, number
+    return None
+
+
+def _open_stream(path: Path) -> IO[bytes]:
+    if found := _standard_stream(path):  # opening it by its name would empty the file that it is
+        stream, number = found
+        stream.flush()
+        return os.fdopen(os.dup(number), "wb")
+    return open(path, "wb")
+
+
+def _target(path: Path) -> Path:
+    """The file that a link leads to. Raises ValueError if it leads back to itself."""
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if target.is_symlink():
+        raise ValueError(f"'{path}' cannot be written: it is a link to itself")
+    return target
+
+
+def _replaceable(path: Path) -> bool:
+    """Whether another file can take the place of a file without changing its owner or names."""
+    stat = path.stat()
+    mine = not hasattr(os, "geteuid") or stat.st_uid == os.geteuid()
+    return mine and stat.st_nlink == 1 and os.access(path.parent, os.W_OK)
+
+
+def _copy_into(draft: Path, path: Path) -> None:
+    """Replaces the content of a file, if there is space for it."""
+    with open(draft, "rb") as new, open(path, "r+b") as old:
+        size = os.fstat(new.fileno()).st_size
+        if size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(old.fileno(), 0, size)
+        shutil.copyfileobj(new, old)
+        old.truncate(size)
 
 
 def has_folder(path: str | os.PathLike) -> bool:
@@ -198,14 +265,24 @@ def output_path(path: str | os.PathLike) -> Path:
     Raises ValueError if it is a directory, or if its directory does not exist or is read-only.
     """
     name, path = os.fspath(path), any_path(path)
-    if not has_folder(path):
-        raise ValueError(f"{name!r} cannot be written: there is no directory {path.parent}")
+    target = _target(path) if is_local(path) else path
+    if not has_folder(target):
+        raise ValueError(f"{name!r} cannot be written: there is no directory {target.parent}")
     if is_local(path):
         if path.is_dir():
             raise ValueError(f"{name!r} cannot be written: it is a directory")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
+        if not os.access(target if target.exists() else target.parent, os.W_OK):
             raise ValueError(f"{name!r} cannot be written: it or its directory is read-only")
     return path
+
+
+def check_distinct(*outputs: str | os.PathLike | None) -> None:
+    """Raises ValueError if two outputs are the same file; None stands for no output."""
+    files = [
+        p for p in outputs if p and is_local(p) and (Path(p).is_file() or not Path(p).exists())
+    ]
+    if len({os.path.realpath(path) for path in files}) < len(files):
+        raise ValueError(f"two outputs are '{files[0]}'; give them different names")
 
 
 def files_below(folder: Path) -> list[Path]:

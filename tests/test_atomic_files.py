@@ -3,6 +3,9 @@
 import contextlib
 import errno
 import os
+import stat
+import subprocess
+import sys
 
 import numpy as np
 import photos
@@ -12,6 +15,7 @@ from jaxcnn import _files
 from jaxcnn._checks import message
 from jaxcnn._files import atomic_write, read_at, write_text
 from jaxcnn.data import prepare
+from jaxcnn.reporting import figures
 from jaxcnn.weights import files
 
 
@@ -27,24 +31,81 @@ def test_a_file_that_fails_half_way_leaves_the_old_one_and_no_draft(tmp_path):
     assert path.read_text("utf-8") == "new é" and list(tmp_path.iterdir()) == [path]
 
 
+def failing(path):
+    with pytest.raises(RuntimeError), _files.writable(path) as draft:
+        draft.write_text("half")
+        raise RuntimeError
+
+
 def test_an_output_replaces_a_file_only_as_a_whole(tmp_path):
-    """Unlike a device, which is written in place; a link to a file stays a link."""
-    path, link = tmp_path / "table.json", tmp_path / "newest.json"
+    """A file keeps its mode and its other names; a link stays a link."""
+    path, link, second = (tmp_path / name for name in ("table.json", "newest.json", "second.json"))
     path.write_text("old")
+    path.chmod(0o600)
     link.symlink_to(path)
     for name in (path, link):
-        with pytest.raises(RuntimeError), _files.writable(name) as draft:
-            draft.write_text("half")
-            raise RuntimeError
+        failing(name)
         assert path.read_text() == "old"
     _files.write_output(link, "new")
     assert link.is_symlink() and path.read_text() == "new"
-    assert {p.name for p in tmp_path.iterdir()} == {"table.json", "newest.json"}
-    os.mkfifo(tmp_path / "pipe")
-    end = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    _files.write_output(tmp_path / "pipe", "text")
-    assert os.read(end, 9) == b"text"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    os.link(path, second)
+    failing(path)
+    _files.write_output(path, "newer")
+    assert second.read_text() == path.read_text() == "newer" and path.samefile(second)
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, link.name, second.name}
+
+
+def test_links_that_lead_nowhere(tmp_path):
+    (tmp_path / "made").symlink_to("missing")
+    _files.write_output(_files.output_path(tmp_path / "made"), "text")
+    assert (tmp_path / "made").is_symlink() and (tmp_path / "missing").read_text() == "text"
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "astray").symlink_to("no/file")
+    for name, words in (("loop", "it is a link to itself"), ("astray", "there is no directory")):
+        with pytest.raises(ValueError, match=f"{name}' cannot be written: {words}"):
+            _files.output_path(tmp_path / name)
+
+
+def test_a_name_as_long_as_the_system_allows(tmp_path):
+    for name in ("n" * 251 + ".csv", "é" * 125 + ".csv"):
+        for text in ("old", "new"):
+            _files.write_output(tmp_path / name, text)
+        failing(tmp_path / name)
+        assert (tmp_path / name).read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_streams_receive_a_whole_file(tmp_path):
+    """Also what a writer made that seeks, and a file that standard output was appended to."""
+    os.mkfifo(tmp_path / "pipe.npz")
+    end = os.open(tmp_path / "pipe.npz", os.O_RDONLY | os.O_NONBLOCK)
+    files.write(tmp_path / "pipe.npz", {"kernel": np.arange(3, dtype=np.float32)})
+    (tmp_path / "copy.npz").write_bytes(os.read(end, 1 << 16))
     os.close(end)
+    assert files.read(tmp_path / "copy.npz")[0]["kernel"].tolist() == [0, 1, 2]
+    log = tmp_path / "all.log"
+    log.write_text("before\n")
+    code = "from jaxcnn import _files; print('first'); _files.write_output('/dev/stdout', 'last')"
+    with open(log, "a") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert log.read_text() == "before\nfirst\nlast"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+@pytest.mark.parametrize("suffix", [".pdf", ".png", ".svg"])
+def test_a_figure_on_a_full_device_is_one_line(tmp_path, suffix):
+    (tmp_path / f"full{suffix}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        figures.save(figures.make_figure(2, 2), tmp_path / f"full{suffix}")
+
+
+def test_outputs_are_different_files(tmp_path):
+    (tmp_path / "link.svg").symlink_to("x.svg")
+    for one, other in (("x.svg", "x.svg"), ("x.svg", "link.svg")):
+        with pytest.raises(ValueError, match=r"two outputs are '.*x.svg'; give them different"):
+            _files.check_distinct(tmp_path / one, tmp_path / other)
+    _files.check_distinct(tmp_path / "x.svg", None, "/dev/null", "/dev/null", "gs://b/x.svg")
 
 
 def test_an_error_of_a_library_that_writes_is_one_of_the_system(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from jaxcnn._checks import near, one_of, require
-from jaxcnn._files import atomic_write
+from jaxcnn._files import write_output
 from jaxcnn.analysis.graph import Graph, Node, ancestors, read_graph
 from jaxcnn.analysis.graph_edits import (
     Group,
@@ -28,6 +28,7 @@ from jaxcnn.analysis.graph_edits import (
 )
 from jaxcnn.analysis.trace import Traced, trace
 from jaxcnn.models.costs import count_params, jaxpr_macs
+from jaxcnn.reporting import figures
 from jaxcnn.reporting.graph_layout import Frame, Placed, place
 from jaxcnn.reporting.graph_picture import (
     WIDEST,
@@ -83,15 +84,13 @@ class Drawing:
           ValueError: the suffix is another one.
         """
         suffix = one_of("the suffix of a drawing", Path(path).suffix, SUFFIXES)
-        with atomic_write(path) as draft:
-            if suffix == ".html":
-                svg = self.to_svg()
-                page = _PAGE.format(title=self.title, svg=svg[svg.index("<svg") :])
-                draft.write_text(page, "utf-8")
-            elif suffix == ".svg":
-                draft.write_text(self.to_svg(), "utf-8")
-            else:
-                self.figure.savefig(draft, dpi=150)
+        if suffix == ".html":
+            svg = self.to_svg()
+            write_output(path, _PAGE.format(title=self.title, svg=svg[svg.index("<svg") :]))
+        elif suffix == ".svg":
+            write_output(path, self.to_svg())
+        else:
+            figures.save(self.figure, path, dpi=150)
 
     def _repr_svg_(self) -> str:
         return self.to_svg()

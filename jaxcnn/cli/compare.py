@@ -39,13 +39,14 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints and draws accuracy against cost."""
-    from jaxcnn._files import output_path, write_output
+    from jaxcnn._files import check_distinct, output_path, write_output
     from jaxcnn.analysis import complexity
     from jaxcnn.cli import common
     from jaxcnn.reporting import figures
 
     out = figures.picture_path(args.out)
     table = args.csv and output_path(args.csv)
+    check_distinct(out, table)
     for option in ("batch", "image_size"):
         if getattr(args, option) is not None and not args.measure:
             raise ValueError(f"--{option.replace('_', '-')} is for --measure, which is not given")

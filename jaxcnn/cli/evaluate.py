@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_options(args: argparse.Namespace) -> None:
     """Raises ValueError if an option is out of range or a file cannot be written."""
-    from jaxcnn._files import output_path
+    from jaxcnn._files import check_distinct, output_path
     from jaxcnn.reporting import figures
 
     if not 0 <= args.fit < 1:
@@ -161,6 +161,7 @@ def _check_options(args: argparse.Namespace) -> None:
         figures.picture_path(args.confusion)
     if args.json:
         output_path(args.json)
+    check_distinct(args.confusion, args.json)
     if args.crop is not None and not 0.01 <= args.crop <= 1:
         raise ValueError(f"--crop is {args.crop:g}; it must be 0.01 to 1")
 

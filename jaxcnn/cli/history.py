@@ -25,12 +25,13 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints and draws the errors and depths by year."""
-    from jaxcnn._files import output_path, write_output
+    from jaxcnn._files import check_distinct, output_path, write_output
     from jaxcnn.analysis import history
     from jaxcnn.reporting import figures
 
     out = figures.picture_path(args.out)
     table = args.csv and output_path(args.csv)
+    check_distinct(out, table)
     entries = history.history()
     print(history.to_text(entries))
     history.draw(entries, out)

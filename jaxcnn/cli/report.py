@@ -48,6 +48,7 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints a table of the runs, and draws their curves or writes a page."""
+    from jaxcnn._files import check_distinct
     from jaxcnn.reporting import compare_runs
     from jaxcnn.reporting.figures import picture_path
     from jaxcnn.training.output import records
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out or not args.html:
         out = picture_path(args.out or "report.png")
     page = _page_path(args.html) if args.html else None
+    check_distinct(out, page)
     runs = records.open_runs(_run_directories(args.runs))
     if not runs:
         raise ValueError(f"{' '.join(args.runs)}: no run has started")
@@ -155,7 +157,7 @@ def _write_page(texts: Sequence[str], page: Path, watch: float | None) -> None:
     """Reads the runs and the studies, and writes the page."""
     import datetime
 
-    from jaxcnn._files import any_path, write_text
+    from jaxcnn._files import any_path, write_output
     from jaxcnn.reporting.html.content import StudyContent
     from jaxcnn.reporting.html.page import library, make_page
     from jaxcnn.studies import files
@@ -173,4 +175,4 @@ def _write_page(texts: Sequence[str], page: Path, watch: float | None) -> None:
             studies.append(StudyContent(link, files.read_results(folder), picture))
     when = f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}"
     text = make_page(runs, studies, script=library(), when=when, reload_seconds=watch)
-    write_text(page, text)
+    write_output(page, text)

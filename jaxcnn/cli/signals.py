@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     """Prints and draws the signals of networks and runs."""
     import itertools
 
-    from jaxcnn._files import any_path, output_path, write_output
+    from jaxcnn._files import any_path, check_distinct, output_path, write_output
     from jaxcnn.analysis import signal_states, signals
     from jaxcnn.cli import common
     from jaxcnn.models.registry import resolve
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     common.quiet()
     out = figures.picture_path(args.out)
     table = args.csv and output_path(args.csv)
+    check_distinct(out, table)
     for given in args.given:
         if not any_path(given).is_dir():
             resolve(given)

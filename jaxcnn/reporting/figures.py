@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Sequence
@@ -47,10 +48,12 @@ def make_figure(width: float, height: float) -> Any:
     return figure
 
 
-def save(figure: Any, path: str | Path) -> None:
-    """Writes a figure to a file, whose suffix is its format."""
+def save(figure: Any, path: str | Path, **options: Any) -> None:
+    """Writes a figure to a file, whose suffix is its format; `options` are those of `savefig`."""
+    data = io.BytesIO()  # the PDF writer hides the error of a full disk
+    figure.savefig(data, format=Path(path).suffix[1:], **options)
     with writable(path) as local:
-        figure.savefig(local)
+        local.write_bytes(data.getvalue())
 
 
 def picture_path(name: str, suffixes: Sequence[str] = (".png", ".svg", ".pdf")) -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxcnn._files import any_path, atomic_write, has_folder, is_local, readable, written_by
+from jaxcnn._files import any_path, has_folder, is_local, readable, writable, written_by
 from jaxcnn.weights import torch_files
 
 SUFFIXES = (".safetensors", ".npz", ".pth")
@@ -112,7 +112,7 @@ def write(
     suffix = _suffix(path)
     if not has_folder(path):
         raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} to")
-    with atomic_write(path) as draft:
+    with writable(path) as draft:
         _WRITERS[suffix](draft, arrays, dict(metadata or {}))
 
 

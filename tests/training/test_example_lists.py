@@ -112,7 +112,7 @@ def test_other_examples_are_one_line_at_resume(folder, tmp_path):
     [
         ("folder:a", "folder:/data/b", True),
         ("wds:a-{0..9}.tar,label=cls", "wds:gs://b/a-{0..9}.tar,label=cls", True),
-        ("hf:me/photos", "hf:/data/photos", True),
+        ("hf:/data/photos", "hf:/data/others", False),
         ("hf:me/photos,label=fine", "hf:me/photos,label=coarse", False),
         ("folder:a", "archive:a", False),
         ("tfds:cifar10", "tfds:cifar100", False),
@@ -121,5 +121,6 @@ def test_other_examples_are_one_line_at_resume(folder, tmp_path):
     ],
 )
 def test_only_the_place_of_files_may_differ(before, now, good):
-    different = differences({"data": {"source": before}}, {"data": {"source": now}})
-    assert bool(different) is not good
+    configs = {"data": {"source": before}}, {"data": {"source": now}}
+    assert bool(differences(*configs, moved=True)) is not good
+    assert differences(*configs)

@@ -90,8 +90,8 @@ def make_part(
     for class_name, files in by_class.items():
         if class_name not in label:
             raise ValueError(
-                f"{path} has a class {class_name!r}{near(class_name, classes)}, which 'train' does "
-                "not have"
+                f"{path} has a class {class_name!r}, which 'train' does not have"
+                f"{near(class_name, classes)}"
             )
         if not files:
             raise ValueError(f"{path / class_name} has no images ({', '.join(EXTENSIONS)})")

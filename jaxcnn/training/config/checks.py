@@ -86,7 +86,7 @@ def _shown(value: Any, longest: int = 80) -> str:
 
 
 # Options of a network that the rest of the configuration determines.
-_FIXED_OPTIONS = {
+FIXED_OPTIONS = {
     "num_classes": "the data",
     "dtype": "config.model.dtype",
     "axis_name": "config.train.bn_sync",
@@ -115,9 +115,9 @@ def check_options(model: str, options: Any) -> None:
     }
     for name in options:
         value = options[name]
-        if name in _FIXED_OPTIONS:
+        if name in FIXED_OPTIONS:
             raise ValueError(
-                f"config.model.options.{name} cannot be set; it follows from {_FIXED_OPTIONS[name]}"
+                f"config.model.options.{name} cannot be set; it follows from {FIXED_OPTIONS[name]}"
             )
         if name in _CREATED_OPTIONS:
             continue
@@ -133,16 +133,16 @@ def check_options(model: str, options: Any) -> None:
 
 
 def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], *, extend: bool = False
+    old: Mapping[str, Any], new: Mapping[str, Any], *, extend: bool = False, moved: bool = False
 ) -> list[str]:
     """Describes differences between configurations that would change the results of a resumed run.
-
-    The path of image files may differ; the examples themselves are compared when they are opened.
 
     Args:
       old: the configuration that the run was started with.
       new: the configuration to resume it with.
       extend: whether the length may differ.
+      moved: whether the path of image files may differ, since the examples are compared when they
+        are opened.
 
     Returns:
       One description per difference.
@@ -164,7 +164,7 @@ def differences(
     changes = []
     for field in sorted(before.keys() | after.keys()):
         was, now = (_plain(values.get(field)) for values in (before, after))
-        if field == "data.source" and _have_moved(was, now):
+        if field == "data.source" and moved and _have_moved(was, now):
             continue
         if was != now and not within(field, allowed):
             changes.append(f"{field}: {_shown(was, 40)} in the run, {_shown(now, 40)} now")

@@ -176,8 +176,11 @@ def override(config: ConfigDict, field: str, text: str) -> None:
             return
     if not isinstance(section, ConfigDict) or last not in section:
         from jaxcnn.layers import Network  # imports JAX, which setting a field does not need
+        from jaxcnn.training.config.checks import FIXED_OPTIONS
 
-        options = [f"model.options.{option.name}" for option in dataclasses.fields(Network)]
+        fixed = ("parent", "name", *FIXED_OPTIONS)
+        options = [f.name for f in dataclasses.fields(Network) if f.name not in fixed]
+        options = [f"model.options.{name}" for name in options]
         raise ValueError(f"unknown field config.{field}{near(field, [*leaves(config), *options])}")
     if isinstance(section[last], ConfigDict):
         inner = ", ".join(f"config.{field}.{name}" for name in section[last] or ("NAME",))

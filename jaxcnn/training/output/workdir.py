@@ -7,6 +7,7 @@ when the process ends, even by a kill. In a bucket the lock is a lease, which th
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import math
@@ -291,15 +292,18 @@ def _check(
                 "choose another workdir"
             )
     elif resume:
-        before = read_manifest(workdir)["config"]
-        if different := differences(before, config, extend=extend):
-            extensible = not differences(before, config, extend=True)
+        manifest = read_manifest(workdir)
+        compare = functools.partial(
+            differences, manifest["config"], config, moved=bool(manifest.get("examples"))
+        )
+        if different := compare(extend=extend):
+            extensible = not compare(extend=True)
             hint = "; --extend allows that" if extensible else ""
             raise ValueError(
                 f"{workdir} holds a run with another configuration: "
                 f"{differences_text(different)}{hint}"
             )
-        _check_classes(workdir, read_manifest(workdir), config)
+        _check_classes(workdir, manifest, config)
     elif overwrite:
         check_deletable(workdir)
     else:
