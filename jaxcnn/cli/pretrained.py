@@ -48,10 +48,10 @@ def run(args: argparse.Namespace) -> None:
     if chosen:
         rows = [
             [w.name, w.model, str(p.size), f"{p.crop:g}", p.interpolation,
-             "in the package" if w.name in SHIPPED else "hub"]
+             *(("-", "in the package") if w.name in SHIPPED else (w.license, "hub"))]
             for w, p in ((w, w.preprocessing) for w in chosen)
         ]  # fmt: skip
-        titles = ["weights", "network", "pixels", "crop", "interpolation", "from"]
+        titles = ["weights", "network", "pixels", "crop", "interpolation", "license", "from"]
         print(text_table(titles, rows, left=2) + "\n")
     if files:
         rows = [[f.name, f.model, f.format, f"{f.top1:.1f}", f.license or "-"] for f in files]

@@ -39,6 +39,15 @@ class Weights:
         return f"timm/{self.name}"
 
     @property
+    def license(self) -> str:
+        """License of the weights, as timm states it."""
+        tag = self.name.partition(".")[2].removesuffix("_in1k")
+        if tag in _FACEBOOK:
+            return "cc-by-nc-4.0"
+        torchvision = tag in ("tv", "tv2") and not self.name.startswith("inception")
+        return "bsd-3-clause" if torchvision else "apache-2.0"
+
+    @property
     def file(self) -> str:
         """Name of the weights file in the repository."""
         return "model.safetensors"
@@ -59,6 +68,10 @@ _INCEPTION_299 = Preprocessing(299, 0.875, "bicubic", *HALF)
 _INCEPTION_RESNET = Preprocessing(299, 0.8975, "bicubic", *HALF)
 _DPN_224 = Preprocessing(224, 0.875, "bicubic", *_DPN)
 
+# Mahajan et al. 2018 (arXiv 1805.00932), weakly supervised, and Yalniz et al. 2019 (arXiv
+# 1905.00546), semi-supervised: trained on other images and fine-tuned on ImageNet.
+_FACEBOOK = ("fb_ssl_yfcc100m_ft", "fb_swsl_ig1b_ft", "fb_wsl_ig1b_ft")
+
 _TAGS = {
     "tv_in1k": _TORCHVISION,
     "tv2_in1k": _TORCHVISION_2,
@@ -68,20 +81,23 @@ _TAGS = {
     "a3_in1k": _STRIKES_BACK_A3,
     **{f"{tag}_in1k": _TIMM for tag in ("bt", "ra", "ra2", "ram", "racm")},
     "mx_in1k": _DPN_224,
+    "ra4_e3600_r224_in1k": _RESNET_V2,
+    **{f"{tag}_in1k": _TORCHVISION for tag in _FACEBOOK},
 }
 
 # Architecture in timm, id in jaxcnn if it differs, and tags. The preprocessing of a tag is in
 # `_TAGS`, unless `_EXCEPTIONS` has one for the full name.
 _LISTED = """
-resnet18            -                   a1 a2 a3 gluon tv
-resnet34            -                   a1 a2 a3 bt gluon tv
+resnet18            -                   a1 a2 a3 gluon tv fb_ssl_yfcc100m_ft fb_swsl_ig1b_ft
+resnet34            -                   a1 a2 a3 bt gluon ra4_e3600_r224 tv
 resnet50            -                   a1 a1h a2 a3 am b1k b2k bt c1 c2 d gluon ra ram tv tv2
+resnet50            -                   fb_ssl_yfcc100m_ft fb_swsl_ig1b_ft
 resnet101           -                   a1 a1h a2 a3 gluon tv tv2
 resnet152           -                   a1 a1h a2 a3 gluon tv tv2
 resnet50c           -                   gluon
 resnet101c          -                   gluon
 resnet152c          -                   gluon
-resnet18d           -                   ra2
+resnet18d           -                   ra2 ra4_e3600_r224
 resnet34d           -                   ra2
 resnet50d           -                   a1 a2 a3 gluon ra2 ra4_e3600_r224
 resnet101d          -                   gluon ra2
@@ -96,8 +112,9 @@ resnetv2_101        resnet101_v2        a1h
 wide_resnet50_2     -                   racm tv tv2
 wide_resnet101_2    -                   tv tv2
 resnext50_32x4d     -                   a1 a1h a2 a3 gluon ra tv tv2
-resnext101_32x4d    -                   gluon
-resnext101_32x8d    -                   tv tv2
+resnext50_32x4d     -                   fb_ssl_yfcc100m_ft fb_swsl_ig1b_ft
+resnext101_32x4d    -                   gluon fb_ssl_yfcc100m_ft fb_swsl_ig1b_ft
+resnext101_32x8d    -                   tv tv2 fb_ssl_yfcc100m_ft fb_swsl_ig1b_ft fb_wsl_ig1b_ft
 resnext101_64x4d    -                   c1 gluon tv
 seresnet50          se_resnet50_v1_5    a1 a2 a3 ra2
 vgg11               vgg_a               tv
@@ -123,9 +140,6 @@ _EXCEPTIONS = {
     "resnet50.a1h_in1k": dataclasses.replace(_STRIKES_BACK, size=224),
     "resnet101d.ra2_in1k": _TIMM_320,
     "resnet152d.ra2_in1k": _TIMM_320,
-    "resnet50d.ra4_e3600_r224_in1k": _RESNET_V2,
-    "resnetv2_18.ra4_e3600_r224_in1k": _RESNET_V2,
-    "resnetv2_34.ra4_e3600_r224_in1k": _RESNET_V2,
     "resnetv2_50.a1h_in1k": _RESNET_V2,
     "resnetv2_101.a1h_in1k": _RESNET_V2,
     "inception_v3.gluon_in1k": Preprocessing(299, 0.875, "bicubic", *IMAGENET),

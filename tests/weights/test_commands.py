@@ -150,7 +150,7 @@ def test_names_that_are_not_those_of_all_classes(tmp_path, capsys, image):
 
 def test_published_weights_are_listed_by_name_and_network(capsys):
     lines = run(capsys, "pretrained", "resnet50_v2").splitlines()
-    row = ["resnetv2_50.a1h_in1k", "resnet50_v2", "288", "1", "bicubic", "hub"]
+    row = ["resnetv2_50.a1h_in1k", "resnet50_v2", "288", "1", "bicubic", "apache-2.0", "hub"]
     assert lines[2].split() == row
     assert "resnet50_v2.keras_in1k     resnet50_v2  Keras       76.0        -" in lines
     assert lines[-1] == "3 sets of weights"
