@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -67,6 +66,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="decoding threads (1)")
     args = parser.parse_args()
     photos = sorted(p for p in args.folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    if args.copies * len(photos) < BATCH:
+        parser.error(f"{args.folder} has {len(photos)} photos; at least {BATCH} are needed")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         for part, copies in (("train", args.copies), ("val", 1)):
@@ -77,7 +78,7 @@ def main() -> None:
         list(prepare.write_archive(f"folder:{root / 'set'}", root / "archive"))
         here, there = multiprocessing.Pipe()
         server = multiprocessing.get_context("spawn").Process(
-            target=serve, args=(args.delay / 1000, there)
+            target=serve, args=(args.delay / 1000, there), daemon=True
         )
         server.start()
         os.environ.update(here.recv())
@@ -94,7 +95,6 @@ def main() -> None:
             print(f"  {what:24} {found:7.1f} images/s, {found / local:.2f} of local files")
         here.send("stop")
         server.join()
-        shutil.rmtree(root / "cache")
 
 
 if __name__ == "__main__":

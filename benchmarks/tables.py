@@ -390,17 +390,15 @@ def tpu_program(found: dict) -> str:
 
 def tpu_networks(found: dict) -> str:
     """What a training step of networks of each family needs, in relation to its activations."""
-    one = found["rows"][0]
     text = (
-        f"Training and evaluation steps in bfloat16 of {len(found['rows'])} networks, compiled for "
-        f"{one['on']} with {one['images']} images a chip, BatchNorm statistics of each chip, "
-        "without the chips and never run. Activations are the outputs of convolutions, pools and "
-        "dense layers (`jaxcnn summary`), which the backward pass needs; temporaries and traffic "
-        "outside the chip are multiples of them. Collectives are all-reduces, unless another kind "
-        "is named."
+        f"Training and evaluation steps in bfloat16 of {len(found['rows'])} networks, with "
+        "BatchNorm statistics of each chip, compiled without the chips and never run. Activations "
+        "are the outputs of convolutions, pools and dense layers (`jaxcnn summary`), which the "
+        "backward pass needs; temporaries and traffic outside the chip are multiples of them. "
+        "Collectives are all-reduces, unless another kind is named."
     )
-    header = ["network", "activations MiB", "temporaries", "traffic", "GFLOP", "collectives",
-              "traffic of evaluation", "compiled in s"]  # fmt: skip
+    header = ["network", "slice", "images a chip", "activations MiB", "temporaries", "traffic",
+              "GFLOP", "collectives", "traffic of evaluation", "compiled in s"]  # fmt: skip
     lines = []
     for row in found["rows"]:
         train, evaluate, kept = row["train"], row["evaluate"], row["activation_bytes"]
@@ -409,12 +407,12 @@ def tpu_networks(found: dict) -> str:
             for kind, c in train["collectives"].items()
         ]
         lines.append([
-            f"`{row['name']}`", f"{kept / 2**20:,.0f}",
+            f"`{row['name']}`", row["on"], str(row["images"]), f"{kept / 2**20:,.0f}",
             _two(train["memory"]["temporaries"] / kept), _two(train["traffic"] / kept),
             f"{train['flops'] / 1e9:,.0f}", ", ".join(kinds), _two(evaluate["traffic"] / kept),
             f"{train['seconds'] + evaluate['seconds']:,.0f}",
         ])  # fmt: skip
-    return f"{text}\n\n{table(header, lines, left=(0, 5))}"
+    return f"{text}\n\n{table(header, lines, left=(0, 1, 7))}"
 
 
 def _note(found: dict) -> list[str]:

@@ -8,8 +8,8 @@
 Training and evaluation steps in bfloat16 with local BatchNorm statistics, on images that are
 already there. Temporaries and traffic of a training step are compared with the activations of its
 images (`jaxcnn summary`), which a step has to keep: a network that needs many times more than
-others of its kind has an operation that does not suit the chip. With --save, a row is written when
-it is there.
+others of its kind has an operation that does not suit the chip. With --save, each row is saved as
+soon as its network has been compiled.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32, help="for each chip (32)")
     parser.add_argument("--save", action="store_true", help=f"write results/{FILE}.json")
     args = parser.parse_args()
+    if args.save and not args.compile:
+        parser.error("--save saves what --compile finds")
     if not args.compile:
         lower_all(args.names or jaxcnn.list_models())
         return
@@ -108,7 +110,7 @@ def main() -> None:
         print(text(row), flush=True)
         if args.save:
             rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-            kept = [other for other in rows if (other["name"], other["on"]) != (name, args.on)]
+            kept = [other for other in rows if (other["name"], other["on"]) != (name, row["on"])]
             harness.save(FILE, [*kept, row])
 
 

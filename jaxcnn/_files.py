@@ -17,9 +17,11 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import IO, Any, cast
@@ -85,19 +87,28 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         return
     with _draft(path) as draft:
         yield draft
-        os.replace(draft, path)
+        _replace(draft, path)
+
+
+def _replace(draft: Path, path: Path) -> None:
+    if path.is_file():
+        draft.chmod(stat.S_IMODE(path.stat().st_mode))
+    os.replace(draft, path)
 
 
 @contextlib.contextmanager
 def _draft(path: Path) -> Iterator[Path]:
     """Yields a temporary file beside `path`, with its mode if it exists; deleted after an error."""
-    name = os.fsdecode(os.fsencode(path.name)[:150])  # a name of 255 bytes could not become longer
+    name = path.name
+    if len(os.fsencode(name)) > 150:  # a name of 255 bytes cannot become longer
+        name = f"{os.fsdecode(os.fsencode(name)[:150])}.{zlib.crc32(os.fsencode(name)):08x}"
     draft = path.with_name(f".{name}.{os.getpid()}.draft{path.suffix[:20]}")
     try:
         with _named(path, draft):
-            if path.is_file():
-                draft.touch(path.stat().st_mode & 0o777)
-                draft.chmod(path.stat().st_mode & 0o777)
+            if path.is_file():  # nobody may read the draft who may not read the file
+                mode = stat.S_IMODE(path.stat().st_mode) | stat.S_IWUSR
+                draft.touch(mode)
+                draft.chmod(mode)
             yield draft
     except BaseException:
         with contextlib.suppress(OSError):
@@ -181,8 +192,8 @@ def writable(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a local file to write, which becomes the output `path` at the end.
 
     After an error an existing file remains as it was. A link stays a link, and an existing file
-    keeps its mode, its owner and its other names. A stream, such as /dev/stdout or a pipe, receives
-    the content of the file.
+    keeps its mode, its owner, its group and its other names. A stream, such as /dev/stdout or a
+    pipe, receives the content of the file.
     """
     path = any_path(path)
     if not is_local(path):
@@ -190,20 +201,19 @@ def writable(path: str | os.PathLike) -> Iterator[Path]:
             yield folder / path.name
             path.upload(folder / path.name)  # type: ignore[attr-defined]
     elif _standard_stream(path) or (path.exists() and not path.is_file()):
-        with scratch() as folder:
+        with scratch() as folder, _named(path, folder / path.name):
             yield folder / path.name
-            with _named(path), _open_stream(path) as stream:
+            with _open_stream(path) as stream:
                 stream.write((folder / path.name).read_bytes())
     elif (target := _target(path)).is_file() and not _replaceable(target):
-        with scratch() as folder:
+        with scratch() as folder, _named(path, folder / path.name):
             yield folder / path.name
-            with _named(path):
-                _copy_into(folder / path.name, target)
+            _copy_into(folder / path.name, target)
     else:
         with _draft(target) as draft:
             yield draft
             try:
-                os.replace(draft, target)
+                _replace(draft, target)
             except OSError:  # as of a file that is mounted
                 if not target.is_file():
                     raise
@@ -237,18 +247,24 @@ def _target(path: Path) -> Path:
 
 
 def _replaceable(path: Path) -> bool:
-    """Whether another file can take the place of a file without changing its owner or names."""
-    stat = path.stat()
-    mine = not hasattr(os, "geteuid") or stat.st_uid == os.geteuid()
-    return mine and stat.st_nlink == 1 and os.access(path.parent, os.W_OK)
+    """Whether another file can take the place of a file without changing its owners or names."""
+    facts = path.stat()
+    mine = not hasattr(os, "geteuid") or (
+        (facts.st_uid, facts.st_gid) == (os.geteuid(), os.getegid())
+    )
+    return mine and facts.st_nlink == 1 and os.access(path.parent, os.W_OK)
 
 
 def _copy_into(draft: Path, path: Path) -> None:
     """Replaces the content of a file, if there is space for it."""
     with open(draft, "rb") as new, open(path, "r+b") as old:
-        size = os.fstat(new.fileno()).st_size
+        before, size = (os.fstat(file.fileno()).st_size for file in (old, new))
         if size and hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(old.fileno(), 0, size)
+            try:
+                os.posix_fallocate(old.fileno(), 0, size)
+            except OSError:
+                old.truncate(before)
+                raise
         shutil.copyfileobj(new, old)
         old.truncate(size)
 
@@ -278,10 +294,9 @@ def output_path(path: str | os.PathLike) -> Path:
 
 def check_distinct(*outputs: str | os.PathLike | None) -> None:
     """Raises ValueError if two outputs are the same file; None stands for no output."""
-    files = [
-        p for p in outputs if p and is_local(p) and (Path(p).is_file() or not Path(p).exists())
-    ]
-    if len({os.path.realpath(path) for path in files}) < len(files):
+    paths = [any_path(path) for path in outputs if path]
+    files = [p for p in paths if not is_local(p) or p.is_file() or not p.exists()]
+    if len({os.path.realpath(p) if is_local(p) else str(p) for p in files}) < len(files):
         raise ValueError(f"two outputs are '{files[0]}'; give them different names")
 
 

@@ -56,6 +56,32 @@ def test_an_output_replaces_a_file_only_as_a_whole(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {path.name, link.name, second.name}
 
 
+def test_a_file_of_another_group_keeps_it(tmp_path):
+    """Where the system lets this process give a file to a group."""
+    path = tmp_path / "shared.csv"
+    path.write_text("old")
+    try:
+        os.chown(path, -1, os.getegid() + 1234)
+    except (OSError, AttributeError):
+        pytest.skip("no right to change a group")
+    path.chmod(0o660)
+    _files.write_output(path, "new")
+    facts = path.stat()
+    assert (facts.st_gid, stat.S_IMODE(facts.st_mode)) == (os.getegid() + 1234, 0o660)
+    assert path.read_text() == "new"
+    with pytest.raises(OSError) as error, limited_files(2):
+        _files.write_output(path, "longer")
+    assert message(error.value) == f"{path}: File too large" and path.read_text() == "new"
+
+
+def test_a_file_that_is_read_only_is_replaced_by_one(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("old")
+    path.chmod(0o444)
+    write_text(path, "new")
+    assert path.read_text() == "new" and stat.S_IMODE(path.stat().st_mode) == 0o444
+
+
 def test_links_that_lead_nowhere(tmp_path):
     (tmp_path / "made").symlink_to("missing")
     _files.write_output(_files.output_path(tmp_path / "made"), "text")
@@ -105,6 +131,11 @@ def test_outputs_are_different_files(tmp_path):
     for one, other in (("x.svg", "x.svg"), ("x.svg", "link.svg")):
         with pytest.raises(ValueError, match=r"two outputs are '.*x.svg'; give them different"):
             _files.check_distinct(tmp_path / one, tmp_path / other)
+    for name in ("gs://b/x.svg", "~/x.svg"):
+        with pytest.raises(ValueError, match="two outputs are"):
+            _files.check_distinct(name, name)
+    with pytest.raises(ValueError, match="two outputs are"):
+        _files.check_distinct("~/x.svg", os.path.expanduser("~/x.svg"))
     _files.check_distinct(tmp_path / "x.svg", None, "/dev/null", "/dev/null", "gs://b/x.svg")
 
 

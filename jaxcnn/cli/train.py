@@ -206,10 +206,11 @@ def train_and_show(
     from jaxcnn.runtime import distributed, exit_codes, watch
     from jaxcnn.training.train import train as train_run
 
-    begun = False
+    begun = several = False
     try:
         if processes is not None:
             distributed.begin(**processes)
+        several = distributed.count() > 1
         if text := _size_note(config):
             print(f"note: {text}", file=sys.stderr)
         options = {"resume": resume, "overwrite": overwrite, "extend": extend}
@@ -223,7 +224,7 @@ def train_and_show(
             return console.show(itertools.chain(first, reports), workdir, out, resume=command)
     except Exception as error:
         mistake = not begun and isinstance(error, common.USER_MISTAKES)  # of all processes
-        if distributed.count() > 1 and not mistake:
+        if several and not mistake:
             watch.await_loss()
         text, code = common.describe(error, begun=begun, debug=debug)
         if code == exit_codes.NOT_FINITE:
@@ -234,7 +235,7 @@ def train_and_show(
             "--resume continues from there"
         )
         code = 128 + signal.SIGINT
-    if distributed.count() == 1:
+    if not several:
         print(f"{program}: {text}", file=sys.stderr)
         return code
     print(f"{program}: process {distributed.number()}: {text}", file=sys.stderr)

@@ -72,7 +72,8 @@ def make_train_step(
       ema_decay: decay of the running average `state.ema`, see `state.follow`; 0 for none.
       axis_name: axis of the devices that the batch is split over; None on one device.
       reduce_dtype: type in which the gradients of the devices are added up; None for their own. In
-        bfloat16, the devices exchange half of the bytes, and the sums are rounded to 8 bits.
+        bfloat16, the devices exchange half of the bytes, and gradients and their sums are rounded
+        to 8 bits. (A CPU adds up the rounded gradients in float32.)
 
     Returns:
       A pure function. `key` is the key of the run; the step folds in its number. It may be two

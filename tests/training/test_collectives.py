@@ -4,7 +4,9 @@ import collections
 import math
 
 import jax
+import numpy as np
 import pytest
+from tiny import SHAPE, Tiny, begin
 
 from jaxcnn import configs
 from jaxcnn.models.costs import sub_jaxprs
@@ -13,6 +15,7 @@ from jaxcnn.training.build import build_experiment
 from jaxcnn.training.config import TrackedConfig, read_config
 from jaxcnn.training.engine import pure_step
 from jaxcnn.training.input import loaders
+from jaxcnn.training.step import make_train_step
 
 # One recipe for each family; "smoke" makes the networks narrow.
 RECIPES = ("alexnet", "zfnet", "vgg", "googlenet", "inception_v3", "resnet_imagenet",
@@ -45,6 +48,31 @@ def traced(recipe, bn_sync):
     shapes = experiment.shapes
     leaves = jax.tree.leaves((shapes.params, shapes.batch_stats))
     return communicating(jaxpr), [math.prod(leaf.shape) for leaf in leaves]
+
+
+def sent_types(dtype):
+    """The types of the large arrays that the step of four devices adds up."""
+    model = Tiny()
+    optimizer, start = begin(model)
+    one = make_train_step(model, optimizer, axis_name=parallel.AXIS, reduce_dtype=dtype)
+    mesh = parallel.make_mesh(4)
+    batch = {"image": np.zeros((16, *SHAPE), np.float32), "label": np.zeros(16, np.int32)}
+    args = start, parallel.place_batch(batch, mesh), jax.random.key(0)
+    jaxpr = parallel.parallelize(one, "shard_map", mesh).trace(*args).jaxpr.jaxpr
+    kernels = {leaf.shape for leaf in jax.tree.leaves(start.params) if leaf.ndim > 1}
+
+    def types(jaxpr):
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name in SUMS:
+                yield from (v.aval.dtype for v in eqn.invars if v.aval.shape in kernels)
+            for inner in sub_jaxprs(eqn):
+                yield from types(inner)
+
+    return {str(found) for found in types(jaxpr)}
+
+
+def test_gradients_are_sent_in_the_type_that_was_asked_for():
+    assert sent_types(None) == {"float32"} and sent_types("bfloat16") == {"bfloat16"}
 
 
 QUICK = ("cifar_preact", "mnist_lenet")

@@ -97,8 +97,8 @@ def test_local_statistics_differ_and_are_the_same_under_both_wrappings(one_devic
 
 
 def test_gradients_can_be_added_up_in_bfloat16():
-    """Half of the bytes; each sum is rounded to eight bits, and the state stays in float32."""
-    exact, _ = train("shard_map", 4, steps=1, reduce_dtype="float32")
+    """What is sent has eight bits, and the state stays in float32."""
+    exact, _ = train("shard_map", 4, steps=1)
     rounded, _ = train("shard_map", 4, steps=1, reduce_dtype="bfloat16")
     alone, _ = train("jit", 1, steps=1, reduce_dtype="bfloat16")
     chex.assert_trees_all_close(alone, exact, **TOLERANCE)

@@ -197,7 +197,7 @@ FIELDS: dict[str, Field] = {
     "train.deterministic": _SWITCH,
     "train.steps_per_call": _integer(0, 10**6),
     "train.accumulate": _BATCH,
-    "train.reduce_dtype": _text("float32", "bfloat16", optional=True),
+    "train.reduce_dtype": _text("bfloat16", optional=True),
     "train.ema_decay": _UNIT_NUMBER,
     "loss.name": _text(),
     "loss.label_smoothing": _UNIT_NUMBER,
@@ -318,7 +318,7 @@ def default_config() -> ConfigDict:
       "local" shard; `bn_group`, statistics of groups of this many consecutive examples instead;
       `steps_per_call`, steps per dispatch, 0 for 1 on a CPU and 25 elsewhere; `accumulate`, number
       of microbatches per device; `reduce_dtype` in which the devices' gradients are added up,
-      "float32" or, for half of the traffic between devices, "bfloat16"; `deterministic`,
+      "bfloat16" for half of the traffic between devices, None for float32; `deterministic`,
       bit-identical results of repeated runs on a GPU too, at some cost in speed; `ema_decay` of a
       running average of the weights, which is evaluated as well, 0 for none; `members`, runs to
       train together, and `ensemble_mode`, how to train them, see

@@ -26,6 +26,7 @@ import numpy as np
 
 import jaxcnn
 from jaxcnn import _files
+from jaxcnn._checks import note_once
 from jaxcnn._files import any_path, files_below, write_text
 from jaxcnn.data import preprocessing
 from jaxcnn.reporting import curves, samples
@@ -293,9 +294,8 @@ def _check(
             )
     elif resume:
         manifest = read_manifest(workdir)
-        compare = functools.partial(
-            differences, manifest["config"], config, moved=bool(manifest.get("examples"))
-        )
+        compared = bool(manifest.get("examples") or manifest.get("members"))  # by each member
+        compare = functools.partial(differences, manifest["config"], config, moved=compared)
         if different := compare(extend=extend):
             extensible = not compare(extend=True)
             hint = "; --extend allows that" if extensible else ""
@@ -303,6 +303,7 @@ def _check(
                 f"{workdir} holds a run with another configuration: "
                 f"{differences_text(different)}{hint}"
             )
+        _note_moved(manifest["config"], config)
         _check_classes(workdir, manifest, config)
     elif overwrite:
         check_deletable(workdir)
@@ -375,6 +376,16 @@ def describe_data(config: Mapping[str, Any]) -> dict[str, Any]:
         "preprocessing": preprocessing.to_dict(transform),
         "train_size": config["data"]["image_size"] or transform.size,
     }
+
+
+def _note_moved(before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Says what is compared if the path of the data is another one."""
+    was, now = ((c.get("data") or {}).get("source") for c in (before, config))
+    if was != now:
+        note_once(
+            f"the data are now {now!r} instead of {was!r}; the lists of examples are compared, "
+            "not the images"
+        )
 
 
 def _check_classes(workdir: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> None:
