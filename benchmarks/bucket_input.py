@@ -23,6 +23,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from bucket_server import BUCKET, environment, google
+from input_pipeline import files_of
 
 from jaxcnn import _cache
 from jaxcnn._files import any_path, files_below
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=50, help="ms for each request (50)")
     parser.add_argument("--workers", type=int, default=1, help="decoding threads (1)")
     args = parser.parse_args()
-    photos = sorted(p for p in args.folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    photos = [Path(file).resolve() for file in files_of(args.folder)]
     if args.copies * len(photos) < BATCH:
         parser.error(f"{args.folder} has {len(photos)} photos; at least {BATCH} are needed")
     with tempfile.TemporaryDirectory() as name:
@@ -74,7 +75,7 @@ def main() -> None:
             (root / "set" / part / "any").mkdir(parents=True)
             for i in range(copies):
                 for photo in photos:
-                    os.symlink(photo.resolve(), root / "set" / part / "any" / f"{i}_{photo.name}")
+                    os.symlink(photo, root / "set" / part / "any" / f"{i}_{photo.name}")
         list(prepare.write_archive(f"folder:{root / 'set'}", root / "archive"))
         here, there = multiprocessing.Pipe()
         server = multiprocessing.get_context("spawn").Process(

@@ -283,7 +283,6 @@ def _torch(path: Path) -> Any:
 def _write_safetensors(
     path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
 ) -> None:
-    import safetensors
     import safetensors.numpy
 
     # The writer copies the buffer as it is in memory, so that a transposed view would be wrong.

@@ -186,7 +186,7 @@ def test_when_the_first_is_killed_the_others_end(tmp_path):
 
 @pytest.mark.slow
 def test_kills_at_random_moments_end_in_the_same_bits(tmp_path):
-    """Four processes with two devices each: nobody hangs, and every loss is told in one line."""
+    """Four processes with two devices each: none hangs, and each reports a lost one in a line."""
     (tmp_path / "whole").mkdir()
     told(start(4, tmp_path / "whole", "killed"))
     folder, random = tmp_path / "often", np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """What the devices of a data-parallel step exchange: gradients once, and nothing that gathers."""
 
 import collections
+import itertools
 import math
 
 import jax
@@ -25,11 +26,11 @@ GATHERS = ("all_gather", "all_to_all", "ppermute", "reduce_scatter", "pgather")
 
 
 def communicating(jaxpr, found=None):
-    """{primitive: sizes of the arrays that each of its equations communicates} of a jaxpr."""
+    """{primitive: shapes and types that each of its equations communicates} of a jaxpr."""
     found = collections.defaultdict(list) if found is None else found
     for eqn in jaxpr.eqns:
         if eqn.primitive.name in (*SUMS, *GATHERS):
-            found[eqn.primitive.name].append([var.aval.size for var in eqn.invars])
+            found[eqn.primitive.name].append([var.aval for var in eqn.invars])
         for inner in sub_jaxprs(eqn):
             communicating(inner, found)
     return found
@@ -61,14 +62,9 @@ def sent_types(dtype):
     jaxpr = parallel.parallelize(one, "shard_map", mesh).trace(*args).jaxpr.jaxpr
     kernels = {leaf.shape for leaf in jax.tree.leaves(start.params) if leaf.ndim > 1}
 
-    def types(jaxpr):
-        for eqn in jaxpr.eqns:
-            if eqn.primitive.name in SUMS:
-                yield from (v.aval.dtype for v in eqn.invars if v.aval.shape in kernels)
-            for inner in sub_jaxprs(eqn):
-                yield from types(inner)
-
-    return {str(found) for found in types(jaxpr)}
+    equations = itertools.chain.from_iterable(communicating(jaxpr).values())
+    sums = itertools.chain.from_iterable(equations)
+    return {str(array.dtype) for array in sums if array.shape in kernels}
 
 
 def test_gradients_are_sent_in_the_type_that_was_asked_for():
@@ -86,7 +82,7 @@ def test_each_family_exchanges_its_gradients_once(recipe):
     local, exchanged = traced(recipe, "local")
     [name] = local
     assert name in SUMS
-    sizes = sorted(size for sizes in local[name] for size in sizes)
+    sizes = sorted(array.size for arrays in local[name] for array in arrays)
     rest = collections.Counter(sizes) - collections.Counter(exchanged)
     # beside gradients and statistics: the loss, and the sum and count of each metric
     assert len(sizes) == len(exchanged) + sum(rest.values()) and set(rest) <= {1}

@@ -85,8 +85,8 @@ def train(
     model = Tiny(axis_name=axis, **fields)
     optimizer, start = begin(model, weight_decay=1e-3)
     axis = parallel.axis_name(mode)
-    options = {"preprocess": noisy, "axis_name": axis, "accumulate": accumulate}
-    options["reduce_dtype"] = reduce_dtype
+    options = {"preprocess": noisy, "axis_name": axis}
+    options |= {"accumulate": accumulate, "reduce_dtype": reduce_dtype}
     one = step.make_train_step(model, optimizer, **options)
     run = parallel.parallelize(wrap(one), mode, mesh, donate=True)
     resident = parallel.place_batch(draw_set(40), mesh)
