@@ -452,7 +452,8 @@ SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
      "python benchmarks/small_sets.py --save", small_sets),
     ("Several seeds together", "members_cpu", "python benchmarks/members.py --run", members),
     ("Input pipeline", "input_pipeline",
-     "python benchmarks/input_pipeline.py --folder PHOTOS --rounds 15 --save", input_pipeline),
+     "python benchmarks/input_pipeline.py --folder PHOTOS --archive 400 --archive 256 "
+     "--seconds 4 --save", input_pipeline),
     ("Against PyTorch on a GPU", "gpu_against_torch", "python benchmarks/gpu_against_torch.py",
      gpu_against_torch),
     ("Implementations tried on a GPU", "gpu_first_forms", "", gpu_first_forms),
