@@ -1,5 +1,6 @@
-"""ResNet-50 as plain Flax Linen, from its description: `nn.Conv`, `nn.BatchNorm`, `nn.max_pool`.
+"""Plain forms to compare with: ResNet-50 in Flax Linen, and all networks with plain BatchNorm.
 
+`PlainResNet50` is written from its description: `nn.Conv`, `nn.BatchNorm`, `nn.max_pool`.
 He et al. 2015, table 1, with the stride on the 3x3 convolutions and the scale of each block's last
 BatchNorm initialized to zero (Goyal et al. 2017). Padding is "SAME", BatchNorm has momentum 0.9 and
 epsilon 1e-5, the types of the computation are those of `dtype`, and the logits are float32.
@@ -7,11 +8,17 @@ epsilon 1e-5, the types of the computation are those of `dtype`, and the logits 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxcnn.ops import normalization, reference
 
 
 class PlainResNet50(nn.Module):
@@ -43,3 +50,23 @@ class PlainResNet50(nn.Module):
                 x = nn.relu(shortcut + y)
         logits = nn.Dense(self.num_classes, dtype=self.dtype)(x.mean((1, 2)))
         return logits.astype(jnp.float32)
+
+
+@contextlib.contextmanager
+def plain_batch_norm() -> Iterator[None]:
+    """Traces BatchNorm, shortcut and ReLU of jaxcnn's networks as `nn.BatchNorm` computes them.
+
+    Statistics come from one pass, their gradients from JAX, and nothing is fused by hand. On a TPU
+    these are the only operations of this package, but for response normalization.
+    """
+    with (
+        mock.patch.object(normalization, "moments", _moments),
+        mock.patch.object(normalization, "normalize", reference.normalize),
+    ):
+        yield
+
+
+def _moments(x: Array, guess: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(axes, keepdims=True)
+    return mean, jnp.maximum(0.0, lax.square(wide).mean(axes, keepdims=True) - lax.square(mean))

@@ -390,17 +390,19 @@ def tpu_program(found: dict) -> str:
 
 def tpu_networks(found: dict) -> str:
     """What a training step of networks of each family needs, in relation to its activations."""
+    rows = [row for row in found["rows"] if row["form"] == "jaxcnn"]
     text = (
-        f"Training and evaluation steps in bfloat16 of {len(found['rows'])} networks, with "
+        f"Training and evaluation steps in bfloat16 of {len(rows)} networks, with "
         "BatchNorm statistics of each chip, compiled without the chips and never run. Activations "
         "are the outputs of convolutions, pools and dense layers (`jaxcnn summary`), which the "
-        "backward pass needs; temporaries and traffic outside the chip are multiples of them. "
+        "backward pass needs; temporaries and traffic outside the chip are multiples of them. The "
+        "parameters and their optimizer are part of the traffic. "
         "Collectives are all-reduces, unless another kind is named."
     )
     header = ["network", "slice", "images a chip", "activations MiB", "temporaries", "traffic",
               "GFLOP", "collectives", "traffic of evaluation", "compiled in s"]  # fmt: skip
     lines = []
-    for row in found["rows"]:
+    for row in rows:
         train, evaluate, kept = row["train"], row["evaluate"], row["activation_bytes"]
         kinds = [
             f"{c['count']:.0f}" + ("" if kind == "all-reduce" else f" {kind}")
@@ -412,7 +414,29 @@ def tpu_networks(found: dict) -> str:
             f"{train['flops'] / 1e9:,.0f}", ", ".join(kinds), _two(evaluate["traffic"] / kept),
             f"{train['seconds'] + evaluate['seconds']:,.0f}",
         ])  # fmt: skip
-    return f"{text}\n\n{table(header, lines, left=(0, 1, 7))}"
+    parts = [text, table(header, lines, left=(0, 1, 7)), *_against_plain(found["rows"])]
+    return "\n\n".join(parts)
+
+
+def _against_plain(rows: list[dict]) -> list[str]:
+    """Training steps of this package relative to those with plain BatchNorm."""
+    ours = {(row["name"], row["on"]): row for row in rows if row["form"] == "jaxcnn"}
+    pairs = [(ours[row["name"], row["on"]]["train"], row) for row in rows if row["form"] == "plain"]
+    if not pairs:
+        return []
+    lines = [
+        [f"`{row['name']}`", row["on"], _two(train["bytes"] / row["train"]["bytes"]),
+         _two(train["traffic"] / row["train"]["traffic"]),
+         _two(train["memory"]["temporaries"] / row["train"]["memory"]["temporaries"]),
+         _two(train["flops"] / row["train"]["flops"])]
+        for train, row in pairs
+    ]  # fmt: skip
+    text = (
+        "The same steps relative to those with BatchNorm, shortcut and ReLU as in plain Flax Linen "
+        "(`--plain`); below 1, this package needs less:"
+    )
+    header = ["network", "slice", "bytes by XLA's count", "traffic", "temporaries", "FLOPs"]
+    return [text, table(header, lines, left=(0, 1))]
 
 
 def _note(found: dict) -> list[str]:

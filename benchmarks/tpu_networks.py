@@ -4,17 +4,20 @@
     pip install 'jaxcnn[tpu]'
     python benchmarks/tpu_networks.py --compile --save           # NETWORKS, half an hour or more
     python benchmarks/tpu_networks.py --compile resnet50 vgg_d   # these
+    python benchmarks/tpu_networks.py --compile resnet50 --plain --save   # with plain BatchNorm
 
 Training and evaluation steps in bfloat16 with local BatchNorm statistics, on images that are
 already there. Temporaries and traffic of a training step are compared with the activations of its
 images (`jaxcnn summary`), which a step has to keep: a network that needs many times more than
-others of its kind has an operation that does not suit the chip. With --save, each row is saved as
-soon as its network has been compiled.
+others of its kind has an operation that does not suit the chip. --plain compiles the training step
+with BatchNorm as plain Flax Linen has it, for comparison. With --save, each row is saved as soon as
+its network has been compiled.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,6 +30,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"  # of arrays that are not the program's
 import harness
 import jax
 import jax.numpy as jnp
+from plain_linen import plain_batch_norm
 from tpu_program import traced_steps
 
 import jaxcnn
@@ -41,6 +45,7 @@ NETWORKS = (
     "se_bn_inception", "senet154", "dpn92", "resnext29_8x64d_cifar",
 )  # fmt: skip
 FILE = "tpu_networks"
+KEY = ("name", "form", "on")  # of a row
 
 
 def traced(name: str, images: int, devices: Any) -> dict[str, Any]:
@@ -66,12 +71,17 @@ def lower_all(names: list[str]) -> None:
     print(f"{len(names)} networks lower for a TPU, in training and evaluation")
 
 
-def compile_one(name: str, images: int, target: plan.Target) -> dict[str, Any]:
+def compile_one(name: str, images: int, target: plan.Target, plain: bool) -> dict[str, Any]:
     """Compiles the steps of a network; returns what a chip needs for them."""
-    row: dict[str, Any] = {"name": name, "on": target.name, "images": images}
+    form = "plain" if plain else "jaxcnn"
+    row: dict[str, Any] = {"name": name, "form": form, "on": target.name, "images": images}
     values = sum(r.activations for r in summarize(name).rows)
     row["activation_bytes"] = 2 * values * images
-    for step, found in traced(name, images, target.devices).items():
+    with plain_batch_norm() if plain else contextlib.nullcontext():
+        steps = traced(name, images, target.devices)
+    if plain:
+        del steps["evaluate"]
+    for step, found in steps.items():
         began = time.perf_counter()
         compiled = found.lower().compile()
         row[step] = dataclasses.asdict(program_counts.count(compiled))
@@ -82,9 +92,10 @@ def compile_one(name: str, images: int, target: plan.Target) -> dict[str, Any]:
 def text(row: dict[str, Any]) -> str:
     """One line of a row."""
     train, kept = row["train"], row["activation_bytes"]
-    seconds = train["seconds"] + row["evaluate"]["seconds"]
+    seconds = sum(row[step]["seconds"] for step in ("train", "evaluate") if step in row)
     return (
-        f"{row['name']:24} temporaries {train['memory']['temporaries'] / kept:5.2f}, traffic "
+        f"{row['name']:24} {row['form']:6} temporaries "
+        f"{train['memory']['temporaries'] / kept:5.2f}, traffic "
         f"{train['traffic'] / kept:5.2f} times the activations ({kept / 2**20:,.0f} MiB); "
         f"{train['flops'] / 1e9:,.0f} GFLOP; compiled in {seconds:.0f} s"
     )
@@ -96,21 +107,22 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile them, with libtpu")
     parser.add_argument("--on", default="v5e:2x2", help="slice (v5e:2x2)")
     parser.add_argument("--images", type=int, default=32, help="for each chip (32)")
+    parser.add_argument("--plain", action="store_true", help="with plain BatchNorm")
     parser.add_argument("--save", action="store_true", help=f"write results/{FILE}.json")
     args = parser.parse_args()
-    if args.save and not args.compile:
-        parser.error("--save saves what --compile finds")
+    if (args.save or args.plain) and not args.compile:
+        parser.error("--save and --plain are for --compile")
     if not args.compile:
         lower_all(args.names or jaxcnn.list_models())
         return
     target = plan.find_target(args.on)
     path = harness.RESULTS / f"{FILE}.json"
     for name in args.names or NETWORKS:
-        row = compile_one(name, args.images, target)
+        row = compile_one(name, args.images, target, args.plain)
         print(text(row), flush=True)
         if args.save:
             rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-            kept = [other for other in rows if (other["name"], other["on"]) != (name, row["on"])]
+            kept = [other for other in rows if any(other[key] != row[key] for key in KEY)]
             harness.save(FILE, [*kept, row])
 
 

@@ -5,7 +5,12 @@ import json
 import sys
 from pathlib import Path
 
+import chex
+import jax
+import jax.numpy as jnp
 import pytest
+
+import jaxcnn
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # scripts import each other
@@ -210,3 +215,45 @@ def test_bytes_of_a_gpus_program():
         "last": ("fusion kLoop", 64 + 64, 64),
     }
     assert found["both"].source == "jit(step)/bn/reduce"
+
+
+def test_tpu_networks_are_compared_with_their_plain_form(tables):
+    def row(form, amount):
+        step = {
+            "bytes": amount,
+            "traffic": 2 * amount,
+            "flops": 5,
+            "seconds": 1,
+            "memory": {"temporaries": 4 * amount},
+            "collectives": {"all-reduce": {"count": 1}},
+        }
+        both = {"train": step} if form == "plain" else {"train": step, "evaluate": step}
+        return {"name": "a", "form": form, "on": "v5e:2x2", "images": 8, "activation_bytes": 2**20,
+                **both}  # fmt: skip
+
+    text = tables.tpu_networks({"rows": [row("jaxcnn", 3e9), row("plain", 4e9)]})
+    assert "bfloat16 of 1 networks" in text
+    assert text.splitlines()[-1] == "| `a` | v5e:2x2 | 0.75 | 0.75 | 0.75 | 1.00 |"
+
+
+def test_plain_batch_norm_is_the_same_function():
+    """The form that `tpu_networks.py --plain` compiles, against the network as it is."""
+    plain_linen = script("plain_linen")
+    model = jaxcnn.create_model("resnet20_cifar", dtype=jnp.float32)
+    images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    variables = model.init(jax.random.key(1), images)
+
+    def gradient(variables):
+        def loss(params):
+            given = variables | {"params": params}
+            logits, state = model.apply(given, images, train=True, mutable=["batch_stats"])
+            return jnp.square(logits).mean(), state
+
+        return jax.grad(loss, has_aux=True)(variables["params"])
+
+    ours = jax.jit(gradient)(variables)
+    with plain_linen.plain_batch_norm():
+        traced = jax.jit(lambda variables: gradient(variables)).trace(variables)
+        plain = traced.lower().compile()(variables)
+    assert "normalize_tangent" not in str(traced.jaxpr)
+    chex.assert_trees_all_close(ours, plain, rtol=1e-2, atol=1e-4)

@@ -2,7 +2,7 @@
 
 Every operation has a plain implementation in `jaxcnn.ops.reference`, which all platforms use
 inside `with jaxcnn.ops.use("reference"):`. Elsewhere the implementation is chosen while a program
-is lowered for a platform. A TPU gets XLA's own operations throughout.
+is lowered for a platform. A TPU gets XLA's own operations, but for response normalization.
 
 | operation | platform | implementation | replaces | used for | gain |
 | --- | --- | --- | --- | --- | --- |
@@ -20,11 +20,13 @@ is lowered for a platform. A TPU gets XLA's own operations throughout.
 | `BatchNorm`, gradient | CPU | sums over rows of pixels | sums over three axes | no groups of examples | ResNet-20 1.17, VGG-11-BN 1.16, ResNet-18 1.12 |
 | `BatchNormAct`, gradient | GPU | two passes over memory | three passes | all | see `benchmarks/NOTES.md` |
 | `local_response_norm` | all | `r * sqrt(r)` of the reciprocal root | a power | exponent 3/4 | AlexNet 1.04 |
+| `local_response_norm` | TPU | shifted channels, added up | a reduction over windows of channels | exponent 3/4 | less traffic (d) |
 
 The gain is the time of a whole training step without the implementation over that with it, on a
 CPU with AVX-512, by `python benchmarks/ops_steps.py` (`benchmarks/results/ops_steps.json`).
 (a) In an earlier measurement, see `benchmarks/NOTES.md`. (b) On an H200, see there: ResNet-50's step
 35.5 to 33.9 ms, ResNeXt-50's 47.6 to 45.3, DPN-92's 81.6 to 61.9. (c) Of all pooling; GoogLeNet and VGG-11-BN before large images were taken one by one.
+(d) By XLA's count, see `benchmarks/NOTES.md`: never run on a TPU.
 `jaxcnn.runtime.heap`, which is no operation, gains 1.11 on ResNet-20 (a).
 
 Limits: arrays that are sharded over explicit mesh axes (`AxisType.Explicit`, the default of

@@ -49,8 +49,20 @@ def local_response_norm(
     alpha = alpha / n if alpha_div_n else alpha
     if reference_requested(x) or beta != 0.75:
         return reference.local_response_norm(x, n=n, k=k, alpha=alpha, beta=beta)
-    root = lax.rsqrt(k + alpha * reference.channel_window_sum(x * x, n))
+    reduced = functools.partial(reference.channel_window_sum, n=n)
+    shifted = functools.partial(_sum_of_shifted_channels, n=n)
+    root = lax.rsqrt(k + alpha * by_platform(shifted, x * x, cpu=reduced, gpu=reduced))
     return x * root * jnp.sqrt(root)
+
+
+def _sum_of_shifted_channels(x: Array, *, n: int) -> Array:
+    """Computes `reference.channel_window_sum` on a TPU, where XLA fuses it with its operand."""
+    channels, half = x.shape[-1], n // 2
+    x = lax.pad(x, x.dtype.type(0), [(0, 0, 0)] * 3 + [(half, n - 1 - half, 0)])
+    total = x[..., :channels]
+    for i in range(1, n):
+        total += x[..., i : i + channels]
+    return total
 
 
 class BatchNorm(nn.Module):

@@ -294,19 +294,19 @@ def test_mean_far_from_zero_of_four_devices(mean, limit):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5, 16])
-def test_response_normalization_as_printed(channels, float64):
+def test_response_normalization_as_printed(channels, form, float64):
     x = 30 * draw(2, 3, 4, channels)
     close(ops.local_response_norm(x), definitions.local_response_norm(x))
 
 
 @pytest.mark.parametrize("n, k, alpha, beta", [(5, 1.0, 1e-4, 0.75), (3, 2.0, 1e-2, 0.5)])
-def test_response_normalization_with_alpha_over_n(n, k, alpha, beta, float64):
+def test_response_normalization_with_alpha_over_n(n, k, alpha, beta, form, float64):
     x = 30 * draw(2, 3, 4, 9)
     actual = ops.local_response_norm(x, n=n, k=k, alpha=alpha, beta=beta, alpha_div_n=True)
     close(actual, definitions.local_response_norm(x, n, k, alpha / n, beta))
 
 
-def test_gradient_of_response_normalization_by_differences(float64):
+def test_gradient_of_response_normalization_by_differences(form, float64):
     x, g, direction = 30 * draw(1, 2, 2, 7), draw(1, 2, 2, 7, seed=1), draw(1, 2, 2, 7, seed=2)
     gradient = jax.grad(lambda x: jnp.sum(ops.local_response_norm(x) * g))(x)
     ends = [
@@ -316,7 +316,7 @@ def test_gradient_of_response_normalization_by_differences(float64):
 
 
 @pytest.mark.parametrize("n, k, alpha, beta", [(5, 1.0, 1e-2, 0.75), (4, 2.0, 1e-1, 0.5)])
-def test_response_normalization_and_its_derivatives(n, k, alpha, beta, float64):
+def test_response_normalization_and_its_derivatives(n, k, alpha, beta, form, float64):
     x, t = 3 * draw(2, 3, 4, 9), draw(2, 3, 4, 9, seed=1)
 
     def run(x):
