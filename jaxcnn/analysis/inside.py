@@ -14,7 +14,7 @@ from jaxcnn.analysis.trace import trace
 from jaxcnn.data.augment import pipeline
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.evaluation import protocols
-from jaxcnn.evaluation.evaluate import TestSet, examples
+from jaxcnn.evaluation.inference import TestSet, examples
 from jaxcnn.runtime import compilation
 
 Variables = Mapping[str, Any]

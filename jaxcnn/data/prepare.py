@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import importlib.util
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -20,7 +18,7 @@ from jaxcnn._files import is_local
 from jaxcnn.data.bad_records import retried
 from jaxcnn.data.catalog import open_parts
 from jaxcnn.data.decode import BadImage, decode, image_size
-from jaxcnn.data.loader.streaming import cores
+from jaxcnn.data.loader.ahead import map_ahead
 from jaxcnn.data.readers import old_archive, tfds
 from jaxcnn.data.readers.archive import Draft
 from jaxcnn.data.sets import FileShard
@@ -84,7 +82,7 @@ def write_archive(
         done = total - sum(shard.length for shard in todo)
         yield Progress(done, total)
         examples = [(parts[s.part], s.first + i) for s in todo for i in range(s.length)]
-        converted = _in_order(lambda e: _converted(e[0], e[1], side, quality), examples)
+        converted = map_ahead(lambda e: _converted(e[0], e[1], side, quality), examples)
         for shard in todo:
             with draft.write(shard) as add:
                 for name, data, label, bad in itertools.islice(converted, shard.length):
@@ -148,22 +146,6 @@ def reencode(data: bytes, side: int | None, quality: int | None) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality or QUALITY)
     return out.getvalue()
-
-
-def _in_order(make: Callable, items: list) -> Iterator:
-    """Yields make(item) for each item, in order, computed ahead by threads."""
-    with ThreadPoolExecutor(cores(), "jaxcnn-prepare") as pool:
-        coming: collections.deque[Future] = collections.deque()
-        try:
-            for item in items:
-                coming.append(pool.submit(make, item))
-                if len(coming) > 8 * cores():
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-        finally:
-            for future in coming:
-                future.cancel()
 
 
 # Files that TensorFlow Datasets cannot download, and the site that offers them.

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         request,
         tables,
     )
-    from jaxcnn.evaluation.evaluate import Entry, open_entry, open_test_set, probabilities
+    from jaxcnn.evaluation.evaluate import Entry, open_entry, open_test_set
+    from jaxcnn.evaluation.inference import probabilities
     from jaxcnn.evaluation.predict import (
         Prediction,
         default_names,
@@ -66,7 +67,7 @@ __getattr__, __dir__ = lazy_exports(
         "Entry": "evaluate",
         "open_entry": "evaluate",
         "open_test_set": "evaluate",
-        "probabilities": "evaluate",
+        "probabilities": "inference",
         "Prediction": "predict",
         "default_names": "predict",
         "imagenet_names": "predict",

@@ -1,34 +1,26 @@
-"""Evaluates a network on a whole test set under a test protocol."""
+"""Opens the networks and the test set of an evaluation."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
-import numpy as np
 
 from jaxcnn import _cache
 from jaxcnn._files import any_path, is_local
 from jaxcnn._objects import is_address, mistakes_in_network
-from jaxcnn.data import catalog, decode, sets
-from jaxcnn.data.augment import pipeline
+from jaxcnn.data import catalog
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.readers.imagenet import wordnet_id, wordnet_ids
-from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation import protocols
+from jaxcnn.evaluation.inference import TestSet, Variables
 from jaxcnn.models.registry import create_model
-from jaxcnn.runtime import compilation
 from jaxcnn.training.output.checkpoints import first_difference
 from jaxcnn.training.output.records import MANIFEST, read_manifest
 from jaxcnn.training.state import abstract_variables
-
-Variables = Mapping[str, Any]
-TestSet = Dataset | sets.ImageFileDataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,118 +269,3 @@ def open_test_set(source: str, split: str, data_dir: str | None) -> TestSet:
     if catalog.is_streamed(source, data_dir):
         return catalog.open_encoded(source, split, data_dir)
     return catalog.load(source, split, data_dir=data_dir)
-
-
-def probabilities(
-    model: nn.Module,
-    variables: Variables,
-    test_set: TestSet,
-    preprocessing: Preprocessing,
-    protocol: protocols.Protocol,
-    *,
-    classes: tuple[int, ...] | None = None,
-    batch_size: int = 64,
-    progress: Callable[[int], None] = lambda done: None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Computes class probabilities for a test set, averaged over the views of each example.
-
-    Args:
-      model: the network; under a dense protocol it must accept images of any size.
-      variables: its variables.
-      test_set: to be evaluated, in order.
-      preprocessing: size, crop, interpolation and normalization.
-      protocol: one of `protocols.PROTOCOLS`.
-      classes: the classes that can be predicted, as indices of the network's; None for all.
-      batch_size: number of views per batch.
-      progress: called with the number of examples that are done.
-
-    Returns:
-      Probabilities f32[N,K] and labels i32[N].
-
-    Raises:
-      ValueError: the images do not fit the network, or one cannot be read.
-    """
-    apply = _compiled(model, preprocessing.mean, preprocessing.std, classes)
-
-    def predict(views: np.ndarray) -> np.ndarray:
-        """Probabilities f32[V,K] of views of one size, computed in batches of one shape."""
-        count = min(batch_size, len(views)) if protocol.dense else batch_size
-        found = []
-        for start in range(0, len(views), count):
-            chunk = views[start : start + count]
-            short = count - len(chunk)
-            full = np.concatenate([chunk, np.zeros((short, *chunk.shape[1:]), chunk.dtype)])
-            found.append(np.asarray(apply(variables, full))[: len(chunk)])
-        return np.concatenate(found)
-
-    rows, labels, waiting = [], [], []
-    for image, label in examples(test_set):
-        if image.shape[-1] != len(preprocessing.mean):
-            raise ValueError(
-                f"the images have {image.shape[-1]} channels; the network takes "
-                f"{len(preprocessing.mean)}"
-            )
-        labels.append(label)
-        try:
-            scales = protocols.all_views(
-                image, protocol, preprocessing.size, preprocessing.crop, preprocessing.interpolation
-            )
-        except decode.BadImage as error:
-            raise ValueError(f"{_name(test_set, len(labels) - 1)} {error}") from error
-        if protocol.dense:
-            rows.append(np.mean([predict(views).mean(0) for views in scales], 0))
-        else:
-            waiting.append(np.concatenate(scales))
-            if len(waiting) * len(waiting[0]) >= batch_size or len(labels) == len(test_set):
-                together = predict(np.concatenate(waiting))
-                rows += list(together.reshape(len(waiting), -1, together.shape[-1]).mean(1))
-                waiting = []
-        progress(len(labels))
-    if len(rows) != len(test_set):
-        raise ValueError(f"{len(rows)} predictions for {len(test_set)} examples")
-    return np.stack(rows).astype(np.float32), np.array(labels, np.int32)
-
-
-def _name(test_set: TestSet, index: int) -> str:
-    """The name of an example, for messages."""
-    return f"example {index}" if isinstance(test_set, Dataset) else test_set.name(index)
-
-
-@functools.lru_cache(maxsize=4)
-def _compiled(
-    model: nn.Module,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    classes: tuple[int, ...] | None,
-) -> Callable[..., Any]:
-    """A function of (variables, views u8[V,h,w,C]) to probabilities, compiled once per network."""
-
-    @compilation.jit
-    def apply(variables: Variables, views: jax.Array) -> jax.Array:
-        logits: Any = model.apply(variables, pipeline.normalize(views, mean, std), train=False)
-        return jax.nn.softmax(logits if classes is None else logits[:, np.array(classes)], -1)
-
-    return apply
-
-
-def examples(
-    test_set: TestSet, indices: Iterable[int] | None = None
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields images u8[H,W,C] and labels of a test set.
-
-    Args:
-      test_set: in memory or as image files.
-      indices: of the examples; None for all of them, in order.
-
-    Raises:
-      ValueError: an image cannot be read.
-    """
-    for index in range(len(test_set)) if indices is None else indices:
-        if isinstance(test_set, Dataset):
-            yield test_set.images[index], int(test_set.labels[index])
-            continue
-        data, label = test_set.read(index)
-        try:
-            yield decode.decode(data), label
-        except decode.BadImage as error:
-            raise ValueError(f"{test_set.name(index)} cannot be read: {error}") from error

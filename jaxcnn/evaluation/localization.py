@@ -19,7 +19,7 @@ from jaxcnn.data import boxes, crops
 from jaxcnn.data.augment import pipeline
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.sets import Dataset
-from jaxcnn.evaluation import evaluate, protocols
+from jaxcnn.evaluation import inference, protocols
 from jaxcnn.evaluation.predict import Prediction, read_image
 from jaxcnn.metrics import localization
 from jaxcnn.reporting.figures import picture_name
@@ -73,7 +73,7 @@ def locate(
 def errors(
     model: nn.Module,
     variables: Mapping[str, Any],
-    test_set: evaluate.TestSet,
+    test_set: inference.TestSet,
     preprocessing: Preprocessing,
     *,
     batch_size: int = 64,
@@ -94,7 +94,7 @@ def errors(
       ValueError: an example has no box, or its image cannot be read.
     """
     wrong: dict[str, list[Any]] = {name: [] for name in localization.ERRORS}
-    examples, total = evaluate.examples(test_set), len(test_set)
+    examples, total = inference.examples(test_set), len(test_set)
     for start in range(0, total, batch_size):
         rows = range(start, min(start + batch_size, total))
         images, labels = zip(*(next(examples) for _ in rows))
@@ -179,7 +179,7 @@ def _sides(preprocessing: Preprocessing) -> dict[str, int]:
     return {"size": preprocessing.size, "side": math.floor(preprocessing.size / preprocessing.crop)}
 
 
-def _boxes(test_set: evaluate.TestSet, index: int) -> np.ndarray:
+def _boxes(test_set: inference.TestSet, index: int) -> np.ndarray:
     if isinstance(test_set, Dataset):
         assert test_set.boxes is not None
         return test_set.boxes[index]

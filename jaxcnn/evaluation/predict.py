@@ -16,6 +16,7 @@ from PIL import Image
 
 from jaxcnn._files import any_path, files_below, is_local
 from jaxcnn.data.decode import BadImage, check_bytes, check_resized, decode
+from jaxcnn.data.loader.ahead import map_ahead
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.readers.folders import EXTENSIONS, is_image, list_images
 
@@ -201,20 +202,27 @@ def predict_files(
         logits = model.apply(variables, images, train=False)
         return jax.nn.softmax(logits)  # type: ignore[arg-type]
 
+    def load(path: str | Path) -> np.ndarray | Exception:
+        try:
+            return preprocess_file(path, preprocessing)
+        except (OSError, ValueError) as error:
+            return error
+
     batch_size = min(batch_size, len(paths))  # one shape: one compilation
     shape = (batch_size, preprocessing.size, preprocessing.size, len(preprocessing.mean))
+    loaded = map_ahead(load, paths, ahead=2 * batch_size)
     for start in range(0, len(paths), batch_size):
         chunk = paths[start : start + batch_size]
         batch = np.zeros(shape, np.float32)
         bad = set()
-        for i, path in enumerate(chunk):
-            try:
-                batch[i] = preprocess_file(path, preprocessing)
-            except (OSError, ValueError) as error:
-                if on_bad is None:
-                    raise
-                on_bad(path, error)
-                bad.add(i)
+        for i, (path, image) in enumerate(zip(chunk, loaded)):
+            if not isinstance(image, Exception):
+                batch[i] = image
+                continue
+            if on_bad is None:
+                raise image
+            on_bad(path, image)
+            bad.add(i)
         if not np.isfinite(batch).all():
             raise ValueError(
                 f"images are not finite after normalization with mean {preprocessing.mean} and "

@@ -24,20 +24,20 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 
 
 def center(image: np.ndarray, size: int) -> np.ndarray:
-    """Crops the central square, u8[H,W,C] to u8[1,size,size,C]; the corner rounds half to even."""
+    """Crops the central square, [...,H,W,C] to [...,1,size,size,C]; corners round half to even."""
     down, across = _room(image, size)
     return _crops(image, [(round(down / 2), round(across / 2))], size)
 
 
 def corners(image: np.ndarray, size: int) -> np.ndarray:
-    """Crops the four corners and the center, u8[H,W,C] to u8[5,size,size,C]."""
+    """Crops the four corners and the center, u8[...,H,W,C] to u8[...,5,size,size,C]."""
     down, across = _room(image, size)
     places = [(0, 0), (0, across), (down, 0), (down, across), (round(down / 2), round(across / 2))]
     return _crops(image, places, size)
 
 
 def grid(image: np.ndarray, size: int) -> np.ndarray:
-    """Crops a regular grid of five by five squares, u8[H,W,C] to u8[25,size,size,C]."""
+    """Crops a regular grid of five by five squares, u8[...,H,W,C] to u8[...,25,size,size,C]."""
     down, across = _room(image, size)
     places = [(round(i * down / 4), round(j * across / 4)) for i in range(5) for j in range(5)]
     return _crops(image, places, size)
@@ -50,31 +50,31 @@ def squares(image: np.ndarray, size: int) -> np.ndarray:
     bottom square of a portrait image), and each square resized.
 
     Args:
-      image: u8[H,W,C].
+      image: u8[...,H,W,C].
       size: of the network's input.
 
     Returns:
-      u8[18,size,size,C].
+      u8[...,18,size,size,C].
     """
-    height, width = image.shape[:2]
+    height, width = image.shape[-3:-1]
     side, spare = min(height, width), abs(height - width)
     views = []
     for at in (0, round(spare / 2), spare):
         top, left = (at, 0) if height > width else (0, at)
-        square = image[top : top + side, left : left + side]
-        views += [corners(square, size), resize(square, (size, size))[None]]
-    return np.concatenate(views)
+        square = image[..., top : top + side, left : left + side, :]
+        views += [corners(square, size), whole(resize(square, (size, size)), size)]
+    return np.concatenate(views, -4)
 
 
 def whole(image: np.ndarray, size: int) -> np.ndarray:
-    """Returns the whole image as a view, u8[H,W,C] to u8[1,H,W,C]; `size` is ignored."""
+    """Returns the whole image as a view, u8[...,H,W,C] to u8[...,1,H,W,C]; `size` is ignored."""
     del size
-    return image[None]
+    return image[..., None, :, :, :]
 
 
 def mirrored(views: np.ndarray) -> np.ndarray:
-    """Appends the mirror images of the views, u8[V,h,w,C] to u8[2V,h,w,C]."""
-    return np.concatenate([views, views[:, :, ::-1]])
+    """Appends the mirror images of the views, u8[...,V,h,w,C] to u8[...,2V,h,w,C]."""
+    return np.concatenate([views, views[..., ::-1, :]], -4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,17 +183,17 @@ def _pixels(text: str, whole: str) -> int:
 def all_views(
     image: np.ndarray, protocol: Protocol, size: int, crop: float, interpolation: str = "bilinear"
 ) -> list[np.ndarray]:
-    """Extracts the views of an image at all scales of a protocol.
+    """Extracts the views of an image, or of images of one size, at all scales of a protocol.
 
     Args:
-      image: u8[H,W,C].
+      image: u8[...,H,W,C].
       protocol: one of `PROTOCOLS`.
       size: of the network's input in pixels.
       crop: fraction of the shorter side that the central crop covers.
       interpolation: "bilinear" or "bicubic".
 
     Returns:
-      For each scale u8[V,h,w,C].
+      For each scale u8[...,V,h,w,C].
     """
     scaled = [round(s * size / 224) for s in protocol.scales] or [math.floor(size / crop)]
     sides = protocol.sides or scaled
@@ -208,17 +208,17 @@ def shorter_side(image: np.ndarray, side: int, interpolation: str = "bilinear") 
     """Resizes the shorter side of an image, and the longer side in proportion, rounded down.
 
     Args:
-      image: u8[H,W,C].
+      image: u8[...,H,W,C].
       side: shorter side of the result in pixels.
       interpolation: "bilinear" or "bicubic".
 
     Returns:
-      u8[h,w,C].
+      u8[...,h,w,C].
 
     Raises:
       BadImage: the image is too narrow.
     """
-    height, width = image.shape[:2]
+    height, width = image.shape[-3:-1]
     short = min(height, width)
     new = side * height // short, side * width // short
     check_resized(*new)
@@ -229,15 +229,17 @@ def resize(image: np.ndarray, size: tuple[int, int], interpolation: str = "bilin
     """Resizes an image with antialiasing, as Pillow and torchvision do.
 
     Args:
-      image: u8[H,W,C].
+      image: u8[...,H,W,C].
       size: (height, width) of the result.
       interpolation: "bilinear" or "bicubic".
 
     Returns:
-      u8[height,width,C].
+      u8[...,height,width,C].
     """
-    if image.shape[:2] == size:
+    if image.shape[-3:-1] == size:
         return image
+    if image.ndim > 3:
+        return np.stack([resize(one, size, interpolation) for one in image])
     gray = image.shape[2] == 1
     picture = Image.fromarray(image[..., 0] if gray else np.ascontiguousarray(image))
     resized = np.asarray(picture.resize(size[::-1], _RESAMPLING[interpolation]))
@@ -245,11 +247,12 @@ def resize(image: np.ndarray, size: tuple[int, int], interpolation: str = "bilin
 
 
 def _room(image: np.ndarray, size: int) -> tuple[int, int]:
-    down, across = image.shape[0] - size, image.shape[1] - size
-    if down < 0 or across < 0:
-        raise ValueError(f"the image is {image.shape[0]}x{image.shape[1]}; a crop needs {size}")
-    return down, across
+    height, width = image.shape[-3:-1]
+    if min(height, width) < size:
+        raise ValueError(f"the image is {height}x{width}; a crop needs {size}")
+    return height - size, width - size
 
 
 def _crops(image: np.ndarray, places: list[tuple[int, int]], size: int) -> np.ndarray:
-    return np.stack([image[top : top + size, left : left + size] for top, left in places])
+    views = [image[..., top : top + size, left : left + size, :] for top, left in places]
+    return np.stack(views, -4)

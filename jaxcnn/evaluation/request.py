@@ -14,7 +14,7 @@ from rich.progress import Progress, TaskID
 from jaxcnn._checks import require
 from jaxcnn._files import any_path
 from jaxcnn.data.preprocessing import Preprocessing
-from jaxcnn.evaluation import evaluate, localization, protocols
+from jaxcnn.evaluation import evaluate, inference, localization, protocols
 
 if TYPE_CHECKING:
     from jaxcnn.training.ensemble.described import Ensemble
@@ -123,7 +123,7 @@ def notes(
     networks: Sequence[Network],
     entries: Sequence[evaluate.Entry],
     data: Data,
-    test_set: evaluate.TestSet,
+    test_set: inference.TestSet,
 ) -> Iterator[str]:
     """Yields remarks on an evaluation: checkpoints, and sizes and classes that differ.
 
@@ -151,7 +151,7 @@ def notes(
 
 def open_requested(
     entries: Sequence[evaluate.Entry], source: str, folder: str | None, split: str
-) -> evaluate.TestSet:
+) -> inference.TestSet:
     """Opens the test set and checks that all networks predict its classes.
 
     Args:
@@ -172,7 +172,7 @@ def open_requested(
 def predict_all(
     networks: Sequence[Network],
     entries: Sequence[evaluate.Entry],
-    test_set: evaluate.TestSet,
+    test_set: inference.TestSet,
     crop: float | None = None,
     batch_size: int = 64,
 ) -> tuple[list[np.ndarray], np.ndarray]:
@@ -194,7 +194,7 @@ def predict_all(
         for network, entry in zip(networks, entries):
             preprocessing = _preprocessing(network, entry, crop)
             task = bar.add_task(network.label, total=len(test_set))
-            probabilities, labels = evaluate.probabilities(
+            probabilities, labels = inference.probabilities(
                 entry.model_for(network.view.protocol, preprocessing.size),
                 entry.variables,
                 test_set,
@@ -218,7 +218,7 @@ def _preprocessing(network: Network, entry: evaluate.Entry, crop: float | None) 
 def localization_errors(
     networks: Sequence[Network],
     entries: Sequence[evaluate.Entry],
-    test_set: evaluate.TestSet,
+    test_set: inference.TestSet,
     crop: float | None = None,
     batch_size: int = 64,
 ) -> dict[str, dict[str, float]]:

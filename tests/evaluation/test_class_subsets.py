@@ -11,7 +11,7 @@ import pytest
 from jaxcnn.data import catalog
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.readers.imagenet import wordnet_ids
-from jaxcnn.evaluation import evaluate, protocols, request
+from jaxcnn.evaluation import evaluate, inference, protocols, request
 
 HOW = Preprocessing(32, 1.0, "bilinear", (0.0,) * 3, (1.0,) * 3)
 SCALES = np.linspace(-9, 9, 1000)
@@ -41,7 +41,7 @@ def test_probabilities_are_those_of_a_network_without_the_others(test_set):
     network = request.Network("lines", protocols.parse_view("center"), "lines")
     (found,), labels = request.predict_all([network], [ENTRY], test_set)
     assert found.shape == (8, 4) and labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    means = np.array([image.mean() / 255 for image, _ in evaluate.examples(test_set)])
+    means = np.array([image.mean() / 255 for image, _ in inference.examples(test_set)])
     logits = means[:, None] * SCALES[list(OWN)]
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(found, expected, rtol=1e-4)

@@ -13,7 +13,7 @@ from PIL import Image
 from jaxcnn.cli import main
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.sets import Dataset
-from jaxcnn.evaluation import evaluate, protocols, tables
+from jaxcnn.evaluation import inference, protocols, tables
 from jaxcnn.metrics import classification
 from jaxcnn.training import read_config, train
 
@@ -102,7 +102,7 @@ def test_views_are_averaged_as_probabilities(batch_size):
     """Ten crops of a ramp: the mean of sigmoid(mean pixel), worked out for each of its crops."""
     images = [ramp(12, 12), 12 - ramp(12, 12), ramp(12, 12) // 2]
     how = Preprocessing(8, 8 / 12, "bilinear", (0.0,), (1.0,))
-    found, labels = evaluate.probabilities(
+    found, labels = inference.probabilities(
         MeanPixel(), {}, as_set(images), how, protocols.PROTOCOLS["10crop"], batch_size=batch_size
     )
     for image, row in zip(images, found):
@@ -111,11 +111,44 @@ def test_views_are_averaged_as_probabilities(batch_size):
     assert labels.tolist() == [0, 0, 0] and found.shape == (3, 2)
 
 
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_views_of_several_images_are_those_of_each(name):
+    images = np.random.default_rng(0).integers(0, 256, (3, 36, 44, 3), np.uint8)
+    together = protocols.all_views(images, protocols.PROTOCOLS[name], 24, 0.875)
+    for i, image in enumerate(images):
+        alone = protocols.all_views(image, protocols.PROTOCOLS[name], 24, 0.875)
+        for many, one in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(many[i], one)
+
+
+def test_only_the_last_batch_is_padded(monkeypatch):
+    """Ten views of 13 images in batches of 64: 130 views, three batches."""
+    shapes = []
+
+    def compiled(*network):
+        def apply(variables, views):
+            shapes.append(views.shape)
+            return jnp.asarray(views[:, 0, 0] / 255.0)
+
+        return apply
+
+    monkeypatch.setattr(inference, "_compiled", compiled)
+    images = [np.full((12, 12, 1), i, np.uint8) for i in range(13)]
+    how = Preprocessing(8, 8 / 12, "bilinear", (0.0,), (1.0,))
+    done = []
+    found, _ = inference.probabilities(
+        MeanPixel(), {}, as_set(images), how, protocols.PROTOCOLS["10crop"], progress=done.append
+    )
+    assert shapes == [(64, 8, 8, 1)] * 3
+    np.testing.assert_allclose(found[:, 0], np.arange(13) / 255, rtol=1e-6)
+    assert done == [6, 12, 13]
+
+
 def test_dense_answers_equal_crops_where_the_answer_is_the_same_everywhere():
     image = np.full((12, 20, 1), 3, np.uint8)
     how = Preprocessing(8, 8 / 12, "bilinear", (0.0,), (1.0,))
     rows = [
-        evaluate.probabilities(MeanPixel(), {}, as_set([image]), how, protocols.PROTOCOLS[name])[0]
+        inference.probabilities(MeanPixel(), {}, as_set([image]), how, protocols.PROTOCOLS[name])[0]
         for name in ("center", "10crop", "144crop", "dense", "dense3")
     ]
     np.testing.assert_allclose(rows, np.broadcast_to(rows[0], np.shape(rows)), atol=1e-5)

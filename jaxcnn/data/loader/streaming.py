@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 import functools
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -23,6 +22,7 @@ from jaxcnn.data import boxes, crops
 from jaxcnn.data.bad_records import BadRecords, retried
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.loader import resident
+from jaxcnn.data.loader.ahead import cores
 from jaxcnn.data.sets import Dataset, ImageFileDataset
 
 Batch = dict[str, np.ndarray]
@@ -238,13 +238,6 @@ class Prefetch:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_memory(
