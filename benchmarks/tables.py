@@ -439,6 +439,23 @@ def _against_plain(rows: list[dict]) -> list[str]:
     return [text, table(header, lines, left=(0, 1))]
 
 
+def evaluation(found: dict) -> str:
+    """Evaluations and predictions relative to the network alone."""
+    text = (
+        "Views a second of whole evaluations relative to the network alone on batches that are "
+        "there: 50,000 random images in memory, and photos that threads read, decode and resize "
+        "on the cores on which the network computes."
+    )
+    lines = [
+        [f"`{row['model']}`", row["source"], row["protocol"], f"{row['alone']:,.1f}",
+         f"{row['whole']:,.1f}", _two(row["ratio"]),
+         f"[{_two(row['ratio_min'])}, {_two(row['ratio_max'])}]"]
+        for row in found["rows"]
+    ]  # fmt: skip
+    header = ["network", "images", "protocol", "views/s alone", "views/s in all", "ratio", ""]
+    return f"{text}\n\n{table(header, lines, left=(0, 1, 2))}"
+
+
 def _note(found: dict) -> list[str]:
     """A result file's remarks on how it was measured."""
     return [found["note"]] if "note" in found else []
@@ -478,6 +495,8 @@ SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
     ("Input pipeline", "input_pipeline",
      "python benchmarks/input_pipeline.py --folder PHOTOS --archive 400 --archive 256 "
      "--seconds 4 --save", input_pipeline),
+    ("Evaluation", "evaluation", "python benchmarks/evaluation.py --folder PHOTOS --save",
+     evaluation),
     ("Against PyTorch on a GPU", "gpu_against_torch", "python benchmarks/gpu_against_torch.py",
      gpu_against_torch),
     ("Implementations tried on a GPU", "gpu_first_forms", "", gpu_first_forms),

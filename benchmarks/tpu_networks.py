@@ -2,7 +2,7 @@
 
     python benchmarks/tpu_networks.py                            # all lower; without libtpu
     pip install 'jaxcnn[tpu]'
-    python benchmarks/tpu_networks.py --compile --save           # NETWORKS, half an hour or more
+    python benchmarks/tpu_networks.py --compile --save           # NETWORKS, an hour and a half
     python benchmarks/tpu_networks.py --compile resnet50 vgg_d   # these
     python benchmarks/tpu_networks.py --compile resnet50 --plain --save   # with plain BatchNorm
 
@@ -40,9 +40,9 @@ from jaxcnn.analysis.summary import summarize
 # Of every family, and of every kind of block.
 NETWORKS = (
     "lenet5_1998", "lenet5_modern", "alexnet_2gpu", "zfnet_512", "vgg_d", "vgg_a_lrn", "googlenet",
-    "bn_inception", "inception_v3", "inception_v4", "inception_resnet_v2", "resnet20_cifar",
-    "plain34", "resnet50", "resnet50_v2", "wrn28_10_cifar", "resnext50_32x4d", "se_resnet50",
-    "se_bn_inception", "senet154", "dpn92", "resnext29_8x64d_cifar",
+    "bn_inception", "inception_v3", "inception_resnet_v2", "resnet20_cifar", "plain34", "resnet50",
+    "resnet50_v2", "wrn28_10_cifar", "resnext50_32x4d", "se_resnet50", "se_bn_inception", "dpn92",
+    "resnext29_8x64d_cifar",
 )  # fmt: skip
 FILE = "tpu_networks"
 KEY = ("name", "form", "on")  # of a row
