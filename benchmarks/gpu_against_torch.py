@@ -2,6 +2,7 @@
 
     python benchmarks/gpu_against_torch.py                      # training steps, bfloat16
     python benchmarks/gpu_against_torch.py --models resnet50
+    python benchmarks/gpu_against_torch.py --mode infer
     python benchmarks/gpu_against_torch.py --torch-python PYTHON    # that has PyTorch
 
 What `against_torch.py` compares, with its batches for a GPU. Row by row that takes hours, nearly
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=known, default=known, metavar="MODEL")
     parser.add_argument("--compile", nargs="*", choices=known, metavar="MODEL",
                         help="networks to measure with torch.compile as well (all)")  # fmt: skip
+    parser.add_argument("--mode", choices=("train", "infer"), default="train")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--batch", type=int, help="for all models (default: a table)")
     parser.add_argument("--rounds", type=int, default=3)
@@ -162,7 +164,7 @@ def main() -> None:
     import harness
 
     def what(name: str) -> tuple[str, str, int, str]:
-        return name, "train", args.batch or against_torch.BATCHES[name][1], args.dtype
+        return name, args.mode, args.batch or against_torch.BATCHES[name][1], args.dtype
 
     compiled = args.models if args.compile is None else args.compile
     pool = ThreadPoolExecutor(2 * len(args.models))

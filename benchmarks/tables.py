@@ -287,11 +287,20 @@ def gpu(found: dict) -> str:
 
 def gpu_against_torch(found: dict) -> str:
     """Step times of jaxcnn and PyTorch on a GPU, and throughput relative to ResNet-50."""
-    rows = found["rows"]
     torch = found["machine"]["torch"]["versions"]["torch"]
+    parts = []
+    for mode, name in (("train", "training"), ("infer", "inference")):
+        if rows := [row for row in found["rows"] if row["mode"] == mode]:
+            parts.append(_gpu_steps(rows, name, torch))
+    return "\n\n".join([*parts, *_note(found)])
+
+
+def _gpu_steps(rows: list[dict], name: str, torch: str) -> str:
+    """Step times of one mode."""
     text = (
-        f"Time of a training step of jaxcnn relative to the same step of PyTorch {torch}; below 1, "
-        "jaxcnn is faster. The reference is the faster of eager channels-last and `torch.compile` "
+        f"Time of a step of jaxcnn in {name} relative to the same step of PyTorch {torch}; below "
+        "1, jaxcnn is faster. The reference is the faster of eager channels-last and "
+        "`torch.compile` "
         "of the network (default mode, without CUDA graphs). Where no compiled time is given, it "
         "was not measured and the ratio is to eager. Medians of "
         f"{rows[0]['rounds']} alternating rounds. *relative to ResNet-50*: images/s divided by "
@@ -317,7 +326,7 @@ def gpu_against_torch(found: dict) -> str:
     if ratios := _compiled(rows):
         mean = _two(geometric_mean(ratios))
         lines.append(["geometric mean where both", *[""] * 6, mean, "", ""])
-    return "\n\n".join([text, table(header, lines, left=(0, 2)), *_note(found)])
+    return f"{text}\n\n{table(header, lines, left=(0, 2))}"
 
 
 def gpu_first_forms(found: dict) -> str:
