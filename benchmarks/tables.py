@@ -574,7 +574,8 @@ def headline() -> str:
 
 def _gpu_lines(found: dict) -> list[list[str]]:
     """Mean ratios with and without LeNet-5, whose step is mostly launches; ResNet-50's rates."""
-    device, rows = ", ".join(found["machine"]["devices"]), found["rows"]
+    device = ", ".join(found["machine"]["devices"])
+    rows = [row for row in found["rows"] if row["mode"] == "train"]
     version = found["machine"]["torch"]["versions"]["torch"]
     lines = []
     for without, remark in (((), ""), (("lenet5",), ", without LeNet-5")):

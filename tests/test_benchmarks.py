@@ -1,5 +1,6 @@
 """The pages of benchmarks/ hold what the result files say."""
 
+import argparse
 import importlib.util
 import json
 import sys
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxcnn
+from jaxcnn.training import read_config
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # scripts import each other
@@ -81,19 +83,20 @@ def planted(tables, tmp_path, monkeypatch):
 
 
 def test_a_gpus_mean_is_of_rows_with_both_forms_of_pytorch(tables, planted, tmp_path):
-    def row(model, seconds, **theirs):
+    def row(model, seconds, mode="train", **theirs):
         forms = {form: {"seconds": value} for form, value in theirs.items()}
         best = min(theirs, key=theirs.get)
         ratio = seconds / theirs[best]
         ends = {"ratio": ratio, "ratio_min": ratio, "ratio_max": ratio}
         forms["jaxcnn"] = {"seconds": seconds}
-        return {"model": model, "batch": 8, "dtype": "bfloat16", "rounds": 3, "best": best,
-                "forms": forms, **ends}  # fmt: skip
+        return {"model": model, "mode": mode, "batch": 8, "dtype": "bfloat16", "rounds": 3,
+                "best": best, "forms": forms, **ends}  # fmt: skip
 
     rows = [
         row("resnet50", 0.01, channels_last=0.04, compile=0.02),
         row("vgg16", 0.02, channels_last=0.01, compile=0.04),
         row("dpn92", 0.01, channels_last=0.1),
+        row("vgg16", 0.5, "infer", channels_last=0.1, compile=0.25),
     ]
     gpu = {**MACHINE, "devices": ["A GPU"]}
     (tmp_path / "gpu_against_torch.json").write_text(json.dumps({"machine": gpu, "rows": rows}))
@@ -102,6 +105,10 @@ def test_a_gpus_mean_is_of_rows_with_both_forms_of_pytorch(tables, planted, tmp_
     assert (
         "| 400 | 2.00 | [2.00, 2.00] | 0.50, 4.00, 0.50 |" in page
     )  # VGG-16, half as fast as ResNet-50
+    assert (
+        "step of jaxcnn in inference" in page
+        and "| geometric mean where both |  |  |  |  |  |  | 5.00 |" in page
+    )
     assert "on A GPU, 2 networks | 1.00 (worst 2.00) |" in headline
     assert "| `resnet50` on A GPU, images/s in training, and PyTorch's | 800, 400 |" in headline
 
@@ -257,3 +264,17 @@ def test_plain_batch_norm_is_the_same_function():
         plain = traced.lower().compile()(variables)
     assert "normalize_tangent" not in str(traced.jaxpr)
     chex.assert_trees_all_close(ours, plain, rtol=1e-2, atol=1e-4)
+
+
+def test_commands_of_a_gpu_lease_are_valid():
+    """Every run of `gpu_lease.py` has a recipe and fields that exist."""
+    gpu_lease = script("gpu_lease")
+    given = {"out": Path("o"), "cifar": Path("c"), "photos": Path("p"), "torch_python": "python"}
+    args = argparse.Namespace(smoke=False, **given)
+    commands = [c for part in gpu_lease.SECONDS for _, c in gpu_lease.commands(part, args)]
+    assert len(commands) == len(gpu_lease.RECIPES) + 4
+    for command in commands:
+        if "train" in command:
+            name, *rest = command[command.index("train") + 1 :]
+            read_config(name, [change for change in rest if not change.startswith("--")])
+    assert set(gpu_lease.NEVER_COMPILED) <= set(script("against_torch").BATCHES)
