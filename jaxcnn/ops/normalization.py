@@ -331,9 +331,12 @@ def _normalize_jvp(options, primals, tangents):
     relu, dtype = options
     x, mean, factor, bias, skip = primals
     y = _normalize(options, *primals)
-    # With a shortcut, the barrier stores the sign, one byte per element. Without one, XLA may
-    # recompute it from x if that is cheaper.
-    positive = y > 0 if skip is None else lax.optimization_barrier(y > 0)
+    # XLA may store the sign or recompute it. With a shortcut that would need the shortcut as well,
+    # except on a TPU, where XLA keeps y, so that elsewhere it is stored, one byte per element.
+    positive = y > 0
+    if skip is not None:
+        stored = lax.optimization_barrier
+        positive = by_platform(lambda positive: positive, positive, cpu=stored, gpu=stored)
     linear = [t for t in tangents if t is not None]
     (t,) = (_tangent if skip is None else _tangent_with_skip)(
         *linear, x, mean, factor, bias, positive, relu=relu, dtype=dtype
