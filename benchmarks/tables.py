@@ -662,7 +662,9 @@ def insert(document: str, text: str) -> str:
 def made() -> dict[Path, str]:
     """Each file and what it should hold."""
     plans = load("tpu_plan")
-    text = weak_scaling.tables(plans, load("input_pipeline")) if plans else "Not compiled yet."
+    text = "Not compiled yet."
+    if plans:
+        text = weak_scaling.tables(plans, load("tpu_networks"), load("input_pipeline"))
     return {
         PAGE: page(),
         README: insert(README.read_text("utf-8"), headline()),

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxcnn.data import decode
 from jaxcnn.data.augment import pipeline
-from jaxcnn.data.loader.ahead import map_ahead
+from jaxcnn.data.bad_records import retried
+from jaxcnn.data.loader.ahead import cores, map_ahead
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.sets import Dataset, ImageFileDataset
 from jaxcnn.evaluation import protocols
@@ -21,7 +22,7 @@ from jaxcnn.runtime import compilation
 Variables = Mapping[str, Any]
 TestSet = Dataset | ImageFileDataset
 Predict = Callable[[np.ndarray], jax.Array]
-_BLOCK = 64  # images in memory whose views are taken together
+_BATCHES_AHEAD = 4  # views to prepare ahead, unless a core would have nothing to do
 
 
 def probabilities(
@@ -57,12 +58,15 @@ def probabilities(
         _compiled(model, preprocessing.mean, preprocessing.std, classes), variables
     )
     total, labels = len(test_set), []
-    block = min(_BLOCK, total) if isinstance(test_set, Dataset) else 1
+    count = protocols.view_count(protocol)
+    # Images in memory have one size. With enough of them for a batch, threads work on few batches.
+    block = min(total, max(1, batch_size // count)) if isinstance(test_set, Dataset) else 1
+    ahead = max(cores(), min(8 * cores(), _BATCHES_AHEAD * batch_size // (block * count)))
     places = (range(i, min(i + block, total)) for i in range(0, total, block))
     views = functools.partial(_views, test_set, preprocessing, protocol)
 
     def loaded() -> Iterator[list[np.ndarray]]:
-        for scales, given in map_ahead(views, places):
+        for scales, given in map_ahead(views, places, ahead):
             labels.append(given)
             yield scales
 
@@ -212,8 +216,8 @@ def examples(
         if isinstance(test_set, Dataset):
             yield test_set.images[index], int(test_set.labels[index])
             continue
-        data, label = test_set.read(index)
         try:
+            data, label = retried(functools.partial(test_set.read, index))
             yield decode.decode(data), label
         except decode.BadImage as error:
-            raise ValueError(f"{test_set.name(index)} cannot be read: {error}") from error
+            raise ValueError(f"{test_set.name(index)} {error}") from error

@@ -16,7 +16,7 @@ from PIL import Image
 
 from jaxcnn._files import any_path, files_below, is_local
 from jaxcnn.data.decode import BadImage, check_bytes, check_resized, decode
-from jaxcnn.data.loader.ahead import map_ahead
+from jaxcnn.data.loader.ahead import cores, map_ahead
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.readers.folders import EXTENSIONS, is_image, list_images
 
@@ -210,7 +210,7 @@ def predict_files(
 
     batch_size = min(batch_size, len(paths))  # one shape: one compilation
     shape = (batch_size, preprocessing.size, preprocessing.size, len(preprocessing.mean))
-    loaded = map_ahead(load, paths, ahead=2 * batch_size)
+    loaded = map_ahead(load, paths, ahead=2 * batch_size + cores())
     for start in range(0, len(paths), batch_size):
         chunk = paths[start : start + batch_size]
         batch = np.zeros(shape, np.float32)

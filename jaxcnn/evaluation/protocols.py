@@ -180,6 +180,12 @@ def _pixels(text: str, whole: str) -> int:
     return number
 
 
+def view_count(protocol: Protocol) -> int:
+    """Returns the number of views of an image, at all scales."""
+    one = protocol.views(np.zeros((1, 1, 1), np.uint8), 1)
+    return len(one) * (1 + protocol.mirror) * max(1, len(protocol.sides or protocol.scales))
+
+
 def all_views(
     image: np.ndarray, protocol: Protocol, size: int, crop: float, interpolation: str = "bilinear"
 ) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """Views of every protocol, metrics in closed form, and the command on real runs."""
 
+import io
 import json
 import math
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from jaxcnn.cli import main
+from jaxcnn.data.decode import BadImage
 from jaxcnn.data.preprocessing import Preprocessing
-from jaxcnn.data.sets import Dataset
+from jaxcnn.data.sets import Dataset, FileShard, ImageFileDataset
 from jaxcnn.evaluation import inference, protocols, tables
 from jaxcnn.metrics import classification
 from jaxcnn.training import read_config, train
@@ -121,6 +123,35 @@ def test_views_of_several_images_are_those_of_each(name):
             np.testing.assert_array_equal(many[i], one)
 
 
+@pytest.mark.parametrize(
+    ("name", "count"), [("center", 1), ("10crop", 10), ("144crop", 144), ("150crop", 150),
+                        ("dense3", 6)],
+)  # fmt: skip
+def test_number_of_views(name, count):
+    assert protocols.view_count(protocols.PROTOCOLS[name]) == count
+    assert protocols.view_count(protocols.parse_view("10crop:24:28,32").protocol) == 20
+
+
+def test_few_views_are_held_at_a_time(monkeypatch):
+    """Of 150 views an image, no more images than cores are ahead, whatever the set's size."""
+    monkeypatch.setattr(inference, "cores", lambda: 2)
+    taken = []
+    views = inference._views
+
+    def counted(*args):
+        taken.append(args[-1])
+        return views(*args)
+
+    monkeypatch.setattr(inference, "_views", counted)
+    how = Preprocessing(8, 8 / 12, "bilinear", (0.0,), (1.0,))
+    ahead = []
+    inference.probabilities(
+        MeanPixel(), {}, as_set([ramp(12, 12)] * 30), how, protocols.PROTOCOLS["150crop"],
+        batch_size=75, progress=lambda done: ahead.append(len(taken) - done),
+    )  # fmt: skip
+    assert len(taken) == 30 and max(ahead) <= 4
+
+
 def test_only_the_last_batch_is_padded(monkeypatch):
     """Ten views of 13 images in batches of 64: 130 views, three batches."""
     shapes = []
@@ -142,6 +173,23 @@ def test_only_the_last_batch_is_padded(monkeypatch):
     assert shapes == [(64, 8, 8, 1)] * 3
     np.testing.assert_allclose(found[:, 0], np.arange(13) / 255, rtol=1e-6)
     assert done == [6, 12, 13]
+
+
+def test_a_bad_example_is_named():
+    def read(index):
+        if index == 2:
+            raise BadImage("has no label")
+        return picture.getvalue(), 0
+
+    picture = io.BytesIO()
+    Image.fromarray(ramp(12, 12, 3)).save(picture, "PNG")
+    files = FileShard(5, read, lambda i: f"photo {i}")
+    how = Preprocessing(8, 8 / 12, "bilinear", (0.0,) * 3, (1.0,) * 3)
+    with pytest.raises(ValueError, match=r"^photo 2 has no label$"):
+        inference.probabilities(
+            MeanPixel(), {}, ImageFileDataset(files, 0, 5, ("a", "b")), how,
+            protocols.PROTOCOLS["center"],
+        )  # fmt: skip
 
 
 def test_dense_answers_equal_crops_where_the_answer_is_the_same_everywhere():

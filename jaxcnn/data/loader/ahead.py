@@ -20,7 +20,7 @@ def cores() -> int:
 
 
 def map_ahead(
-    function: Callable[[Item], Made], items: Iterable[Item], ahead: int = 0
+    function: Callable[[Item], Made], items: Iterable[Item], ahead: int | None = None
 ) -> Iterator[Made]:
     """Yields function(item) for each item, in order, computed ahead by a thread per core.
 
@@ -29,14 +29,15 @@ def map_ahead(
     Args:
       function: applied to each item, in a thread.
       items: any number of items; they are taken in the calling thread.
-      ahead: number of items to work on ahead of the current one; at least eight per core are.
+      ahead: number of items to work on ahead of the current one; None for eight per core.
     """
+    ahead = 8 * cores() if ahead is None else ahead
     with ThreadPoolExecutor(cores(), "jaxcnn-ahead") as pool:
         coming: collections.deque[Future[Made]] = collections.deque()
         try:
             for item in items:
                 coming.append(pool.submit(function, item))
-                if len(coming) > max(ahead, 8 * cores()):
+                if len(coming) > ahead:
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()

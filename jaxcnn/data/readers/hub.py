@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn._cache import data_path, fetch
+from jaxcnn._checks import note_once
 from jaxcnn._files import is_local
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, hub_layout, parquet
@@ -48,7 +49,9 @@ def open_hub(
     fetch(folder / name for found in files.values() for name in found)
     opened = {s: [parquet.open_file(folder / n) for n in found] for s, found in files.items()}
     _check_sizes(opened, hub_layout.of_config(card.get("dataset_info"), config), subject)
-    opened = {split: found for split, found in opened.items() if any(f.rows for f in found)}
+    for empty in [split for split, found in opened.items() if not any(f.rows for f in found)]:
+        note_once(f"{subject}: the files of {empty!r} have no rows; it is left out")
+        del opened[empty]
     if not opened:
         raise ValueError(f"{subject} has no examples")
     try:
@@ -100,7 +103,12 @@ def find_folder(place: str, data_dir: str | os.PathLike | None) -> tuple[Path, s
             raise FileNotFoundError(f"hf:{place} is not in {root}")
     from jaxcnn.data.readers import hub_download
 
-    return hub_download.fetch(owner_and_name, revision or None, config, data_dir), config
+    try:
+        return hub_download.fetch(owner_and_name, revision or None, config, data_dir), config
+    except (FileNotFoundError, ValueError) as error:
+        if not Path(place).is_dir():
+            raise
+        raise type(error)(f"{error}; for the folder {place}, write hf:./{place}") from None
 
 
 def _newest_snapshot(path: Path) -> Path:

@@ -79,7 +79,12 @@ def open_imagenet(path: Path) -> tuple[tuple[str, ...], dict[str, FileShard]]:
         listings["train"] = (train, *folders.list_classes(train))
     if val:
         listings["val"] = (val, *_list_val(val, places))
-    classes = _classes(places) or tuple(sorted(next(iter(listings.values()))[1]))
+    classes, source = _classes(places)
+    for part, (_, by_class, _) in listings.items():
+        unlisted = sorted(set(by_class) - set(classes))
+        if source and unlisted:
+            raise ValueError(f"{path}: {part!r} has the class {unlisted[0]!r}, not in {source}")
+    classes = classes or tuple(sorted(next(iter(listings.values()))[1]))
     find = next(
         (find_voc(f) for p in places if (f := p / "Annotations" / "CLS-LOC").is_dir()),
         find_boxes(base),
@@ -116,14 +121,14 @@ def _find(places: list[Path], name: str) -> Path | None:
     return next((place / name for place in places if (place / name).is_file()), None)
 
 
-def _classes(places: list[Path]) -> tuple[str, ...]:
-    """The WordNet ids of Kaggle's list or of the development kit; () without one."""
+def _classes(places: list[Path]) -> tuple[tuple[str, ...], Path | None]:
+    """The WordNet ids of Kaggle's list or of the development kit, and that file; () without one."""
     if file := _find(places, _CLASSES):
-        lines = file.read_text("utf-8").splitlines()
-        return tuple(sorted(line.split()[0] for line in lines if line.strip()))
+        lines = file.read_text("utf-8-sig").splitlines()
+        return tuple(sorted(line.split()[0] for line in lines if line.strip())), file
     if file := _find(places, "meta.mat"):
-        return tuple(sorted(_read_meta(file).values()))
-    return ()
+        return tuple(sorted(_read_meta(file).values())), file
+    return (), None
 
 
 def _list_val(
@@ -158,7 +163,7 @@ def _list_val(
 def _read_solution(path: Path) -> dict[str, str]:
     """{name of the image: WordNet id} of Kaggle's LOC_val_solution.csv."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:  # Excel writes a mark first
             rows = list(csv.DictReader(file))
         return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
     except (csv.Error, KeyError, IndexError, AttributeError, UnicodeDecodeError) as error:

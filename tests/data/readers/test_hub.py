@@ -15,7 +15,7 @@ from PIL import Image
 from jaxcnn import _files
 from jaxcnn.data import catalog
 from jaxcnn.data.decode import BadImage
-from jaxcnn.data.readers import hub, hub_layout, parquet_pages
+from jaxcnn.data.readers import hub, hub_download, hub_layout, parquet_pages
 
 NAMES = ("ant", "bee", "cow")
 COUNTS = {"train": {"ant": 9, "bee": 8, "cow": 6}, "val": {"ant": 2, "bee": 2, "cow": 3}}
@@ -307,6 +307,14 @@ def test_a_split_without_labels_is_left_out(copy):
     assert list(parts) == ["train", "validation"]
 
 
+def test_a_split_without_rows_is_left_out_with_a_note(copy, capsys):
+    names, _ = hub.open_hub(str(copy), None, {})
+    pq.write_table(table([], names), copy / "data" / "test-00000-of-00001.parquet")
+    _, parts = hub.open_hub(str(copy), None, {})
+    assert list(parts) == ["train", "validation"]
+    assert "the files of 'test' have no rows; it is left out" in capsys.readouterr().err
+
+
 # Damage
 
 
@@ -343,6 +351,18 @@ def test_damaged_and_missing_files_are_named(copy):
     with pytest.raises(ValueError, match=f"{path.name} has no column 'image.bytes'; it has"):
         hub.open_hub(str(copy), None, {})
     assert other.is_file()
+
+
+def test_a_folder_that_reads_like_a_name(written, monkeypatch):
+    def fetch(*place):
+        raise ValueError("hf:sets/photos is not in the cache")
+
+    monkeypatch.setattr(hub_download, "fetch", fetch)
+    monkeypatch.chdir(written.parent)
+    with pytest.raises(ValueError, match=r"not in the cache; for the folder set, write hf:\./set"):
+        hub.open_hub("set", None, {})
+    with pytest.raises(ValueError, match=r"not in the cache$"):
+        hub.open_hub("other", None, {})
 
 
 def test_places_that_there_are_not(tmp_path, written):

@@ -113,6 +113,20 @@ def test_folders_of_classes_in_val_are_fine(moved):
     assert same(f"imagenet:{moved}", moved)
 
 
+def test_files_that_a_spreadsheet_has_written(kaggle, moved):
+    """They begin with a byte-order mark."""
+    for name in ("LOC_val_solution.csv", "LOC_synset_mapping.txt"):
+        (kaggle / name).write_text("\ufeff" + (kaggle / name).read_text("utf-8"), "utf-8")
+    assert same(f"imagenet:{kaggle}", moved)
+
+
+def test_classes_that_the_list_does_not_have(kaggle):
+    mapping = kaggle / "LOC_synset_mapping.txt"
+    mapping.write_text("".join(f"{i} a name\n" for i in IDS[1:]))
+    with pytest.raises(ValueError, match=f"has the class '{IDS[0]}', not in .*LOC_synset_mapping"):
+        imagenet.open_imagenet(kaggle)
+
+
 def test_labels_that_are_missing_or_wrong(kaggle, official):
     solution = kaggle / "LOC_val_solution.csv"
     rows = solution.read_text().splitlines()
