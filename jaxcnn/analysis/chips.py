@@ -148,13 +148,15 @@ def parse_slice(name: str) -> Slice:
     >>> parse_slice("v4-32").name, parse_slice("v5litepod-256").chips
     ('v4:2x2x4', 256)
     """
-    found = re.fullmatch(r"(v\w+?)(?::(\d+(?:x\d+){1,2})|-(\d{1,6}))", name.strip().lower())
+    found = re.fullmatch(r"(v\w+?)(?::(\d+(?:x\d+){1,2})|-(\d+))", name.strip().lower())
     if not found:
-        raise ValueError(f"--on is {name!r}; it must be {_FORMS}")
+        gpu = name.lower().split(":")[0] in CHIPS
+        here = "; a GPU is planned where it is, as local" if gpu else ""
+        raise ValueError(f"--on is {name!r}; it must be {_FORMS}{here}")
     generation, shape, number = found.groups()
     generation = _SPELLINGS.get(generation, generation)
     if generation not in TPUS:
-        hint = near(generation, TPUS) or f"; known are {', '.join(TPUS)}"
+        hint = near(generation, (*TPUS, *_SPELLINGS)) or f"; known are {', '.join(TPUS)}"
         raise ValueError(f"--on is {name!r}; TPU {generation!r} is unknown{hint}")
     chip = CHIPS[generation]
     axes = 3 if generation in ("v4", "v5p") else 2
@@ -162,8 +164,8 @@ def parse_slice(name: str) -> Slice:
     if len(sides) != axes or min(sides) < 1:
         example = "x".join(["2"] * axes)
         raise ValueError(
-            f"--on is {name!r}; a slice of {generation} has {axes} axes, as in {generation}:"
-            f"{example}"
+            f"--on is {name!r}; a slice of {generation} has {axes} axes of one chip or more, as "
+            f"in {generation}:{example}"
         )
     if math.prod(sides) > chip.most:
         raise ValueError(

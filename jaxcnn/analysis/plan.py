@@ -33,7 +33,7 @@ from jaxcnn.training.ensemble import lockstep, members
 from jaxcnn.training.ensemble import shared as shared_build
 from jaxcnn.training.guard import preflight
 from jaxcnn.training.input import loaders, sets
-from jaxcnn.training.step import RESIDENT, run_keys
+from jaxcnn.training.step import MICROBATCHES, RESIDENT, STEPS, run_keys
 
 _USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -50,12 +50,15 @@ _LIBTPU = {
 
 
 class DoesNotFit(Exception):
-    """A step needs more memory than the chip has. `needed` and `available` are bytes."""
+    """A step, "training" or "evaluation", needs more memory than the chip has.
+
+    `needed` and `available` are bytes.
+    """
 
     def __init__(self, step: str, needed: float, available: float):
         sizes = f"{needed / 2**30:,.3g} GiB of {available / 2**30:,.4g} GiB"
         super().__init__(f"the {step} step needs {sizes}")
-        self.needed, self.available = needed, available
+        self.step, self.needed, self.available = step, needed, available
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +83,10 @@ class Target:
     @property
     def memory_bytes(self) -> float | None:
         """Memory of one device, if it is known."""
-        if self.chip is not None:
-            return self.chip.memory_bytes / self.chip.devices
         stats = self.devices[0].memory_stats() if self.name == LOCAL else None
-        return (stats or {}).get("bytes_limit")
+        if stats and "bytes_limit" in stats:  # what JAX has reserved of it
+            return stats["bytes_limit"]
+        return self.chip.memory_bytes / self.chip.devices if self.chip else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +104,8 @@ class Plan:
       mode: how a step uses the devices, see `jaxcnn.training.parallel`.
       bn_sync: what BatchNorm averages over.
       members: number of runs that a device trains together; 1 for a single run.
+      runs: number of runs of an ensemble; 1 for a single run. All other fields are of the runs that
+        are trained together.
       params: number of parameters.
       total_steps, evaluations: steps and evaluations of the run.
       eval_steps: batches of an evaluation.
@@ -125,6 +130,7 @@ class Plan:
     mode: str
     bn_sync: str
     members: int
+    runs: int
     params: int
     total_steps: int
     evaluations: int
@@ -149,10 +155,11 @@ class Plan:
 
     @property
     def hours(self) -> float | None:
-        """The minimum duration of the whole run; None if the chip is not in the table."""
+        """The minimum duration of a run, or of runs together; None without the chip's peaks."""
         if self.step_seconds is None:
             return None
-        evaluation = self.evaluations * self.eval_steps * max(self.eval_seconds.values())
+        batches = self.members * self.evaluations * self.eval_steps
+        evaluation = batches * max(self.eval_seconds.values())
         return (self.total_steps * self.step_seconds + evaluation) / 3600
 
 
@@ -233,10 +240,7 @@ def largest_batch(
     unit = math.lcm(config.train.accumulate, config.train.bn_group or 1) * devices
     if config.train.batch_size % unit:
         unit = config.train.accumulate * devices
-    limit = target.memory_bytes
-    if limit is None:
-        kind = target.devices[0].device_kind
-        raise ValueError(f"--fit needs the memory size of {kind}, which is not known")
+    limit = known_memory(target)
 
     def need(size: int) -> tuple[float, float]:
         try:
@@ -247,6 +251,14 @@ def largest_batch(
         return found
 
     return search(need, unit, max(unit, config.train.batch_size // unit * unit))
+
+
+def known_memory(target: Target) -> float:
+    """Returns the memory of one device; raises ValueError if it is not known."""
+    if target.memory_bytes is None:
+        kind = target.devices[0].device_kind
+        raise ValueError(f"--fit needs the memory size of {kind}, which is not known")
+    return target.memory_bytes
 
 
 def search(
@@ -322,12 +334,14 @@ class _Step:
       experiment: the run; of several that a device trains together, the first.
       steps: number of steps of a call.
       members: number of runs that a device trains together.
+      runs: number of runs of the ensemble; 1 for a single run.
       lower: lowers it for the devices of the experiment, which need not exist.
     """
 
     experiment: Experiment
     steps: int
     members: int
+    runs: int
     lower: Callable[[], jax.stages.Lowered]
 
 
@@ -335,8 +349,10 @@ def _make_step(config: Any, target: Target, opened: sets.Sets) -> _Step:
     mode = config.train.ensemble_mode or members.default_mode(target.platform)
     if config.train.members and mode == "vmap":
         return _make_joint_step(config, target, opened)
+    runs = 1
     if config.train.members:  # one after another
-        config = members.member_configs(config)[0]
+        config, *others = members.member_configs(config)
+        runs += len(others)
     experiment = build_experiment(TrackedConfig(config), devices=target.devices, opened=opened)
     preflight.check_network(experiment)
     if experiment.mode == "pmap":
@@ -345,7 +361,7 @@ def _make_step(config: Any, target: Target, opened: sets.Sets) -> _Step:
     state, key = _state_and_key(experiment)
     batch = loaders.abstract_batch(experiment, steps)
     call = engine.compile_train_step(experiment)
-    return _Step(experiment, steps, 1, lambda: call.lower(state, batch, key))
+    return _Step(experiment, steps, 1, runs, lambda: call.lower(state, batch, key))
 
 
 def _make_joint_step(config: Any, target: Target, opened: sets.Sets) -> _Step:
@@ -365,7 +381,8 @@ def _make_joint_step(config: Any, target: Target, opened: sets.Sets) -> _Step:
     resident = {name: batch.pop(name) for name in RESIDENT if name in batch}
     arguments = ([state] * count, resident, [batch] * count, [key] * count)
     call = lockstep.joint(shared.step, count, steps, target.platform)
-    return _Step(first, steps, count, lambda: call.lower(*arguments))
+    runs = len(shared.experiments)
+    return _Step(first, steps, count, runs, lambda: call.lower(*arguments))
 
 
 def _state_and_key(experiment: Experiment) -> tuple[Any, Any]:
@@ -411,21 +428,20 @@ def _compile(name: str, lower: Callable[[], jax.stages.Lowered], target: Target)
 def _per_step(counts: Counts, step: _Step) -> Counts:
     """The counts of one step of a call of several.
 
-    XLA counts the FLOPs of a loop's body once: those of one step, and of one microbatch.
+    XLA counts the FLOPs of a loop's body once: those of one step, and of one microbatch. A loop
+    that is not in the program was unrolled.
     """
-    flops, accumulate = counts.flops, step.experiment.config.train.accumulate
-    if accumulate in counts.loops:
-        flops *= accumulate
-    if step.steps in counts.loops:
-        counts = counts.divided(step.steps)
-    return dataclasses.replace(counts, flops=flops)
+    flops = counts.flops * counts.loops.get(MICROBATCHES, 1)
+    flops /= 1 if STEPS in counts.loops else step.steps
+    return dataclasses.replace(counts.divided(step.steps), flops=flops)
 
 
 def least_seconds(counts: Counts, chip: Chip, dtype: str, devices: int) -> dict[str, float]:
     """Returns the least time of a program by its arithmetic, its memory and its collectives.
 
-    A ring over n devices sends 2 (n - 1) / n of the bytes of an all-reduce, and (n - 1) / n of the
-    result of an all-gather.
+    A ring over n devices sends 2 (n - 1) / n of the bytes of an all-reduce, (n - 1) / n of the
+    result of an all-gather, n - 1 times that of a reduce-scatter, and a permutation once. All
+    devices of the slice count as one ring, also where groups of them communicate.
 
     Args:
       counts: the needs of one device.
@@ -434,10 +450,8 @@ def least_seconds(counts: Counts, chip: Chip, dtype: str, devices: int) -> dict[
       devices: number of devices that communicate.
     """
     share = (devices - 1) / devices
-    sent = sum(
-        found.bytes * (2 * share if kind == "all-reduce" else share)
-        for kind, found in counts.collectives.items()
-    )
+    shares = {"all-reduce": 2 * share, "reduce-scatter": devices - 1, "collective-permute": 1}
+    sent = sum(found.bytes * shares.get(kind, share) for kind, found in counts.collectives.items())
     return {
         "arithmetic": counts.flops / (chip.flops_per_s[dtype] / chip.devices),
         "memory": counts.traffic / (chip.bytes_per_s / chip.devices),
@@ -468,6 +482,7 @@ def _facts(step: _Step, target: Target, train: Counts, evaluate: Counts, stand_i
         mode=experiment.mode,
         bn_sync=_bn_sync(config),
         members=step.members,
+        runs=step.runs,
         params=count_params(experiment.shapes.params),
         total_steps=calendar.total_steps,
         evaluations=ema * math.ceil(calendar.total_steps / calendar.eval_every),

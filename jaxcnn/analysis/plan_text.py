@@ -68,6 +68,9 @@ def _notes(plan: Plan) -> list[str]:
     notes = []
     if plan.stand_in:
         notes.append("note: the data are not available; their published sizes are used")
+    if plan.runs > plan.members:
+        together = "one" if plan.members == 1 else f"{plan.members}"
+        notes.append(f"note: the times are those of {together} of {plan.runs} runs")
     if plan.chip is None:
         notes.append(
             "note: no published peak rates of this device are known; only counts are printed"
@@ -100,7 +103,7 @@ def _needs(counts: Counts, seconds: Mapping[str, float], plan: Plan) -> str:
         row = [f"  {_LIMITS[limit]}", amount]
         if seconds:
             bounds = "<- bounds" if seconds[limit] == max(seconds.values()) else ""
-            row += [_peak(limit, plan), f"{1e3 * seconds[limit]:,.3f}", bounds]
+            row += [_peak(limit, plan), _readable(1e3 * seconds[limit]), bounds]
         rows.append(row)
     lines = [text_table(header, rows), f"  collectives: {kinds or 'none'}"]
     if counts.traffic < 0.99 * counts.bytes:
@@ -122,7 +125,12 @@ def _binary(size: float) -> str:
 
 
 def _duration(hours: float) -> str:
-    return f"{hours:,.2f} hours" if hours >= 0.1 else f"{3600 * hours:,.1f} seconds"
+    return f"{hours:,.2f} hours" if hours >= 0.1 else f"{_readable(3600 * hours)} seconds"
+
+
+def _readable(value: float) -> str:
+    """A number with three digits at least that are not leading zeros."""
+    return f"{value:,.3f}" if value >= 0.1 or not value else f"{value:.3g}"
 
 
 def _peak(limit: str, plan: Plan) -> str:

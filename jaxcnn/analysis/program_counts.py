@@ -5,7 +5,7 @@ operations. Bytes are what the operations of the compiled program read and write
 program for a TPU specifies which of its arrays are in on-chip memory; the traffic is the bytes of
 all other operands and results. An operation that reads a part of an array counts as reading all of
 it. XLA counts the body of a loop once; here, its bytes are multiplied by the number of iterations
-if the program states it.
+if the program states it, its FLOPs are not.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([a-z][\w\
 _CALLED = re.compile(r"(body|condition|calls|to_apply|called_computations)=\{?%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+_NAME = re.compile(r'op_name="([^"]*)"')
 # Operations that move nothing themselves.
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
-         "call", "after-all")  # fmt: skip
+         "call", "after-all", "async-start", "async-update")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Counts:
       memory: bytes by kind: "arguments", "results" (other than those that reuse the memory of
         arguments), "temporaries" and "program".
       collectives: {kind: `Collective`}.
-      loops: how often the bodies of its loops run.
+      loops: {name: number of iterations} of the loops that have a name, by `jax.named_scope`.
     """
 
     flops: float
@@ -58,7 +59,7 @@ class Counts:
     traffic: float
     memory: Mapping[str, int]
     collectives: Mapping[str, Collective]
-    loops: tuple[int, ...] = ()
+    loops: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def memory_bytes(self) -> int:
@@ -113,7 +114,6 @@ def count(compiled: Any) -> Counts:
     once = sum(size for _, size, _ in moved)
     often = sum(one.runs * size for one, size, _ in moved)
     total = costs.get("bytes accessed", 0.0) * (often / once if once else 1)
-    loops = tuple(sorted(map(int, _TRIPS.findall(text))))
     return Counts(
         flops=costs.get("flops", 0.0),
         bytes=total,
@@ -124,17 +124,19 @@ def count(compiled: Any) -> Counts:
             "temporaries": memory.temp_size_in_bytes,
             "program": memory.generated_code_size_in_bytes,
         },
-        collectives=collectives(program),
-        loops=loops,
+        collectives=collectives(list(instructions(text, inside_fusions=True))),
+        loops=_named_loops(program),
     )
 
 
-def instructions(text: str) -> Iterator[Instruction]:
-    """Yields the instructions of a compiled program that run by themselves, not inside a fusion.
+def instructions(text: str, *, inside_fusions: bool = False) -> Iterator[Instruction]:
+    """Yields the instructions of a compiled program, each once, with the number of its runs.
 
     Args:
       text: the program, of `compiled.as_text()`.
+      inside_fusions: also yield those that run inside of fusions.
     """
+    entered = ("while", "call", "conditional", "async-start", *["fusion"] * inside_fusions)
     computations: dict[str, list[tuple[str, str, str, str]]] = {}
     entry, lines = "", []
     for line in text.splitlines():
@@ -148,7 +150,7 @@ def instructions(text: str) -> Iterator[Instruction]:
     def walk(computation: str, runs: int) -> Iterator[Instruction]:
         for name, result, opcode, rest in computations.get(computation, ()):
             yield Instruction(name, opcode, result, rest, runs)
-            if opcode in ("while", "call", "conditional") or opcode.startswith("async-start"):
+            if opcode in entered:
                 trips = _TRIPS.search(rest)
                 for called in _called(rest):
                     yield from walk(called, runs * (int(trips[1]) if trips else 1))
@@ -163,15 +165,29 @@ def _called(rest: str) -> list[str]:
     return called
 
 
+def _named_loops(program: list[Instruction]) -> dict[str, int]:
+    """{name: number of iterations} of the loops that are in a scope with a name of their own."""
+    loops = {}
+    for one in program:
+        scopes, trips = _NAME.search(one.rest), _TRIPS.search(one.rest)
+        if one.opcode == "while" and scopes and trips:
+            path = scopes[1].split("/")
+            if path[-1] == "while" and len(path) > 1:
+                loops[path[-2]] = int(trips[1])
+    return loops
+
+
 def collectives(program: list[Instruction]) -> dict[str, Collective]:
     """Returns the number of collective operations by kind, and the bytes of their results."""
     counts: dict[str, list[float]] = collections.defaultdict(lambda: [0, 0])
+    types = {one.name: one.result for one in program}
     for one in program:
         kind = one.opcode.removesuffix("-start")
         if kind in KINDS:
             size = array_bytes(one.result)
             if kind in ("all-gather", "collective-permute") and one.opcode.endswith("-start"):
-                size /= 2  # the type of the start lists the operand and the result
+                # The type of the start lists the operands and the results.
+                size -= sum(array_bytes(types.get(operand, "")) for operand in one.operands)
             counts[kind][0] += one.runs
             counts[kind][1] += one.runs * size
     return {kind: Collective(*counts[kind]) for kind in KINDS if kind in counts}

@@ -72,13 +72,19 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.config} is an ensemble; plan one of its members")
     config = config_files.read_config(args.config, args.overrides)
     code, found = exit_codes.DONE, []
-    for target in [plan.find_target(name) for name in args.on]:
+    targets = [plan.find_target(name) for name in args.on]
+    for target in targets if args.fit else ():
+        plan.known_memory(target)
+    for target in targets:
         try:
             found.append(plan.plan_for(config, target))
             print(plan_text.to_text(found[-1]), end="\n\n", flush=True)
         except plan.DoesNotFit as error:
-            hint = "" if args.fit else "; --fit finds the largest batch size that does"
-            what = f"{config.model.name} with batch size {config.train.batch_size:,}"
+            section = "train" if error.step == "training" else "eval"
+            hint = "; --fit finds the largest batch size that does"
+            hint = hint if section == "train" and not args.fit else ""
+            size = f"config.{section}.batch_size {config[section].batch_size:,}"
+            what = f"{config.model.name} with {size}"
             print(f"{what} does not fit on {target.name}: {error}{hint}", flush=True)
             code = exit_codes.FAILED
         if args.fit:

@@ -184,8 +184,9 @@ def _parallelism(config: TrackedConfig, mesh: Mesh) -> tuple[str, int]:
     if mode == "auto":
         mode = "jit" if mesh.size == 1 else "shard_map"
     batch_size = config.train.batch_size
-    for examples in (batch_size, config.eval.batch_size):
-        parallel.check_batch_size(examples, mesh.size)
+    for section in ("train", "eval"):
+        field = f"config.{section}.batch_size"
+        parallel.check_batch_size(config[section].batch_size, mesh.size, field)
     accumulate, bn_sync, bn_group = (
         config.train[name] for name in ("accumulate", "bn_sync", "bn_group")
     )

@@ -53,10 +53,11 @@ def make_mesh(devices: int | None = None, available: Sequence[jax.Device] | None
     devices = present if devices is None else devices
     if processes > 1 and devices != present:
         raise ValueError(
-            f"devices is {devices}; with {processes} processes it must be all {present} devices"
+            f"config.train.devices is {devices}; with {processes} processes it must be all "
+            f"{present} devices"
         )
     if not 1 <= devices <= present:
-        raise ValueError(f"devices is {devices}; {place} has {present}")
+        raise ValueError(f"config.train.devices is {devices}; {place} has {present}")
     if processes > 1:
         ordered = sorted(available, key=lambda device: (device.process_index, device.id))
         return Mesh(np.array(ordered), (AXIS,), axis_types=(AxisType.Auto,))
@@ -280,14 +281,14 @@ def sharding(mesh: Mesh, spec: PartitionSpec = PartitionSpec()) -> Sharding:  # 
     return NamedSharding(mesh, spec)
 
 
-def check_batch_size(batch_size: int, devices: int) -> None:
-    """Raises ValueError unless the examples can be split evenly over the devices."""
+def check_batch_size(batch_size: int, devices: int, name: str = "batch size") -> None:
+    """Raises ValueError, which names the field, unless devices can share the examples evenly."""
     if batch_size < 1 or batch_size % devices:
         below = batch_size // devices * devices
         sizes = [str(n) for n in (below, below + devices) if n > 0]
         raise ValueError(
-            f"batch size {batch_size} cannot be split evenly over {devices} devices; the nearest "
-            f"that can: {' and '.join(sizes)}"
+            f"{name} is {batch_size}, which cannot be split evenly over {devices} devices; the "
+            f"nearest that can: {' and '.join(sizes)}"
         )
 
 

@@ -35,6 +35,7 @@ Loss = Callable[[Array, Array], Array]
 
 # Entries replicated on every device; all others are split over the devices by example.
 RESIDENT = ("images", "labels", "boxes")
+STEPS, MICROBATCHES = "steps", "microbatches"  # names of the loops, in compiled programs as well
 # No slot has this number, so the dropout key differs from every augmentation key.
 _DROPOUT = np.uint32(0xFFFFFFFF)
 
@@ -187,9 +188,10 @@ def multi_step(step: Callable, steps: int) -> Callable:
     def many(state, batch, key):
         resident = {k: v for k, v in batch.items() if k in RESIDENT}
         stacked = {k: v for k, v in batch.items() if k not in RESIDENT}
-        return lax.scan(
-            lambda state, one: step(state, resident | one, key), state, stacked, length=steps
-        )
+        with jax.named_scope(STEPS):
+            return lax.scan(
+                lambda state, one: step(state, resident | one, key), state, stacked, length=steps
+            )
 
     return many
 
@@ -299,7 +301,8 @@ def _accumulate(gradient: Callable, batch: Batch, dropout: Array, count: int) ->
         return sums, jax.tree.map(lambda *r: jnp.concatenate(r), *listed)
 
     def in_a_loop(parts, keys):
-        sums, rows = lax.scan(add, zeros, (parts, keys))
+        with jax.named_scope(MICROBATCHES):
+            sums, rows = lax.scan(add, zeros, (parts, keys))
         return sums, jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), rows)
 
     sums, rows = ops.by_platform(in_a_loop, parts, keys, cpu=one_by_one)

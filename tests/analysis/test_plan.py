@@ -83,8 +83,11 @@ def test_names_of_people_and_of_jax(name, expected, chips):
         ("v5d:2x2", "did you mean .*'v5e'"),
         ("v5e-2", "the size of a v5e slice must be one of 1, 4, 8, 16, 32, ..."),
         ("v4-12", "the size of a v4 slice must be one of 8, 16, 32, 64, 128, ..."),
-        ("v5e:2x2x2", "a slice of v5e has 2 axes, as in v5e:2x2"),
-        ("h100:8", "it must be such as v5e:4x4"),
+        ("v5e:2x2x2", "a slice of v5e has 2 axes of one chip or more, as in v5e:2x2"),
+        ("v5e:0x2", "a slice of v5e has 2 axes of one chip or more"),
+        ("v5litpod-4", "did you mean .*'v5litepod'"),
+        ("v5e-1000000000", "a slice of v5e has at most 256 chips|the size of a v5e slice must be"),
+        ("h100:8", "it must be such as v5e:4x4.*; a GPU is planned where it is, as local"),
         ("v5e:32x32", "a slice of v5e has at most 256 chips"),
     ],
 )
@@ -129,13 +132,14 @@ def test_collectives_in_a_loop_count_as_often_as_it_runs():
         def once(x, _):
             return lax.psum(x @ x, "data"), None
 
-        x, _ = lax.scan(once, x, length=7)
+        with jax.named_scope("seven"):
+            x, _ = lax.scan(once, x, length=7)
         return lax.psum(x.sum(), "data"), lax.all_gather(x[0], "data")
 
     mapped = jax.shard_map(step, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
     compiled = jax.jit(mapped).lower(jnp.ones((16, 16))).compile()
     counts = program_counts.count(compiled)
-    assert 7 in counts.loops
+    assert counts.loops == {"seven": 7}
     sums, gathers = counts.collectives["all-reduce"], counts.collectives["all-gather"]
     assert sums == Collective(8, 7 * 16 * 16 * 4 + 4) and gathers == Collective(1, 4 * 16 * 4)
     assert counts.bytes > 7 * 3 * 16 * 16 * 4  # XLA counts the loop once
@@ -165,7 +169,29 @@ ENTRY %main (x: f32[8], y: bf16[4]) -> f32[8] {
 """
     found = program_counts.collectives(list(program_counts.instructions(text)))
     assert found["all-reduce"] == Collective(1, 8 * 4 + 4 * 2)
-    assert found["all-gather"] == Collective(1, (8 + 32) * 4 / 2)
+    assert found["all-gather"] == Collective(1, 32 * 4)
+
+
+def test_collectives_inside_of_fusions():
+    text = """
+HloModule step
+
+%fused (x: f32[8]) -> f32[2] {
+  %x = f32[8]{0} parameter(0)
+  ROOT %part = f32[2]{0} reduce-scatter(%x), dimensions={0}, to_apply=%sum
+}
+
+ENTRY %main (x: f32[8]) -> f32[2] {
+  %x = f32[8]{0} parameter(0)
+  ROOT %out = f32[2]{0} fusion(%x), kind=kCustom, calls=%fused
+}
+"""
+    program = list(program_counts.instructions(text, inside_fusions=True))
+    found = program_counts.collectives(program)
+    assert found == {"reduce-scatter": Collective(1, 8)}
+    counts = Counts(0, 0, 0, {}, found)
+    chip = dataclasses.replace(CHIPS["v5e"], link_bytes_per_s=1.0)
+    assert plan.least_seconds(counts, chip, "float32", 4)["collectives"] == 3 * 8
 
 
 def test_traffic_leaves_out_what_stays_on_the_chip():
@@ -252,12 +278,15 @@ def test_time_and_throughput_follow_from_the_counts(lenet):
 
 def test_several_steps_in_a_call_and_microbatches_count_for_one_step(lenet):
     several = plan.plan_for(digits(bn_sync="local", steps_per_call=5), target())
-    assert 5 in several.train.loops
+    assert several.train.loops["steps"] == 5
     reduced = several.train.collectives["all-reduce"]
     expected = lenet.train.collectives["all-reduce"].bytes
     assert reduced.bytes == pytest.approx(expected, rel=1e-3)  # a constant's sum leaves the loop
     assert several.train.flops == pytest.approx(lenet.train.flops, rel=0.1)
     assert several.train.bytes == pytest.approx(lenet.train.bytes, rel=0.5)
+    # A CPU's microbatches are no loop, so that the one of four iterations is that of the steps.
+    both = plan.plan_for(digits(bn_sync="local", steps_per_call=4, accumulate=4), target())
+    assert both.train.flops == pytest.approx(lenet.train.flops, rel=0.1)
 
 
 @pytest.mark.slow
@@ -325,7 +354,9 @@ def test_too_little_memory_is_one_line(capsys, monkeypatch, tmp_path, lenet):
     command = ["plan", "lenet_digits", "train.bn_sync=local", "--on", "local", "--json", str(out)]
     assert main(command) == 3
     [line] = capsys.readouterr().out.splitlines()
-    assert "lenet5_modern with batch size 64 does not fit on local: the training step" in line
+    assert (
+        "lenet5_modern with config.train.batch_size 64 does not fit on local: the training" in line
+    )
     assert line.endswith("; --fit finds the largest batch size that does")
     assert json.loads(out.read_text()) == []
 
@@ -377,7 +408,7 @@ def test_without_the_compiler_for_tpus_the_extra_is_named(capsys):
 STORED = plan.Plan(
     model="resnet50", dtype="bfloat16", target="v5e:2x2", chip="v5e", device_kind="TPU v5 lite",
     devices=4, processes=2, batch_size=512, eval_batch_size=256, mode="shard_map",
-    bn_sync="local", members=1, params=25_557_032, total_steps=225_205, evaluations=90,
+    bn_sync="local", members=1, runs=1, params=25_557_032, total_steps=225_205, evaluations=90,
     eval_steps=196, streamed=True,
     train=Counts(
         flops=3.0e12, bytes=60e9, traffic=50e9,
@@ -427,7 +458,20 @@ def test_text_of_stored_counts():
 
 def test_a_core_of_two_has_half_of_a_chip():
     text = plan_text.to_text(dataclasses.replace(STORED, chip="v3", target="v3:2x2", devices=8))
-    assert "8 cores" in text and "61.5 TFLOP/s" in text and "450 GB/s" in text
+    assert (
+        "of one of" not in text
+        and "8 cores" in text
+        and "61.5 TFLOP/s" in text
+        and "450 GB/s" in text
+    )
+
+
+def test_times_of_a_part_of_the_runs():
+    one, two = (dataclasses.replace(STORED, runs=6, members=n) for n in (1, 2))
+    assert "note: the times are those of one of 6 runs" in plan_text.to_text(one)
+    assert "note: the times are those of 2 of 6 runs" in plan_text.to_text(two)
+    evaluations = 90 * 196 * max(STORED.eval_seconds.values()) / 3600
+    assert two.hours == pytest.approx(one.hours + evaluations)
 
 
 def test_json_has_what_follows_from_the_counts(lenet):

@@ -184,7 +184,11 @@ def test_a_label_out_of_range_is_named(tmp_path, monkeypatch):
         ("data.train_split", "trian", "'trian'"),
         ("data.source", "files:cifar10", "'files:cifar10' needs data_dir"),
         ("data.augment", (("flop", 1),), "'flop'"),
-        ("train.batch_size", 20, "batch size 20 cannot be split evenly over 8 devices"),
+        (
+            "train.batch_size",
+            20,
+            "config.train.batch_size is 20, which cannot be split evenly over 8",
+        ),
         ("train.devices", 9, "devices is 9; this machine has 8"),
         ("train.bn_sync", "globl", "bn_sync is 'globl'"),
         ("optimizer.name", "sdg", "'sdg'.*did you mean 'sgd'"),

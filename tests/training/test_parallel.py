@@ -340,11 +340,11 @@ def test_slots_name_the_position_in_the_whole_batch():
 
 def test_bad_requests():
     mesh = parallel.make_mesh(8)
-    with pytest.raises(ValueError, match=r"batch size 100 .* 8 devices.* 96 and 104"):
+    with pytest.raises(ValueError, match=r"batch size is 100, .* 8 devices.* 96 and 104"):
         parallel.place_batch({"index": np.zeros(100, np.int32)}, mesh)
-    with pytest.raises(ValueError, match=r"batch size 3 .*: 8$"):
+    with pytest.raises(ValueError, match=r"batch size is 3, .*: 8$"):
         parallel.check_batch_size(3, 8)
-    with pytest.raises(ValueError, match="batch size 6 "):
+    with pytest.raises(ValueError, match="batch size is 6, "):
         parallel.place_batch({"index": np.zeros((8, 6), np.int32)}, mesh, stacked=True)
     with pytest.raises(ValueError, match="parallel is 'pjit'; it must be one of jit, shard_map"):
         parallel.axis_name("pjit")
