@@ -87,11 +87,11 @@ def run(args: argparse.Namespace) -> int:
             what = f"{config.model.name} with {size}"
             print(f"{what} does not fit on {target.name}: {error}{hint}", flush=True)
             code = exit_codes.FAILED
+        if file:  # after each slice, since the next one may take long
+            text = json.dumps([plan_text.to_json(one) for one in found], indent=1)
+            write_output(file, text + "\n")
         if args.fit:
             print(_fit(config, target), end="\n\n", flush=True)
-    if file:
-        text = json.dumps([plan_text.to_json(one) for one in found], indent=1)
-        write_output(file, text + "\n")
     return code
 
 
