@@ -214,8 +214,8 @@ def plan_for(config: Any, target: Target) -> Plan:
     validate(config)
     opened, stand_in = _open(config)
     step = _make_step(config, target, opened)
-    train = _per_step(_compile("training", step.lower, target), step)
-    evaluate = _compile("evaluation", lambda: _lower_evaluation(step.experiment), target)
+    train = _per_step(_compile("training", step.lower, target, _trips(step)), step)
+    evaluate = _compile("evaluation", lambda: _lower_evaluation(step.experiment), target, {})
     return _facts(step, target, train, evaluate, stand_in)
 
 
@@ -310,7 +310,7 @@ def _memory_of(config: Any, target: Target, batch_size: int) -> float:
     with changed.unlocked():
         changed.train.batch_size = batch_size
     step = _make_step(changed, target, _open(changed)[0])
-    return _compile("training", step.lower, target).memory_bytes
+    return _compile("training", step.lower, target, {}).memory_bytes
 
 
 def _open(config: Any) -> tuple[sets.Sets, bool]:
@@ -399,7 +399,17 @@ def _lower_evaluation(experiment: Experiment) -> jax.stages.Lowered:
     return engine.compile_eval_step(experiment).lower(state, batch)
 
 
-def _compile(name: str, lower: Callable[[], jax.stages.Lowered], target: Target) -> Counts:
+def _trips(step: _Step) -> dict[str, int]:
+    """The iterations of the loops of a training step, which a TPU's program does not state."""
+    return {STEPS: step.steps, MICROBATCHES: step.experiment.config.train.accumulate}
+
+
+def _compile(
+    name: str,
+    lower: Callable[[], jax.stages.Lowered],
+    target: Target,
+    trips: Mapping[str, int],
+) -> Counts:
     """Lowers and compiles a step and counts its needs. Raises `DoesNotFit`."""
     try:
         lowered = lower()
@@ -412,7 +422,7 @@ def _compile(name: str, lower: Callable[[], jax.stages.Lowered], target: Target)
         with warnings.catch_warnings():
             # JAX caches programs for a slice, but can only read them on a machine that has it.
             warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
-            counts = program_counts.count(lowered.compile())
+            counts = program_counts.count(lowered.compile(), trips)
     except jax.errors.JaxRuntimeError as error:
         if found := _USED.search(str(error)):
             used, unit, available, available_unit = found.groups()

@@ -5,7 +5,7 @@ operations. Bytes are what the operations of the compiled program read and write
 program for a TPU specifies which of its arrays are in on-chip memory; the traffic is the bytes of
 all other operands and results. An operation that reads a part of an array counts as reading all of
 it. XLA counts the body of a loop once; here, its bytes are multiplied by the number of iterations
-if the program states it, its FLOPs are not.
+if the program states it, as those of a CPU do, or the caller does. Its FLOPs are not.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Counts:
       memory: bytes by kind: "arguments", "results" (other than those that reuse the memory of
         arguments), "temporaries" and "program".
       collectives: {kind: `Collective`}.
-      loops: {name: number of iterations} of the loops that have a name, by `jax.named_scope`.
+      loops: {name: number of iterations} of the loops whose bytes and collectives are multiplied,
+        and that have a name, by `jax.named_scope`.
     """
 
     flops: float
@@ -99,17 +100,19 @@ class Instruction(NamedTuple):
         return re.findall(r"%([\w.\-]+)", self.rest.partition("), ")[0])
 
 
-def count(compiled: Any) -> Counts:
+def count(compiled: Any, trips: Mapping[str, int] | None = None) -> Counts:
     """Counts the needs of a program.
 
     Args:
       compiled: result of `jax.jit(...).lower(...).compile()`.
+      trips: {name: number of iterations} of loops, for programs that do not state it.
     """
+    trips = trips or {}
     costs = compiled.cost_analysis() or {}
     costs = costs[0] if isinstance(costs, list) else costs
     memory = compiled.memory_analysis()
     text = compiled.as_text()
-    program = list(instructions(text))
+    program = list(instructions(text, trips))
     moved = list(moved_bytes(program))
     once = sum(size for _, size, _ in moved)
     often = sum(one.runs * size for one, size, _ in moved)
@@ -124,16 +127,19 @@ def count(compiled: Any) -> Counts:
             "temporaries": memory.temp_size_in_bytes,
             "program": memory.generated_code_size_in_bytes,
         },
-        collectives=collectives(list(instructions(text, inside_fusions=True))),
-        loops=_named_loops(program),
+        collectives=collectives(list(instructions(text, trips, inside_fusions=True))),
+        loops=_named_loops(program, trips),
     )
 
 
-def instructions(text: str, *, inside_fusions: bool = False) -> Iterator[Instruction]:
+def instructions(
+    text: str, trips: Mapping[str, int] | None = None, *, inside_fusions: bool = False
+) -> Iterator[Instruction]:
     """Yields the instructions of a compiled program, each once, with the number of its runs.
 
     Args:
       text: the program, of `compiled.as_text()`.
+      trips: see `count`.
       inside_fusions: also yield those that run inside of fusions.
     """
     entered = ("while", "call", "conditional", "async-start", *["fusion"] * inside_fusions)
@@ -151,9 +157,9 @@ def instructions(text: str, *, inside_fusions: bool = False) -> Iterator[Instruc
         for name, result, opcode, rest in computations.get(computation, ()):
             yield Instruction(name, opcode, result, rest, runs)
             if opcode in entered:
-                trips = _TRIPS.search(rest)
+                times = (_iterations(rest, trips or {}) or 1) if opcode == "while" else 1
                 for called in _called(rest):
-                    yield from walk(called, runs * (int(trips[1]) if trips else 1))
+                    yield from walk(called, runs * times)
 
     return walk(entry, 1)
 
@@ -165,16 +171,28 @@ def _called(rest: str) -> list[str]:
     return called
 
 
-def _named_loops(program: list[Instruction]) -> dict[str, int]:
-    """{name: number of iterations} of the loops that are in a scope with a name of their own."""
-    loops = {}
-    for one in program:
-        scopes, trips = _NAME.search(one.rest), _TRIPS.search(one.rest)
-        if one.opcode == "while" and scopes and trips:
-            path = scopes[1].split("/")
-            if path[-1] == "while" and len(path) > 1:
-                loops[path[-2]] = int(trips[1])
-    return loops
+def _iterations(rest: str, trips: Mapping[str, int]) -> int | None:
+    """The number of iterations of a loop, if it is known."""
+    if found := _TRIPS.search(rest):
+        return int(found[1])
+    return trips.get(_loop_name(rest))
+
+
+def _loop_name(rest: str) -> str:
+    """The scope that a loop of `jax.lax` is in; "" if it has none."""
+    found = _NAME.search(rest)
+    path = found[1].split("/") if found else []
+    return path[-2] if path[-1:] == ["while"] and len(path) > 1 else ""
+
+
+def _named_loops(program: list[Instruction], trips: Mapping[str, int]) -> dict[str, int]:
+    """{name: number of iterations} of the loops for which both are known."""
+    loops = {
+        _loop_name(one.rest): _iterations(one.rest, trips)
+        for one in program
+        if one.opcode == "while"
+    }
+    return {name: times for name, times in loops.items() if name and times}
 
 
 def collectives(program: list[Instruction]) -> dict[str, Collective]:

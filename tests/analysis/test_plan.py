@@ -172,6 +172,26 @@ ENTRY %main (x: f32[8], y: bf16[4]) -> f32[8] {
     assert found["all-gather"] == Collective(1, 32 * 4)
 
 
+def test_a_loop_whose_iterations_the_program_does_not_state():
+    """As in a program for a TPU."""
+    text = """
+HloModule step
+
+%body (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  ROOT %sum = f32[8]{0} all-reduce(%x), to_apply=%add
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  ROOT %out = f32[8]{0} while(%x), condition=%c, body=%body, metadata={op_name="jit(f)/steps/while"}
+}
+"""
+    for trips, times in (({"steps": 5}, 5), ({"microbatches": 5}, 1)):
+        program = list(program_counts.instructions(text, trips))
+        assert program_counts.collectives(program) == {"all-reduce": Collective(times, times * 32)}
+
+
 def test_collectives_inside_of_fusions():
     text = """
 HloModule step
