@@ -4,9 +4,9 @@
     python benchmarks/evaluation.py --folder PHOTOS --save
 
 The network alone makes the same batches again and again from an array that is there. "images" are
-50,000 random images in memory; "files" are the photos of the folder, read,
-decoded and resized by threads; "predict" is `jaxcnn predict FOLDER`. The rate of a protocol of many
-views is that of its views. The parts of a row take turns.
+50,000 random images in memory; "files" are the photos of the folder, read, decoded and resized by
+threads; "predict" is `jaxcnn predict FOLDER`. The rate of a protocol of many views is that of its
+views. The parts of a row take turns.
 """
 
 from __future__ import annotations
@@ -118,8 +118,7 @@ def in_memory(name: str, count: int) -> tuple[Timed, Timed]:
 def of_files(name: str, files: list[str], protocol: str) -> tuple[Timed, Timed]:
     model, variables, alone = network(name, PHOTOS, BATCH)
     test_set, how = as_set(files), protocols.PROTOCOLS[protocol]
-    image = np.zeros((256, 256, 3), np.uint8)
-    views = sum(len(scale) for scale in protocols.all_views(image, how, 224, 0.875))
+    views = protocols.view_count(how)
 
     def whole() -> tuple[float, int]:
         began = time.perf_counter()

@@ -215,7 +215,7 @@ def plan_for(config: Any, target: Target) -> Plan:
     opened, stand_in = _open(config)
     step = _make_step(config, target, opened)
     train = _per_step(_compile("training", step.lower, target, _trips(step)), step)
-    evaluate = _compile("evaluation", lambda: _lower_evaluation(step.experiment), target, {})
+    evaluate = _compile("evaluation", lambda: _lower_evaluation(step.experiment), target)
     return _facts(step, target, train, evaluate, stand_in)
 
 
@@ -310,7 +310,7 @@ def _memory_of(config: Any, target: Target, batch_size: int) -> float:
     with changed.unlocked():
         changed.train.batch_size = batch_size
     step = _make_step(changed, target, _open(changed)[0])
-    return _compile("training", step.lower, target, {}).memory_bytes
+    return _compile("training", step.lower, target).memory_bytes
 
 
 def _open(config: Any) -> tuple[sets.Sets, bool]:
@@ -408,7 +408,7 @@ def _compile(
     name: str,
     lower: Callable[[], jax.stages.Lowered],
     target: Target,
-    trips: Mapping[str, int],
+    trips: Mapping[str, int] | None = None,
 ) -> Counts:
     """Lowers and compiles a step and counts its needs. Raises `DoesNotFit`."""
     try:

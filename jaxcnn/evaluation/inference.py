@@ -71,8 +71,8 @@ def probabilities(
             yield scales
 
     means, done = [], 0
-    average = _average_dense if protocol.dense else _average
-    for rows in average(apply, loaded(), batch_size, block):
+    average = functools.partial(_average_dense, block=block) if protocol.dense else _average
+    for rows in average(apply, loaded(), batch_size):
         means.append(rows)
         done += len(rows)
         progress(done)
@@ -106,10 +106,9 @@ def _views(
 
 
 def _average(
-    apply: Predict, blocks: Iterable[list[np.ndarray]], batch_size: int, block: int
+    apply: Predict, blocks: Iterable[list[np.ndarray]], batch_size: int
 ) -> Iterator[np.ndarray]:
     """Yields the mean probabilities f32[n,K] of each example, from views of one size."""
-    del block
     count = 0  # views of an example
 
     def flat() -> Iterator[np.ndarray]:
