@@ -9,6 +9,7 @@ ResNet-20, AlexNet and VGG-16 are written here, the others are torchvision's and
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -204,13 +205,37 @@ def run(form: str, count: int) -> dict:
     return {"seconds": (time.perf_counter() - began) / count}
 
 
+def memory(form: str, model: str, batch: int, shape: list[int]) -> dict:
+    """Peak bytes of a training step: what is there before it, and what the allocator adds."""
+    build(form, model, "train", batch, "float32", shape)
+    step = RUNS.pop(form)
+    there = sum(
+        tensor.untyped_storage().nbytes()
+        for tensor in {t.data_ptr(): t for t in filter(_is_tensor, gc.get_objects())}.values()
+    )
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        step()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    level = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        level += event.nbytes()
+        most = max(most, level)
+    return {"bytes": there + most}
+
+
+def _is_tensor(found: object) -> bool:
+    return issubclass(type(found), torch.Tensor) and found.data_ptr() != 0
+
+
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def main() -> None:
-    commands = {"info": info, "build": build, "run": run}
+    commands = {"info": info, "build": build, "run": run, "memory": memory}
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     for line in sys.stdin:

@@ -142,6 +142,8 @@ def images_gradient(g: Array, w: Array, *, padding: Pairs, **unused: Any) -> Arr
 
 def kernel_gradient(x: Array, g: Array, *, padding: Pairs, **unused: Any) -> Array:
     """Computes the gradient of the kernel, [N,H,W,C] by [N,h,w,F] to [3,3,C,F]."""
+    # Otherwise XLA keeps the transformed images of the forward pass, four times the images.
+    x, g = lax.optimization_barrier((x, g))
     _, rows, columns = _tiles(x.shape, padding)
     transformed = _transform_input(x, padding), _transform_gradient(g, rows, columns)
     by_columns = _g_t(_products(*transformed, (1, 1)))

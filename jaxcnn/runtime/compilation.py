@@ -15,13 +15,16 @@ import jax
 import jax.numpy as jnp
 
 # XLA's YNN kernels are slow for the gradient of a convolution's kernel: every kind of fusion but
-# the convolution's. The preset shortens a step of many small channels.
+# the convolution's. The preset shortens a step of many small channels. The pass, which jaxlib 0.12
+# runs late enough, removes optimization barriers; XLA would then merge what `jax.checkpoint`
+# recomputes with what the forward pass has computed, and rematerialization would save no memory.
 CPU_STEP = {
     "xla_cpu_experimental_ynn_fusion_type": (
         "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_ELTWISE,"
         "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
     ),
     "xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE",
+    "xla_disable_hlo_passes": "cse_barrier_expander",
 }
 # Without them a GPU may add up some sums, such as those of a scatter, in a varying order.
 GPU_DETERMINISTIC = {

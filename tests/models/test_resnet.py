@@ -13,8 +13,10 @@ from drawing import draw_images, draw_variables
 from slow_resnet import slow_resnet
 
 import jaxcnn
+from jaxcnn.analysis import bench
 from jaxcnn.models import blocks, registry
 from jaxcnn.ops import BatchNorm, BatchNormAct
+from jaxcnn.runtime import compilation
 from jaxcnn.runtime.compilation import compile_init
 
 SMALL = {"blocks": (2, 1), "width": 8, "stem": (8,), "num_classes": 5}
@@ -253,6 +255,19 @@ def test_what_remat_keeps_for_the_backward_pass():
         for remat in (False, "cheap")
     )
     chex.assert_trees_all_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_remat_saves_memory_of_the_compiled_step():
+    """XLA must not merge what the backward pass recomputes with the forward pass."""
+
+    def memory(remat):
+        model = jaxcnn.create_model("resnet20_cifar", remat=remat, blocks=(4,), width=16)
+        step, arguments = bench.make_step(
+            "resnet20_cifar", train=True, batch=32, dtype="float32", image_size=32, model=model
+        )
+        return compilation.memory_bytes(step.lower(*arguments).compile())
+
+    assert memory(False) > 1.05 * memory("cheap") > 1.25 * memory(True)
 
 
 def test_unknown_remat_is_named():

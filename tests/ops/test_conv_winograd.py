@@ -7,7 +7,8 @@ import pytest
 from convolutions import all_three, assert_same_convolution, derived, draw, options_of
 from whole_step import float64 as in_float64
 
-from jaxcnn.ops import conv_cpu, conv_winograd, reference
+from jaxcnn.ops import conv, conv_cpu, conv_winograd, reference
+from jaxcnn.runtime import compilation
 
 
 # The rest of a tile of 2x2 is left over below, beside, in both, in none; every padding.
@@ -69,3 +70,22 @@ def test_when_it_is_chosen(images, channels, change, chosen):
     w = jax.ShapeDtypeStruct((*kernel, channels // change["groups"], 128), change["dtype"])
     options = options_of(change["stride"], change["padding"], change["groups"])
     assert (conv_cpu.choose(x, w, **options).conv is conv_winograd.conv) == chosen
+
+
+def test_a_gradient_keeps_the_images_and_not_their_transforms():
+    """Each further convolution adds its input to the memory, and not 4 times as much."""
+    images = jax.ShapeDtypeStruct((4, 28, 28, 128), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 128, 128), jnp.float32)
+    assert conv_cpu.choose(images, kernel, **options_of(1, 1)).conv is conv_winograd.conv
+
+    def loss(kernels, x):
+        for w in kernels:
+            x = conv(x, w, **options_of(1, 1))
+        return (x**2).sum()
+
+    def temporaries(depth):
+        compiled = compilation.jit(jax.grad(loss)).lower([kernel] * depth, images).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    added = (temporaries(6) - temporaries(3)) / 3
+    assert added < 2.5 * images.size * images.dtype.itemsize
