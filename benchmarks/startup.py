@@ -4,7 +4,7 @@
     python benchmarks/startup.py --models lenet5 --runs 3
 
 Import is compared with `import jax, flax.linen`, alone and with a network created; initialization
-as jaxcnn compiles it with an ordinary `jit`; the training step's compilation with and without a
+of jaxcnn, by shape, with that of an ordinary `jit`; the training step's compilation with and without a
 filled persistent compilation cache; `jaxcnn train` of a few steps without the cache, with an empty
 one and with a filled one. Writes results/startup.json.
 """
@@ -32,14 +32,17 @@ import sys, time, json
 import jax, jax.numpy as jnp, numpy as np, optax
 from jaxcnn import create_model, model_info
 from jaxcnn.runtime import compilation
-from jaxcnn.training.state import abstract_state
+from jaxcnn.training.state import abstract_state, init_variables
 from jaxcnn.training.step import make_train_step
 name, usual = sys.argv[1], sys.argv[2] == "usual"
 model, optimizer = create_model(name), optax.sgd(0.01, 0.9)
 shape = (1, *model_info(name).input_size)
 begin = time.perf_counter()
-make = jax.jit if usual else compilation.compile_init
-jax.block_until_ready(make(lambda key: model.init(key, jnp.zeros(shape)))(jax.random.key(0)))
+if usual:
+    out = jax.jit(lambda key: model.init(key, jnp.zeros(shape)))(jax.random.key(0))
+else:
+    out = init_variables(model, jax.random.key(0), shape)
+jax.block_until_ready(out)
 init = time.perf_counter() - begin
 state = abstract_state(model, optimizer, shape)
 begin = time.perf_counter()

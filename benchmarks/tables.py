@@ -465,6 +465,51 @@ def evaluation(found: dict) -> str:
     return f"{text}\n\n{table(header, lines, left=(0, 1, 2))}"
 
 
+def memory(found: dict) -> str:
+    """Peak memory of training steps relative to PyTorch's, with and without rematerialization."""
+    torch = found["machine"]["torch"]["versions"]["torch"]
+    text = (
+        "Peak memory of a training step in float32, by the allocators of XLA and of PyTorch "
+        f"{torch} (in the layout that needs less). *cheap* is `remat=cheap`, which stores only the "
+        "outputs of convolutions; its time is that of a step of 4 images relative to the step "
+        "without it."
+    )
+    lines = []
+    for row in found["rows"]:
+        sizes = {form: one["bytes"] for form, one in row["forms"].items()}
+        least = min(sizes["eager"], sizes["channels_last"])
+        cheap = row["forms"]["cheap"]
+        lines.append([
+            f"`{row['model']}`", str(row["batch"]),
+            *(f"{size / 2**20:,.0f}" for size in (least, sizes["jaxcnn"], sizes["cheap"])),
+            _two(sizes["jaxcnn"] / least), _two(sizes["cheap"] / least), *_ratio(cheap),
+        ])  # fmt: skip
+    header = ["network", "batch", "PyTorch MiB", "jaxcnn MiB", "cheap MiB", "ratio",
+              "ratio of cheap", "time of cheap", ""]  # fmt: skip
+    return f"{text}\n\n{table(header, lines)}"
+
+
+def long_run(found: dict) -> str:
+    """A long run that logs, evaluates and saves all the time."""
+    often, rarely = (found["rows"][kind] for kind in ("often", "rarely"))
+    text = (
+        f"`{found['network']}`, {found['steps']:,} steps of {found['batch']} digits. *often* logs, "
+        f"evaluates and saves a checkpoint every {found['every']} steps, *rarely* at the end only. "
+        "Resident memory and open files of the process are medians of the second and of the last "
+        "quarter of the run."
+    )
+    lines = [
+        [kind, f"{row['steps_s']:.1f}", f"{1e3 * row['steps_s'] / found['steps']:.2f}",
+         f"{row['evaluation_s']:.1f}", f"{row['checkpoints_s']:.1f}", f"{row['whole_s']:.1f}",
+         f"{row['memory_mib'][0]:,.0f}, {row['memory_mib'][1]:,.0f}",
+         f"{row['files'][0]:.0f}, {row['files'][1]:.0f}"]
+        for kind, row in (("often", often), ("rarely", rarely))
+    ]  # fmt: skip
+    header = ["kind", "steps s", "ms a step", "evaluation s", "checkpoints s", "run s", "MiB",
+              "open files"]  # fmt: skip
+    return f"{text}\n\n{table(header, lines)}"
+
+
 def _note(found: dict) -> list[str]:
     """A result file's remarks on how it was measured."""
     return [found["note"]] if "note" in found else []
@@ -490,6 +535,9 @@ SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
     ("Against PyTorch on a CPU with AVX-512", "against_torch_avx512",
      "python benchmarks/against_torch.py --torch-python PYTHON --name against_torch_avx512",
      against_torch),
+    ("Memory of training steps on a CPU", "memory",
+     "python benchmarks/memory.py --torch-python PYTHON --save", memory),
+    ("A run that saves often", "long_run", "python benchmarks/long_run.py --save", long_run),
     ("Small networks on a CPU", "training_cpu", "python benchmarks/training_cpu.py", training_cpu),
     ("Operations in whole training steps on a CPU", "ops_steps", "python benchmarks/ops_steps.py",
      ops_steps),
