@@ -407,9 +407,8 @@ def open_parts(
     kind, _, rest = source.partition(":")
     if kind not in KINDS or not rest:
         known = ", ".join(f"{name}:{kind.place}" for name, kind in KINDS.items())
-        raise ValueError(
-            f"{source!r} is not a dataset of image files{near(kind, KINDS)}; write {known}"
-        )
+        hint = "" if kind in KINDS else near(kind, KINDS)
+        raise ValueError(f"{source!r} is not a dataset of image files{hint}; write {known}")
     folder = os.path.expanduser(data_dir) if data_dir else None
     class_names, parts = (_open_once if _has_columns(kind) else _open)(source, folder)
     for part, size in KNOWN_SIZES.get(split_columns(source)[0], {}).items():

@@ -260,6 +260,7 @@ def test_the_command(root, tmp_path, capsys, monkeypatch):
         (f"folder:{root}", str(tmp_path / "x"), "--quality", "0"): "quality is 0; it must be 1 to",
         (f"folder:{root}", str(tmp_path / "x"), "--side", "0"): "side is 0; it must be 1 or more",
         ("digits", str(tmp_path / "x")): "'digits' is not a dataset of image files",
+        ("folder", str(tmp_path / "x")): "'folder' is not a dataset of image files; write folder:",
     }.items():
         assert main(["prepare", *arguments]) == 2
         error = capsys.readouterr().err
