@@ -4,9 +4,9 @@
     python benchmarks/startup.py --models lenet5 --runs 3
 
 Import is compared with `import jax, flax.linen`, alone and with a network created; initialization
-of jaxcnn, by shape, with that of an ordinary `jit`; the training step's compilation with and without a
-filled persistent compilation cache; `jaxcnn train` of a few steps without the cache, with an empty
-one and with a filled one. Writes results/startup.json.
+of jaxcnn, by shape, with that of an ordinary `jit`; the training step's compilation with and
+without a filled persistent compilation cache; `jaxcnn train` of a few steps without the cache, with
+an empty one and with a filled one. Writes results/startup.json.
 """
 
 from __future__ import annotations

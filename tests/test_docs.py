@@ -20,7 +20,13 @@ EXAMPLES = sorted(
 )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+LONG = {"extending", "gradients"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=[pytest.mark.slow] * (p.stem in LONG), id=p.stem) for p in PAGES],
+)
 def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     """A block that begins with `# name.py` is written to that file; then the commands run, too."""
     monkeypatch.chdir(tmp_path)

@@ -152,7 +152,6 @@ TRANSFORMATIONS = (
 WHOLE = ("lenet5_modern", "resnet20_cifar")
 QUICK = {
     ("alexnet_2gpu", of_jvp),
-    ("resnext29_8x64d_cifar", vmap_over_parameters),
     ("se_resnet18", per_example_gradients),
     ("dpn68", of_jvp),
 }

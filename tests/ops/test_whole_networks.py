@@ -135,7 +135,12 @@ def check_float32(name, right, plain, found, flipped, rounding):
     assert near(whole[1], whole[0], flipped), whole
 
 
-@pytest.mark.parametrize("name", FAST)
+LONG = {"inception_resnet_v2", "resnet50d"}  # their operations are those of others
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in FAST]
+)
 def test_step_of_a_narrow_network(name):
     check(name, *FAST[name])
 

@@ -43,6 +43,7 @@ def faults(how: str, **variables: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
 def test_no_page_is_taken_twice():
     pages = 4096 * 4096 * 4 // os.sysconf("SC_PAGE_SIZE")

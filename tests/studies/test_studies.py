@@ -97,7 +97,7 @@ def test_a_run_shorter_than_the_least_is_not_made_longer():
     assert plan.fit(study, 0.01, _COSTS, None, {}).steps == 8
 
 
-QUICK = {"kernels", "residual_vs_plain", "dropout"}
+QUICK = {"kernels", "dropout"}
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,12 @@ def get_ensemble():
 '''
 
 
+LONG = {"senet", "inception_v4", "trimps_soushen"}
+
+
 @pytest.mark.parametrize(
     "path",
-    [
-        pytest.param(p, marks=[pytest.mark.slow] * (p.stem in ("senet", "inception_v4")), id=p.stem)
-        for p in FILES
-    ],
+    [pytest.param(p, marks=[pytest.mark.slow] * (p.stem in LONG), id=p.stem) for p in FILES],
 )
 def test_what_is_described_can_be_built(path):
     ensemble = described.read_ensemble(str(path))
