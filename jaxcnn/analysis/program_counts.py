@@ -29,7 +29,7 @@ _TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
 _NAME = re.compile(r'op_name="([^"]*)"')
 # Operations that move nothing themselves.
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
-         "call", "after-all", "async-start", "async-update")  # fmt: skip
+         "call", "after-all", "async-start", "async-update", "opt-barrier")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

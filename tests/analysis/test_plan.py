@@ -214,6 +214,20 @@ ENTRY %main (x: f32[8]) -> f32[2] {
     assert plan.least_seconds(counts, chip, "float32", 4)["collectives"] == 3 * 8
 
 
+def test_a_barrier_moves_nothing():
+    text = """
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %tuple = (f32[8]{0}) tuple(%x)
+  %barrier = (f32[8]{0}) opt-barrier(%tuple)
+  %y = f32[8]{0} get-tuple-element(%barrier), index=0
+  ROOT %out = f32[8]{0} add(%y, %y)
+}
+"""
+    moved = program_counts.moved_bytes(list(program_counts.instructions(text)))
+    assert [one.name for one, _, _ in moved] == ["out"]
+
+
 def test_traffic_leaves_out_what_stays_on_the_chip():
     text = """
 ENTRY %main (x: f32[8], y: f32[8]) -> f32[8] {
