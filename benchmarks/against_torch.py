@@ -105,6 +105,21 @@ class Torch:
         return answer
 
 
+def peer_step(
+    name: str, mode: str, batch: int, dtype: str, *, remat: bool | str = False, **options: Any
+) -> tuple[Any, tuple[Any, ...]]:
+    """The step that PyTorch's is compared with, and its arguments; see `bench.make_step`."""
+    from jaxcnn import create_model, model_info
+    from jaxcnn.analysis import bench
+
+    info = model_info(name)
+    aux = {} if info.params_with_aux is None else {"aux_heads": False}
+    return bench.make_step(
+        name, train=mode == "train", batch=batch, dtype=dtype, image_size=info.input_size[0],
+        model=create_model(name, dtype=dtype, remat=remat, **aux), metrics=False, **options,
+    )  # fmt: skip
+
+
 def jaxcnn_form(
     name: str, mode: str, batch: int, dtype: str, **options: Any
 ) -> tuple[Callable, dict]:
@@ -115,18 +130,11 @@ def jaxcnn_form(
     """
     import jax
 
-    from jaxcnn import create_model, model_info
-    from jaxcnn.analysis import bench
     from jaxcnn.models.costs import count_params
 
-    info = model_info(name)
-    aux = {} if info.params_with_aux is None else {"aux_heads": False}
     events: list[str] = []
     jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
-    call, arguments = bench.make_step(
-        name, train=mode == "train", batch=batch, dtype=dtype, image_size=info.input_size[0],
-        model=create_model(name, dtype=dtype, **aux), metrics=False, **options,
-    )  # fmt: skip
+    call, arguments = peer_step(name, mode, batch, dtype, **options)
     lowered = call.lower(*arguments)
     began = time.perf_counter()
     compiled = lowered.compile()

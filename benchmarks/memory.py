@@ -18,14 +18,12 @@ from typing import Any
 
 import harness
 import jax
-from against_torch import Torch, in_new_process
+from against_torch import Torch, in_new_process, peer_step
 
-from jaxcnn import create_model, model_info
-from jaxcnn.analysis import bench
+from jaxcnn import model_info
 from jaxcnn.runtime import compilation
 
-# Images of a step: enough for activations to outweigh the parameters.
-BATCHES = {"resnet50": 16, "vgg16": 16, "dpn92": 16, "inception_resnet_v2": 16}
+MODELS = ("resnet50", "vgg16", "dpn92", "inception_resnet_v2")
 TIMED = 4  # images of the steps that are timed
 REMAT = {"jaxcnn": False, "cheap": "cheap"}
 
@@ -33,29 +31,30 @@ REMAT = {"jaxcnn": False, "cheap": "cheap"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--torch-python", required=True, help="an interpreter that has PyTorch")
-    parser.add_argument("--models", nargs="+", default=list(BATCHES), metavar="MODEL")
-    parser.add_argument("--batch", type=int, help="for all models (default: 16)")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="MODEL")
+    parser.add_argument("--batch", type=int, default=16, help="images of a step (16)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--save", action="store_true", help="write results/memory.json")
     args = parser.parse_args()
     rows, about = [], {}
     for name in args.models:
-        batch = args.batch or BATCHES[name]
         with Torch(args.torch_python, 2) as torch:
             about = torch.about
             shape = list(model_info(name).input_size)
             forms = {
-                form: torch("memory", form=form, model=name, batch=batch, shape=shape)
+                form: torch("memory", form=form, model=name, batch=args.batch, shape=shape)
                 for form in ("eager", "channels_last")
             }
-        forms |= in_new_process(of_jaxcnn, name, batch, args.rounds)
-        rows.append({"model": name, "batch": batch, "forms": forms})
+        forms |= in_new_process(of_jaxcnn, name, args.batch, args.rounds)
+        rows.append({"model": name, "batch": args.batch, "forms": forms})
         least = min(forms[form]["bytes"] for form in ("eager", "channels_last"))
         text = ", ".join(
             f"{form} {found['bytes'] / 2**20:,.0f} MiB ({found['bytes'] / least:.2f})"
             for form, found in forms.items()
         )
-        print(f"{name} b{batch}: {text}; time of cheap {forms['cheap']['ratio']:.2f}", flush=True)
+        print(
+            f"{name} b{args.batch}: {text}; time of cheap {forms['cheap']['ratio']:.2f}", flush=True
+        )
     if args.save:
         print(harness.save("memory", rows, machine=harness.machine() | {"torch": about}))
 
@@ -76,12 +75,7 @@ def of_jaxcnn(name: str, batch: int, rounds: int) -> dict[str, dict[str, float]]
 
 def _step(name: str, batch: int, remat: Any) -> tuple[Any, list[Any]]:
     """The compiled step and its arguments."""
-    info = model_info(name)
-    aux = {} if info.params_with_aux is None else {"aux_heads": False}
-    call, arguments = bench.make_step(
-        name, train=True, batch=batch, dtype="float32", image_size=info.input_size[0],
-        model=create_model(name, remat=remat, **aux), metrics=False,
-    )  # fmt: skip
+    call, arguments = peer_step(name, "train", batch, "float32", remat=remat)
     return call.lower(*arguments).compile(), list(arguments)
 
 

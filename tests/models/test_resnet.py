@@ -16,8 +16,7 @@ import jaxcnn
 from jaxcnn.analysis import bench
 from jaxcnn.models import blocks, registry
 from jaxcnn.ops import BatchNorm, BatchNormAct
-from jaxcnn.runtime import compilation
-from jaxcnn.runtime.compilation import compile_init
+from jaxcnn.runtime.compilation import compile_init, memory_bytes
 
 SMALL = {"blocks": (2, 1), "width": 8, "stem": (8,), "num_classes": 5}
 
@@ -265,7 +264,7 @@ def test_remat_saves_memory_of_the_compiled_step():
         step, arguments = bench.make_step(
             "resnet20_cifar", train=True, batch=32, dtype="float32", image_size=32, model=model
         )
-        return compilation.memory_bytes(step.lower(*arguments).compile())
+        return memory_bytes(step.lower(*arguments).compile())
 
     assert memory(False) > 1.05 * memory("cheap") > 1.25 * memory(True)
 
