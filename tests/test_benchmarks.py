@@ -17,6 +17,8 @@ from jaxcnn.training import read_config
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # scripts import each other
 
+import page_parts  # noqa: E402
+
 
 def script(name):
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
@@ -38,7 +40,7 @@ def test_pages_are_those_that_the_result_files_make(tables):
 
 def test_every_result_file_is_shown(tables):
     shown = {f"{name}.json" for _, name, _, _ in tables.SUBJECTS}
-    assert {path.name for path in tables.RESULTS.glob("*.json")} <= shown
+    assert {path.name for path in page_parts.RESULTS.glob("*.json")} <= shown
 
 
 MACHINE = {
@@ -63,7 +65,7 @@ def comparison(model, mode, batch, seconds, eager, compiled):
 @pytest.fixture
 def planted(tables, tmp_path, monkeypatch):
     """Result files of round figures in place of the real ones."""
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(page_parts, "RESULTS", tmp_path)
     mean = {"models": 2, "ratio": 0.75, "ratio_to_best": 0.9, "worst": 1.5}
     rows = [
         comparison("resnet18", "train", 16, 0.16, 0.32, 0.2),  # 100 images/s
@@ -142,7 +144,7 @@ def test_a_gpu_is_shown_when_it_was_measured(tables, planted):
         {"subject": "run", "model": "resnet18", "steps": 5, "seconds": 90.0, "test_error": 0.04,
          "first_step_seconds": 8.0, **shared},
     ]  # fmt: skip
-    (tables.RESULTS / "gpu.json").write_text(json.dumps({"machine": machine, "rows": rows}))
+    (page_parts.RESULTS / "gpu.json").write_text(json.dumps({"machine": machine, "rows": rows}))
     assert "4 cores, 1 x A GPU; Python" in tables.page()
     assert "800.0 | 102,400 | 1.50 min for 64,000 steps |" in tables.page()
     assert "7 seeds at 0.25 of as many runs" in tables.page()
@@ -238,7 +240,7 @@ def test_tpu_networks_are_compared_with_their_plain_form(tables):
         return {"name": "a", "form": form, "on": "v5e:2x2", "images": 8, "activation_bytes": 2**20,
                 **both}  # fmt: skip
 
-    text = tables.tpu_networks({"rows": [row("jaxcnn", 3e9), row("plain", 4e9)]})
+    text = tables.tables_tpu.tpu_networks({"rows": [row("jaxcnn", 3e9), row("plain", 4e9)]})
     assert "bfloat16 of 1 networks" in text
     assert text.splitlines()[-1] == "| `a` | v5e:2x2 | 0.75 | 0.75 | 0.75 | 1.00 |"
 
