@@ -46,7 +46,7 @@ SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
      tables_cpu.against_torch),
     ("Memory of training steps on a CPU", "memory",
      "python benchmarks/memory.py --torch-python PYTHON --save", tables_cpu.memory),
-    ("A run that saves often", "long_run", "python benchmarks/long_run.py --save",
+    ("A run that saves often", "long_run", "python benchmarks/long_run.py --steps 8000 --save",
      tables_cpu.long_run),
     ("Small networks on a CPU", "training_cpu", "python benchmarks/training_cpu.py",
      tables_cpu.training_cpu),

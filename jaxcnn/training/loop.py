@@ -252,6 +252,7 @@ class Run:
                 if step != self.step:
                     state = self._newest.restore(step, self._shapes())[0]
                 self._best.save(state, step, {})
+                self._best.wait()
                 return [f"the best checkpoint, of step {step}, was missing and is saved again"]
         return []
 

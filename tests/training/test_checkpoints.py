@@ -75,6 +75,25 @@ def test_saving_does_not_wait_and_later_steps_do_not_reach_it(tmp_path):
         assert_same(store.restore(1, like())[0], make_state(5))
 
 
+def test_the_one_being_saved_counts(tmp_path):
+    """Whether it is complete or not, so that the next best one is compared with it."""
+    with Checkpoints(tmp_path / "c", keep=1) as store:
+        for step in (1, 2):
+            assert store.save(make_state(step), step, {})
+            assert store.steps() == [step]
+            assert not store.save(make_state(step), step, {})
+
+
+def test_an_error_in_the_background_is_raised_later_and_names_the_step(tmp_path):
+    with Checkpoints(tmp_path / "c", keep=2) as store:
+        store.save(make_state(), 1, {})
+        store.wait()
+        store.save(make_state(), 2, {"log": jax.random.key(0)})  # not a number
+        with pytest.raises(OSError, match=r"of step 2 cannot be .* newest good one is of step 1"):
+            store.wait()
+        store.check()  # raised once
+
+
 @pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4)])
 def test_restores_on_another_number_of_devices(tmp_path, before, after):
     with Checkpoints(tmp_path / "c", keep=1) as store:

@@ -8,8 +8,8 @@ the background.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,28 +43,19 @@ class BucketCheckpoints(Checkpoints):
         import orbax.checkpoint as ocp
 
         self.directory = _files.any_path(directory)
-        self._keep, self._check = keep, check or (lambda: None)
+        self._check = check or (lambda: None)
         self._scratch = _files.Spool(None)
         number = distributed.number()
         alone = ocp.options.MultiprocessingOptions(
             primary_host=number, active_processes={number}, barrier_sync_key_prefix=f"p{number}"
         )
         several = {"multiprocessing_options": alone} if distributed.count() > 1 else {}
-        self._open(self._scratch.folder, keep and 1, distributed.count() == 1, **several)
-        self._copies = ThreadPoolExecutor(1, thread_name_prefix="jaxcnn checkpoints")
-        self._copied: Future[None] | None = None
         if keep is not None and distributed.is_first():
             self._delete_incomplete()
-        self._known = set(complete_steps(self.directory))  # and the one being saved, of a writer
+        self._open(self._scratch.folder, keep, keep and 1, in_background=True, **several)
 
-    def steps(self) -> list[int]:
-        """Returns the steps of the complete checkpoints and of the one being saved, ascending."""
-        return complete_steps(self.directory) if self._keep is None else sorted(self._known)
-
-    def check(self) -> None:
-        """Raises OSError if saving in the background has failed. Does not wait."""
-        if self._copied is not None and self._copied.done():
-            self.wait()
+    def _complete(self) -> Iterable[int]:
+        return complete_steps(self.directory)
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """Reads the checkpoint of a step, see `Checkpoints.restore`."""
@@ -76,35 +67,19 @@ class BucketCheckpoints(Checkpoints):
         with self._local_copy(step):
             return super().shapes(step)
 
-    def wait(self) -> None:
-        """Waits until all checkpoints are written. Raises OSError if one cannot be written."""
-        if self._copied is not None:
-            copied, self._copied = self._copied, None
-            with self._one_line_errors():
-                copied.result()
-
     def close(self) -> None:
         """Waits as `wait`, then deletes the local folder; nothing more can be saved."""
         try:
-            self.wait()
+            super().close()
         finally:
-            self._copies.shutdown()
-            with self._one_line_errors():
-                self._manager.close()
             self._scratch.close()
 
-    def _save(self, state: Any, step: int, meta: Mapping[str, Any]) -> None:
-        self._known = set(sorted({*self._known, step})[-(self._keep or 1) :])
-        if distributed.is_first():
-            if distributed.count() > 1:  # Orbax would wait for the other processes
-                state = jax.device_get(state)
-            super()._save(state, step, meta)
-            self._copied = self._copies.submit(self._copy, step, self._known)
-
-    def _copy(self, step: int, kept: set[int]) -> None:
-        """Copies a checkpoint to the bucket once Orbax has written it, and deletes others."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+    def _write(self, state: Any, step: int, meta: dict[str, Any]) -> None:
+        """Saves a checkpoint, copies it to the bucket, and deletes older ones there."""
+        if not distributed.is_first():
+            return
+        kept = self._known
+        super()._write(state, step, meta)
         folder = self._scratch.folder / str(step)
         if not (folder / COMMIT_MARK).exists():
             (folder / COMMIT_MARK).write_text("complete\n", "utf-8")
@@ -146,14 +121,6 @@ class BucketCheckpoints(Checkpoints):
         with ThreadPoolExecutor(_COPIES) as pool:
             list(pool.map(download, _files.files_below(source)))
         part.rename(folder)
-
-    def _reload(self) -> None:
-        super()._reload()
-        self._known = set(complete_steps(self.directory))
-
-    def _delete(self, step: int) -> None:
-        self._known.discard(step)
-        self._delete_files(step)
 
     def _delete_files(self, step: int) -> None:
         if distributed.is_first():

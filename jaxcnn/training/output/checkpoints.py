@@ -1,9 +1,9 @@
 """Checkpoints of a run: the newest ones to resume from, and the best one in a separate directory.
 
-Orbax writes them in the background. A checkpoint also holds the few numbers that resuming needs
-besides the state, so that both are saved or neither. It holds checksums of all arrays and of these
-numbers, which reading verifies: storage may corrupt bits silently. For checkpoints in a bucket see
-`bucket_checkpoints`.
+Orbax writes them, in a thread beside the training where there is one process. A checkpoint also
+holds the few numbers that resuming needs besides the state, so that both are saved or neither. It
+holds checksums of all arrays and of these numbers, which reading verifies: storage may corrupt bits
+silently. For checkpoints in a bucket see `bucket_checkpoints`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +47,24 @@ class Checkpoints:
 
     def __init__(self, directory: str | Path, keep: int | None = None):
         self.directory = Path(directory).absolute()
-        self._open(self.directory, keep, distributed.count() == 1)
+        # With several processes, Orbax waits for the others when it saves; two threads would mix
+        # up their barriers.
+        self._open(self.directory, keep, keep, in_background=distributed.count() == 1)
 
-    def _open(self, folder: Path, keep: int | None, in_background: bool, **options: Any) -> None:
-        """Opens the manager of Orbax of a local folder."""
+    def _open(
+        self, folder: Path, keep: int | None, kept_here: int | None, in_background: bool,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        """Opens the manager of Orbax of a local folder, which keeps `kept_here` checkpoints."""
         import orbax.checkpoint as ocp
 
-        self._folder = folder
-        # With several processes, Orbax mixes up the barriers of two managers that save at once.
+        self._folder, self._keep = folder, keep
         manager_options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            max_to_keep=kept_here,
             read_only=keep is None,
             save_interval_steps=0 if keep is None else 1,  # Orbax warns about 1 where it only reads
             create=keep is not None,
-            enable_async_checkpointing=in_background,
-            # Raises at once if a folder cannot be created. In the background, the threads of Orbax
-            # would wait for the folder for minutes, and block the process.
-            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            enable_async_checkpointing=False,
             # Left by a process that was killed while saving: the lock on the directory ensures
             # that no other process is saving now.
             cleanup_tmp_directories=keep is not None,
@@ -71,8 +73,10 @@ class Checkpoints:
         with without_warnings() if keep is None else contextlib.nullcontext():
             self._manager = ocp.CheckpointManager(folder, options=manager_options)
         self._args = ocp.args
-        self._saving: int | None = None  # step of the last checkpoint passed to Orbax
-        self._in_background = False
+        self._writer = ThreadPoolExecutor(1, "jaxcnn checkpoints") if in_background else None
+        self._writing: Future[None] | None = None
+        self._saving: int | None = None  # step of the last checkpoint that was passed to `save`
+        self._known = set(self._complete())  # and the one being saved, of a writer
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -83,8 +87,12 @@ class Checkpoints:
             self.close()
 
     def steps(self) -> list[int]:
-        """Returns the steps of the complete checkpoints, ascending."""
-        return sorted(self._manager.all_steps())
+        """Returns the steps of the complete checkpoints and of the one being saved, ascending."""
+        return sorted(self._complete() if self._keep is None else self._known)
+
+    def _complete(self) -> Iterable[int]:
+        """The steps of the complete checkpoints."""
+        return self._manager.all_steps()
 
     def save(self, state: Any, step: int, meta: Mapping[str, Any]) -> bool:
         """Starts to save a checkpoint in the background.
@@ -101,29 +109,33 @@ class Checkpoints:
           OSError: this checkpoint, or the previous one in the background, cannot be written.
         """
         self.wait()
+        if step in self.steps():
+            return False
+        self._saving = step
         with self._one_line_errors():
-            if step in self.steps():
-                return False
-            self._saving = step
             if distributed.is_first():
                 written.note(self.directory.parent, f"{self.directory.name}/{step}")
-            self._save(state, step, meta)
-            self._in_background = distributed.count() == 1
+            self._known = set(sorted({*self._known, step})[-(self._keep or 1) :])
+            if self._writer is None:
+                self._write(state, step, dict(meta))
+            else:
+                # Copied, since the next step reuses the memory of `state`.
+                copy = jax.tree.map(np.array, jax.device_get(state))
+                self._writing = self._writer.submit(self._write, copy, step, dict(meta))
         return True
 
-    def _save(self, state: Any, step: int, meta: Mapping[str, Any]) -> None:
+    def _write(self, state: Any, step: int, meta: dict[str, Any]) -> None:
         args = self._args
         items = {
             "state": args.StandardSave(state),
-            "meta": args.JsonSave(dict(meta)),
+            "meta": args.JsonSave(meta),
             _DIGESTS: args.JsonSave(_digests(state, step, meta)),
         }
         self._manager.save(step, args=args.Composite(**items), force=True)
 
     def check(self) -> None:
         """Raises OSError if saving in the background has failed. Does not wait."""
-        if self._in_background and not self._manager.is_saving_in_progress():
-            self._in_background = False
+        if self._writing is not None and self._writing.done():
             self.wait()
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
@@ -210,18 +222,28 @@ class Checkpoints:
                 self._delete(later)
 
     def _delete(self, step: int) -> None:
+        self._known.discard(step)
+        self._delete_files(step)
+
+    def _delete_files(self, step: int) -> None:
         self._manager.delete(step)
 
     def wait(self) -> None:
         """Waits until all checkpoints are written. Raises OSError if one cannot be written."""
-        with self._one_line_errors():
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            with self._one_line_errors():
+                writing.result()
 
     def close(self) -> None:
         """Waits as `wait`, then releases the directory; nothing more can be saved."""
-        with self._one_line_errors():
-            self._manager.close()
+        try:
+            self.wait()
+        finally:
+            if self._writer is not None:
+                self._writer.shutdown()
+            with self._one_line_errors():
+                self._manager.close()
 
     @contextlib.contextmanager
     def _one_line_errors(self) -> Iterator[None]:
@@ -241,6 +263,7 @@ class Checkpoints:
     def _reload(self) -> None:
         """Takes notice of files that have been moved."""
         self._manager.reload()
+        self._known = set(self._complete())
 
     def _complete_after_error(self) -> list[int]:
         """The steps of the complete checkpoints, if they can be listed after an error."""

@@ -1,0 +1,84 @@
+"""Training on small sets of photos, three seeds each: from scratch, and from weights.
+
+    python benchmarks/small_photos.py --tiny DIR                      # ten classes of 64 pixels
+    python benchmarks/small_photos.py --tiny DIR --checkout OLD       # with another version
+    python benchmarks/small_photos.py --tiny DIR --pets DIR           # then cats and dogs
+
+A DIR has the folders train/ and val/, with one folder per class. `--tiny` trains ResNet-18 and a
+narrow VGG-11 with BatchNorm. `--checkout` does so in the checkout of another version, which has its
+environment in .venv: it shows what a change of the code does to the errors. `--pets` fine-tunes the
+ResNet-18 of the first seed on a few photos of two classes, and trains it on them from scratch.
+Finished runs are not repeated; the rows of results/small_photos.json name the commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+from pathlib import Path
+
+import harness
+
+ROOT = Path(__file__).parents[1]
+RECIPES = Path(__file__).with_name("photo_recipes.py")
+SEEDS = range(3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tiny", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--pets", type=Path, metavar="DIR")
+    parser.add_argument("--checkout", default=ROOT, type=Path, help="of another version")
+    parser.add_argument("--workdir", default=Path("runs/small_photos"), type=Path)
+    args = parser.parse_args()
+    commit = git(args.checkout, "rev-parse", "--short", "HEAD")
+    folder = args.workdir.absolute() / commit
+    for recipe in ("vgg_a_bn", "resnet18"):
+        keep(commit, recipe, [train(args.checkout, recipe, args.tiny, folder, s) for s in SEEDS])
+    if args.pets:
+        weights = folder / "resnet18.safetensors"
+        run = folder / "resnet18_0"
+        command = [".venv/bin/jaxcnn", "export", str(run), str(weights), "--overwrite"]
+        subprocess.run(command, cwd=args.checkout, check=True)
+        for recipe, start in (("scratch", []), ("finetuned", [f"model.weights={weights}"])):
+            runs = [train(args.checkout, recipe, args.pets, folder, s, *start) for s in SEEDS]
+            keep(commit, recipe, runs)
+
+
+def git(folder: Path, *command: str) -> str:
+    run = subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True, text=True)
+    return run.stdout.strip()
+
+
+def train(
+    checkout: Path, recipe: str, photos: Path, folder: Path, seed: int, *fields: str
+) -> list[dict]:
+    """Trains to the end, resuming an unfinished run; returns the rows of its evaluations."""
+    run = folder / f"{recipe}_{seed}"
+    fields = (f"data.source=folder:{photos.absolute()}", f"train.seed={seed}", *fields)
+    command = [".venv/bin/python", "train.py", f"--config={RECIPES}:{recipe}", "--resume"]
+    command += [f"--workdir={run}", *(f"--config.{field}" for field in fields)]
+    subprocess.run(command, cwd=checkout, check=True)
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["kind"] == "eval"]
+
+
+def keep(commit: str, recipe: str, runs: list[list[dict]]) -> None:
+    """Puts the test errors of all seeds, by epoch, into the result file."""
+    path = harness.RESULTS / "small_photos.json"
+    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+    rows = [row for row in rows if (row["commit"], row["recipe"]) != (commit, recipe)]
+    rows.append({
+        "commit": commit,
+        "recipe": recipe,
+        "epochs": [round(float(row["epoch"]), 2) for row in runs[0]],
+        "errors": [[100 * float(row["top1_error"]) for row in run] for run in runs],
+        "machine": harness.machine(),
+    })  # fmt: skip
+    print(harness.save("small_photos", rows))
+
+
+if __name__ == "__main__":
+    main()
