@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from jaxcnn import _files
 from jaxcnn.runtime import distributed
 from jaxcnn.training.output.checkpoints import Checkpoints
