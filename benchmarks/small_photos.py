@@ -39,9 +39,9 @@ def main() -> None:
         keep(commit, recipe, [train(args.checkout, recipe, args.tiny, folder, s) for s in SEEDS])
     if args.pets:
         weights = folder / "resnet18.safetensors"
-        run = folder / "resnet18_0"
-        command = [".venv/bin/jaxcnn", "export", str(run), str(weights), "--overwrite"]
-        subprocess.run(command, cwd=args.checkout, check=True)
+        if not weights.exists():
+            command = [".venv/bin/jaxcnn", "export", str(folder / "resnet18_0"), str(weights)]
+            subprocess.run(command, cwd=args.checkout, check=True)
         for recipe, start in (("scratch", []), ("finetuned", [f"model.weights={weights}"])):
             runs = [train(args.checkout, recipe, args.pets, folder, s, *start) for s in SEEDS]
             keep(commit, recipe, runs)

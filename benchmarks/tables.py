@@ -61,6 +61,8 @@ SUBJECTS: tuple[tuple[str, str, str, Callable[[dict], str]], ...] = (
      "python benchmarks/small_sets.py --save", tables_cpu.small_sets),
     ("Studies on CIFAR-10", "cifar_studies", "python benchmarks/cifar_studies.py --data DIR",
      tables_studies.cifar_studies),
+    ("Small sets of photos", "small_photos",
+     "python benchmarks/small_photos.py --tiny DIR --pets DIR", tables_studies.small_photos),
     ("Several seeds together", "members_cpu", "python benchmarks/members.py --run",
      tables_cpu.members),
     ("Input pipeline", "input_pipeline",

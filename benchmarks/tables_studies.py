@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from page_parts import machine, table
+import statistics
+
+from page_parts import machine, table, two
 
 
 def cifar_studies(found: dict) -> str:
@@ -14,6 +16,21 @@ def cifar_studies(found: dict) -> str:
     ]  # fmt: skip
     text = "Errors and figures are in [docs/studies.md](../docs/studies.md)."
     return f"{text}\n\n{table(['study', 'runs', 'hours', 'date'], lines)}"
+
+
+def small_photos(found: dict) -> str:
+    """The last errors of each network and start, by commit."""
+    lines = []
+    for row in found["rows"]:
+        last = [errors[-1] for errors in row["errors"]]
+        each = ", ".join(two(error) for error in last)
+        lines.append([row["recipe"], row["commit"], two(statistics.fmean(last)), each])
+    text = (
+        "Test errors in percent after the last epoch. `resnet18` and `vgg_a_bn` (narrow) are trained "
+        "on ten classes of Tiny ImageNet (5,000 photos of 64 pixels, 20 epochs), `scratch` and "
+        "`finetuned` on cats and dogs (560 photos, 30 epochs)."
+    )
+    return f"{text}\n\n{table(['recipe', 'commit', 'mean', 'seeds'], lines, (0, 1, 3))}"
 
 
 def sections(found: dict | None) -> str:

@@ -280,3 +280,23 @@ def test_commands_of_a_gpu_lease_are_valid():
             name, *rest = command[command.index("train") + 1 :]
             read_config(name, [change for change in rest if not change.startswith("--")])
     assert set(gpu_lease.NEVER_COMPILED) <= set(script("against_torch").BATCHES)
+
+
+def test_small_photos_and_studies(tables):
+    """Means over the seeds' last errors; a study's section says how it was made."""
+    rows = [{"recipe": "scratch", "commit": "abc", "errors": [[50.0, 30.0], [50.0, 20.0]]}]
+    assert "| scratch | abc | 25.00 | 30.00, 20.00 |" in tables.tables_studies.small_photos(
+        {"rows": rows}
+    )
+    row = {"run": "one", "seeds": 3, "steps": 3000, "train_error": 1.0, "test_error": 2.0}
+    study = {
+        "command": "jaxcnn ablate s", "minutes": 90.0, "machine": MACHINE, "title": "T",
+        "source": "A paper", "rows": [row | {"test_error_std": 0.5}],
+    }  # fmt: skip
+    text = tables.tables_studies.sections({"rows": {"s": study}})
+    assert "`jaxcnn ablate s`: 3,000 steps, 3 seeds" in text and "90 minutes on A processor" in text
+    assert "| one | 2.00 ± 0.50 | 1.00 |" in text and "_static/studies/s.png" in text
+    assert "| `s` | 3 | 1.5 | 2026-01-02 |" in tables.tables_studies.cifar_studies(
+        {"rows": {"s": study}}
+    )
+    assert tables.tables_studies.sections(None) == "Not measured yet."
