@@ -26,7 +26,7 @@ def small_photos(found: dict) -> str:
         each = ", ".join(two(error) for error in last)
         lines.append([row["recipe"], row["commit"], two(statistics.fmean(last)), each])
     text = (
-        "Test errors in percent after the last epoch. `resnet18` and `vgg_a_bn` (narrow) are trained "
+        "Test errors in percent after the last epoch. `resnet18` and `vgg_a_bn` (narrow) train "
         "on ten classes of Tiny ImageNet (5,000 photos of 64 pixels, 20 epochs), `scratch` and "
         "`finetuned` on cats and dogs (560 photos, 30 epochs)."
     )
