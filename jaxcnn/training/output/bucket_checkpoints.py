@@ -47,10 +47,13 @@ class BucketCheckpoints(Checkpoints):
         alone = ocp.options.MultiprocessingOptions(
             primary_host=number, active_processes={number}, barrier_sync_key_prefix=f"p{number}"
         )
-        several = {"multiprocessing_options": alone} if distributed.count() > 1 else {}
+        # The folder exists already; Orbax refuses to create one for a process by itself.
+        options: dict[str, Any] = {"create": False}
+        if distributed.count() > 1:
+            options["multiprocessing_options"] = alone
         if keep is not None and distributed.is_first():
             self._delete_incomplete()
-        self._open(self._scratch.folder, keep, keep and 1, in_background=True, **several)
+        self._open(self._scratch.folder, keep, keep and 1, in_background=True, **options)
 
     def _complete(self) -> Iterable[int]:
         return complete_steps(self.directory)

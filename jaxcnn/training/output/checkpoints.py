@@ -49,7 +49,8 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         # With several processes, Orbax waits for the others when it saves; two threads would mix
         # up their barriers.
-        self._open(self.directory, keep, keep, in_background=distributed.count() == 1)
+        alone = distributed.count() == 1
+        self._open(self.directory, keep, keep, in_background=alone, create=keep is not None)
 
     def _open(
         self, folder: Path, keep: int | None, kept_here: int | None, in_background: bool,
@@ -63,7 +64,6 @@ class Checkpoints:
             max_to_keep=kept_here,
             read_only=keep is None,
             save_interval_steps=0 if keep is None else 1,  # Orbax warns about 1 where it only reads
-            create=keep is not None,
             enable_async_checkpointing=False,
             # Left by a process that was killed while saving: the lock on the directory ensures
             # that no other process is saving now.
