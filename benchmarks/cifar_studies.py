@@ -11,16 +11,16 @@ replaces its row in results/cifar_studies.json and its figure in docs/_static/st
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import harness
+import page_parts
 
 from jaxcnn.studies import files
+from jaxcnn.training.output.metrics_files import read_rows
 
 FIGURES = Path(__file__).parents[1] / "docs" / "_static" / "studies"
 SEEDS = 3
@@ -53,8 +53,8 @@ def main() -> None:
 
 def keep(name: str, folder: Path, command: str) -> None:
     """Puts a finished study into the result file, and its figure into the docs."""
-    path = harness.RESULTS / "cifar_studies.json"
-    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else {}
+    kept = page_parts.load("cifar_studies")
+    rows = kept["rows"] if kept else {}
     found = files.read_results(folder)
     rows[name] = {
         "command": command,
@@ -69,14 +69,12 @@ def keep(name: str, folder: Path, command: str) -> None:
 
 def seconds_of(run: Path) -> float:
     """Seconds that the steps, evaluations and checkpoints of a run took, compiling left out."""
-    with (run / "metrics.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     total, before = 0.0, 0
-    for row in rows:
+    for row in read_rows(run):
         if row["kind"] == "train":
-            total += float(row["step_ms"]) / 1000 * (int(row["step"]) - before)
-            before = int(row["step"])
-        total += sum(float(row[key] or 0) for key in ("eval_seconds", "checkpoint_seconds"))
+            total += row["step_ms"] / 1000 * (row["step"] - before)
+            before = row["step"]
+        total += sum(row.get(key, 0) for key in ("eval_seconds", "checkpoint_seconds"))
     return total
 
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from page_parts import RESULTS
 
 from jaxcnn.runtime import heap
 
-# BENCH_RESULTS keeps short runs apart from the figures that are shown.
-RESULTS = Path(os.environ.get("BENCH_RESULTS") or Path(__file__).parent / "results")
 heap.keep()  # as the commands do, and before JAX's first array
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 

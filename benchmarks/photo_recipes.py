@@ -22,12 +22,9 @@ def get_config(arg=None):
         "weight_decay": 5e-4,
         "decay": "kernels",
     }
-    peak = 0.1
-    if few:
-        peak = 0.02
     if recipe == "finetuned":
         config.optimizer.rates = ((r"fc/.*", 1.0), (r"(?!fc/).*", 0.1))
-    config.schedule = {"name": "one_cycle", "learning_rate": peak}
+    config.schedule = {"name": "one_cycle", "learning_rate": 0.02 if few else 0.1}
     config.train.batch_size = 32 if few else 64
     set_duration(config.train, "length", epochs=30.0 if few else 20.0)
     set_duration(config.eval, "every", epochs=1.0 if few else 2.0)

@@ -14,12 +14,13 @@ Finished runs are not repeated; the rows of results/small_photos.json name the c
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import subprocess
 from pathlib import Path
 
 import harness
+import page_parts
+
+from jaxcnn.training.output.metrics_files import read_rows
 
 ROOT = Path(__file__).parents[1]
 RECIPES = Path(__file__).with_name("photo_recipes.py")
@@ -61,20 +62,19 @@ def train(
     command = [".venv/bin/python", "train.py", f"--config={RECIPES}:{recipe}", "--resume"]
     command += [f"--workdir={run}", *(f"--config.{field}" for field in fields)]
     subprocess.run(command, cwd=checkout, check=True)
-    with (run / "metrics.csv").open(encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["kind"] == "eval"]
+    return [row for row in read_rows(run) if row["kind"] == "eval"]
 
 
 def keep(commit: str, recipe: str, runs: list[list[dict]]) -> None:
     """Puts the test errors of all seeds, by epoch, into the result file."""
-    path = harness.RESULTS / "small_photos.json"
-    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+    kept = page_parts.load("small_photos")
+    rows = kept["rows"] if kept else []
     rows = [row for row in rows if (row["commit"], row["recipe"]) != (commit, recipe)]
     rows.append({
         "commit": commit,
         "recipe": recipe,
-        "epochs": [round(float(row["epoch"]), 2) for row in runs[0]],
-        "errors": [[100 * float(row["top1_error"]) for row in run] for run in runs],
+        "epochs": [round(row["epoch"], 2) for row in runs[0]],
+        "errors": [[100 * row["top1_error"] for row in run] for run in runs],
         "machine": harness.machine(),
     })  # fmt: skip
     print(harness.save("small_photos", rows))
