@@ -48,12 +48,12 @@ class BucketCheckpoints(Checkpoints):
             primary_host=number, active_processes={number}, barrier_sync_key_prefix=f"p{number}"
         )
         # The folder exists already; Orbax refuses to create one for a process by itself.
-        options: dict[str, Any] = {"create": False}
+        options: dict[str, Any] = {"max_to_keep": keep and 1, "create": False}
         if distributed.count() > 1:
             options["multiprocessing_options"] = alone
         if keep is not None and distributed.is_first():
             self._delete_incomplete()
-        self._open(self._scratch.folder, keep, keep and 1, in_background=True, **options)
+        self._open(self._scratch.folder, keep, distributed.is_first(), **options)
 
     def _complete(self) -> Iterable[int]:
         return complete_steps(self.directory)

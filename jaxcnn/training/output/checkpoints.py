@@ -50,18 +50,14 @@ class Checkpoints:
         # With several processes, Orbax waits for the others when it saves; two threads would mix
         # up their barriers.
         alone = distributed.count() == 1
-        self._open(self.directory, keep, keep, in_background=alone, create=keep is not None)
+        self._open(self.directory, keep, alone, max_to_keep=keep, create=keep is not None)
 
-    def _open(
-        self, folder: Path, keep: int | None, kept_here: int | None, in_background: bool,
-        **options: Any,
-    ) -> None:  # fmt: skip
-        """Opens the manager of Orbax of a local folder, which keeps `kept_here` checkpoints."""
+    def _open(self, folder: Path, keep: int | None, in_background: bool, **options: Any) -> None:
+        """Opens the manager of Orbax of a local folder, with further options of it."""
         import orbax.checkpoint as ocp
 
         self._folder, self._keep = folder, keep
         manager_options = ocp.CheckpointManagerOptions(
-            max_to_keep=kept_here,
             read_only=keep is None,
             save_interval_steps=0 if keep is None else 1,  # Orbax warns about 1 where it only reads
             enable_async_checkpointing=False,
