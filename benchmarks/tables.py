@@ -158,7 +158,7 @@ def _gpu_lines(found: dict) -> list[list[str]]:
 
 
 def _torch_means(found: dict) -> list[list[str]]:
-    """A row per mode and dtype: relative to eager PyTorch in its faster and its default layout."""
+    """A row per mode and dtype: relative to the fastest form of PyTorch and to its default one."""
     version = found["machine"]["torch"]["versions"]["torch"]
     devices = found["machine"]["devices"]
     device = found["machine"]["cpu"] if devices == ["cpu"] else ", ".join(devices)
@@ -170,7 +170,7 @@ def _torch_means(found: dict) -> list[list[str]]:
         worst = max(row["ratio_to_best"] for row in rows)
         lines.append([
             f"Time of a {what}, relative to PyTorch {version} on {device}, {len(rows)} networks",
-            f"{two(mean['ratio_to_best'])} of its faster layout (worst {two(worst)}); "
+            f"{two(mean['ratio_to_best'])} of its fastest form (worst {two(worst)}); "
             f"{two(mean['ratio'])} of its default one",
         ])  # fmt: skip
     return lines

@@ -13,9 +13,9 @@ def against_torch(found: dict) -> str:
     parts = [
         "Time of a step of jaxcnn relative to the same step of PyTorch "
         f"{torch['versions']['torch']} ({torch['threads']} threads); below 1, jaxcnn is faster. "
-        "*best* is the faster layout of PyTorch in that row. Brackets give the smallest and the "
-        f"largest ratio of a round. {_processes(found['rows'])} LeNet-5 and the CIFAR networks "
-        "use 32 x 32 images."
+        "*best* is PyTorch's fastest form in that row: eager, channels-last or compiled. Brackets "
+        f"give the smallest and the largest ratio of a round. {_processes(found['rows'])} "
+        "LeNet-5 and the CIFAR networks use 32 x 32 images."
     ]
     for mode, title in (("train", "Training step"), ("infer", "Inference")):
         for dtype in sorted({row["dtype"] for row in found["rows"]}):
