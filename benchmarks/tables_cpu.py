@@ -248,9 +248,9 @@ def memory(found: dict) -> str:
     torch = found["machine"]["torch"]["versions"]["torch"]
     text = (
         "Peak memory of a training step in float32, by the allocators of XLA and of PyTorch "
-        f"{torch} (in the layout that needs less). *cheap* is `remat=cheap`, which stores only the "
-        "outputs of convolutions; its time is that of a step of 4 images relative to the step "
-        "without it."
+        f"{torch} (in the layout that needs less). *cheap* is `remat=cheap`, which stores only "
+        "BatchNorm's statistics and the outputs of most convolutions; its time is that of a step "
+        "of 4 images relative to the step without it."
     )
     lines = []
     for row in found["rows"]:

@@ -25,7 +25,7 @@ YEAR = 2017
 
 
 class DualPathBlock(nn.Module):
-    """Pre-activation block on a residual path f[N,H,W,width] and a dense path f[N,H,W,D].
+    """Pre-activation block on a pair of paths: residual f[N,H,W,width] and dense f[N,H,W,D].
 
     The branch of 1x1, grouped 3x3 and 1x1 convolutions adds `width` channels to the residual path
     and appends `growth` channels to the dense path.
@@ -52,7 +52,8 @@ class DualPathBlock(nn.Module):
     norm_act: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, residual: Array, dense: Array) -> tuple[Array, Array]:
+    def __call__(self, paths: tuple[Array, Array]) -> tuple[Array, Array]:
+        residual, dense = paths
         x = jnp.concatenate([residual, dense], axis=-1)
         if self.project:
             y = self.norm_act(name="proj_bn")(x)
@@ -104,7 +105,7 @@ class DPN(layers.Network):
         x = self.check_images(images)
         conv, norm_act = self.conv(), self.norm_act(train)
         block = functools.partial(
-            self.rematerialize(DualPathBlock),
+            self.rematerialize(DualPathBlock, [True]),
             groups=self.groups,
             split=self.split,
             conv=conv,
@@ -114,20 +115,23 @@ class DPN(layers.Network):
         x = conv(channels, kernel, 2, kernel // 2, name="stem_conv")(x)  # 112x112x64
         x = norm_act(name="stem_bn")(x)
         x = self.endpoint("stem", layers.max_pool(x, 3, 2, 1))  # 56x56x64
-        residual, dense = x, x[..., :0]
+        paths = x, x[..., :0]
         for i, (count, growth) in enumerate(zip(self.blocks, self.growth)):
             # 56x56x336, 28x28x704, 14x14x1552, 7x7x2688
-            for j in range(count):
-                residual, dense = block(
+            stage = [
+                functools.partial(
+                    block,
                     width=self.width * 2**i,
                     mid=self.mid * 2**i,
                     growth=growth,
                     stride=2 if i and not j else 1,
                     project=not j,
                     name=f"stage{i + 1}_block{j + 1}",
-                )(residual, dense)
-            self.endpoint(f"stage{i + 1}", jnp.concatenate([residual, dense], axis=-1))
-        x = jnp.concatenate([residual, dense], axis=-1)
+                )
+                for j in range(count)
+            ]
+            paths = self.apply_blocks(stage, paths)
+            x = self.endpoint(f"stage{i + 1}", jnp.concatenate(paths, axis=-1))
         x = norm_act(name="final_bn")(x)
         return self.logits(layers.global_avg_pool(x), name="fc")
 

@@ -291,6 +291,16 @@ class InceptionNetwork(layers.Network):
             count_include_pad=self.count_include_pad,
         )
 
+    def entry(self, steps: tuple[Any, ...], train: bool) -> nn.Module:
+        """Creates the stem, f[N,H,W,C] to f[N,h,w,c], with the name `entry`.
+
+        Args:
+          steps: see `Chain`.
+          train: whether the network is training.
+        """
+        chain = self.rematerialize(Chain, ["cheap"])
+        return chain(steps, self.unit(train), self.count_include_pad, name="entry")
+
     def auxiliary(self, x: Array, train: bool) -> None:
         """Computes the auxiliary logits and records them as the endpoint `aux1`, if requested.
 

@@ -22,7 +22,7 @@ from jax import Array
 
 from jaxcnn import layers
 from jaxcnn.models import inception_v3, inception_v4
-from jaxcnn.models.inception import Chain, Chains, Conv, InceptionNetwork, Pool, ResidualMixed
+from jaxcnn.models.inception import Chains, Conv, InceptionNetwork, Pool, ResidualMixed
 
 PAPER = inception_v4.PAPER
 YEAR = 2016
@@ -136,27 +136,27 @@ class InceptionResNet(InceptionNetwork):
         x = self.check_images(images)
         unit, mixed = self.unit(train), self.mixed(train)
         residual = functools.partial(
-            self.rematerialize(ResidualMixed),
+            self.rematerialize(ResidualMixed, [True]),
             unit=unit,
             conv=self.conv(kernel_init=layers.he_fan_in),
         )
-        (a, b, c), (scale_a, scale_b, scale_c) = self.blocks, self.scales
-        x = Chain(self.stem, unit, self.count_include_pad, name="entry")(x)
-        self.endpoint("stem", x)  # 35x35x320
-        for i in range(a):
-            x = residual(self.block_a, scale_a, name=f"stage1_block{i + 1}")(x)
-        self.endpoint("stage1", x)  # 35x35x320
+
+        def stage(i: int, x: Array) -> Array:
+            block = functools.partial(residual, (self.block_a, self.block_b, self.block_c)[i])
+            scales = [{"scale": self.scales[i]}] * self.blocks[i]
+            if self.linear_end and i == 2:
+                scales.append({"scale": 1.0, "act": False})
+            names = (f"stage{i + 1}_block{j}" for j in range(1, len(scales) + 1))
+            blocks = [functools.partial(block, name=n, **s) for n, s in zip(names, scales)]
+            return self.endpoint(f"stage{i + 1}", self.apply_blocks(blocks, x))
+
+        x = self.endpoint("stem", self.entry(self.stem, train)(x))  # 35x35x320
+        x = stage(0, x)  # 35x35x320
         x = mixed(self.reduction_a, name="reduction_a")(x)  # 17x17x1088
-        for i in range(b):
-            x = residual(self.block_b, scale_b, name=f"stage2_block{i + 1}")(x)
-        self.endpoint("stage2", x)  # 17x17x1088
+        x = stage(1, x)  # 17x17x1088
         self.auxiliary(x, train)
         x = mixed(self.reduction_b, name="reduction_b")(x)  # 8x8x2080
-        for i in range(c):
-            x = residual(self.block_c, scale_c, name=f"stage3_block{i + 1}")(x)
-        if self.linear_end:
-            x = residual(self.block_c, 1.0, act=False, name=f"stage3_block{c + 1}")(x)
-        self.endpoint("stage3", x)  # 8x8x2080
+        x = stage(2, x)  # 8x8x2080
         if self.last_features:
             x = unit(self.last_features, 1, name="last")(x)  # 8x8x1536
         return self.classify(x, train)

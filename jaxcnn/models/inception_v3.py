@@ -15,7 +15,7 @@ from __future__ import annotations
 import flax.linen as nn
 from jax import Array
 
-from jaxcnn.models.inception import Chain, Chains, Conv, InceptionNetwork, Pool
+from jaxcnn.models.inception import Chains, Conv, InceptionNetwork, Pool
 
 PAPER = (
     "Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, Rethinking the Inception architecture for "
@@ -108,7 +108,7 @@ class InceptionV3(InceptionNetwork):
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
         mixed = self.mixed(train)
-        x = self.endpoint("stem", Chain(STEM, self.unit(train), name="entry")(x))  # 35x35x192
+        x = self.endpoint("stem", self.entry(STEM, train)(x))  # 35x35x192
         x = mixed(block_a(32), name="mixed_5b")(x)  # 35x35x256
         x = mixed(block_a(64), name="mixed_5c")(x)  # 35x35x288
         x = mixed(block_a(64), name="mixed_5d")(x)  # 35x35x288

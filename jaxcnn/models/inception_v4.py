@@ -13,7 +13,7 @@ from __future__ import annotations
 import flax.linen as nn
 from jax import Array
 
-from jaxcnn.models.inception import Chain, Chains, Conv, InceptionNetwork, Pool
+from jaxcnn.models.inception import Chains, Conv, InceptionNetwork, Pool
 
 PAPER = (
     "Szegedy, Ioffe, Vanhoucke, Alemi 2016, Inception-v4, Inception-ResNet and the impact of "
@@ -94,7 +94,7 @@ class InceptionV4(InceptionNetwork):
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         x = self.check_images(images)
         mixed = self.mixed(train)
-        x = self.endpoint("stem", Chain(STEM, self.unit(train), name="entry")(x))  # 35x35x384
+        x = self.endpoint("stem", self.entry(STEM, train)(x))  # 35x35x384
         for i in range(4):
             x = mixed(BLOCK_A, name=f"stage1_block{i + 1}")(x)  # 35x35x384
         self.endpoint("stage1", x)

@@ -85,7 +85,7 @@ class ResNet(ResidualNetwork):
         x = self.check_images(images)
         conv, norm_act = self.conv(), self.norm_act(train)
         block = functools.partial(
-            self.rematerialize(self.block),
+            self.rematerialize(self.block, [True]),
             conv=conv,
             norm=self.norm(train),
             halve_first=self.halve_first,
@@ -102,16 +102,19 @@ class ResNet(ResidualNetwork):
         x = self.endpoint("stem", x)  # 56x56x64
         done = 0
         for i, count in enumerate(self.blocks):  # 56x56x256, 28x28x512, 14x14x1024, 7x7x2048
+            stage = []
             for j in range(count):
                 done += 1
                 ends_stage = j == count - 1 and i + 1 < len(self.blocks)
-                x = block(
+                stage.append(functools.partial(
+                    block,
                     width=self.width * 2**i,
                     stride=2 if (ends_stage if self.stride_last else i and not j) else 1,
                     proj_kernel=self.proj_kernel if i else 1,
                     drop_path=self.drop_path * done / sum(self.blocks),
                     name=f"stage{i + 1}_block{j + 1}",
-                )(x)
+                ))  # fmt: skip
+            x = self.apply_blocks(stage, x)
             self.endpoint(f"stage{i + 1}", x)
         x = layers.global_avg_pool(x)  # 2048
         x = nn.Dropout(self.dropout, deterministic=not train, name="fc_dropout")(x)

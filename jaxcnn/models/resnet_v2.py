@@ -80,7 +80,7 @@ class ResNetV2(ResidualNetwork):
         conv = self.conv(kernel_init=FANS[one_of("fan", self.fan, FANS)])
         norm_act = self.norm_act(train)
         block = functools.partial(
-            self.rematerialize(self.block),
+            self.rematerialize(self.block, [True]),
             conv=conv,
             dropout=self.dropout,
             **({"bias": True} if self.keras else {}),
@@ -99,14 +99,17 @@ class ResNetV2(ResidualNetwork):
             x = layers.max_pool(x, 3, 2, 1)
         x = self.endpoint("stem", x)  # 56x56x64
         for i, count in enumerate(self.blocks):  # 56x56x256, 28x28x512, 14x14x1024, 7x7x2048
+            stage = []
             for j in range(count):
                 ends_stage = j == count - 1 and i + 1 < len(self.blocks)
-                x = block(
+                stage.append(functools.partial(
+                    block,
                     width=self.width * 2**i,
                     stride=2 if (ends_stage if self.keras else i and not j) else 1,
                     first_norm=not self.stem_norm or i + j > 0,
                     name=f"stage{i + 1}_block{j + 1}",
-                )(x)
+                ))  # fmt: skip
+            x = self.apply_blocks(stage, x)
             self.endpoint(f"stage{i + 1}", x)
         x = norm_act(name="final_bn")(x)  # 7x7x2048
         return self.logits(layers.global_avg_pool(x), name="fc", kernel_init=fc_init)

@@ -17,9 +17,13 @@ import jax
 import jax.numpy as jnp
 from flax.linen import dtypes
 from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxcnn.ops import reference
 from jaxcnn.ops.dispatch import by_platform, linear_pair, reference_requested
+
+# The name under which a rematerialization policy may save the means and variances of a batch.
+STATISTICS = "batch_statistics"
 
 
 def local_response_norm(
@@ -200,7 +204,8 @@ def batch_statistics(
     first = mean - guess
     second = var + lax.square(first)
     first, second = lax.pmean((first, second), axis_name, axis_index_groups=neighbors)
-    return guess + first, jnp.maximum(0.0, second - lax.square(first))
+    mean, var = guess + first, jnp.maximum(0.0, second - lax.square(first))
+    return checkpoint_name(mean, STATISTICS), checkpoint_name(var, STATISTICS)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -253,7 +258,7 @@ def moments(x: Array, guess: Array, axes: tuple[int, ...]) -> tuple[Array, Array
 @moments.defjvp
 def _moments_jvp(axes, primals, tangents):
     x, guess = primals
-    mean, var = moments(x, guess, axes)
+    mean, var = (checkpoint_name(a, STATISTICS) for a in moments(x, guess, axes))
     return (mean, var), _moments_tangent(tangents[0], x, mean, axes=axes)
 
 

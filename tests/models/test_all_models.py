@@ -254,12 +254,16 @@ def test_gradient_reaches_every_parameter(name):
 
 REMAT = [
     "resnet34",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("vgg_c_bn", "resnet50_v2", "dpn92")),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("vgg_c_bn", "resnet50_v2", "dpn92", "inception_resnet_v2", "inception_v3")
+    ),
 ]
 
 
+@pytest.mark.parametrize("remat", [True, "cheap"])
 @pytest.mark.parametrize("name", REMAT)
-def test_remat_changes_no_gradient(name):
+def test_remat_changes_no_gradient(name, remat):
     """The same variables, logits, statistics and gradients, computed with less memory."""
     model, images = build(name, batch=4)
     variables = draw_variables(model, images.shape)
@@ -278,7 +282,7 @@ def test_remat_changes_no_gradient(name):
 
         return jax.value_and_grad(loss, has_aux=True)
 
-    forgetful = model.clone(remat=True)
+    forgetful = model.clone(remat=remat)
     assert shapes_of(forgetful, images) == shapes_of(model, images)
     assert "remat" in str(jax.make_jaxpr(train(forgetful))(variables["params"]))
     expected, actual = (quick_jit(train(m))(variables["params"]) for m in (model, forgetful))

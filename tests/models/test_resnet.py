@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+from collections import Counter
 
 import chex
 import flax.linen as nn
@@ -230,6 +231,40 @@ def test_recomputing_blocks_changes_no_gradient():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        # Both stages' inputs; the 3x3 convolutions, and in stage 2 a 1x1 convolution of 128
+        # channels. Those of 16 and 64 channels are computed again.
+        ("resnet50", {(16, 64): 2, (16, 16): 2, (8, 32): 3}),
+        # The same, and the input of the last BatchNorm.
+        ("resnet50_v2", {(16, 64): 2, (16, 16): 2, (8, 32): 3, (8, 128): 1}),
+    ],
+)
+def test_cheap_remat_stores_what_is_expensive(name, kept):
+    """Sizes and channels of the feature maps behind the stem, as autodiff keeps them."""
+    model = jaxcnn.create_model(name, blocks=(2, 2), width=16, num_classes=5)
+    images = jnp.zeros((2, 64, 64, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), shapes)
+
+    def loss(remat, params):
+        other = model.clone(remat=remat)
+        logits, _ = other.apply(
+            {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+        )
+        return jnp.sum(logits**2)
+
+    def maps(remat):
+        forget = functools.partial(loss, remat)
+        backward = jax.eval_shape(lambda p: jax.vjp(forget, p)[1], variables["params"])
+        leaves = [x for x in jax.tree.leaves(backward) if x.ndim == 4 and x.dtype == jnp.float32]
+        return Counter(x.shape[2:] for x in leaves if x.shape[0] == 2 and x.shape[1] <= 16)
+
+    assert maps("cheap") == kept
+    assert maps(False).total() > 3 * maps("cheap").total()
+
+
 def test_what_remat_keeps_for_the_backward_pass():
     """Bytes, as autodiff keeps them: all activations, those of convolutions, those of blocks."""
     model = jaxcnn.create_model("resnet20_cifar", **SMALL)
@@ -256,11 +291,22 @@ def test_what_remat_keeps_for_the_backward_pass():
     chex.assert_trees_all_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("remat", [True, "cheap"])
+def test_remat_does_not_change_the_initialization(remat):
+    """A block that is wrapped would be traced for each of its parameters."""
+    model = jaxcnn.create_model("resnet20_cifar", **SMALL)
+    plain, other = (
+        str(jax.make_jaxpr(m.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3))))
+        for m in (model, model.clone(remat=remat))
+    )
+    assert plain == other
+
+
 def test_remat_saves_memory_of_the_compiled_step():
     """XLA must not merge what the backward pass recomputes with the forward pass."""
 
     def memory(remat):
-        model = jaxcnn.create_model("resnet20_cifar", remat=remat, blocks=(4,), width=16)
+        model = jaxcnn.create_model("resnet20_cifar", remat=remat, blocks=(3, 3), width=16)
         step, arguments = bench.make_step(
             "resnet20_cifar", train=True, batch=32, dtype="float32", image_size=32, model=model
         )
