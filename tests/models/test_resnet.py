@@ -231,6 +231,24 @@ def test_recomputing_blocks_changes_no_gradient():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def loss_by_remat(model, variables, images):
+    """A function of (remat, params), and one of remat: what its backward pass keeps."""
+
+    def loss(remat, params):
+        other = model.clone(remat=remat)
+        logits, _ = other.apply(
+            {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+        )
+        return jnp.sum(logits**2)
+
+    def kept(remat):
+        forget = functools.partial(loss, remat)
+        backward = jax.eval_shape(lambda p: jax.vjp(forget, p)[1], variables["params"])
+        return jax.tree.leaves(backward)
+
+    return loss, kept
+
+
 @pytest.mark.parametrize(
     ("name", "kept"),
     [
@@ -248,20 +266,15 @@ def test_cheap_remat_stores_what_is_expensive(name, kept):
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     variables = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), shapes)
 
-    def loss(remat, params):
-        other = model.clone(remat=remat)
-        logits, _ = other.apply(
-            {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
-        )
-        return jnp.sum(logits**2)
+    _, arrays = loss_by_remat(model, variables, images)
 
     def maps(remat):
-        forget = functools.partial(loss, remat)
-        backward = jax.eval_shape(lambda p: jax.vjp(forget, p)[1], variables["params"])
-        leaves = [x for x in jax.tree.leaves(backward) if x.ndim == 4 and x.dtype == jnp.float32]
+        leaves = [x for x in arrays(remat) if x.ndim == 4 and x.dtype == jnp.float32]
         return Counter(x.shape[2:] for x in leaves if x.shape[0] == 2 and x.shape[1] <= 16)
 
     assert maps("cheap") == kept
+    statistics = [x for x in arrays("cheap") if x.shape[:-1] == (1, 1, 1)]
+    assert len(statistics) >= len(jax.tree.leaves(variables["batch_stats"]))
     assert maps(False).total() > 3 * maps("cheap").total()
 
 
@@ -271,17 +284,10 @@ def test_what_remat_keeps_for_the_backward_pass():
     variables = draw_variables(model, (1, 8, 8, 3))
     images = draw_images((4, 8, 8, 3))
 
-    def loss(remat, params):
-        other = model.clone(remat=remat)
-        logits, _ = other.apply(
-            {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
-        )
-        return jnp.sum(logits**2)
+    loss, arrays = loss_by_remat(model, variables, images)
 
     def kept(remat):
-        forget = functools.partial(loss, remat)
-        backward = jax.eval_shape(lambda p: jax.vjp(forget, p)[1], variables["params"])
-        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(backward))
+        return sum(x.size * x.dtype.itemsize for x in arrays(remat))
 
     assert kept(False) > 1.2 * kept("cheap") > 1.8 * kept(True)
     a, b = (
