@@ -163,42 +163,42 @@ class Network(nn.Module):
             "group": self.bn_group,
         }
 
-    def rematerialize(self, target: Any, kinds: Sequence[Any] = (True, "cheap")) -> Any:
+    def rematerialize(self, target: Any) -> Any:
         """Wraps a block so that the backward pass recomputes what `remat` selects.
 
         Args:
           target: module class of a block, or a function of a module and arrays.
-          kinds: values of `remat` for which it is wrapped.
 
         Returns:
-          The wrapped class or function, or `target` itself, as during initialization.
+          The wrapped class or function; without `remat` and during initialization `target` itself.
 
         Raises:
           ValueError: `remat` has an unknown value.
         """
         if self.remat not in (False, True, "cheap"):
             raise ValueError(f"remat is {self.remat!r}; it must be False, True or 'cheap'")
-        if not self.remat or self.remat not in kinds or self.is_initializing():
+        if not self.remat or self.is_initializing():
             return target
         keep = jax.checkpoint_policies.save_only_these_names(_CONV_OUTPUT, STATISTICS)
         return nn.remat(target, policy=keep if self.remat == "cheap" else None)
 
     def apply_blocks(self, blocks: Sequence[Callable[..., nn.Module]], x: Any) -> Any:
-        """Applies the blocks of a stage in turn.
+        """Applies the blocks of a stage in turn, and recomputes them as `remat` selects.
 
         With `remat="cheap"` the backward pass recomputes the inputs of up to six blocks together,
         from the outputs of their convolutions.
 
         Args:
-          blocks: constructors of the blocks, which `rematerialize` has wrapped for `True` alone.
+          blocks: constructors of the blocks.
           x: input of the first block.
 
         Returns:
           The output of the last block.
         """
-        for i in range(0, len(blocks), _TOGETHER):
-            apply = functools.partial(_apply_in_turn, blocks=blocks[i : i + _TOGETHER])
-            x = self.rematerialize(apply, ["cheap"])(self, x)
+        together = 1 if self.remat is True else _TOGETHER
+        for i in range(0, len(blocks), together):
+            apply = functools.partial(_apply_in_turn, blocks=blocks[i : i + together])
+            x = self.rematerialize(apply)(self, x)
         return x
 
     def endpoint(self, name: str, value: Array) -> Array:

@@ -105,7 +105,7 @@ class DPN(layers.Network):
         x = self.check_images(images)
         conv, norm_act = self.conv(), self.norm_act(train)
         block = functools.partial(
-            self.rematerialize(DualPathBlock, [True]),
+            DualPathBlock,
             groups=self.groups,
             split=self.split,
             conv=conv,

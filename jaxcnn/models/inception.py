@@ -298,7 +298,7 @@ class InceptionNetwork(layers.Network):
           steps: see `Chain`.
           train: whether the network is training.
         """
-        chain = self.rematerialize(Chain, ["cheap"])
+        chain = self.rematerialize(Chain)
         return chain(steps, self.unit(train), self.count_include_pad, name="entry")
 
     def auxiliary(self, x: Array, train: bool) -> None:

@@ -136,7 +136,7 @@ class InceptionResNet(InceptionNetwork):
         x = self.check_images(images)
         unit, mixed = self.unit(train), self.mixed(train)
         residual = functools.partial(
-            self.rematerialize(ResidualMixed, [True]),
+            ResidualMixed,
             unit=unit,
             conv=self.conv(kernel_init=layers.he_fan_in),
         )

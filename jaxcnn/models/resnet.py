@@ -85,7 +85,7 @@ class ResNet(ResidualNetwork):
         x = self.check_images(images)
         conv, norm_act = self.conv(), self.norm_act(train)
         block = functools.partial(
-            self.rematerialize(self.block, [True]),
+            self.block,
             conv=conv,
             norm=self.norm(train),
             halve_first=self.halve_first,

@@ -80,7 +80,7 @@ class ResNetV2(ResidualNetwork):
         conv = self.conv(kernel_init=FANS[one_of("fan", self.fan, FANS)])
         norm_act = self.norm_act(train)
         block = functools.partial(
-            self.rematerialize(self.block, [True]),
+            self.block,
             conv=conv,
             dropout=self.dropout,
             **({"bias": True} if self.keras else {}),
