@@ -83,7 +83,7 @@ class ResNetV2(ResidualNetwork):
             self.block,
             conv=conv,
             dropout=self.dropout,
-            **({"bias": True} if self.keras else {}),
+            bias=self.keras,
             **self.block_options(train),
         )
         stem_norm = norm_act if self.stem_norm else None
