@@ -38,8 +38,9 @@ def data_files(folder):
     return sorted(files, key=lambda p: -p.stat().st_size)
 
 
-def test_round_trip_and_newest_are_kept(tmp_path):
-    with Checkpoints(tmp_path / "new" / "c", keep=2) as store:
+@pytest.mark.parametrize("name", ["new", "run #1", "why?", "50%", "a%20b"])  # of URLs
+def test_round_trip_and_newest_are_kept(tmp_path, name):
+    with Checkpoints(tmp_path / name / "c", keep=2) as store:
         assert store.restore_newest(like()) is None
         for step in (3, 6, 9):
             assert store.save(make_state(step, step), step, {"log": {"loss": [0.1 + step, 3.0]}})
@@ -107,6 +108,7 @@ def test_restores_on_another_number_of_devices(tmp_path, before, after):
 
 @pytest.mark.parametrize("fault", ["truncated", "missing", "state metadata", "numbers"])
 def test_falls_back_to_the_last_good_one_and_says_so(tmp_path, fault):
+    tmp_path = tmp_path / "a%20b"
     with Checkpoints(tmp_path / "c", keep=3) as store:
         for step in (1, 2, 3):
             store.save(make_state(step), step, {})

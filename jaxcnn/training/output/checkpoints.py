@@ -294,7 +294,8 @@ def _check_arrays(folder: Path) -> None:
 
     if not (folder / "manifest.ocdbt").is_file():
         raise ValueError(f"{folder / 'manifest.ocdbt'} is missing")
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
+    base = {"driver": "file", "path": f"{folder}/"}  # a URL would decode % and end at ? and #
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
     for key in store.list().result():
         store.read(key).result()
 
