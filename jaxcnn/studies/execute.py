@@ -10,6 +10,7 @@ import concurrent.futures
 import importlib.util
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from jaxcnn.reporting.report import Report
@@ -20,6 +21,7 @@ from jaxcnn.training.output.records import MANIFEST, read_manifest
 
 EXECUTORS = ("local", "ray")
 Outcome = tuple[Job, str]  # a job and its error message, "" on success
+_KILLED = "a process was killed; repeat the command to continue"
 
 
 def is_finished(job: Job, folder: Path) -> bool:
@@ -107,15 +109,25 @@ def in_processes(jobs: Sequence[Job], folder: Path, count: int) -> Iterator[Outc
     with concurrent.futures.ProcessPoolExecutor(
         count, mp_context=context, max_tasks_per_child=1
     ) as pool:
-        waiting = {pool.submit(run_job, job, folder): job for job in jobs}
-        for future in concurrent.futures.as_completed(waiting):
-            try:
-                failure = future.result()
-            except concurrent.futures.process.BrokenProcessPool:
-                failure = "a process was killed; repeat the command to continue"
-            except Exception as error:
-                failure = describe(error)
-            yield waiting[future], failure
+        queue = list(jobs)
+        running: dict[concurrent.futures.Future[str], Job] = {}
+        while queue or running:
+            # What is submitted runs to its end, even after Ctrl-C: submit nothing ahead.
+            while queue and len(running) < count:
+                job = queue.pop(0)
+                try:
+                    running[pool.submit(run_job, job, folder)] = job
+                except BrokenProcessPool:
+                    yield job, _KILLED
+            done, _ = concurrent.futures.wait(running, return_when="FIRST_COMPLETED")
+            for future in done:
+                try:
+                    failure = future.result()
+                except BrokenProcessPool:
+                    failure = _KILLED
+                except Exception as error:
+                    failure = describe(error)
+                yield running.pop(future), failure
 
 
 def check_ray() -> None:

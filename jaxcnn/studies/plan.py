@@ -222,9 +222,16 @@ def check(jobs: Sequence[Job], folder: Path) -> None:
       folder: directory of the study.
 
     Raises:
-      ValueError: a run is invalid; the message names it.
+      ValueError: a run is invalid, or two runs have the same directory; the message names them.
       OSError: its data cannot be read.
     """
+    labels: dict[str, str] = {}
+    for job in jobs:
+        if (other := labels.setdefault(job.name, job.run.label)) != job.run.label:
+            raise ValueError(
+                f"the runs {other!r} and {job.run.label!r} have the same directory, {job.name}: of "
+                "a label, only letters A to Z, digits and dots count"
+            )
     for job in jobs:
         try:
             validate(job.config)

@@ -6,6 +6,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from marks import leave_a_mark
 
 from jaxcnn.cli import main
 from jaxcnn.reporting.figures import make_figure
@@ -334,6 +335,8 @@ def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
         (["dropout", "train.batch_sise=3"], "did you mean 'train.batch_size'"),
         (["dropout", "--budget", "0"], "--budget is 0; it must be above 0"),
         (["dropout", "--budget", "inf"], "--budget is inf; it must be above 0 and finite"),
+        (["dropout", "--seeds", "-1"], "--seeds is -1; it must be 1 or more"),
+        (["dropout", "--jobs", "0"], "--jobs is 0; it must be 1 or more"),
         (["dropout", "train.seed=7"], "train.seed cannot be set in a study; --seeds N runs"),
         (["dropout", "train.length_epochs=3"], "train.length_epochs can only be set with --full"),
     ):
@@ -360,3 +363,24 @@ def test_several_processes(tmp_path):
     outcomes = list(execute.in_processes(jobs, tmp_path, 2))
     assert sorted(job.name for job, failure in outcomes if not failure) == [j.name for j in jobs]
     assert all(execute.is_finished(job, tmp_path) for job in jobs)
+
+
+def test_no_run_begins_after_the_caller_has_gone(tmp_path, monkeypatch):
+    """As after Ctrl-C: what a process has begun ends, and nothing else begins."""
+    monkeypatch.setattr(execute, "run_job", leave_a_mark)
+    outcomes = execute.in_processes(["a", "b", "c"], tmp_path, 1)
+    assert next(outcomes) == ("a", "")
+    outcomes.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_more_runs_than_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "run_job", leave_a_mark)
+    assert sorted(execute.in_processes("abc", tmp_path, 2)) == [("a", ""), ("b", ""), ("c", "")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+def test_labels_that_make_one_directory_are_refused(tmp_path):
+    study = Study("t", TINY.base, [Run("α = 0.1", {}), Run("β = 0.1", {})])
+    with pytest.raises(ValueError, match=r"'α = 0.1' and 'β = 0.1' have the same directory"):
+        plan.check(plan.make_jobs(study), tmp_path)
