@@ -380,7 +380,7 @@ def _make_joint_step(config: Any, target: Target, opened: sets.Sets) -> _Step:
     batch = loaders.abstract_batch(first, steps)
     resident = {name: batch.pop(name) for name in RESIDENT if name in batch}
     arguments = ([state] * count, resident, [batch] * count, [key] * count)
-    call = lockstep.joint(shared.step, count, steps, target.platform)
+    call = lockstep.joint(shared.step, count, steps, platform=target.platform)
     runs = len(shared.experiments)
     return _Step(first, steps, count, runs, lambda: call.lower(*arguments))
 

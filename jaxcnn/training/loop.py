@@ -49,12 +49,14 @@ class Engine:
         steps are computed together.
       eval_step: (state, batch) to (sum, count) pairs.
       eval_batches: returns an iterator over one pass of the test set.
+      placed: see `loaders.train_loader`.
     """
 
     init: Callable[[jax.Array], TrainState]
     train_step: engine.TrainStep | None
     eval_step: Callable[[TrainState, Batch], engine.Pairs]
     eval_batches: Callable[[], Iterator[Batch]]
+    placed: dict[str, Any] | None = None
 
 
 def make_engine(experiment: Experiment) -> Engine:
@@ -94,6 +96,7 @@ class Run:
       stop: records signals to stop.
       experiment: the experiment, for runs that are trained together; built from `config` if None.
       engine: the compiled functions, for runs that are trained together; made if None.
+      traced: whether to trace the calls that `log.profile` asks for. JAX traces one run at a time.
 
     Attributes:
       state: the training state; the caller updates it after each step.
@@ -117,6 +120,7 @@ class Run:
         stop: StopSignals | None = None,
         experiment: Experiment | None = None,
         engine: Engine | None = None,
+        traced: bool = True,
     ):
         self.clock = Clock()
         with self.clock.on(timing.SETUP):
@@ -150,6 +154,7 @@ class Run:
         self._late: tuple[int, int, Any] | None = None
         self._prefetched: Batch | None = None
         self._compiled: Mapping[str, Any] = {}
+        self._traced = traced
         self._trace: profiling.Trace | None = None
         self._opened = contextlib.ExitStack()
 
@@ -196,9 +201,12 @@ class Run:
         project = self.config.log.wandb
         if distributed.is_first() and project is not None:
             self._files.wandb = trackers.WandbRows(project, directory, leaves(self.config))
-        self._loader = loaders.train_loader(self.experiment, self.step, directory)
+        self._loader = loaders.train_loader(
+            self.experiment, self.step, directory, self.engine.placed
+        )
         opened.callback(self._loader.close)
-        if calls := self.config.log.profile:
+        calls = self.config.log.profile
+        if calls and self._traced:
             self._trace = profiling.Trace(directory / profiling.FOLDER, calls)
             opened.callback(self._trace.close)
 

@@ -21,9 +21,11 @@ from small import (  # noqa: F401
 
 from jaxcnn.cli import main
 from jaxcnn.reporting import curves, show
+from jaxcnn.runtime import compilation
 from jaxcnn.training import train
-from jaxcnn.training.ensemble import members
+from jaxcnn.training.ensemble import lockstep, members
 from jaxcnn.training.ensemble import shared as shared_build
+from jaxcnn.training.input import loaders
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
@@ -215,3 +217,74 @@ def test_members_are_checked(tmp_path):
         with pytest.raises(ValueError, match=match):
             run(config, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_one_copy_of_the_training_set_on_a_device():
+    shared = shared_build.build_shared(
+        members.member_configs(config_of("3", "vmap")), one_device=True
+    )
+    engines = shared_build.make_engines(shared, lockstep=True)
+    images = {
+        id(loaders.train_loader(experiment, 0, None, engine.placed).batch(0, 1)["images"])
+        for experiment, engine in zip(shared.experiments, engines, strict=True)
+    }
+    assert len(images) == len({experiment.mesh for experiment in shared.experiments})
+
+
+def test_the_first_member_is_traced(tmp_path):
+    """JAX traces one run at a time, and the members' steps are one program."""
+    config = config_of("2", "vmap", steps=5)
+    config.log.profile = 1
+    run(config, tmp_path)
+    traces = tmp_path.rglob("perfetto_trace.json.gz")
+    assert [path.relative_to(tmp_path).parts[0] for path in traces] == ["member_0"]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_common_step_is_deterministic_if_asked(tmp_path, monkeypatch, deterministic):
+    """What the compiler is asked for; only a GPU has other kernels."""
+    asked, jit = [], compilation.jit
+
+    def note(function, **options):
+        if function.__qualname__.startswith("joint."):
+            asked.append(options["deterministic"])
+        return jit(function, **options)
+
+    monkeypatch.setattr(compilation, "jit", note)
+    config = config_of("2", "vmap", steps=1)
+    config.train.deterministic = deterministic
+    run(config, tmp_path)
+    assert asked == [deterministic]
+
+
+class Ending:
+    """A run whose last metrics arrive when it ends."""
+
+    def __init__(self, loss):
+        self.loss, self.step, self.saved = loss, 7, False
+        self.config = self.experiment = self
+        self.train, self.mesh, self.deterministic = self, None, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def begin(self):
+        return iter(())
+
+    def finished(self):
+        return True
+
+    def end(self):
+        if not np.isfinite(self.loss):
+            raise FloatingPointError("the loss is not finite")
+        self.saved = True
+        yield from ()
+
+
+def test_a_member_that_fails_at_the_end_does_not_stop_the_others():
+    runs, failed = [Ending(np.nan), Ending(1.0)], {}
+    assert list(lockstep.train_in_lockstep(runs, None, [], failed)) == []
+    assert failed.keys() == {0} and runs[1].saved

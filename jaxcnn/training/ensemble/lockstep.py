@@ -40,7 +40,7 @@ def train_in_lockstep(
     with contextlib.ExitStack() as opened:
         for member, run in enumerate(runs):
             opened.enter_context(run)
-            yield from _with_member(member, run.begin())
+            yield from _reports(member, run.begin(), failed)
         alive = dict(enumerate(runs))
         while alive:
             step_number = min(run.step for run in alive.values())
@@ -48,13 +48,11 @@ def train_in_lockstep(
             for member, run in list(active.items()):
                 if run.finished():
                     del alive[member], active[member]
-                    yield from _with_member(member, run.end())
+                    yield from _reports(member, run.end(), failed)
             for member, (state, metrics) in lockstep.make_steps(active).items():
                 runs[member].state = state
-                try:
-                    yield from _with_member(member, runs[member].after_step(metrics))
-                except FloatingPointError as error:
-                    failed[member] = error
+                yield from _reports(member, runs[member].after_step(metrics), failed)
+                if member in failed:
                     del alive[member]
 
 
@@ -72,6 +70,7 @@ class _Lockstep:
 
     def __init__(self, runs: Sequence[Run], step: Callable, keys: Sequence[Any]):
         self._step, self._keys = step, keys
+        self._deterministic = runs[0].config.train.deterministic
         self._members: dict[Mesh, list[int]] = {}
         for member, run in enumerate(runs):
             self._members.setdefault(run.experiment.mesh, []).append(member)
@@ -104,21 +103,36 @@ class _Lockstep:
 
     def _executable(self, members: int, count: int) -> Callable:
         if (members, count) not in self._compiled:
-            self._compiled[members, count] = joint(self._step, members, count)
+            self._compiled[members, count] = joint(
+                self._step, members, count, deterministic=self._deterministic
+            )
         return self._compiled[members, count]
 
 
-def _with_member(member: int, reports: Iterator[Report]) -> Iterator[Report]:
-    return (dataclasses.replace(report, member=member) for report in reports)
+def _reports(member: int, reports: Iterator[Report], failed: Failures) -> Iterator[Report]:
+    """Yields the reports of a member; adds it to `failed` if its loss is not finite."""
+    try:
+        for report in reports:
+            yield dataclasses.replace(report, member=member)
+    except FloatingPointError as error:
+        failed[member] = error
 
 
-def joint(step: Callable, members: int, count: int, platform: str | None = None) -> Any:
+def joint(
+    step: Callable,
+    members: int,
+    count: int,
+    *,
+    deterministic: bool = False,
+    platform: str | None = None,
+) -> Any:
     """Compiles the steps of several members as one function.
 
     Args:
       step: the pure step.
       members: number of members.
       count: number of steps per call.
+      deterministic: see `compilation.jit`.
       platform: see `compilation.jit`.
 
     Returns:
@@ -135,4 +149,6 @@ def joint(step: Callable, members: int, count: int, platform: str | None = None)
         out = jax.vmap(lambda state, batch, key: single(state, resident | batch, key))(*stacked)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], out) for i in range(members)]
 
-    return compilation.jit(call, donate_argnums=(0,), platform=platform)
+    return compilation.jit(
+        call, donate_argnums=(0,), deterministic=deterministic, platform=platform
+    )

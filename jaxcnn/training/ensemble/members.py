@@ -236,7 +236,10 @@ def _train(
         yield _stopped(stop, 0)
         return
     if mode == "vmap":
-        runs = [Run(config, directory, **options) for config, directory, options in members]
+        runs = [
+            Run(config, directory, traced=i == 0, **options)
+            for i, (config, directory, options) in enumerate(members)
+        ]
         keys = [shared.key(i, run.key) for i, run in enumerate(runs)]
         yield from lockstep.train_in_lockstep(runs, shared.step, keys, failed)
         return

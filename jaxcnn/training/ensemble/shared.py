@@ -97,17 +97,18 @@ def make_engines(shared: Shared, *, lockstep: bool) -> list[Engine]:
     first = shared.experiments[0]
     init = engine.make_init(first)
     train_step = engine.compile_train_step(first, pure=shared.step)
-    evaluations: dict[Mesh, tuple[Callable, Callable]] = {}
+    of_mesh: dict[Mesh, dict[str, Any]] = {}
     engines = []
     for member, experiment in enumerate(shared.experiments):
-        if experiment.mesh not in evaluations:
-            evaluations[experiment.mesh] = (
-                engine.compile_eval_step(experiment),
-                loaders.eval_loader(experiment),
-            )
+        if experiment.mesh not in of_mesh:
+            of_mesh[experiment.mesh] = {
+                "eval_step": engine.compile_eval_step(experiment),
+                "eval_batches": loaders.eval_loader(experiment),
+                "placed": loaders.place_resident(experiment),
+            }
         key_of = functools.partial(shared.key, member)
         member_step = None if lockstep else train_step.with_key(key_of)
-        engines.append(Engine(init, member_step, *evaluations[experiment.mesh]))
+        engines.append(Engine(init, member_step, **of_mesh[experiment.mesh]))
     return engines
 
 

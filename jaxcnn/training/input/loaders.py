@@ -44,20 +44,37 @@ class BatchLoader(Protocol):
         """Stops the threads that prepare batches."""
 
 
-def train_loader(experiment: Experiment, step: int, directory: Path | None) -> BatchLoader:
+def train_loader(
+    experiment: Experiment, step: int, directory: Path | None, placed: Batch | None = None
+) -> BatchLoader:
     """Makes the training loader.
 
     Args:
       experiment: provides the training set.
       step: the first step to load.
       directory: where to list bad records; None to list none.
+      placed: the training set as `place_resident` returns it; None to place it here.
 
     Returns:
       The loader.
     """
     if experiment.stream is None:
-        return _ResidentLoader(experiment)
+        return _ResidentLoader(experiment, placed or place_resident(experiment))
     return _StreamingLoader(experiment, step, directory)
+
+
+def place_resident(experiment: Experiment) -> Batch:
+    """Places a training set in memory on the devices, for all loaders of a mesh.
+
+    Args:
+      experiment: provides the training set and the mesh.
+
+    Returns:
+      The arrays of the whole set; {} if its images are read while training.
+    """
+    if not isinstance(experiment.train_set, Dataset):
+        return {}
+    return parallel.place_batch(_resident_entries(experiment.train_set), experiment.mesh)
 
 
 def abstract_batch(experiment: Experiment, count: int = 1) -> Batch:
@@ -173,13 +190,10 @@ def _place_on(experiment: Experiment) -> Callable[[streaming.Batch], Batch]:
 
 
 class _ResidentLoader:
-    def __init__(self, experiment: Experiment):
-        assert isinstance(experiment.train_set, Dataset)
+    def __init__(self, experiment: Experiment, placed: Batch):
         self._seed, self._size = experiment.config.train.seed, len(experiment.train_set)
         self._batch_size, self._mesh = experiment.calendar.batch_size, experiment.mesh
-        self._resident_entries = parallel.place_batch(
-            _resident_entries(experiment.train_set), experiment.mesh
-        )
+        self._placed = placed
 
     def batch(self, step: int, count: int) -> Batch:
         size, examples = self._size, self._batch_size
@@ -189,7 +203,7 @@ class _ResidentLoader:
         batch = {"index": index, "slot": slot}
         if count == 1:
             batch = {name: value[0] for name, value in batch.items()}
-        return self._resident_entries | parallel.place_batch(batch, self._mesh, stacked=count > 1)
+        return self._placed | parallel.place_batch(batch, self._mesh, stacked=count > 1)
 
     def data_wait(self) -> dict[str, float]:
         return {}
