@@ -8,7 +8,14 @@ import pytest
 from PIL import Image
 
 from jaxcnn.reporting import curves, samples
-from jaxcnn.training.output.metrics_files import COLUMNS, CSV, JSONL, MetricsFiles, read_rows
+from jaxcnn.training.output.metrics_files import (
+    COLUMNS,
+    CSV,
+    JSONL,
+    MetricsFiles,
+    read_rows,
+    score,
+)
 
 
 def train_row(step):
@@ -45,6 +52,14 @@ def test_both_files_say_the_same(tmp_path):
     assert any(p.stat().st_size for p in (tmp_path / "tensorboard").iterdir())
 
 
+def test_the_best_is_that_of_the_weights_that_are_loaded():
+    row = {"top1_error": 0.4}
+    assert score(row) == 0.4
+    assert score(row := row | {"ema_top1_error": 0.3}) == 0.3
+    assert score(row := row | {"localization_top1_error": 0.2}) == 0.2
+    assert score(row | {"ema_localization_top1_error": 0.1}) == 0.1
+
+
 @pytest.mark.parametrize("after", [0, 5, 10, 12, 20])
 def test_a_resumed_run_leaves_the_files_of_an_undisturbed_one(tmp_path, after):
     (whole := tmp_path / "whole").mkdir()
@@ -66,7 +81,7 @@ def test_rows_with_the_former_names_of_columns_can_be_read_and_resumed(tmp_path)
     (tmp_path / JSONL).write_text(text + "\n")
     [found] = read_rows(tmp_path)
     assert (found["localization_top1_error"], found["ema_localization_top1_error"]) == (0.4, 0.5)
-    assert write(tmp_path, [], 10).scores == {10: 0.4}
+    assert write(tmp_path, [], 10).scores == {10: 0.5}
 
 
 def test_a_row_without_a_column_is_refused(tmp_path):

@@ -41,8 +41,13 @@ _FINITE = {"train": ("step", "epoch"), "eval": ("step", "epoch", "loss", "top1_e
 
 
 def score(values: Mapping[str, Any]) -> float:
-    """Returns the error that selects the best checkpoint: localization if learned, else top-1."""
-    return values.get(_LOCALIZATION[0], values["top1_error"])
+    """Returns the error that selects the best checkpoint.
+
+    It is the error in localization if that is learned, else top-1; of the averaged weights if there
+    are any, since these are what is loaded.
+    """
+    names = (prefix + name for name in (_LOCALIZATION[0], "top1_error") for prefix in ("ema_", ""))
+    return next(values[name] for name in names if name in values)
 
 
 class MetricsFiles:
