@@ -69,6 +69,17 @@ def test_what_is_described_can_be_built(path):
     assert f"--as configs/ensembles/{path.name}" in text and f"{path.name}:smoke" in text
 
 
+def test_options_on_the_command_line_reach_every_member():
+    path = str(ROOT / "configs/ensembles/inception_v4.py")
+    for spec, text, value in (
+        (path, "aux_heads=false", False),
+        (f"{path}:smoke", "width=0.25", 0.25),
+    ):
+        configs = described.ensemble_configs(spec, [f"model.options.{text}"])
+        name = text.partition("=")[0]
+        assert [config.model.options[name] for config in configs] == [value] * 4
+
+
 def test_winners_are_as_many_as_is_told():
     counts = {path.stem: len(described.read_ensemble(str(path)).members) for path in FILES}
     assert counts["alexnet"] == counts["googlenet"] == 7 and counts["trimps_soushen"] == 6

@@ -18,7 +18,13 @@ from typing import Any
 from jaxcnn.reporting.report import Report
 from jaxcnn.runtime.stop import StopSignals
 from jaxcnn.training.config import validate
-from jaxcnn.training.config.files import load_function, read_config, split_overrides, split_spec
+from jaxcnn.training.config.files import (
+    apply_overrides,
+    load_function,
+    read_config,
+    split_overrides,
+    split_spec,
+)
 from jaxcnn.training.ensemble import members
 from jaxcnn.training.ensemble import shared as shared_build
 from jaxcnn.training.output.records import member_directory
@@ -117,7 +123,6 @@ def ensemble_configs(spec: str, overrides: Sequence[str] = ()) -> list[Any]:
             fields = {k: v for k, v in fields.items() if k == "model.name" or k.endswith("seed")}
             if member.stand_in:
                 fields["model.name"] = member.stand_in
-        fields |= common_overrides
         config = read_config(recipe, fields)
         recipe_options = dict(config.model.options)
         with config.unlocked():
@@ -126,6 +131,7 @@ def ensemble_configs(spec: str, overrides: Sequence[str] = ()) -> list[Any]:
                 config.model.options = {**options, **recipe_options, **member.smoke}
             else:
                 config.model.options = {**recipe_options, **member.options}
+        apply_overrides(config, common_overrides)
         validate(config)
         configs.append(config)
     return configs
