@@ -292,6 +292,13 @@ def output_path(path: str | os.PathLike) -> Path:
     return path
 
 
+def check_not_input(target: str | os.PathLike, source: str | os.PathLike) -> None:
+    """Raises ValueError if writing an output would replace the input."""
+    paths = [any_path(path) for path in (target, source)]
+    if all(is_local(path) and path.exists() for path in paths) and os.path.samefile(*paths):
+        raise ValueError(f"OUT is {target}, which is the input; give it a different name")
+
+
 def check_distinct(*outputs: str | os.PathLike | None) -> None:
     """Raises ValueError if two outputs are the same file; None stands for no output."""
     paths = [any_path(path) for path in outputs if path]

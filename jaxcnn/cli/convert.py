@@ -56,8 +56,10 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Converts the weights."""
+    from jaxcnn._files import check_not_input
     from jaxcnn.weights import loading
 
+    check_not_input(args.target, args.source)
     options = dict(map(_option, args.options))
     opened = loading.open_weights(
         args.source,

@@ -54,6 +54,7 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes the network to OUT."""
+    from jaxcnn._files import check_not_input
     from jaxcnn.cli import common
     from jaxcnn.deploy import artifacts
     from jaxcnn.evaluation import evaluate
@@ -69,6 +70,9 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"OUT is {target}; it must be a folder or a {_SUFFIXES} file")
     if args.pixels and args.to in _LAYOUTS:
         raise ValueError(f"--pixels is for --to stablehlo and --to onnx, not for --to {args.to}")
+    check_not_input(target, args.what)
+    if not is_file:
+        artifacts.check_folder("OUT", target)
     entry = evaluate.open_entry(args.what, args.checkpoint, model=args.id)
     network = entry.model if entry.step is None else f"{entry.model} after step {entry.step}"
     if is_file:

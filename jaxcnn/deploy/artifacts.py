@@ -41,9 +41,11 @@ def export_model(entry: Entry, folder: str | Path, to: str, *, pixels: bool = Fa
       The path of the network's file.
 
     Raises:
-      ValueError: the format is unknown, or the network cannot be converted to it.
+      ValueError: the format is unknown, the network cannot be converted to it, or the folder
+        contains other files, see `check_folder`.
     """
     one_of("the format", to, FORMATS)
+    check_folder("the folder", folder)
     folder = local_path(folder)
     path = folder / f"model.{_SUFFIXES.get(to, 'safetensors')}"
     if pixels and to not in _SUFFIXES:
@@ -62,8 +64,32 @@ def export_model(entry: Entry, folder: str | Path, to: str, *, pixels: bool = Fa
         save_weights(entry, path, "torch" if to == "torch" else "jaxcnn")
     about = describe(entry) | _interface(entry, to, pixels, path.name)
     write_text(folder / DESCRIPTION, json.dumps(about, indent=1) + "\n")
-    write_text(folder / EXAMPLE, examples.example(to, entry.model, pixels))
+    write_text(folder / EXAMPLE, examples.example(to, entry.model, entry.options, pixels))
     return path
+
+
+def check_folder(what: str, folder: str | Path) -> None:
+    """Checks that a folder can receive an exported network without loss of other files.
+
+    Args:
+      what: the name of the argument, for the message.
+      folder: need not exist.
+
+    Raises:
+      ValueError: it contains files, and jaxcnn did not write them.
+    """
+    folder = local_path(folder)
+    if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
+        return
+    try:
+        about = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+    except (OSError, ValueError):
+        about = {}
+    if not isinstance(about, dict) or "jaxcnn" not in about:
+        raise ValueError(
+            f"{what} is {folder}, which contains other files; it must be a new or empty folder, or "
+            "one that an earlier export wrote"
+        )
 
 
 def save_weights(entry: Entry, path: str | Path, layout: str = "jaxcnn") -> None:

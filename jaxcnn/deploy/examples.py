@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from jaxcnn.weights.pretrained import WEIGHTS
 
 _OPEN = '''"""Classifies a photo: python example.py cat.jpg (needs {needs})."""
@@ -51,13 +54,35 @@ _RUN = {
         'session = onnxruntime.InferenceSession(folder / about["file"])\n'
         '{output} = session.run(None, {{"images": images}})[0][0]\n',
     ),
+    "torchvision": (
+        "torchvision",
+        "import torch\nimport torchvision\nfrom safetensors.torch import load_file",
+        'model = torchvision.models.{model}(num_classes=len(about["classes"])).eval()\n',
+    ),
     "timm": (
         "timm",
         "import timm\nimport torch\nfrom safetensors.torch import load_file",
-        'model = timm.create_model("{model}", num_classes=len(about["classes"])).eval()\n'
-        'model.load_state_dict(load_file(folder / about["file"]))\n'
-        "logits = model(torch.from_numpy(images).permute(0, 3, 1, 2))[0].detach().numpy()\n",
+        'model = timm.create_model("{model}", num_classes=len(about["classes"])).eval()\n',
     ),
+}
+_LOAD = 'weights = load_file(folder / about["file"])\n'
+_WITHOUT_AUXILIARY_HEADS = """for name in list(weights):
+    if name.lower().startswith("aux"):  # heads that help in training
+        del weights[name]
+"""
+_APPLY = """model.load_state_dict(weights)
+logits = model(torch.from_numpy(images).permute(0, 3, 1, 2))[0].detach().numpy()
+"""
+# Options that change neither the arrays nor the results of a trained network.
+_OF_TRAINING = {
+    "aux_heads",
+    "axis_name",
+    "bn_group",
+    "bn_momentum",
+    "drop_path",
+    "dropout",
+    "remat",
+    "zero_gamma",
 }
 _LIST = '''"""Lists the arrays of the network: python example.py (needs safetensors)."""
 
@@ -75,21 +100,27 @@ print(f"{about['model']}: {sum(array.size for array in arrays.values()):,} numbe
 '''
 
 
-def example(to: str, model: str, pixels: bool) -> str:
+def example(to: str, model: str, options: Mapping[str, Any], pixels: bool) -> str:
     """Returns the source of a program that uses an exported network.
 
     Args:
       to: format of the network, see `export_model`.
       model: id of the network.
+      options: fields of its module.
       pixels: whether the network takes pixels and returns probabilities.
     """
-    architecture = timm_architecture(model) if to == "torch" else None
-    kind = "timm" if architecture else to
+    architecture = timm_architecture(model) if set(options) <= _OF_TRAINING else None
+    kind = to
+    if to == "torch" and architecture:
+        kind = "torchvision" if architecture.startswith("vgg") else "timm"
     if kind not in _RUN:
         return _LIST
     needs, imports, run = _RUN[kind]
     images = "images = pixels.reshape(1, size, size, -1)\n" if pixels else _NORMALIZE
     run = run.format(output="scores" if pixels else "logits", model=architecture)
+    if architecture and to == "torch":
+        has_auxiliary = architecture.startswith("inception")
+        run += _LOAD + (_WITHOUT_AUXILIARY_HEADS if has_auxiliary else "") + _APPLY
     opened = _OPEN.format(needs=f"{needs} and pillow", imports=imports)
     return opened + _READ + images + run + ("" if pixels else _SOFTMAX) + _PRINT
 

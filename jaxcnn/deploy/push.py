@@ -8,7 +8,13 @@ import tempfile
 from pathlib import Path
 
 from jaxcnn._files import local_path, write_text
-from jaxcnn.deploy.artifacts import DESCRIPTION, describe, save_weights, without_folders
+from jaxcnn.deploy.artifacts import (
+    DESCRIPTION,
+    check_folder,
+    describe,
+    save_weights,
+    without_folders,
+)
 from jaxcnn.deploy.card import model_card
 from jaxcnn.evaluation.evaluate import open_entry
 from jaxcnn.training.output.metrics_files import JSONL
@@ -47,8 +53,8 @@ def push_to_hub(
       The address of the commit, or the path of the folder.
 
     Raises:
-      ValueError: the directory is not that of a run, the target or the license is malformed, or
-        the upload fails.
+      ValueError: the directory is not that of a run, the target or the license is malformed,
+        `folder` contains other files, or the upload fails.
     """
     match = _REPOSITORY.fullmatch(target)
     if match is None:
@@ -59,6 +65,7 @@ def push_to_hub(
         raise ValueError(f"{run} is not a run directory (no {MANIFEST})")
     repository = match[1]
     if folder is not None:
+        check_folder("the folder", folder)
         _write(run, local_path(folder), repository, checkpoint, license)
         return str(local_path(folder))
     with tempfile.TemporaryDirectory() as draft:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,6 +218,12 @@ def find(name: str) -> Weights:
     of_model += [key for key in SHIPPED if name == key.partition(".")[0]]
     if of_model:
         raise ValueError(f"{name!r} is a network; its weights are {', '.join(of_model)}")
+    if "/" in name or os.sep in name:
+        state = "is not a file of weights" if os.path.exists(name) else "does not exist"
+        raise ValueError(
+            f"{name} {state}; weights are a .safetensors, .npz or .pth file, or have a name such "
+            "as resnet50.tv_in1k"
+        )
     known = [*WEIGHTS, *SHIPPED, *elsewhere.FILES]
     raise ValueError(
         f"unknown weights {name!r}; a name is an architecture and a tag, as in resnet50.tv_in1k, "

@@ -103,10 +103,27 @@ def test_weights_in_a_folder(saved, tmp_path, capsys, monkeypatch, to):
     assert lines[-1] == "lenet5_modern: 61,706 numbers"
 
 
+def test_other_files_are_not_replaced(saved, tmp_path, capsys):
+    (tmp_path / "model.json").write_text('{"mine": 1}')
+    text = error(capsys, "export", saved / "lenet.npz", tmp_path, "--to", "safetensors")
+    assert text.startswith(f"OUT is {tmp_path}, which contains other files; it must be a new or ")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+    (tmp_path / "model.json").unlink()
+    for to in ("safetensors", "torch"):  # the second replaces what the first has written
+        run(capsys, "export", saved / "lenet.npz", tmp_path, "--to", to)
+
+
 def test_torch_architectures_are_named():
-    text = examples.example("torch", "resnet50", False)
+    text = examples.example("torch", "resnet50", {"zero_gamma": True}, False)
     assert 'timm.create_model("resnet50", num_classes=len(about["classes"]))' in text
     ast.parse(text)
+    ast.parse(examples.example("torch", "inception_v3", {"aux_heads": True}, False))
+    # timm's VGG has other names than torchvision's, which the weights have.
+    text = examples.example("torch", "vgg_d", {}, False)
+    assert 'torchvision.models.vgg16(num_classes=len(about["classes"]))' in text
+    ast.parse(text)
+    # With options that change the network it is not timm's.
+    assert "timm" not in examples.example("torch", "resnet18", {"small_images": True}, False)
     assert examples.timm_architecture("vgg_d") == "vgg16"
     assert examples.timm_architecture("lenet5_modern") is None
 

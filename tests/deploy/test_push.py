@@ -124,9 +124,14 @@ def card_of(text):
 
 def test_the_files_of_a_repository(trained, tmp_path, capsys):
     argv = ["push", str(trained), "hf:user/digits", "--folder", str(tmp_path), "--license", "mit"]
+    (tmp_path / "README.md").write_text("mine")
+    assert main(argv) == 2 and (tmp_path / "README.md").read_text() == "mine"
+    assert "contains other files; it must be a new or empty folder" in capsys.readouterr().err
+    (tmp_path / "README.md").unlink()
     assert main(argv) in (0, None)
     assert capsys.readouterr().out == f"wrote {tmp_path}\n"
     assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert main(argv) in (0, None)  # replaces its own files
     opened = loading.open_weights(tmp_path / "model.safetensors")
     assert opened.class_names == tuple("0123456789")
     jaxcnn.load_pretrained(tmp_path / "model.safetensors")

@@ -53,6 +53,11 @@ def test_convert_there_and_back(tmp_path, capsys):
     text = error(capsys, "convert", source, ours, "--model", "vgg16")
     assert text.startswith("these weights do not fit vgg_d: 32 missing (-), ")
     assert "d.npz does not exist" in error(capsys, "convert", tmp_path / "d.npz", ours)
+    assert "which is the input" in error(capsys, "convert", ours, tmp_path / "." / ours.name)
+    assert "which is the input" in error(capsys, "export", ours, ours)
+    assert "is not a file of weights; weights are" in error(capsys, "convert", tmp_path, ours)
+    text = error(capsys, "convert", tmp_path / "none", tmp_path / "out.npz")
+    assert text.startswith(f"{tmp_path / 'none'} does not exist; weights are a .safetensors")
 
 
 def test_predict_by_published_weights_from_the_cache(tmp_path, image):
@@ -113,8 +118,11 @@ def test_options_and_classes_that_cannot_be(tmp_path, capsys):
         (["name=x"], "'name' is not an option of a network"),
         (["parent=1"], "'parent' is not an option of a network"),
         (["dtype=x"], "dtype is 'x'; it must be a type such as 'bfloat16'"),
-        (["--num-classes", "-1"], "num_classes is -1; it must be 0 to 10,000,000"),
-        (["--num-classes", 10**9], "num_classes is 1000000000; it must be 0 to 10,000,000"),
+        (["--num-classes", "-1"], "num_classes is -1; it must be an integer from 0 to 10,000,000"),
+        (
+            ["--num-classes", 10**9],
+            "num_classes is 1000000000; it must be an integer from 0 to 10,000,000",
+        ),
     ):
         assert error(capsys, "convert", path, other, *arguments) == text
     assert main(["convert", str(path), str(other), "--num-classes", "3"]) == 0
