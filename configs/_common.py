@@ -18,7 +18,9 @@ def choose(arg, variants, flags=()):
     words = [word for word in (arg or "").split(",") if word]
     for word in words:
         if word not in known:
-            raise ValueError(f"config argument {word!r} is unknown; known are {', '.join(known)}")
+            raise ValueError(
+                f"config argument {word!r} is unknown; it must be one of {', '.join(known)}"
+            )
     chosen = [word for word in words if word in variants]
     if len(chosen) > 1:
         raise ValueError(f"config argument {arg!r} names {' and '.join(chosen)}; give one")

@@ -60,7 +60,7 @@ def recipe(family, depths, arg):
         elif word not in ("split", "smoke"):
             known = ", ".join(map(str, depths))
             raise ValueError(
-                f"config argument {word!r} is unknown; known are {known}, split, smoke"
+                f"config argument {word!r} is unknown; it must be one of {known}, split, smoke"
             )
     config = default_config()
     config.model.name = f"{family}{depth}_cifar"

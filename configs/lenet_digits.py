@@ -18,7 +18,7 @@ from jaxcnn.training import default_config, set_duration, smoke
 def get_config(arg=None):
     """The configuration; with `arg` "smoke", a run of five steps."""
     if arg not in (None, "smoke"):
-        raise ValueError(f"config argument {arg!r} is unknown; known is smoke")
+        raise ValueError(f"config argument {arg!r} is unknown; it must be 'smoke'")
     config = default_config()
     config.model.name = "lenet5_modern"
     config.data.source = "digits"

@@ -98,6 +98,11 @@ class Network(nn.Module):
     min_size: int = 32
     remat: bool | str = False
 
+    def __post_init__(self) -> None:
+        if self.remat not in (False, True, "cheap"):
+            raise ValueError(f"remat is {self.remat!r}; it must be False, True or 'cheap'")
+        super().__post_init__()
+
     def check_images(self, images: Array) -> Array:
         """Checks the images and casts them to the compute dtype.
 
@@ -171,12 +176,7 @@ class Network(nn.Module):
 
         Returns:
           The wrapped class or function; without `remat` and during initialization `target` itself.
-
-        Raises:
-          ValueError: `remat` has an unknown value.
         """
-        if self.remat not in (False, True, "cheap"):
-            raise ValueError(f"remat is {self.remat!r}; it must be False, True or 'cheap'")
         if not self.remat or self.is_initializing():
             return target
         keep = jax.checkpoint_policies.save_only_these_names(_CONV_OUTPUT, STATISTICS)

@@ -100,8 +100,8 @@ def input_size_of(model: str | nn.Module, input_size: Size = None) -> tuple[int,
     full = (*full, channels) if len(full) == 2 else full
     if len(full) != 3 or min(full) < 1:
         raise ValueError(
-            f"input_size is {size!r}; it must be a number, (height, width) or (height, width, "
-            "channels)"
+            f"input_size is {size!r}; it must be a positive number, (height, width) or (height, "
+            "width, channels)"
         )
     return full
 

@@ -50,9 +50,11 @@ def run(args: argparse.Namespace) -> int:
         for name, make in catalog.STUDIES.items():
             print(f"{name:20s} {(make.__doc__ or '').splitlines()[0]}")
         return 0
-    for name, value in (("--budget", args.budget), ("--jobs", args.jobs), ("--seeds", args.seeds)):
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value:g}; it must be above 0 and finite")
+    if args.budget is not None and not 0 < args.budget < math.inf:
+        raise ValueError(f"--budget is {args.budget:g}; it must be above 0 and finite")
+    for name, value in (("--jobs", args.jobs), ("--seeds", args.seeds)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more")
     from jaxcnn.studies import console
 
     return console.run(

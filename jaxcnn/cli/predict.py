@@ -71,13 +71,13 @@ def run(args: argparse.Namespace) -> int:
 
     common.quiet()
     what, images = _what(args)
+    paths = predict.image_paths(images, sys.stdin)
     entry = evaluate.open_entry(what, args.checkpoint, model=args.id)
     model, variables, preprocessing = entry.make(), entry.variables, entry.preprocessing
     names = entry.class_names or predict.default_names(entry.classes)
     top = min(5, len(names)) if args.top is None else args.top
     if not 1 <= top <= len(names):
         raise ValueError(f"--top is {top}; it must be 1 to {len(names)}, the number of classes")
-    paths = predict.image_paths(images, sys.stdin)
     explain = any_path(args.explain) if args.explain else None
     if explain and explain.exists() and not explain.is_dir():
         raise ValueError(f"--explain is {args.explain}, which is not a directory")

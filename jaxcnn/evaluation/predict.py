@@ -101,7 +101,7 @@ def image_paths(given: Sequence[str], stream: Iterable[str]) -> list[str]:
         else:
             paths.append(name)
     if not paths:
-        raise ValueError("no image is given")
+        raise ValueError("no image is given: name files, folders, or - for paths on standard input")
     return paths
 
 

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from jaxcnn import layers
-from jaxcnn._checks import near, one_of, require
+from jaxcnn._checks import near, near_or_all, one_of, require
 from jaxcnn._objects import is_address, load_object
 from jaxcnn.models.blocks import BLOCKS, PreActBlock, ResidualNetwork
 from jaxcnn.models.heads import with_box_head
@@ -337,7 +337,7 @@ def _accepted(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]
     unknown = [option for option in options if option not in fields | optional]
     classes = options.get("num_classes", 0)
     good = isinstance(classes, (int, np.integer)) and 0 <= int(classes) <= _MOST_CLASSES
-    require(good, "num_classes", classes, f"0 to {_MOST_CLASSES:,}")
+    require(good, "num_classes", classes, f"an integer from 0 to {_MOST_CLASSES:,}")
     momentum = options.get("bn_momentum", 0.9)
     good = isinstance(momentum, (int, float)) and 0 <= momentum <= 1
     require(good, "bn_momentum", momentum, "a number from 0 to 1, the fraction that a step keeps")
@@ -355,7 +355,8 @@ def _accepted(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]
     if unknown:
         names = ", ".join(map(repr, unknown))
         what = "option" if len(unknown) == 1 else "options"
-        raise ValueError(f"unknown {what} {names} of model {name!r}{near(unknown[0], fields)}")
+        hint = near_or_all(unknown[0], sorted(fields))
+        raise ValueError(f"unknown {what} {names} of model {name!r}{hint}")
     return {option: value for option, value in options.items() if option in fields}
 
 

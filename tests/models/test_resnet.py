@@ -322,9 +322,9 @@ def test_remat_saves_memory_of_the_compiled_step():
 
 
 def test_unknown_remat_is_named():
-    model = jaxcnn.create_model("resnet20_cifar", remat="chaep", **SMALL)
-    with pytest.raises(ValueError, match="remat is 'chaep'; it must be False, True or 'cheap'"):
-        draw_variables(model, (1, 8, 8, 3))
+    for name in ("resnet20_cifar", "lenet5"):
+        with pytest.raises(ValueError, match="remat is 'chaep'; it must be False, True or 'cheap'"):
+            jaxcnn.create_model(name, remat="chaep")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from jaxcnn.training.config import (
     differences,
     leaves,
     set_duration,
+    smoke,
     validate,
     with_present_names,
 )
@@ -390,6 +391,17 @@ def test_the_schedule_of_a_smoke_form_is_within_its_run(name):
     if schedule["name"] == "step":
         last = float(rate(config.train.length_steps))
         assert last < 0.5 * schedule["learning_rate"], "every boundary is within the run"
+
+
+@pytest.mark.parametrize("duration", ["rise_epochs", "rise_steps", "rise_percent"])
+def test_the_rise_of_one_cycle_is_within_a_smoke_run(duration):
+    config = default_config()
+    config.schedule = {"name": "one_cycle", "learning_rate": 0.1, duration: 10.0}
+    if duration == "rise_steps":
+        config.schedule[duration] = 10
+    validate(smoke(config))
+    rate = make_schedule(config.schedule.to_dict(), config.train.length_steps, 8, batch_size=16)
+    assert float(rate(2)) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from jaxcnn.training.config.files import read_config
 from jaxcnn.training.input import loaders, sets
 from jaxcnn.training.output.checkpoints import Checkpoints, abstract
 from jaxcnn.training.output.metrics_files import read_rows
-from jaxcnn.training.output.workdir import delete_run
+from jaxcnn.training.output.workdir import delete_run, describe_data
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
@@ -61,6 +61,16 @@ def finished(tiny_network, root, tmp_path_factory):  # noqa: F811
 
 def notices(reports):
     return [r.values["text"] for r in reports if r.kind == "notice"]
+
+
+@pytest.mark.parametrize("size", [SIZE, None])
+def test_the_training_size_is_recorded(root, size):
+    """That of the images in training, not of the larger ones in evaluation."""
+    config = config_of(f"folder:{root}")
+    config.model.name, config.data.image_size = "resnet18", size
+    config.data.eval_size, config.data.eval_resize = 288, 320
+    about = describe_data(config)
+    assert about["train_size"] == (size or 224) and about["preprocessing"]["size"] == 288
 
 
 def test_it_trains_and_reports_how_long_it_waited(finished):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxcnn._checks import near
+from jaxcnn._checks import near, near_or_all
 from jaxcnn._objects import PYTHON, is_address
 from jaxcnn.training.config.schema import (
     EXTENSION_FIELDS,
@@ -124,7 +124,8 @@ def check_options(model: str, options: Any) -> None:
         if name not in types:
             name = RENAMED_OPTIONS.get(name, name)
         if name not in types or name in ("parent", "name"):
-            raise ValueError(f"unknown option {name!r} of model {model!r}{near(name, types)}")
+            hint = near_or_all(name, sorted(set(types) - {"parent", "name"}))
+            raise ValueError(f"unknown option {name!r} of model {model!r}{hint}")
         right = _OPTION_TYPES.get(types[name])
         if right and not (isinstance(value, right) and (bool in right or value is not True)):
             raise ValueError(

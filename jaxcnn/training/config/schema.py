@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxcnn._checks import note_once
+from jaxcnn._checks import note_once, one_of
 from jaxcnn._objects import is_address, is_passed, load_object, parameters
 from jaxcnn.training.optim import RESERVED_FIELDS
 
@@ -254,7 +254,8 @@ def _optimizer_fields(name: str) -> set[str]:
 
     if is_address(name):
         return _custom_fields("optimizer", name)
-    return {*optimizers.COMMON_FIELDS, *rules.RULES.get(name, (None, ()))[1]}
+    one_of("optimizer.name", name, rules.RULES)
+    return {*optimizers.COMMON_FIELDS, *rules.RULES[name][1]}
 
 
 def _loss_fields(name: str) -> set[str]:
@@ -262,14 +263,17 @@ def _loss_fields(name: str) -> set[str]:
 
     if is_address(name):
         return _custom_fields("loss", name)
-    options = parameters(losses.LOSSES[name]) if name in losses.LOSSES else ()
-    return {*RESERVED_FIELDS["loss"], *options}
+    one_of("loss.name", name, losses.LOSSES)
+    return {*RESERVED_FIELDS["loss"], *parameters(losses.LOSSES[name])}
 
 
 def _schedule_fields(name: str) -> set[str]:
     from jaxcnn.training.optim import schedules
 
-    return _custom_fields("schedule", name) if is_address(name) else {*schedules.SCHEDULE_FIELDS}
+    if is_address(name):
+        return _custom_fields("schedule", name)
+    one_of("schedule.name", name, schedules.SCHEDULES)
+    return {*schedules.SCHEDULE_FIELDS}
 
 
 def _custom_fields(section: str, name: str) -> set[str]:
@@ -494,7 +498,8 @@ def smoke(
     for section in (config.eval, config.checkpoint):
         set_duration(section, "every", steps=5)
     config.log.every_steps = 1
-    _shorten(config, "warmup", lambda _: 2)
+    for name in ("warmup", "rise"):
+        _shorten(config, name, lambda _: 2)
     _shorten(config, "boundaries", _last_steps)
     return config
 

@@ -129,6 +129,12 @@ def preprocessing(config: TrackedConfig) -> tuple[Preprocessing, tuple[str, ...]
     return Preprocessing(size, crop, "bilinear", photos.mean, photos.std), photos.class_names
 
 
+def training_size(config: TrackedConfig) -> int | None:
+    """Returns the height and width of training images; None if they are those of the data."""
+    data = config.data
+    return _stream(config).image_size if catalog.is_streamed(_source(config), data.dir) else None
+
+
 def _source(config: TrackedConfig) -> str:
     """The data source, with the columns that the configuration names; sets the cache of copies."""
     data = config.data

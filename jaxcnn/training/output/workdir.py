@@ -370,11 +370,12 @@ def describe_data(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "data" not in config:
         return {}
-    transform, class_names = sets.preprocessing(TrackedConfig(config))
+    tracked = TrackedConfig(config)
+    transform, class_names = sets.preprocessing(tracked)
     return {
         "class_names": list(class_names),
         "preprocessing": preprocessing.to_dict(transform),
-        "train_size": config["data"]["image_size"] or transform.size,
+        "train_size": sets.training_size(tracked) or transform.size,
     }
 
 
