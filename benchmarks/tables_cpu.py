@@ -162,7 +162,10 @@ def members(found: dict) -> str:
             seconds = f"{one['seconds']:.1f} s" if compiled is None else f"{ms(one)} ms"
             compiling = "" if compiled is None else f"{compiled:.1f}"
             lines.append([name, way, str(one.get("members", "")), seconds, *ratio(one), compiling])
-    text = "A step of all members, one after another (*turn*) and in one program (*vmap*)."
+    text = (
+        "One training step of all members: one after another (*sequential*) or in one program "
+        "(*vmap*)."
+    )
     header = ["network", "variant", "members", "time", "ratio", "", "compile s"]
     return text + "\n\n" + table(header, lines, 2)
 
@@ -229,9 +232,9 @@ def limits(pipeline: dict) -> str:
 def evaluation(found: dict) -> str:
     """Evaluations and predictions relative to the network alone."""
     text = (
-        "Views a second of whole evaluations relative to the network alone on batches that are "
-        "there: 50,000 random images in memory, and photos that threads read, decode and resize "
-        "on the cores on which the network computes."
+        "Throughput of whole evaluations, in views per second, relative to running the network "
+        "alone on batches in memory: 50,000 random images, and photos that threads read, decode "
+        "and resize on the cores on which the network computes."
     )
     lines = [
         [f"`{row['model']}`", row["source"], row["protocol"], f"{row['alone']:,.1f}",
