@@ -44,7 +44,7 @@ def randaugment(
     """
     count, magnitude, spread = amount
     size = image.shape[:2]
-    image = jnp.round(image.astype(jnp.float32))
+    image = _pixels(image)
     for layer in range(int(count)):
         op_key, level_key, sign_key, apply_key = _keys(key, layer)
         level = magnitude + spread * jax.random.normal(level_key)
@@ -53,6 +53,11 @@ def randaugment(
         changed = _apply(image, space, op, sign_key, fill)
         image = jnp.where(jax.random.bernoulli(apply_key), changed, image)
     return image
+
+
+def _pixels(image: Array) -> Array:
+    """Whole numbers 0..255, which `lighting` and `color_jitter` may leave."""
+    return jnp.clip(jnp.round(image.astype(jnp.float32)), 0, 255)
 
 
 def trivial_augment(
@@ -73,7 +78,7 @@ def trivial_augment(
     level = jax.random.randint(level_key, (), 0, amount) / (amount - 1)
     space = _wide(level)
     op = jax.random.randint(op_key, (), 0, len(space))
-    return _apply(jnp.round(image.astype(jnp.float32)), space, op, sign_key, fill)
+    return _apply(_pixels(image), space, op, sign_key, fill)
 
 
 def autoaugment(
@@ -100,7 +105,7 @@ def autoaugment(
     ops = np.array([[names.index(op) for op, _, _ in p] for p in _CIFAR10])
     probabilities = np.array([[chance for _, chance, _ in p] for p in _CIFAR10], np.float32)
     levels = np.array([[level / 9 for _, _, level in p] for p in _CIFAR10], np.float32)
-    image = jnp.round(image.astype(jnp.float32))
+    image = _pixels(image)
     for layer in range(2):
         _, _, sign_key, apply_key = _keys(key, layer)
         op, probability, level = (

@@ -119,3 +119,23 @@ def test_autoaugments_table_is_whole():
         assert op in known and 0 <= share <= 1 and level in range(10)
     # shear_x is the one operation that the search did not keep
     assert known - {op for pair in pairs for op, _, _ in pair} == {"shear_x"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "amount"),
+    [
+        (policies.randaugment, (2, 9.0, 0.5)),
+        (policies.trivial_augment, 31),
+        (policies.autoaugment, "cifar10"),
+    ],
+)
+def test_policies_after_colors_that_leave_the_range(policy, amount):
+    """Lighting and jitter do not clip; a value below 0 is black and not white."""
+    image = jnp.stack([jnp.full((8, 8), v) for v in (-9.0, -3.0, -1.0)], -1)
+    results = jax.vmap(lambda key: policy(key, image, amount))(
+        jax.random.split(jax.random.key(0), 64)
+    )
+    black = jax.vmap(lambda key: policy(key, 0 * image, amount))(
+        jax.random.split(jax.random.key(0), 64)
+    )
+    np.testing.assert_array_equal(results, black)
