@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -34,6 +35,7 @@ PLACES = itertools.count()
 SOURCES = {
     "folder": "folder:P/folder",
     "imagenet": "imagenet:P/folder",
+    "imagenet_flat": "imagenet:P/kaggle",
     "archive": "archive:P/archive",
     "hf": "hf:P/hf",
     "wds": "wds:P/wds",
@@ -50,9 +52,23 @@ def local(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(archive, "SHARD_SIZE", 4)
         list(prepare.write_archive(f"folder:{folder}", root / "archive"))
+    write_flat(folder, root / "kaggle")
     write_parquet(folder, root / "hf")
     write_tars(folder, root / "wds", lambda name, number: ("cls", str(number).encode()))
     return root
+
+
+def write_flat(folder, root):
+    """As Kaggle distributes ImageNet: validation images without folders, labels in a table."""
+    base = root / "ILSVRC" / "Data" / "CLS-LOC"
+    shutil.copytree(folder / "train", base / "train")
+    (base / "val").mkdir()
+    rows = ["ImageId,PredictionString"]
+    for file in sorted((folder / "val").glob("*/*")):
+        name = f"{file.parent.name}_{file.name}"
+        shutil.copy(file, base / "val" / name)
+        rows.append(f"{Path(name).stem},{file.parent.name} 1 2 3 4")
+    (root / "LOC_val_solution.csv").write_text("\n".join(rows))
 
 
 @pytest.fixture(autouse=True)

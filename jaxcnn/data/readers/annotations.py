@@ -2,9 +2,10 @@
 
 `PATH/Annotations` contains Pascal VOC XML files, as in ILSVRC, at `<part>/<class>/<image>.xml`,
 `<part>/<image>.xml` or `<image>.xml`. Alternatively, `PATH/boxes.csv` has a row for each object,
-with the columns filename (`train/ant/1.jpg`), width, height, xmin, ymin, xmax, ymax and
-(optional) class. All numbers are pixels. Objects of other classes than that of the image are
-ignored. Images without objects do not contribute to the loss of the boxes.
+with the columns filename (`train/ant/1.jpg`, or `train/ant/nest/1.jpg` for an image in a
+subdirectory), width, height, xmin, ymin, xmax, ymax and (optional) class. All numbers are pixels.
+Objects of other classes than that of the image are ignored. Images without objects do not
+contribute to the loss of the boxes.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def find_boxes(root: Path) -> Find | None:
       root: the folder.
 
     Returns:
-      A function of (part, class, file name) that returns the boxes f32[M,4] of an image, see
-      `jaxcnn.data.boxes`; None if the folder has no annotations. It raises ValueError if an XML
-      file is invalid.
+      A function of (part, class, file name relative to the class) that returns the boxes f32[M,4]
+      of an image, see `jaxcnn.data.boxes`; None if the folder has no annotations. It raises
+      ValueError if an XML file is invalid.
 
     Raises:
       ValueError: `boxes.csv` lacks a column, or a row is not a valid box.
@@ -59,9 +60,9 @@ def find_voc(folder: Path) -> Find:
     """
 
     def read(part: str, class_name: str, name: str) -> np.ndarray:
-        file = Path(name).with_suffix(".xml").name
-        for path in (folder / part / class_name / file, folder / part / file, folder / file):
-            if path.is_file():
+        file = Path(name).with_suffix(".xml")
+        for path in (Path(part, class_name, file), Path(part, file.name), Path(file.name)):
+            if (path := folder / path).is_file():
                 return _of_class(read_voc(path), class_name)
         return boxes.pack([])
 

@@ -104,7 +104,7 @@ def make_part(
         return name(classes[k], where) if name else f"{path}/{classes[k]}/{where[0]}"
 
     def file(i: int) -> tuple[str, str]:
-        return classes[places[i][0]], os.path.basename(places[i][1][0])
+        return classes[places[i][0]], places[i][1][0]
 
     return FileShard(
         size=len(places),
@@ -178,7 +178,12 @@ def list_classes(path: Path) -> tuple[dict[str, list[Where]], Callable[[Where], 
             top, _, name = image.partition("/")
             if name:
                 by_class.setdefault(top, []).append((name, str(path / top)))
-        return by_class, lambda where: (path / Path(where[1]).name / where[0]).read_bytes()
+
+        def read(where: Where) -> bytes:
+            folder = path if where[1] == str(path) else path / Path(where[1]).name
+            return (folder / where[0]).read_bytes()
+
+        return by_class, read
     with os.scandir(path) as entries:
         for folder in entries:
             if _is_broken_link(folder):

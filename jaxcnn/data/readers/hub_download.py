@@ -7,6 +7,7 @@ access token, HF_ENDPOINT the address of the hub, and HF_HUB_OFFLINE disables th
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ _REVISIONS = ("main", "refs/convert/parquet")
 _TIMEOUT = 10.0  # seconds until the hub has to answer
 # Splits without labels, which are not downloaded.
 _UNLABELED = {"ILSVRC/imagenet-1k": ("test",)}
+# Errors of the cache's disk, not of the network.
+_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR}
 
 
 class _Unreachable(Exception):
@@ -153,6 +156,8 @@ def _explained(repo: str, revision: str) -> Iterator[None]:
     except (ValueError, FileNotFoundError):
         raise
     except Exception as error:  # of whatever the client uses for HTTP
+        if isinstance(error, OSError) and error.errno in _OF_DISKS:
+            raise
         if constants.HF_HUB_OFFLINE:
             raise _Unreachable("HF_HUB_OFFLINE is set") from error
         raise _Unreachable(f"the hub cannot be reached ({type(error).__name__})") from error

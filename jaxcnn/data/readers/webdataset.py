@@ -98,7 +98,8 @@ def find_shards(pattern: Path) -> list[Path]:
     else:
         for name in expand_braces(str(pattern)):
             path = CachedPath.from_url(name) if isinstance(pattern, CachedPath) else Path(name)
-            paths += _matches(path) if glob.has_magic(name) else [path]
+            is_pattern = glob.has_magic(name) and not path.is_file()
+            paths += _matches(path) if is_pattern else [path]
     if not paths:
         raise FileNotFoundError(f"there are no files {pattern}")
     missing = [path for path in paths if not path.is_file()]
@@ -252,7 +253,8 @@ def _examples(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
 
 def _read_label(file: Any, files: Mapping[str, tuple[int, int]], wanted: str | None) -> bytes:
     """The label of an example as text; empty if there is none."""
-    key = next((ext for ext in ([wanted] if wanted else LABELS) if ext in files), "json")
+    keys = [wanted.lower()] if wanted else LABELS
+    key = next((key for key in keys if key in files), "json")
     if key not in files:
         return b""
     start, length = files[key]

@@ -157,3 +157,23 @@ def test_tfds_objects(tmp_path):
     assert found.read(0)[1] == 1
     np.testing.assert_allclose(found.boxes(0)[:2], [[0, 0.25, 0.75, 1], [0, 0, 0.125, 0.25]])
     assert not found.boxes(0)[2:].any()
+
+
+@pytest.mark.parametrize("kind", ["xml", "csv"])
+def test_images_of_one_name_below_a_class_have_boxes_of_their_own(tmp_path, kind):
+    own = {"left": (2, 4, 20, 30), "right": (30, 10, 58, 38)}
+    rows = ["filename,width,height,xmin,ymin,xmax,ymax"]
+    for place, box in own.items():
+        image = tmp_path / "train" / "ant" / place / "0.png"
+        note = tmp_path / "Annotations" / "train" / "ant" / place / "0.xml"
+        image.parent.mkdir(parents=True)
+        Image.fromarray(photo(box)).save(image)
+        rows.append(f"train/ant/{place}/0.png,60,40,{','.join(map(str, box))}")
+        if kind == "xml":
+            note.parent.mkdir(parents=True)
+            note.write_text(XML.format(OBJECT.format("ant", *box)))
+    if kind == "csv":
+        (tmp_path / "boxes.csv").write_text("\n".join(rows))
+    train = open_encoded(f"folder:{tmp_path}", "train")
+    for i, box in enumerate(own.values()):
+        np.testing.assert_allclose(train.boxes(i)[0], shares(*box))

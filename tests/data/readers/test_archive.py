@@ -211,6 +211,17 @@ def test_a_damaged_archive_of_an_earlier_version_is_one_line(root, tmp_path, cap
     assert "is not an archive of `jaxcnn prepare`" in message(b"PK" + whole[2:])
 
 
+def test_an_image_too_large_for_jpeg_is_copied(tmp_path):
+    folder = tmp_path / "set" / "train" / "ant"
+    folder.mkdir(parents=True)
+    wide = photos.encode(Image.new("RGB", (65_600, 2)), "PNG")
+    (folder / "wide.png").write_bytes(wide)
+    (bad,) = (p.bad for p in write(tmp_path / "set", tmp_path / "out", quality=60) if p.bad)
+    assert bad.endswith("wide.png is 65600x2, too large for JPEG")
+    (part,) = open_parts(f"archive:{tmp_path / 'out'}")[1].values()
+    assert part.read(0)[0] == wide
+
+
 def test_resized_and_encoded_anew(tmp_path):
     root = photos.write_folder(tmp_path / "set", {"train": {"ant": 3}}, 48, 64)
     small = photos.pixels(9, 20, 30)

@@ -1,5 +1,6 @@
 """Downloads from a server that answers as the hub does: its lists, its files, and its refusals."""
 
+import errno
 import http.server
 import json
 import os
@@ -13,6 +14,8 @@ from typing import ClassVar
 import photos
 import pytest
 from other_formats import examples, write_parquet
+
+from jaxcnn.data.readers import hub_download
 
 COUNTS = {"train": {"ant": 4, "bee": 3}, "val": {"ant": 1, "bee": 2}}
 COMMITS = {"main": "0123abcd" * 5, "refs/convert/parquet": "4567abcd" * 5}
@@ -181,3 +184,14 @@ def test_sets_are_downloaded_and_found_again(hub, folder):
     assert "and HF_HUB_OFFLINE is set: run `hf download my/other" in none[1]
     (away,), notes = open_all(("http://127.0.0.1:9", hub[1]), "hf:my/set")
     assert away == found[0] and "the hub cannot be reached" in notes
+
+
+def test_a_full_disk_is_not_the_hub_s_fault():
+    full = OSError(errno.ENOSPC, "No space left on device", "/cache/x")
+    with (
+        pytest.raises(OSError, match="No space left on device"),
+        hub_download._explained("a/b", ""),
+    ):
+        raise full
+    with pytest.raises(hub_download._Unreachable), hub_download._explained("a/b", ""):
+        raise OSError("Connection reset")

@@ -142,6 +142,11 @@ def test_keys_are_selected(tmp_path, folder):
     assert names == ("0", "1") and [train.read(i) for i in range(2)] == [(image, 0), (image, 1)]
     names, parts = webdataset.open_shards(place, {"label": "kind"})
     assert names == ("cat", "dog") and [parts["train"].read(i)[1] for i in range(2)] == [0, 1]
+    assert webdataset.open_shards(place, {"label": "CLS"})[1]["train"].read(0) == (image, 0)
+    other = tmp_path / "set [1]" / "one.tar"
+    other.parent.mkdir()
+    other.write_bytes((tmp_path / "one.tar").read_bytes())
+    assert webdataset.open_shards(other, {})[1]["train"].read(0) == (image, 0)
     source = f"wds:{place},image=small.jpg"
     assert catalog.open_parts(source)[1]["train"].read(0) == (b"no", 0)
     with pytest.raises(ValueError, match=r"one.tar has no labels \(word\)"):
