@@ -372,12 +372,26 @@ class Spool:
             self.folder = place
             return
         _delete_old_scratch()
+        while not self._make_root():
+            pass
+
+    def _make_root(self) -> bool:
+        """Makes and locks a new temporary folder.
+
+        Returns False if another process deletes it as an old one before it is locked.
+        """
         self._root = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{_user()}-"))
         self._lock = open(self._root / ".lock", "w", encoding="utf-8")  # noqa: SIM115
-        with contextlib.suppress(OSError):
-            try_lock(self._lock)
+        locked = True
+        with contextlib.suppress(OSError):  # a file system without locks
+            locked = try_lock(self._lock)
         self.folder = self._root / "files"
-        self.folder.mkdir()
+        with contextlib.suppress(FileNotFoundError):
+            self.folder.mkdir()
+            if locked:
+                return True
+        self._lock.close()
+        return False
 
     def publish(self) -> None:
         """Copies the files that are new or changed since the last call."""

@@ -8,6 +8,7 @@ import functools
 import http.server
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -217,6 +218,24 @@ def test_scratch_of_killed_processes_is_deleted(tmp_path, monkeypatch):
         with _files.scratch():
             assert not left.exists() and own.is_dir()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scratch_that_another_process_deletes_before_it_is_locked(tmp_path, monkeypatch):
+    """Another process that starts at the same time can take a new folder for an old one."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    lock, faults = _files.try_lock, iter(["held", "deleted"])
+
+    def late(file):
+        fault = next(faults, None)
+        if fault == "deleted":
+            shutil.rmtree(Path(file.name).parent)
+        return fault != "held" and lock(file)
+
+    monkeypatch.setattr(_files, "_delete_old_scratch", lambda: None)
+    monkeypatch.setattr(_files, "try_lock", late)
+    with _files.scratch() as own:
+        (own / "a").write_text("1")
+    assert not own.exists() and next(faults, None) is None
 
 
 @pytest.mark.usefixtures("quick")

@@ -354,9 +354,10 @@ def _class_names(subject: str, names: Any) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=8)
 def _train_statistics(name: str, data_dir: str | None, custom: Any) -> Normalization:
-    """Statistics of the training split. `custom` is only part of the cache key."""
+    """Statistics of the training split, or of the first one. `custom` is part of the cache key."""
     source = open_source(name, data_dir)
-    images, _ = source.read("train", 0, source.sizes["train"])
+    split = "train" if "train" in source.sizes else next(iter(source.sizes))
+    images, _ = source.read(split, 0, source.sizes[split])
     return channel_statistics(images)
 
 

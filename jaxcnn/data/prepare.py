@@ -24,6 +24,7 @@ from jaxcnn.data.readers.archive import Draft
 from jaxcnn.data.sets import FileShard
 
 QUALITY = 95  # of resized JPEGs
+_LARGEST_JPEG = 65_500  # pixels that libjpeg accepts in height and width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ def reencode(data: bytes, side: int | None, quality: int | None) -> bytes:
       quality: see `write_archive`.
 
     Raises:
-      BadImage: the file cannot be decoded.
+      BadImage: the file cannot be decoded, or the image is too large for JPEG.
     """
     height, width = image_size(data)
     short = min(height, width)
@@ -143,6 +144,8 @@ def reencode(data: bytes, side: int | None, quality: int | None) -> bytes:
     if side is not None and resized:
         new = round(width * side / short), round(height * side / short)
         image = image.resize(new, Image.Resampling.LANCZOS)
+    if max(image.size) > _LARGEST_JPEG:
+        raise BadImage(f"is {image.width}x{image.height}, too large for JPEG")
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality or QUALITY)
     return out.getvalue()

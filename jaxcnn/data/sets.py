@@ -202,6 +202,8 @@ def names_of_labels(labels: Iterable[int | str]) -> tuple[str, ...]:
 def channel_statistics(images: np.ndarray) -> Normalization:
     """Computes the mean and standard deviation of each channel, for pixels in [0,1].
 
+    The standard deviation of a constant channel is given as 1, so that it can be divided by.
+
     Args:
       images: u8[N,H,W,C].
     """
@@ -209,5 +211,6 @@ def channel_statistics(images: np.ndarray) -> Normalization:
     frequencies = counts / counts.sum(1, keepdims=True)
     levels = np.arange(256) / 255
     mean = frequencies @ levels
-    std = np.sqrt(frequencies @ levels**2 - mean**2)
+    std = np.sqrt(np.maximum(frequencies @ levels**2 - mean**2, 0))
+    std[std == 0] = 1
     return tuple(mean.tolist()), tuple(std.tolist())

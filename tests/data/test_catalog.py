@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 import numpy as np
+import photos
 import pytest
+from other_formats import write_tars
 
 from jaxcnn.data import catalog
 from jaxcnn.data.readers import digits
@@ -203,11 +205,27 @@ def test_labels_are_checked(label):
         check_labels(np.array([0, 9, label, 77]), 10, "here")
 
 
+def test_a_small_set_without_training_images(tmp_path):
+    root = photos.write_folder(
+        tmp_path / "set", {p: {"ant": 2, "bee": 2} for p in ("train", "val")}, 32, 32
+    )
+    write_tars(root, tmp_path / "all", lambda name, n: ("cls", str(n).encode()))
+    (tmp_path / "test").mkdir()
+    for tar in (tmp_path / "all").glob("*train*.tar"):
+        tar.rename(tmp_path / "test" / tar.name.replace("train", "test"))
+    loaded = catalog.load(f"wds:{tmp_path / 'test'}", "test")
+    assert len(loaded.images) == 4
+    assert (loaded.mean, loaded.std) == channel_statistics(loaded.images)
+
+
 def test_statistics_of_channels():
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), np.uint8)
     mean, std = channel_statistics(images)
     np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)))
     np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)))
+    images[..., 1] = 255  # as an opaque alpha channel
+    mean, std = channel_statistics(images)
+    assert (mean[1], std[1]) == (1, 1)
 
 
 def test_importing_is_light():

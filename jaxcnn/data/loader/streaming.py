@@ -161,7 +161,7 @@ class Evaluation:
           "box" f32[B,M,4]. Padding has a mask of 0.
         """
         missing = self._batch - len(done)
-        no_boxes = [np.zeros((boxes.MOST, 4), np.float32)] * self._set.has_boxes
+        no_boxes = [np.zeros_like(done[0][2])] if self._set.has_boxes else []
         blank = (np.zeros((self._size, self._size, 3), np.uint8), 0, *no_boxes)
         mask = np.arange(self._batch) < len(done)
         return _stack(done + [blank] * missing) | {"mask": mask.astype(np.float32)}

@@ -163,3 +163,12 @@ def test_reading_is_tried_again_where_that_may_help():
     with pytest.raises(FileNotFoundError):
         retried(read, (0, 0))
     assert len(fails) == 2
+
+
+def test_padding_has_as_many_boxes_as_the_examples(root):
+    """A source of the user's own may have fewer than the format's."""
+    test = open_encoded(f"folder:{root}", "test")
+    box = np.array([[0.1, 0.2, 0.8, 0.9]], np.float32)
+    part = FileShard(5, test.part.read, test.part.name, boxes=lambda i: box)
+    source = streaming.Evaluation(ImageFileDataset(part, 0, 5, test.class_names), 3, 24, 27)
+    assert streaming.make_batch(source, 1)["box"].shape == (3, 1, 4)
