@@ -55,6 +55,12 @@ def run(args: argparse.Namespace) -> int:
     for name, value in (("--jobs", args.jobs), ("--seeds", args.seeds)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; it must be 1 or more")
+    if args.executor == "ray" and args.jobs not in (None, 1):
+        raise ValueError(f"--jobs is {args.jobs}; with --executor ray, the cluster decides")
+    if args.gpus and args.executor != "ray":
+        raise ValueError(f"--gpus is {args.gpus:g}; it is for --executor ray")
+    if not 0 <= args.gpus < math.inf:
+        raise ValueError(f"--gpus is {args.gpus:g}; it must be 0 or more and finite")
     from jaxcnn.studies import console
 
     return console.run(

@@ -107,7 +107,7 @@ def batch_norm() -> Study:
 
 
 def depth_vs_width() -> Study:
-    """Zagoruyko and Komodakis 2016: at equal cost, width is as good as depth."""
+    """Zagoruyko and Komodakis 2016: at similar cost, width is as good as depth."""
     nets = ((1, 2), (4, 1)), ((1, 4), (4, 2))  # (blocks per stage n, width k); the cost is n k^2
     runs = [
         Run(
@@ -180,7 +180,7 @@ def cardinality() -> Study:
     """Xie et al. 2016, table 3: cardinality (number of groups) at equal cost."""
     runs = [
         Run(f"{groups}x{width}d", _resnext(groups, width), x=groups, rank=rank)
-        for rank, (groups, width) in enumerate(((1, 32), (8, 9), (4, 14), (2, 20)))
+        for rank, (groups, width) in enumerate(((1, 32), (8, 7), (4, 12), (2, 20)))
     ]
     runs.sort(key=lambda run: run.x or 0)
     base = _CIFAR | {"model.name": "resnext29_8x64d_cifar"}

@@ -191,8 +191,9 @@ class _Display:
     def finish(self, job: Job, failure: str) -> None:
         """Displays the end of a run; `failure` is an error message or empty."""
         self._progress.update(self._task, advance=1)
-        text = f"failed: {failure}" if failure else "done"
-        self._console.print(f"{job.name}: {text}{self._error}", markup=False)
+        text = f"failed: {failure}" if failure else f"done{self._error}"
+        self._error = ""
+        self._console.print(f"{job.name}: {text}", markup=False)
 
     def __enter__(self) -> _Display:
         if self._console.is_terminal:

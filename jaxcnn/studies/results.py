@@ -184,17 +184,20 @@ def _add_legend(axes: Any) -> None:
 
 def _draw_against_x(axes: Any, study: Study, curves: Sequence[Curve]) -> None:
     placed = [curve for curve in curves if curve.run.x is not None]
-    for values, style in (("train", "o--"), ("test", "o-")):
-        ys = [getattr(curve, values)[:, -1] for curve in placed]
-        axes.errorbar(
-            [curve.run.x for curve in placed],
-            [y.mean() for y in ys],
-            [[y.mean() - y.min() for y in ys], [y.max() - y.mean() for y in ys]],
-            fmt=style,
-            capsize=3,
-            color="tab:gray" if values == "train" else "tab:blue",
-            label=values,
-        )
+    panels = list(dict.fromkeys(curve.run.panel for curve in placed))
+    for i, panel in enumerate(panels):
+        group = [curve for curve in placed if curve.run.panel == panel]
+        for values, style in (("train", "o--"), ("test", "o-")):
+            ys = [getattr(curve, values)[:, -1] for curve in group]
+            axes.errorbar(
+                [curve.run.x for curve in group],
+                [y.mean() for y in ys],
+                [[y.mean() - y.min() for y in ys], [y.max() - y.mean() for y in ys]],
+                fmt=style,
+                capsize=3,
+                color="tab:gray" if values == "train" and len(panels) == 1 else f"C{i}",
+                label=f"{values}, {panel}" if len(panels) > 1 else values,
+            )
     axes.set(xlabel=study.x, title="last error", ylim=(0, None))
     places = sorted({curve.run.x for curve in placed if curve.run.x is not None})
     if places and 0 < places[0] <= places[-1] / 8:  # such as learning rates

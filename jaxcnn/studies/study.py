@@ -23,7 +23,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxcnn._checks import near
+from jaxcnn._checks import near, one_of
 from jaxcnn.training.config import (
     OPEN_SECTIONS,
     default_config,
@@ -73,7 +73,7 @@ class Study:
       seeds: number of seeds in the full version; the small version has one.
       x: label of the x-axis against which the last errors are drawn; None to draw only curves over
         steps.
-      metric: metric to compare, such as "top1_error".
+      metric: error to compare, "top1_error" or "top5_error".
       source: paper that published the comparison and its errors.
     """
 
@@ -85,6 +85,9 @@ class Study:
     x: str | None = None
     metric: str = "top1_error"
     source: str = ""
+
+    def __post_init__(self) -> None:
+        one_of("the metric of a study", self.metric, ("top1_error", "top5_error"))
 
 
 def make_config(*overrides: Overrides) -> ConfigDict:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from marks import leave_a_mark
 
+from jaxcnn import create_model, summarize
 from jaxcnn.cli import main
 from jaxcnn.reporting.figures import make_figure
 from jaxcnn.studies import console, execute, plan, results
@@ -311,6 +312,34 @@ def test_values_of_several_sizes_stand_apart(places, scale):
         assert [label.get_text() for label in axes.get_xticklabels()] == list(map(str, places))
 
 
+def test_points_of_several_panels_are_not_joined():
+    placed = (("a", 10), ("a", 28), ("b", 10), ("b", 28))
+    runs = [Run(f"{panel}{x}", {}, panel=panel, x=x) for panel, x in placed]
+    ones = np.ones((1, 1))
+    curves = [results.Curve(run, np.array([5]), ones, ones) for run in runs]
+    axes = make_figure(4, 4).subplots()
+    results._draw_against_x(axes, Study("t", {}, runs, x="depth"), curves)
+    drawn = [list(bars.lines[0].get_xdata()) for bars in axes.containers]
+    assert drawn == [[10, 28]] * 4
+    labels = [bars.get_label() for bars in axes.containers]
+    assert labels == ["train, a", "test, a", "train, b", "test, b"]
+
+
+@pytest.mark.parametrize("metric", ["loss", "ema_top1_error"])
+def test_only_errors_are_compared(metric):
+    with pytest.raises(ValueError, match=f"the metric of a study is '{metric}'"):
+        Study("t", {}, [], metric=metric)
+
+
+def test_settings_of_cardinality_cost_the_same():
+    costs = []
+    for run in load_study("cardinality").runs:
+        config = make_config({"model.name": "resnext29_8x64d_cifar"}, run.overrides)
+        model = create_model(config.model.name, **config.model.options)
+        costs.append(summarize(model, 32).total("macs"))
+    assert max(costs) < 1.06 * min(costs)
+
+
 def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text(
@@ -337,6 +366,8 @@ def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
         (["dropout", "--budget", "inf"], "--budget is inf; it must be above 0 and finite"),
         (["dropout", "--seeds", "-1"], "--seeds is -1; it must be 1 or more"),
         (["dropout", "--jobs", "0"], "--jobs is 0; it must be 1 or more"),
+        (["dropout", "--gpus", "1"], "--gpus is 1; it is for --executor ray"),
+        (["dropout", "--jobs", "2", "--executor", "ray"], "--jobs is 2; with --executor ray"),
         (["dropout", "train.seed=7"], "train.seed cannot be set in a study; --seeds N runs"),
         (["dropout", "train.length_epochs=3"], "train.length_epochs can only be set with --full"),
     ):
