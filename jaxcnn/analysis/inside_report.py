@@ -11,6 +11,7 @@ import numpy as np
 from jaxcnn.analysis import inside, inside_pictures
 from jaxcnn.analysis.samples import readable
 from jaxcnn.evaluation.evaluate import Entry, open_test_set
+from jaxcnn.evaluation.inference import TestSet
 from jaxcnn.evaluation.predict import default_names, preprocess_file
 from jaxcnn.evaluation.tables import confusion_figure
 from jaxcnn.reporting.figures import picture_name
@@ -68,8 +69,8 @@ def draw_inside(
         image = views[0] / np.float32(255) - preprocessing.mean
         image /= np.array(preprocessing.std)
         yield "maps_example.png", _draw_maps(entry, model, image.astype(np.float32), "example")
-    names = readable(entry.class_names or test_set.class_names or default_names(entry.classes))
     probabilities, features = inside.predict_views(model, entry.variables, views, preprocessing)
+    probabilities, names = of_test_set(entry, test_set, probabilities)
     yield "confusion.png", confusion_figure(probabilities, labels, names)
     yield "certain.png", inside_pictures.draw_contact_sheet(views, labels, probabilities, names)
     chosen = slice(0, None, -(-len(views) // _EMBEDDED))
@@ -79,6 +80,26 @@ def draw_inside(
         "features.png",
         inside_pictures.draw_embedding(places, labels[chosen], predicted, names),
     )
+
+
+def of_test_set(
+    entry: Entry, test_set: TestSet, probabilities: np.ndarray
+) -> tuple[np.ndarray, Sequence[str]]:
+    """Restricts predictions to the classes of a test set that has a part of the network's.
+
+    Args:
+      entry: the network.
+      test_set: its labels are indices of its own classes.
+      probabilities: f32[N,C] for the C classes of the network.
+
+    Returns:
+      (probabilities f32[N,K] for the K classes of the test set, their names).
+    """
+    names = entry.class_names or test_set.class_names or default_names(entry.classes)
+    if (subset := entry.class_subset(test_set)) is not None:
+        names, probabilities = test_set.class_names, probabilities[:, list(subset)]
+        probabilities = probabilities / probabilities.sum(1, keepdims=True)
+    return probabilities, readable(names)
 
 
 def animate_run(entry: Entry) -> bytes | None:

@@ -46,7 +46,10 @@ def run(args: argparse.Namespace) -> None:
 
     out = figures.picture_path(args.out)
     table = args.csv and output_path(args.csv)
-    check_distinct(out, table)
+    beside = None
+    if args.measure:
+        beside = figures.picture_path(str(out.with_name(f"{out.stem}_measured{out.suffix}")))
+    check_distinct(out, table, beside)
     for option in ("batch", "image_size"):
         if getattr(args, option) is not None and not args.measure:
             raise ValueError(f"--{option.replace('_', '-')} is for --measure, which is not given")
@@ -61,8 +64,7 @@ def run(args: argparse.Namespace) -> None:
     print(complexity.to_text(points, measured))
     complexity.draw(points, out)
     print(f"\n{out}")
-    if measured:
-        beside = out.with_name(f"{out.stem}_measured{out.suffix}")
+    if measured and beside:
         complexity.draw_measured(measured, beside)
         print(beside)
     if table:

@@ -38,7 +38,7 @@ of at least 0.5.
 --ensemble adds the mean of the networks' probabilities, the mean of their logits and the mean
 normalized by image. --fit 0.5 also adds weighted sums, with weights learned on that fraction of the
 examples: weighted by class, by accuracy, by convex optimization, and greedy selection. All errors
-are then computed on the remaining examples."""
+in the table are then computed on the remaining examples."""
 
 
 def register(subparsers) -> None:
@@ -60,7 +60,7 @@ def register(subparsers) -> None:
         "--split", help="split of the data (default: the run's test split, or test)"
     )
     parser.add_argument(
-        "--protocol", default="center", metavar="VIEW", help="see above (default: %(default)s)"
+        "--protocol", metavar="VIEW", help="see above (default: center; with --as, the paper's)"
     )
     parser.add_argument("--size", type=int, help="input size (default: that of the weights)")
     parser.add_argument("--crop", type=float, help="fraction of the shorter side that is visible")
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
 
     common.quiet()
     _check_options(args)
-    networks, ensemble = request.read(args.what, args.like, args.protocol, args.size)
+    networks, ensemble = request.read(args.what, args.like, args.protocol or "center", args.size)
     _check_fit(args, ensemble)
     entries = request.open_all(networks, args.checkpoint)
     given = (args.data, args.data_dir, "test") if args.data else None
@@ -136,8 +136,12 @@ def run(args: argparse.Namespace) -> None:
     errors_of = request.localization_errors(networks, entries, test_set, args.crop, args.batch_size)
     for label, errors in errors_of.items():
         top1, top5 = (100 * error for error in errors.values())
-        print(f"\nlocalization error of {label}: top-1 {top1:.2f} %, top-5 {top5:.2f} % (center)")
-        next(row for row in table if row["name"] == label).update(errors)
+        print(
+            f"\nlocalization error of {label}: top-1 {top1:.2f} %, top-5 {top5:.2f} % (center, "
+            f"{len(test_set):,} examples)"
+        )
+        if len(labels) == len(test_set):
+            next(row for row in table if row["name"] == label).update(errors)
     about = {"data": source, "split": split, "protocol": shown, "examples": len(labels)}
     if ensemble:
         about |= _print_ensemble(ensemble)
@@ -151,6 +155,11 @@ def _check_options(args: argparse.Namespace) -> None:
     from jaxcnn._files import check_distinct, output_path
     from jaxcnn.reporting import figures
 
+    if args.like and args.protocol:
+        raise ValueError(
+            f"--protocol is {args.protocol}, but with --as the file names the protocol of each "
+            "network; append @VIEW to a network to replace it"
+        )
     if not 0 <= args.fit < 1:
         raise ValueError(f"--fit is {args.fit:g}; it must be at least 0 and below 1")
     for option, least in (("batch_size", 1), ("bootstrap", 0)):

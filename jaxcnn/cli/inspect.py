@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         data = (args.data, args.data_dir, args.split or "test")
     elif data:
         data = (data[0], args.data_dir or data[1], args.split or data[2])
+    elif args.split or args.data_dir:
+        raise ValueError(f"--split and --data-dir need --data: {args.what} names no data")
     paths = predict.image_paths(args.images, sys.stdin) if args.images else []
     bad = []
 

@@ -47,6 +47,9 @@ def run(args: argparse.Namespace) -> None:
     out = figures.picture_path(args.out)
     table = args.csv and output_path(args.csv)
     check_distinct(out, table)
+    only_networks = not any(any_path(given).is_dir() for given in args.given)
+    if args.image_size is not None and all(any_path(given).is_dir() for given in args.given):
+        raise ValueError("--image-size is for networks; a run has the size of its data")
     for given in args.given:
         if not any_path(given).is_dir():
             resolve(given)
@@ -56,7 +59,6 @@ def run(args: argparse.Namespace) -> None:
         else signal_states.of_network(given, batch=args.batch, image_size=args.image_size)
         for given in args.given
     )
-    only_networks = not any(any_path(given).is_dir() for given in args.given)
     states = {}
     for title, layers in common.track(
         "states", measured, len(args.given) if only_networks else None

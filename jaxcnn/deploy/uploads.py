@@ -87,6 +87,8 @@ async def _from_form(request: Request, stream: Any) -> bytes:
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(400, f"the form cannot be read: {error.message}") from None
+    except UnicodeError as error:
+        raise HTTPException(400, f"the form cannot be read: {error}") from None
     except KeyError:
         raise HTTPException(400, "the form cannot be read: its header has no boundary") from None
     try:

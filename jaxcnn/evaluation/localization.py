@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxcnn._files import any_path, writable
+from jaxcnn._files import any_path, is_local, writable
 from jaxcnn.data import boxes, crops
 from jaxcnn.data.augment import pipeline
 from jaxcnn.data.preprocessing import Preprocessing
@@ -147,6 +147,24 @@ def add_boxes(
         if folder is not None:
             draw(image, guesses[0], any_path(folder) / f"{picture_name(path, taken)}.png")
         yield path, guesses
+
+
+def check_drawings(paths: Iterable[str | Path], folder: str | Path) -> None:
+    """Raises ValueError if a drawing of `add_boxes` would replace one of the images.
+
+    Args:
+      paths: of the image files.
+      folder: see `add_boxes`.
+    """
+    taken: set[str] = set()
+    files = [any_path(path) for path in paths]
+    images = {str(path.resolve() if is_local(path) else path) for path in files}
+    for path in files:
+        target = any_path(folder) / f"{picture_name(str(path), taken)}.png"
+        if str(target.resolve() if is_local(target) else target) in images:
+            raise ValueError(
+                f"the drawing of {path} would replace the image {target}; choose another folder"
+            )
 
 
 def draw(image: Image.Image, prediction: Prediction, path: str | Path) -> None:

@@ -194,6 +194,8 @@ DEEP = "[" * 100_000
         (bomb(30_000, 30_000), PNG, 400, "too large"),
         (bomb(MAX_PIXELS // 5000, 5001), PNG, 400, f"at most {MAX_PIXELS:,}"),
         (bomb(1, 4000), PNG, 400, "is 1 x 4000"),
+        ("--x\r\nContent-Disposition: form-data; name=\"\xe4\"\r\n\r\n1\r\n--x--\r\n".encode(),
+         {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}, 400, "form"),
         (bytes(200_001), PNG, 413, "larger than 200,000 bytes"),
         (GOOD, {"Content-Type": "text/html"}, 415, "'text/html'"),
         (GOOD, {}, 415, "content type is ''"),

@@ -8,6 +8,7 @@ import numpy as np
 import photos
 import pytest
 
+from jaxcnn.analysis import inside_report
 from jaxcnn.data import catalog
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.readers.imagenet import wordnet_ids
@@ -63,3 +64,13 @@ def test_only_a_part_of_the_network_s_classes_is_one(test_set):
     words = dataclasses.replace(test_set, class_names=("a", "b", "c", "d"))
     with pytest.raises(ValueError, match="predicts 1000 classes, but x has 4"):
         ENTRY.check_classes(words, "x")
+
+
+def test_pictures_of_predictions_are_of_the_classes_of_the_set(test_set):
+    probabilities = np.full((8, 1000), 1e-4, np.float32)
+    probabilities[:, 999] = 0.5
+    probabilities[np.arange(8), np.repeat(OWN, 2)] = 0.2
+    found, names = inside_report.of_test_set(ENTRY, test_set, probabilities)
+    assert len(names) == 4 and found.shape == (8, 4)
+    assert found.argmax(1).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    np.testing.assert_allclose(found.max(1), 0.2 / 0.2003, rtol=1e-4)

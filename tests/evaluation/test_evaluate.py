@@ -289,6 +289,7 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
         ([one, "--size", "0"], "size is 0; it must be 1 to 10,000 pixels"),
         ([one, "--size", f"{10**30}"], "it must be 1 to 10,000 pixels"),
         ([f"{one}@10crop:{10**30}"], "it must be 1 to 10,000"),
+        ([one, "--as", "x.py", "--protocol", "center"], "append @VIEW to a network to replace it"),
         ([one, "--bootstrap", f"{10**30}"], "it must be 0 to 1,000,000"),
     ):
         assert main(["evaluate", *arguments]) == 2

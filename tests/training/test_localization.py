@@ -166,6 +166,11 @@ def test_predict_gives_and_draws_boxes_of_the_photo(run, tmp_path, capsys):
     drawn = np.asarray(Image.open(tmp_path / "drawn" / "photo.png"))
     assert drawn.shape == image.shape and (drawn == [255, 48, 48]).all(-1).sum() > 20
 
+    before = photo.read_bytes()
+    assert main([*asked, "--draw", str(tmp_path / "drawn" / "..")]) == 2
+    assert f"the drawing of {photo} would replace the image" in capsys.readouterr().err
+    assert photo.read_bytes() == before
+
 
 @pytest.mark.parametrize(
     ("changed", "message"),
