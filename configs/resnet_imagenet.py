@@ -14,7 +14,7 @@ PCA-based color shift. The paper divides the rate by ten on plateaus; here this 
 a learning rate of 0.1 per 256 images with five epochs of warm-up from 0.1, divided by ten after 30,
 60 and 80 of 90 epochs, no weight decay on BatchNorm's parameters, the last BatchNorm scale of every
 block initialized to zero, and BatchNorm statistics over 32 images each, regardless of the number of
-devices.
+devices. The classifier has PyTorch's initialization instead of N(0, 0.01).
 
 Published validation error, one crop, top-1 and top-5 in percent: 24.7 and 7.8 (50), 23.6 and 7.1
 (101), 23.0 and 6.7 (152). Goyal et al., ResNet-50, top-1: 23.60 +- 0.12 (batch size 256), 23.53 +-
