@@ -299,11 +299,16 @@ def check_not_input(target: str | os.PathLike, source: str | os.PathLike) -> Non
         raise ValueError(f"OUT is {target}, which is the input; give it a different name")
 
 
+def real_path(path: Path) -> str:
+    """Returns the path of a file without links, or the URL of an object in a bucket."""
+    return os.path.realpath(path) if is_local(path) else str(path)
+
+
 def check_distinct(*outputs: str | os.PathLike | None) -> None:
     """Raises ValueError if two outputs are the same file; None stands for no output."""
     paths = [any_path(path) for path in outputs if path]
     files = [p for p in paths if not is_local(p) or p.is_file() or not p.exists()]
-    if len({os.path.realpath(p) if is_local(p) else str(p) for p in files}) < len(files):
+    if len(set(map(real_path, files))) < len(files):
         raise ValueError(f"two outputs are '{files[0]}'; give them different names")
 
 
@@ -391,6 +396,7 @@ class Spool:
             if locked:
                 return True
         self._lock.close()
+        shutil.rmtree(self._root, ignore_errors=True)
         return False
 
     def publish(self) -> None:

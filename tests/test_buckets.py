@@ -221,7 +221,7 @@ def test_scratch_of_killed_processes_is_deleted(tmp_path, monkeypatch):
 
 
 def test_scratch_that_another_process_deletes_before_it_is_locked(tmp_path, monkeypatch):
-    """Another process that starts at the same time can take a new folder for an old one."""
+    """A process that starts at the same time can mistake a new folder for an abandoned one."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     lock, faults = _files.try_lock, iter(["held", "deleted"])
 

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     print(complexity.to_text(points, measured))
     complexity.draw(points, out)
     print(f"\n{out}")
-    if measured and beside:
+    if beside:
         complexity.draw_measured(measured, beside)
         print(beside)
     if table:

@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     common.quiet()
     what, images = _what(args)
     paths = predict.image_paths(images, sys.stdin)
+    if args.draw:
+        localization.check_drawings(paths, args.draw)
     entry = evaluate.open_entry(what, args.checkpoint, model=args.id)
     model, variables, preprocessing = entry.make(), entry.variables, entry.preprocessing
     names = entry.class_names or predict.default_names(entry.classes)
@@ -79,8 +81,6 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= top <= len(names):
         raise ValueError(f"--top is {top}; it must be 1 to {len(names)}, the number of classes")
     explain = any_path(args.explain) if args.explain else None
-    if args.draw:
-        localization.check_drawings(paths, args.draw)
     if explain and explain.exists() and not explain.is_dir():
         raise ValueError(f"--explain is {args.explain}, which is not a directory")
     has_boxes = localization.has_box_head(model)

@@ -47,22 +47,20 @@ def run(args: argparse.Namespace) -> None:
     out = figures.picture_path(args.out)
     table = args.csv and output_path(args.csv)
     check_distinct(out, table)
-    only_networks = not any(any_path(given).is_dir() for given in args.given)
-    if args.image_size is not None and all(any_path(given).is_dir() for given in args.given):
+    runs = [given for given in args.given if any_path(given).is_dir()]
+    if args.image_size is not None and len(runs) == len(args.given):
         raise ValueError("--image-size is for networks; a run has the size of its data")
     for given in args.given:
-        if not any_path(given).is_dir():
+        if given not in runs:
             resolve(given)
     measured = itertools.chain.from_iterable(
         signal_states.of_run(given, batch=args.batch)
-        if any_path(given).is_dir()
+        if given in runs
         else signal_states.of_network(given, batch=args.batch, image_size=args.image_size)
         for given in args.given
     )
     states = {}
-    for title, layers in common.track(
-        "states", measured, len(args.given) if only_networks else None
-    ):
+    for title, layers in common.track("states", measured, None if runs else len(args.given)):
         states[title] = layers
         print(signals.to_text(title, layers), end="\n\n", flush=True)
     signals.draw(states, out)

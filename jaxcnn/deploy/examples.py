@@ -109,16 +109,17 @@ def example(to: str, model: str, options: Mapping[str, Any], pixels: bool) -> st
       options: fields of its module.
       pixels: whether the network takes pixels and returns probabilities.
     """
-    architecture = timm_architecture(model) if set(options) <= _OF_TRAINING else None
-    kind = to
-    if to == "torch" and architecture:
+    kind, architecture = to, None
+    if to == "torch" and set(options) <= _OF_TRAINING:
+        architecture = timm_architecture(model)
+    if architecture:
         kind = "torchvision" if architecture.startswith("vgg") else "timm"
     if kind not in _RUN:
         return _LIST
     needs, imports, run = _RUN[kind]
     images = "images = pixels.reshape(1, size, size, -1)\n" if pixels else _NORMALIZE
     run = run.format(output="scores" if pixels else "logits", model=architecture)
-    if architecture and to == "torch":
+    if architecture:
         has_auxiliary = architecture.startswith("inception")
         run += _LOAD + (_WITHOUT_AUXILIARY_HEADS if has_auxiliary else "") + _APPLY
     opened = _OPEN.format(needs=f"{needs} and pillow", imports=imports)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxcnn._files import any_path, is_local, writable
+from jaxcnn._files import any_path, real_path, writable
 from jaxcnn.data import boxes, crops
 from jaxcnn.data.augment import pipeline
 from jaxcnn.data.preprocessing import Preprocessing
@@ -158,10 +158,10 @@ def check_drawings(paths: Iterable[str | Path], folder: str | Path) -> None:
     """
     taken: set[str] = set()
     files = [any_path(path) for path in paths]
-    images = {str(path.resolve() if is_local(path) else path) for path in files}
+    images = set(map(real_path, files))
     for path in files:
         target = any_path(folder) / f"{picture_name(str(path), taken)}.png"
-        if str(target.resolve() if is_local(target) else target) in images:
+        if real_path(target) in images:
             raise ValueError(
                 f"the drawing of {path} would replace the image {target}; choose another folder"
             )

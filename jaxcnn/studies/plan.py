@@ -229,8 +229,8 @@ def check(jobs: Sequence[Job], folder: Path) -> None:
     for job in jobs:
         if (other := labels.setdefault(job.name, job.run.label)) != job.run.label:
             raise ValueError(
-                f"the runs {other!r} and {job.run.label!r} have the same directory, {job.name}: of "
-                "a label, only letters A to Z, digits and dots count"
+                f"the runs {other!r} and {job.run.label!r} have the same directory, {job.name}: "
+                "its name keeps only letters from A to Z, digits and dots of a label"
             )
     for job in jobs:
         try:

@@ -1,4 +1,4 @@
-"""A job for processes of their own, which import this file and nothing else."""
+"""A job for worker processes, which import only this module."""
 
 
 def leave_a_mark(job, folder):

@@ -242,7 +242,7 @@ def test_the_first_member_is_traced(tmp_path):
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_the_common_step_is_deterministic_if_asked(tmp_path, monkeypatch, deterministic):
-    """What the compiler is asked for; only a GPU has other kernels."""
+    """Checks the option that reaches the compiler; only GPUs have nondeterministic kernels."""
     asked, jit = [], compilation.jit
 
     def note(function, **options):

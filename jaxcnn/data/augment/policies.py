@@ -56,7 +56,7 @@ def randaugment(
 
 
 def _pixels(image: Array) -> Array:
-    """Whole numbers 0..255, which `lighting` and `color_jitter` may leave."""
+    """Rounds and clips to 0..255, since `lighting` and `color_jitter` do not clip."""
     return jnp.clip(jnp.round(image.astype(jnp.float32)), 0, 255)
 
 

@@ -41,7 +41,7 @@ def train_in_lockstep(
         for member, run in enumerate(runs):
             opened.enter_context(run)
             yield from _reports(member, run.begin(), failed)
-        alive = dict(enumerate(runs))
+        alive = {member: run for member, run in enumerate(runs) if member not in failed}
         while alive:
             step_number = min(run.step for run in alive.values())
             active = {member: run for member, run in alive.items() if run.step == step_number}

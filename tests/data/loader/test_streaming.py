@@ -166,7 +166,7 @@ def test_reading_is_tried_again_where_that_may_help():
 
 
 def test_padding_has_as_many_boxes_as_the_examples(root):
-    """A source of the user's own may have fewer than the format's."""
+    """A custom source may have fewer boxes per example than the built-in formats."""
     test = open_encoded(f"folder:{root}", "test")
     box = np.array([[0.1, 0.2, 0.8, 0.9]], np.float32)
     part = FileShard(5, test.part.read, test.part.name, boxes=lambda i: box)
