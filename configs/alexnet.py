@@ -9,8 +9,10 @@ divides the learning rate of 0.01 by ten when the validation error stops improvi
 that the best error has not improved for five epochs, and it happens at most three times. `fixed`
 divides the rate after 30, 60 and 80 epochs instead, which is this project's choice. The crops are
 227 pixels wide (the size for which the layers' arithmetic works out), taken from the central 256 x
-256 square, with flips and the PCA-based color shift (standard deviation 0.1). The initialization is
-Caffe's; `model.options.initializer=paper` selects the paper's N(0, 0.01) with biases of 1.
+256 square, with flips and the PCA-based color shift (standard deviation 0.1). Pixels are values
+from 0 to 255, as in the paper, minus the mean of each channel instead of the mean image: the
+network's initial values and its response normalization are meant for that range. The initialization
+is Caffe's; `model.options.initializer=paper` selects the paper's N(0, 0.01) with biases of 1.
 
 Published validation error, ten crops (`jaxcnn evaluate RUN --protocol 10crop`): 40.7 % top-1, 18.2
 % top-5.

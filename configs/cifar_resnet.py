@@ -40,6 +40,8 @@ after 11 minutes on two CPU cores:
     jaxcnn evaluate RUNS --ensemble
 """
 
+from jaxcnn.configs._common import choose
+
 from jaxcnn.training import default_config, set_duration, smoke
 
 DEPTHS = (20, 32, 44, 56, 110, 1202)
@@ -52,16 +54,7 @@ def get_config(arg=None):
 
 def recipe(family, depths, arg):
     """The recipe for the network `{family}{depth}_cifar`."""
-    words = [word for word in (arg or "").split(",") if word]
-    depth = depths[0]
-    for word in words:
-        if word.isdigit() and int(word) in depths:
-            depth = int(word)
-        elif word not in ("split", "smoke"):
-            known = ", ".join(map(str, depths))
-            raise ValueError(
-                f"config argument {word!r} is unknown; it must be one of {known}, split, smoke"
-            )
+    depth, words = choose(arg, tuple(map(str, depths)), ("split",))
     config = default_config()
     config.model.name = f"{family}{depth}_cifar"
     config.data.source = "tfds:cifar10"
@@ -83,7 +76,7 @@ def recipe(family, depths, arg):
         "factor": 0.1,
         "boundaries_steps": (32_000, 48_000),
     }
-    if depth == 110:
+    if depth == "110":
         config.schedule.update({"warmup": "constant", "warmup_from": 0.01, "warmup_steps": 400})
     config.eval.batch_size = 1000
     set_duration(config.checkpoint, "every", epochs=5.0)

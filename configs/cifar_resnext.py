@@ -9,6 +9,9 @@
 SGD with Nesterov momentum 0.9, batch size 128, weight decay 5e-4, 300 epochs, learning rate 0.1
 divided by ten after 49 and 74 percent of them; images are padded by 4 pixels, cropped and flipped.
 
+This is the recipe and the network of the authors' release. The paper's own runs had pre-activation
+blocks and a batch size of 256; of them it reports:
+
 Published test error: 3.65 % (8x64d), 3.58 % (16x64d).
 """
 

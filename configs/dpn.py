@@ -6,8 +6,9 @@
 
 SGD on 40 GPUs with 32 images each (24 for DPN-131), learning rate sqrt(0.1), or 0.4 for DPN-98,
 divided by ten at several epochs; flips, but not the paper's shifts of hue, saturation and
-lightness. The paper does not give those epochs, the momentum, the weight decay or the length; 30,
-60 and 80 of 90 epochs, 0.9 and 1e-4 are this project's choice.
+lightness. Images are resized bilinearly (bicubic in the release), and BatchNorm's statistics are
+not computed anew after training. The paper does not give those epochs, the momentum, the weight
+decay or the length; 30, 60 and 80 of 90 epochs, 0.9 and 1e-4 are this project's choice.
 
 Published validation error, one crop, DPN-92: 20.73 % top-1, 5.37 % top-5.
 """

@@ -7,9 +7,10 @@
 SGD with momentum 0.9, a learning rate lowered by 4 % every 8 epochs, auxiliary classifiers weighted
 by 0.3, and a running average of the weights for evaluation (`ema_top5_error`). The paper gives
 neither batch size, learning rate, weight decay nor length: 32, 0.01 and 2e-4 are those of Caffe's
-solver, and 120 epochs are this project's choice. `quick` lowers the rate as (1 - progress)^0.5 over
-60 epochs; Caffe cropped images that it had warped to 256 x 256 pixels, while both recipes here take
-Inception's crops, and neither has the paper's photometric distortions.
+solver (which trains biases at twice the rate), and 120 epochs are this project's choice. `quick`
+lowers the rate as (1 - progress)^0.5 over 60 epochs; Caffe cropped images that it had warped to 256
+x 256 pixels, while both recipes here take Inception's crops, and neither has the paper's
+photometric distortions.
 
 Published validation error, one crop: 10.07 % top-5 (paper); 31.3 % top-1, 11.1 % top-5 (quick).
 """

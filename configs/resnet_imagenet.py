@@ -7,8 +7,13 @@
 
 The paper (arXiv 1512.03385, section 3.4): SGD with momentum 0.9, batch size 256, weight decay 1e-4,
 learning rate 0.1, random crops of images whose shorter side is uniform in 256 to 480, flips and the
-PCA-based color shift. The paper divides the rate by ten on plateaus; here this happens after 30 and
-60 of 90 epochs, which its sequel (arXiv 1603.05027) states for the same hyperparameters.
+PCA-based color shift. The paper divides the rate by ten on plateaus, over up to 600,000 steps; here
+this happens after 30 and 60 of 90 epochs (450,000 steps), which its sequel (arXiv 1603.05027)
+states for the same hyperparameters. Also different: images are normalized per channel, whereas the
+paper subtracts the mean image; weight decay leaves biases and BatchNorm's parameters out, which the
+paper does not say; BatchNorm's statistics are running averages, which the authors computed anew
+after training; and ResNet-18 and 34 have shortcuts B, where the paper reports ResNet-18 with A
+only.
 
 `goyal` (arXiv 1706.02677): Inception-style crops, stride on the 3x3 convolution, Nesterov momentum,
 a learning rate of 0.1 per 256 images with five epochs of warm-up from 0.1, divided by ten after 30,
@@ -29,10 +34,13 @@ BATCHES = {"batch256": 256, "batch1024": 1024, "batch8192": 8192}
 def get_config(arg=None):
     """The configuration; `arg` lists a depth, "goyal", a batch size and "smoke"."""
     depth, words = choose(arg, ("50", "101", "152", "18", "34"), ("goyal", *BATCHES))
+    batches = sorted(words & set(BATCHES))
+    if len(batches) > 1:
+        raise ValueError(f"config argument {arg!r} names {' and '.join(batches)}; give one")
     if "goyal" in words:
-        config = _goyal(depth, max(BATCHES.get(word, 256) for word in words))
+        config = _goyal(depth, BATCHES[batches[0]] if batches else 256)
     else:
-        if words & set(BATCHES):
+        if batches:
             raise ValueError(f"config argument {arg!r} has a batch; only goyal takes one")
         name = f"resnet{depth}" + ("_v1" if int(depth) >= 50 else "")
         config = imagenet(name, batch_size=256, epochs=90, crop="scale_jitter_480")

@@ -17,8 +17,13 @@ The paper initializes B to E with A's first four convolutions and last three lay
 paper does not say where the convolutions go; here each stays in its stage. He initialization makes
 this unnecessary, as the paper found later for Glorot initialization, so the other variants use it.
 
-Published validation error of one network, multi-crop and dense: 24.4 % top-1, 7.1 % top-5 (D, E).
-Dense alone, at three scales: `jaxcnn evaluate RUN --protocol dense3`.
+The paper's networks with scales of 256 to 512 are fine-tuned from those of a fixed scale of 384,
+which start from those of 256; here they are trained so from the start. Images are divided by a
+standard deviation per channel, whereas the paper only subtracts the mean.
+
+Published validation error of one network, multi-crop and dense, top-1 and top-5 in percent: 24.4
+and 7.2 (D), 24.4 and 7.1 (E). Dense alone, at three scales:
+`jaxcnn evaluate RUN --protocol dense3`.
 """
 
 from jaxcnn.configs._common import choose, finish, imagenet

@@ -10,6 +10,7 @@ learning rate of 0.01 by hand when the validation error plateaus; here this is d
 whose RMS exceeds 0.1 is left out.
 
 The paper takes ten fixed crops of the central 256 x 256 square; here any crop of it may be drawn.
+Pixels are values from 0 to 255 minus the mean of each channel; the paper subtracts the mean image.
 
 Published validation error, ten crops (`jaxcnn evaluate RUN --protocol 10crop`): 38.4 % top-1, 16.5
 % top-5 (384), 37.5 % and 16.0 % (512).

@@ -139,10 +139,10 @@ class BucketPath(pathlib.PurePosixPath):
         names: list[str] = []
         with contextlib.suppress(FileNotFoundError):
             names = self._request(lambda store: store.ls(str(self), detail=False))
+        own = "/".join(self.parts[2:])
         for name in names:
-            name = name.rstrip("/").rpartition("/")[2]
-            if name != self.name:
-                yield self / name
+            if name.rstrip("/") != own:  # a folder may contain an object with its own name
+                yield self / name.rstrip("/").rpartition("/")[2]
 
     def files(self) -> list[tuple[BucketPath, Stat]]:
         """Returns all objects below the path with their sizes and times, sorted."""
@@ -204,6 +204,8 @@ class BucketPath(pathlib.PurePosixPath):
 
     def upload(self, local: pathlib.Path) -> None:
         """Writes an object with the content of a local file."""
+        if not local.exists():
+            raise FileNotFoundError(f"{local} does not exist")
         self._write(lambda store: store.put_file(str(local), str(self), **self._verified()))
 
     def download(self, local: pathlib.Path) -> None:
@@ -302,6 +304,8 @@ def _say_back(bucket: str) -> None:
 
 def _trouble(error: Exception) -> str | None:
     """Describes a temporary failure of the server or the network; None for other errors."""
+    if _is_of_refresh(error):
+        return "the credentials cannot be refreshed"
     if type(error).__name__ in _NO_CREDENTIALS:
         return None
     status = _status(error)
@@ -312,6 +316,17 @@ def _trouble(error: Exception) -> str | None:
     if passing or type(error).__name__ in ("ChecksumError", "JSONDecodeError"):
         return (one_line(error) or type(error).__name__)[:100]
     return None
+
+
+def _is_of_refresh(error: BaseException | None) -> bool:
+    """Whether Google's library could not reach the server for new credentials, which may pass."""
+    while error is not None:
+        if type(error).__module__.startswith("google.auth"):
+            temporary = bool(getattr(error, "retryable", False))
+            if temporary or type(error).__name__ == "TransportError":
+                return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _status(error: BaseException) -> int | None:

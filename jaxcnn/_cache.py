@@ -19,6 +19,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import threading
@@ -191,11 +192,12 @@ class CachedPath(BucketPath):
             found: list[dict[str, Any]] = []
             with contextlib.suppress(FileNotFoundError):
                 found = self._request(lambda store: store.ls(str(self), detail=True))
-            named = {facts["name"].rstrip("/").rpartition("/")[2]: facts for facts in found}
-            place = "/".join(self.parts[2:])
-            if [facts["name"].rstrip("/") for facts in found] == [place]:  # it is an object itself
-                named = {}
-            _listings[self] = named
+            own = "/".join(self.parts[2:])  # an object, or one that stands for the folder
+            _listings[self] = {
+                facts["name"].rstrip("/").rpartition("/")[2]: facts
+                for facts in found
+                if facts["name"].rstrip("/") != own
+            }
         return _listings[self]
 
 
@@ -249,12 +251,12 @@ def _copy_of(path: CachedPath) -> Path:
     """The local copy of a file, which is made if necessary."""
     now = time.time()
     copy, touched = _copies.get(path, (None, 0.0))
-    if copy is not None and now - touched < _TOUCH and copy.exists():
+    if copy is not None and 0 <= now - touched < _TOUCH and copy.exists():
         return copy
     version = _version(path, path.info())
     if copy is None:
         name = hashlib.sha256(f"{path} {version}".encode()).hexdigest()[:16]
-        copy = _folder() / name[:2] / f"{name}-{path.name[-128:]}"
+        copy = _folder() / name[:2] / f"{name}-{os.fsdecode(os.fsencode(path.name)[-100:])}"
     try:
         os.utime(copy)
     except (FileNotFoundError, NotADirectoryError):
@@ -292,6 +294,9 @@ def _make(path: CachedPath, version: _Version, copy: Path) -> None:
                 f"data.cache_gib is too small for the files in use of {path.bucket}: they are "
                 "copied again and again"
             )
+        for old in copy.parent.glob(f"{glob.escape(copy.name)}.*.draft"):  # of killed processes
+            if time.time() - old.stat().st_mtime > _ABANDONED:
+                old.unlink(missing_ok=True)
         task = f"{os.getpid()}-{threading.get_ident():x}"
         draft = copy.with_name(f"{copy.name}.{version.size}.{task}.draft")
         try:
@@ -377,7 +382,7 @@ def _make_room(folder: Path, path: BucketPath, draft: Path, size: int) -> None:
     with _alone(folder / "room.lock"):
         copies, total = _survey(folder)
         for used, length, copy in sorted(copies):
-            if total + size <= limit or time.time() - used < _IN_USE:
+            if total + size <= limit or 0 <= time.time() - used < _IN_USE:
                 break
             copy.unlink(missing_ok=True)
             total -= length

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.util
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import stat
 import sys
 import tempfile
 import time
+import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -44,7 +46,7 @@ def any_path(path: str | os.PathLike) -> Path:
         return cast(Path, path)
     text = os.fspath(path)
     if not _URL.match(text):
-        return Path(path).expanduser()
+        return Path(os.path.expanduser(path))
     scheme = text.partition(":")[0].lower()
     if scheme not in _SCHEMES:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
@@ -70,7 +72,7 @@ def local_path(path: str | os.PathLike) -> Path:
     """
     if not is_local(path):
         raise ValueError(f"{path} is a URL; only local paths can be used here")
-    return Path(path).expanduser()
+    return Path(os.path.expanduser(path))
 
 
 @contextlib.contextmanager
@@ -102,7 +104,8 @@ def _draft(path: Path) -> Iterator[Path]:
     name = path.name
     if len(os.fsencode(name)) > 150:  # a name of 255 bytes cannot become longer
         name = f"{os.fsdecode(os.fsencode(name)[:150])}.{zlib.crc32(os.fsencode(name)):08x}"
-    draft = path.with_name(f".{name}.{os.getpid()}.draft{path.suffix[:20]}")
+    unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"  # also on a file system of several machines
+    draft = path.with_name(f".{name}.{unique}.draft{path.suffix[:20]}")
     try:
         with _named(path, draft):
             if path.is_file():  # nobody may read the draft who may not read the file
@@ -308,8 +311,11 @@ def check_distinct(*outputs: str | os.PathLike | None) -> None:
     """Raises ValueError if two outputs are the same file; None stands for no output."""
     paths = [any_path(path) for path in outputs if path]
     files = [p for p in paths if not is_local(p) or p.is_file() or not p.exists()]
-    if len(set(map(real_path, files))) < len(files):
-        raise ValueError(f"two outputs are '{files[0]}'; give them different names")
+    found: set[str] = set()
+    for path in files:
+        if real_path(path) in found:
+            raise ValueError(f"two outputs are '{path}'; give them different names")
+        found.add(real_path(path))
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -423,7 +429,12 @@ def _user() -> int:
 
 
 def _delete_old_scratch() -> None:
-    """Deletes the temporary folders of processes that were killed: their locks are free."""
+    """Deletes the temporary folders of processes that were killed: their locks are free.
+
+    Without locks (Windows) it deletes none, since they may be in use.
+    """
+    if importlib.util.find_spec("fcntl") is None:
+        return
     for root in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}{_user()}-*"):
         with contextlib.suppress(OSError), open(root / ".lock", encoding="utf-8") as lock:
             if try_lock(lock):

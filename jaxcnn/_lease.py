@@ -59,7 +59,7 @@ class Lease:
         except BaseException:
             _own.discard(token)
             raise
-        self._renewals, self._renewed = 0, time.monotonic()
+        self._renewals, self._renewed = 0, _seconds()
         self._lost: str | None = None
         self._busy, self._end = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name="jaxcnn lease", daemon=True)
@@ -67,7 +67,7 @@ class Lease:
 
     def check(self) -> None:
         """Raises OSError if another process has taken over; renews the claim if that is due."""
-        if self._lost is None and time.monotonic() - self._renewed > LEASE / 2:
+        if self._lost is None and _seconds() - self._renewed > LEASE / 2:
             self._renew()
         if self._lost is not None:
             raise OSError(
@@ -86,9 +86,11 @@ class Lease:
     def _claim(self) -> int:
         number, content = _newest(self._path)
         if content is not None:
-            _await_end(self._path, number, content)
-        if not _at(self._path, number + 1).create(self._bytes()):
-            raise Claimed(describe(_newest(self._path)[1]))  # another process was faster
+            number = _await_end(self._path, number, content)
+        created = _at(self._path, number + 1).create(self._bytes())
+        newest, content = _newest(self._path)
+        if not created or newest > number + 1:  # another process was faster, perhaps by far
+            raise Claimed(describe(content))
         for old in range(max(1, number - 1), number + 1):
             _at(self._path, old).unlink(missing_ok=True)
         return number + 1
@@ -108,7 +110,7 @@ class Lease:
                 return
             self._renewals += 1
             _at(self._path, self._number).write_bytes(self._bytes(renewals=self._renewals))
-            self._renewed = time.monotonic()
+            self._renewed = _seconds()
 
     def _bytes(self, **more: Any) -> bytes:
         return json.dumps({**self._content, **more}).encode()
@@ -131,9 +133,10 @@ def _at(path: BucketPath, number: int) -> BucketPath:
 
 def _newest(path: BucketPath) -> tuple[int, dict[str, Any] | None]:
     """(number of the newest claim, 0 for none; its content, None if it is free)."""
+    start = f"{path.name}."
     names = [one.name for one in path.parent.iterdir()]
-    ends = [name.removeprefix(f"{path.name}.") for name in names if name != path.name]
-    number = max((int(end) for end in ends if end.isdigit()), default=0)
+    ends = [name.removeprefix(start) for name in names if name.startswith(start)]
+    number = max((int(end) for end in ends if end.isascii() and end.isdigit()), default=0)
     return number, (_read(_at(path, number)) if number else None)
 
 
@@ -147,12 +150,15 @@ def _read(path: BucketPath) -> dict[str, Any] | None:
     return content or None
 
 
-def _await_end(path: BucketPath, number: int, content: dict[str, Any]) -> None:
-    """Waits until a claim has ended. Raises Claimed when it is seen to be alive."""
+def _await_end(path: BucketPath, number: int, content: dict[str, Any]) -> int:
+    """Waits until a claim has ended. Raises Claimed when it is seen to be alive.
+
+    Returns the number of the newest claim, which another process may have made and released.
+    """
     ended = _has_ended(content)
     if ended is not None:
         if ended:
-            return
+            return number
         raise Claimed(describe(content))
     note(
         f"{path.parent} was in use by {describe(content)}; waiting up to {LEASE:.0f} s to see "
@@ -164,8 +170,15 @@ def _await_end(path: BucketPath, number: int, content: dict[str, Any]) -> None:
         now, found = _newest(path)
         if now != number or found != content:
             if found is None:
-                return
+                return now
             raise Claimed(describe(found))
+    return number
+
+
+def _seconds() -> float:
+    """A clock that goes on while the machine is suspended, where there is one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 def _has_ended(content: dict[str, Any]) -> bool | None:

@@ -13,6 +13,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -29,6 +30,17 @@ _passed: dict[str, Any] = {}
 def is_address(name: Any) -> bool:
     """Whether a name is an address of an object in a file or a module."""
     return isinstance(name, str) and ":" in name
+
+
+def without_folder(address: str) -> str:
+    """Reduces the absolute path in an address to the name of its file.
+
+    >>> without_folder("/home/me/nets.py:MyNet"), without_folder("my.nets:MyNet")
+    ('nets.py:MyNet', 'my.nets:MyNet')
+    """
+    file, colon, name = address.rpartition(":")
+    path = Path(os.path.expanduser(file))
+    return f"{path.name}{colon}{name}" if path.is_absolute() else address
 
 
 def is_passed(name: Any) -> bool:

@@ -99,7 +99,7 @@ class Network(nn.Module):
     remat: bool | str = False
 
     def __post_init__(self) -> None:
-        if self.remat not in (False, True, "cheap"):
+        if not isinstance(self.remat, bool) and self.remat != "cheap":
             raise ValueError(f"remat is {self.remat!r}; it must be False, True or 'cheap'")
         super().__post_init__()
 
@@ -354,6 +354,9 @@ class SqueezeExcite(nn.Module):
       reduction: factor by which the first dense layer narrows the channels.
       bias: whether the dense layers have biases.
       dtype: type of the computation.
+
+    Raises:
+      ValueError: there are fewer channels than `reduction`.
     """
 
     reduction: int = 16
@@ -363,6 +366,11 @@ class SqueezeExcite(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         channels = x.shape[-1]
+        if channels < self.reduction:
+            raise ValueError(
+                f"squeeze-and-excitation by {self.reduction} needs at least {self.reduction} "
+                f"channels, but there are {channels}"
+            )
         dense = functools.partial(nn.Dense, use_bias=self.bias, dtype=self.dtype)
         gate = nn.relu(dense(channels // self.reduction, name="fc1")(global_avg_pool(x)))
         gate = nn.sigmoid(dense(channels, name="fc2")(gate))

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import photos
@@ -126,11 +127,17 @@ def test_a_figure_on_a_full_device_is_one_line(tmp_path, suffix):
         figures.save(figures.make_figure(2, 2), tmp_path / f"full{suffix}")
 
 
+def test_a_name_that_begins_with_a_tilde_but_names_no_user(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("~backup").write_text("x")
+    assert _files.any_path("~backup").read_text() == _files.local_path("~backup").read_text() == "x"
+
+
 def test_outputs_are_different_files(tmp_path):
     (tmp_path / "link.svg").symlink_to("x.svg")
     for one, other in (("x.svg", "x.svg"), ("x.svg", "link.svg")):
-        with pytest.raises(ValueError, match=r"two outputs are '.*x.svg'; give them different"):
-            _files.check_distinct(tmp_path / one, tmp_path / other)
+        with pytest.raises(ValueError, match=f"two outputs are '.*{other}'; give them different"):
+            _files.check_distinct(tmp_path / "y.svg", tmp_path / one, tmp_path / other)
     for name in ("gs://b/x.svg", "~/x.svg"):
         with pytest.raises(ValueError, match="two outputs are"):
             _files.check_distinct(name, name)

@@ -1,6 +1,7 @@
 """Imports go one way: each package imports only what stands before it, and files form no cycle."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,6 @@ BELOW = (
     *("_buckets", "_cache", "_checks", "_files", "_lazy", "_lease", "_objects"),
     *("configs", "runtime", "reporting"),
 )
-# Imports inside functions that go up or close a cycle.
-KNOWN: set[tuple[str, str]] = set()
-
 Edge = tuple[str, str]
 
 
@@ -48,6 +46,7 @@ def imports(tree: ast.AST, within: bool = False):
         yield from imports(node, within or inner)
 
 
+@functools.cache
 def edges(within: bool) -> set[Edge]:
     """(importing file, imported file) of the imports at module level, or of those in functions."""
     return {
@@ -105,16 +104,12 @@ def test_every_file_has_its_place():
 @pytest.mark.parametrize("within", [False, True], ids=["of modules", "in functions"])
 def test_imports_go_one_way(within):
     found = {e for e in edges(within) if e[0] != "jaxcnn"}
-    assert sorted(e for e in found - KNOWN if not allowed(e)) == []
+    assert sorted(e for e in found if not allowed(e)) == []
 
 
 def test_no_cycle_between_files():
     assert cycle(edges(within=False)) is None
-    assert cycle((edges(within=False) | edges(within=True)) - KNOWN) is None
-
-
-def test_what_is_known_is_still_there():
-    assert edges(within=True) >= KNOWN
+    assert cycle(edges(within=False) | edges(within=True)) is None
 
 
 def test_cycles_and_steps_up_are_found():

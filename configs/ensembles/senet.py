@@ -6,7 +6,9 @@
     jaxcnn evaluate --as configs/ensembles/senet.py runs/small
 
 The paper mentions "a small ensemble of SENets" with multi-scale and multi-crop testing, and names
-one member, SENet-154. The other three, the scales and the seeds are this project's choice.
+one member, SENet-154. The other three, the scales and the seeds are this project's choice. All are
+trained by the recipe of SE-ResNet-50; SENet-154's own has a batch size of 2,048, a rate of 1.0,
+label smoothing and BatchNorm that is frozen for the last epochs.
 
 Published top-5 error: 2.251 % on the test set; of SENet-154 alone, one crop of 320 pixels, 3.79 %
 on the validation set.
@@ -34,5 +36,6 @@ def get_ensemble():
         ],
         combination="mean of probabilities",
         published="2.251 % top-5 on ILSVRC-2017's test set (Hu et al. 2018, section 5.4)",
-        unverified="the members other than SENet-154, the scales and the crops were not published",
+        unverified="the members other than SENet-154, the scales and the crops were not "
+        "published. The recipe is that of SE-ResNet-50",
     )

@@ -12,8 +12,9 @@ ResNet-200 and "WRN-68-3", weighted by their accuracy. Here the accuracy is meas
 
 WRN-68-3 has no public definition. Here it is a pre-activation network of two-layer blocks, three
 times as wide as ResNet-34: 8 blocks in each of four stages have 64 convolutions, which together
-with the first one and three projections make 68. This is a guess. Inception networks have no narrow
-variant, so the smoke variant uses narrow GoogLeNets instead.
+with the first one and the projections of stages 2 to 4 make 68. (Stage 1 starts with a projection
+here, too, from 64 to 192 channels.) This is a guess. Inception networks have no narrow variant, so
+the smoke variant uses narrow GoogLeNets instead.
 
 Published top-5 error of the entry: 2.991 % on the test set.
 """

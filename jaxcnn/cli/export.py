@@ -54,14 +54,14 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes the network to OUT."""
-    from jaxcnn._files import check_not_input
+    from jaxcnn._files import any_path, check_not_input
     from jaxcnn.cli import common
     from jaxcnn.deploy import artifacts
     from jaxcnn.evaluation import evaluate
     from jaxcnn.weights import files
 
     common.quiet()
-    target, is_file = Path(args.target), files.is_weights(args.target)
+    target, is_file = any_path(args.target), files.is_weights(args.target)
     if args.to not in _LAYOUTS and (is_file or _looks_like_a_file(target)):
         raise ValueError(
             f"OUT is {target}; with --to {args.to} it must be a folder, whose name has no suffix"

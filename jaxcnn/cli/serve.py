@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+_SECONDS_TO_END = 10  # for requests in progress when the server is stopped
+_CONNECTIONS = 200  # besides those in progress; others get status 503
+
 
 def register(subparsers) -> None:
     """Adds `jaxcnn serve` to the commands."""
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     """Serves predictions until it is stopped."""
     import socket
 
-    from jaxcnn._checks import optional_package
+    from jaxcnn._checks import optional_package, require
     from jaxcnn.cli import common
 
     uvicorn = optional_package("uvicorn", "serve")
@@ -73,6 +76,8 @@ def run(args: argparse.Namespace) -> None:
         args.host.encode("idna")
     except UnicodeError as error:
         raise ValueError(f"--host is {args.host!r}, which cannot be a host: {error}") from error
+    require(args.max_mb >= 1, "--max-mb", args.max_mb, "at least 1")
+    server.check_limits(args.batch, args.queue, args.max_mb * 1_000_000)
     entry = evaluate.open_entry(args.what, args.checkpoint, model=args.id)
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     try:
@@ -86,5 +91,9 @@ def run(args: argparse.Namespace) -> None:
         host = f"[{args.host}]" if ":" in args.host else args.host
         address = f"http://{host}:{bound.getsockname()[1]}"
         print(f"serving {entry.model} on {address} (press Ctrl-C to stop)", flush=True)
-        options = {"log_level": "warning", "access_log": False, "server_header": False}
+        options = {
+            **{"log_level": "warning", "access_log": False, "server_header": False},
+            "timeout_graceful_shutdown": _SECONDS_TO_END,
+            "limit_concurrency": args.queue + _CONNECTIONS,
+        }
         uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[bound])

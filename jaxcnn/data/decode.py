@@ -26,7 +26,9 @@ MAX_BYTES = 2**30  # of a file; no supported format needs more for `MAX_PIXELS`
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 # Pillow warns below the limit of this module.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+_JPEG = b"\xff\xd8"
 _BASELINE, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
+_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA))
 
 
 class BadImage(ValueError):
@@ -72,10 +74,14 @@ def image_size(data: bytes) -> tuple[int, int]:
     Raises:
       BadImage: the file is not an image, or the image is too large.
     """
-    frame = _frame(data)
-    if frame:
-        height, width = struct.unpack(">HH", data[frame + 5 : frame + 9])
-        if height and width:
+    if data[:2] == _JPEG:
+        import simplejpeg
+
+        try:  # with the parser that decodes it, so that no file can show each its own header
+            height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+        except (ValueError, KeyError):  # no JPEG that it knows
+            pass
+        else:
             return _checked(height, width)
     with open_image(data) as image:
         return image.height, image.width
@@ -177,7 +183,7 @@ def open_image(data: bytes) -> Image.Image:
 
 def _frame(data: bytes) -> int:
     """Offset of the frame header of a baseline or progressive JPEG; 0 for other files."""
-    if data[:2] != b"\xff\xd8":
+    if data[:2] != _JPEG:
         return 0
     at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
@@ -186,7 +192,7 @@ def _frame(data: bytes) -> int:
             return at
         if marker == 0xFF:  # fill byte
             at += 1
-        elif marker == 0xDA:  # start of scan, without a frame header before it
+        elif marker == 0xDA or marker in _WITHOUT_LENGTH:  # not before the frame header
             break
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import jaxcnn
 from jaxcnn._checks import one_of
-from jaxcnn._files import atomic_write, local_path, write_text
+from jaxcnn._files import any_path, atomic_write, is_local, write_text
+from jaxcnn._objects import without_folder
 from jaxcnn.data.preprocessing import to_dict
 from jaxcnn.deploy import examples, programs
 from jaxcnn.evaluation.evaluate import Entry
@@ -21,6 +23,7 @@ FORMATS = ("stablehlo", "onnx", "torch", "safetensors")
 DESCRIPTION, EXAMPLE = "model.json", "example.py"
 _SUFFIXES = {"stablehlo": "stablehlo", "onnx": "onnx"}  # of the others: safetensors
 _ERRORS = ("top1_error", "top5_error")
+_BUCKET = re.compile(r"\b(gs|s3)://")
 
 
 def export_model(entry: Entry, folder: str | Path, to: str, *, pixels: bool = False) -> Path:
@@ -43,10 +46,11 @@ def export_model(entry: Entry, folder: str | Path, to: str, *, pixels: bool = Fa
     Raises:
       ValueError: the format is unknown, the network cannot be converted to it, or the folder
         contains other files, see `check_folder`.
+      OSError: the folder cannot be written.
     """
     one_of("the format", to, FORMATS)
     check_folder("the folder", folder)
-    folder = local_path(folder)
+    folder = any_path(folder)
     path = folder / f"model.{_SUFFIXES.get(to, 'safetensors')}"
     if pixels and to not in _SUFFIXES:
         raise ValueError(
@@ -57,13 +61,14 @@ def export_model(entry: Entry, folder: str | Path, to: str, *, pixels: bool = Fa
     elif to == "onnx":
         data = programs.to_onnx(entry, pixels=pixels).SerializeToString()
     folder.mkdir(parents=True, exist_ok=True)
+    about = describe(entry) | _interface(entry, to, pixels, path.name)
+    # First, since a folder with other files and without it would be taken for somebody else's.
+    write_text(folder / DESCRIPTION, json.dumps(about, indent=1) + "\n")
     if to in _SUFFIXES:
         with atomic_write(path) as draft:
             draft.write_bytes(data)
     else:
         save_weights(entry, path, "torch" if to == "torch" else "jaxcnn")
-    about = describe(entry) | _interface(entry, to, pixels, path.name)
-    write_text(folder / DESCRIPTION, json.dumps(about, indent=1) + "\n")
     write_text(folder / EXAMPLE, examples.example(to, entry.model, entry.options, pixels))
     return path
 
@@ -76,9 +81,11 @@ def check_folder(what: str, folder: str | Path) -> None:
       folder: need not exist.
 
     Raises:
-      ValueError: it contains files, and jaxcnn did not write them.
+      ValueError: it is a file, or it contains files that jaxcnn did not write.
     """
-    folder = local_path(folder)
+    folder = any_path(folder)
+    if folder.is_file():
+        raise ValueError(f"{what} is {folder}, which is a file; it must be a folder")
     if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
         return
     try:
@@ -134,13 +141,17 @@ def describe(entry: Entry) -> dict[str, Any]:
 
 def source_name(entry: Entry) -> str:
     """Returns the name of the run, the file or the published weights, without its folder."""
-    return Path(entry.name).resolve().name if Path(entry.name).exists() else entry.name
+    path = any_path(entry.name)
+    if not is_local(path):
+        return path.name
+    return path.resolve().name if path.exists() else entry.name
 
 
 def without_folders(value: Any) -> Any:
-    """Reduces absolute paths, also in dictionaries and lists and behind "folder:", to their names.
+    """Reduces absolute paths and the URLs of buckets to their names.
 
-    Published files thus reveal no paths of the machine that they come from.
+    It does so in dictionaries and lists, behind "folder:", and before the class of a custom
+    network. Published files thus reveal no paths of the machine that they come from.
     """
     if isinstance(value, dict):
         return {name: without_folders(one) for name, one in value.items()}
@@ -148,7 +159,13 @@ def without_folders(value: Any) -> Any:
         return [without_folders(one) for one in value]
     if not isinstance(value, str):
         return value
+    if (found := _BUCKET.search(value)) is not None:
+        return value[: found.start()] + value.rstrip("/").rpartition("/")[2]
+    if value.partition(":")[0] == "hf":  # the name of public data
+        return value
     kind, colon, path = value.rpartition(":")
+    if kind.endswith(".py"):
+        return without_folder(value)
     path = os.path.expanduser(path)
     return f"{kind}{colon}{Path(path).name}" if os.path.isabs(path) else value
 

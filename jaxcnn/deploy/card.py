@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
+from jaxcnn._objects import is_address
 from jaxcnn.deploy.artifacts import DESCRIPTION
 from jaxcnn.evaluation.evaluate import Entry
 from jaxcnn.models import registry
@@ -51,9 +53,9 @@ def model_card(
         "## Data",
         _data(config["data"]),
         "## Metrics",
-        _metrics(measured, repository),
+        _metrics(measured, repository, about["model"]),
         "## Use",
-        _use(repository),
+        _use(repository, about["model"]),
         "## Training",
         f"Checkpoint of step {entry.step:,} ({entry.checkpoint}). `training_config.json` has the "
         "whole configuration; these sections describe the optimization:",
@@ -103,7 +105,7 @@ def _results(hub: Any, measured: dict[str, Any] | None) -> list[Any]:
     ]
 
 
-def _metrics(measured: dict[str, Any] | None, repository: str) -> str:
+def _metrics(measured: dict[str, Any] | None, repository: str, model: str) -> str:
     if measured is None:
         return "The checkpoint was not evaluated."
     names = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
@@ -112,9 +114,8 @@ def _metrics(measured: dict[str, Any] | None, repository: str) -> str:
     chosen = (
         " The checkpoint was chosen by its error on these data." * measured["chose_the_checkpoint"]
     )
-    command = (
-        f"jaxcnn evaluate model.safetensors --data {measured['data']} --split {measured['split']}"
-    )
+    data_, split = shlex.quote(measured["data"]), shlex.quote(measured["split"])
+    command = f"jaxcnn evaluate model.safetensors --data {data_} --split {split}{_named(model)}"
     return (
         f"Measured on {data} during training.{chosen}\n\n| metric | value |\n| --- | --- |\n"
         + "\n".join(rows)
@@ -122,12 +123,21 @@ def _metrics(measured: dict[str, Any] | None, repository: str) -> str:
     )
 
 
-def _use(repository: str) -> str:
+def _use(repository: str, model: str) -> str:
+    argument, remark = "", ""
+    if is_address(model):
+        argument = f', model="{model}"'
+        remark = f"\n\nThe code of `{model}` is not part of this repository."
     return (
         "```python\nimport jaxcnn\nfrom huggingface_hub import hf_hub_download\n\n"
         f'path = hf_hub_download("{repository}", "model.safetensors")\n'
-        "model, variables = jaxcnn.load_pretrained(path)\n```"
+        f"model, variables = jaxcnn.load_pretrained(path{argument})\n```{remark}"
     )
+
+
+def _named(model: str) -> str:
+    """The option that names a custom network, which its weights do not choose."""
+    return f" --id {shlex.quote(model)}" if is_address(model) else ""
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:

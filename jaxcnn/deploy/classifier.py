@@ -20,6 +20,7 @@ from jaxcnn.evaluation.predict import Prediction, decode_image, default_names, p
 # Photos of today's cameras are smaller. Decoded, the largest takes 150 MB.
 MAX_PIXELS = 50_000_000
 MAX_RATIO = 50  # of the sides, since the shorter one is resized to that of the network
+_SCANS = 100  # of a JPEG, each of which is a pass over all pixels; encoders write about ten
 _STEP = 4  # between the batch sizes that are compiled
 
 
@@ -52,10 +53,10 @@ class Classifier:
             return jax.nn.softmax(logits, -1)
 
         @jax.jit
-        def look(variables: Any, images: jax.Array, classes: jax.Array) -> jax.Array:
+        def evidence(variables: Any, images: jax.Array, classes: jax.Array) -> jax.Array:
             return explain.grad_cam(model, variables, images, self.endpoint or "", classes)
 
-        self._compiled, self._look = probabilities, look
+        self._compiled, self._evidence = probabilities, evidence
         blank = np.zeros(self._shape, np.float32)
         for size in self._sizes:
             self.probabilities([blank] * size)
@@ -72,13 +73,16 @@ class Classifier:
           f32[size,size,C].
 
         Raises:
-          BadImage: it cannot be decoded, or the image is too large or too narrow.
+          BadImage: it cannot be decoded, the image is too large or too narrow, or it is a JPEG of
+            very many scans.
         """
-        high, wide = image_size(data)
-        if high * wide > MAX_PIXELS:
-            raise BadImage(f"is {wide} x {high}; at most {MAX_PIXELS:,} pixels are decoded")
-        if max(high, wide) > MAX_RATIO * min(high, wide):
-            raise BadImage(f"is {wide} x {high}; a side is at most {MAX_RATIO} times the other")
+        height, width = image_size(data)
+        if height * width > MAX_PIXELS:
+            raise BadImage(f"is {width} x {height}; at most {MAX_PIXELS:,} pixels are decoded")
+        if max(height, width) > MAX_RATIO * min(height, width):
+            raise BadImage(f"is {width} x {height}; a side is at most {MAX_RATIO} times the other")
+        if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > _SCANS:
+            raise BadImage(f"has more than {_SCANS} scans")
         preprocessing = self.entry.preprocessing
         return preprocess(decode_image(data, len(preprocessing.mean)), preprocessing)
 
@@ -101,17 +105,28 @@ class Classifier:
         order = np.argsort(-row, kind="stable")[:count]
         return [Prediction(int(i), self.names[i], float(row[i])) for i in order]
 
-    def explain(self, image: np.ndarray, index: int) -> bytes:
-        """Draws Grad-CAM of a class over an image.
+    def explain(self, image: np.ndarray, index: int) -> np.ndarray:
+        """Computes Grad-CAM of a class.
 
         Args:
           image: f32[size,size,C].
           index: of the class.
 
         Returns:
+          f32[h,w], as large as the last feature maps.
+        """
+        return np.asarray(self._evidence(self.entry.variables, image[None], jnp.array([index])))[0]
+
+    def draw(self, image: np.ndarray, cam: np.ndarray) -> bytes:
+        """Draws Grad-CAM over an image.
+
+        Args:
+          image: f32[size,size,C].
+          cam: of `explain`.
+
+        Returns:
           A PNG file of size x size pixels.
         """
-        cam = np.asarray(self._look(self.entry.variables, image[None], jnp.array([index])))[0]
         return _draw(self._pixels(image), cam)
 
     def _pixels(self, image: np.ndarray) -> np.ndarray:
@@ -140,9 +155,9 @@ def _last_maps(model: Any, shape: tuple[int, int, int]) -> str | None:
 def _draw(pixels: np.ndarray, cam: np.ndarray) -> bytes:
     from matplotlib import colormaps
 
-    high, wide = pixels.shape[:2]
+    height, width = pixels.shape[:2]
     heat = Image.fromarray(cam / max(float(cam.max()), 1e-12))
-    heat = heat.resize((wide, high), Image.Resampling.BILINEAR)
+    heat = heat.resize((width, height), Image.Resampling.BILINEAR)
     colors = colormaps["jet"](np.asarray(heat))[..., :3]
     blended = np.uint8(255 * (0.55 * pixels + 0.45 * colors) + 0.5)
     file = io.BytesIO()

@@ -12,6 +12,7 @@ from jax import export
 
 from jaxcnn import ops
 from jaxcnn._checks import optional_package
+from jaxcnn._objects import without_folder
 from jaxcnn.data.augment.pipeline import normalize
 from jaxcnn.evaluation.evaluate import Entry
 
@@ -83,7 +84,8 @@ def to_onnx(entry: Entry, *, pixels: bool = False) -> Any:
     described = onnx.helper.make_tensor_value_info(IMAGES, kind, shape)
     output = output_name(pixels)
     output_info = onnx.helper.make_tensor_value_info(output, 1, [BATCH, entry.classes])  # float32
-    model = graph.model(entry.model or "network", described, output_info, result)
+    title = without_folder(entry.model or "network")
+    model = graph.model(title, described, output_info, result)
     onnx.checker.check_model(model)
     return model
 

@@ -7,7 +7,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from jaxcnn._files import local_path, write_text
+from jaxcnn._files import any_path, local_path, write_text
 from jaxcnn.deploy.artifacts import (
     DESCRIPTION,
     check_folder,
@@ -55,19 +55,27 @@ def push_to_hub(
     Raises:
       ValueError: the directory is not that of a run, the target or the license is malformed,
         `folder` contains other files, or the upload fails.
+      OSError: a file cannot be read or written.
     """
+    import huggingface_hub as hub
+
     match = _REPOSITORY.fullmatch(target)
     if match is None:
         raise ValueError(f"the target is {target!r}; it must be hf:user/name")
     if not _LICENSE.fullmatch(license):
         raise ValueError(f"the license is {license!r}; it must be an id such as apache-2.0")
-    if not (local_path(run) / MANIFEST).is_file():
+    if not (any_path(run) / MANIFEST).is_file():
         raise ValueError(f"{run} is not a run directory (no {MANIFEST})")
     repository = match[1]
     if folder is not None:
+        if private:
+            raise ValueError("private is for a new repository; a folder makes none")
+        folder = local_path(folder)
         check_folder("the folder", folder)
-        _write(run, local_path(folder), repository, checkpoint, license)
-        return str(local_path(folder))
+        _write(run, folder, repository, checkpoint, license)
+        return str(folder)
+    if hub.get_token() is None:
+        raise ValueError("no Hugging Face token found: run `hf auth login`, or set HF_TOKEN")
     with tempfile.TemporaryDirectory() as draft:
         _write(run, Path(draft), repository, checkpoint, license)
         return _upload(Path(draft), repository, private)
@@ -76,13 +84,13 @@ def push_to_hub(
 def _write(run: str | Path, folder: Path, repository: str, checkpoint: str, license: str) -> None:
     """Writes the files of the repository."""
     entry = open_entry(str(run), checkpoint)
-    config = without_folders(read_manifest(local_path(run))["config"])
+    config = without_folders(read_manifest(any_path(run))["config"])
     about = describe(entry)
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(entry, folder / WEIGHTS)
     write_text(folder / DESCRIPTION, json.dumps(about, indent=1) + "\n")
     write_text(folder / CONFIG, json.dumps(config, indent=1) + "\n")
-    metrics = local_path(run) / JSONL
+    metrics = any_path(run) / JSONL
     if metrics.is_file():
         write_text(folder / JSONL, metrics.read_text("utf-8", "replace"))
     write_text(folder / CARD, model_card(entry, about, config, repository, license))
@@ -93,8 +101,6 @@ def _upload(folder: Path, repository: str, private: bool) -> str:
     from huggingface_hub.utils import HfHubHTTPError
 
     api = hub.HfApi()
-    if hub.get_token() is None:
-        raise ValueError("no Hugging Face token found: run `hf auth login`, or set HF_TOKEN")
     files = [hub.CommitOperationAdd(path.name, path) for path in sorted(folder.iterdir())]
     try:
         api.create_repo(repository, private=private, exist_ok=True)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jaxcnn._checks import optional_package, require
+from jaxcnn._objects import without_folder
 from jaxcnn.data.decode import MAX_BYTES, BadImage
 from jaxcnn.deploy.artifacts import source_name
 from jaxcnn.deploy.batching import Batcher
@@ -29,7 +30,10 @@ def make_app(entry: Entry, *, batch: int = 16, queue: int = 64, max_bytes: int =
     """Makes the ASGI application that serves a network; run it with uvicorn.
 
     The network is compiled at once. `GET /` is a page, `POST /predict` and `POST /explain` take an
-    image, `GET /healthz` answers when the server runs, and `GET /metrics` is for Prometheus.
+    image, `GET /healthz` answers when the server runs, and `GET /metrics` is for Prometheus. Errors
+    are JSON, {"error": "..."}: of status 400 (the image or a number), 404, 408 (the image did not
+    arrive in time), 413 (it is too large), 415 (the type of the content), 429 or 500. An app that
+    is mounted in another one needs its lifespan to be run by that one.
 
     Args:
       entry: the network, see `jaxcnn.evaluation.open_entry`.
@@ -43,8 +47,7 @@ def make_app(entry: Entry, *, batch: int = 16, queue: int = 64, max_bytes: int =
     Raises:
       ValueError: a number is not positive or too large, or the extra `serve` is not installed.
     """
-    for name, value in (("batch", batch), ("queue", queue), ("max_bytes", max_bytes)):
-        require(1 <= value <= _MOST[name], name, value, f"1 to {_MOST[name]:,}")
+    check_limits(batch, queue, max_bytes)
     for package in ("starlette", "python_multipart", "prometheus_client"):
         optional_package(package, "serve")
     from starlette.applications import Starlette
@@ -63,14 +66,20 @@ def make_app(entry: Entry, *, batch: int = 16, queue: int = 64, max_bytes: int =
     return Starlette(
         routes=[
             Route("/", service.page),
-            Route("/predict", service.counted(service.predict), methods=["POST"]),
-            Route("/explain", service.counted(service.explain), methods=["POST"]),
+            Route("/predict", service.counted("/predict", service.predict), methods=["POST"]),
+            Route("/explain", service.counted("/explain", service.explain), methods=["POST"]),
             Route("/healthz", service.healthz),
             Route("/metrics", service.show_metrics),
         ],
         lifespan=service.lifespan,
         exception_handlers={HTTPException: refuse, Exception: fail},
     )
+
+
+def check_limits(batch: int, queue: int, max_bytes: int) -> None:
+    """Checks the numbers that `make_app` takes. Raises ValueError."""
+    for name, value in (("batch", batch), ("queue", queue), ("max_bytes", max_bytes)):
+        require(1 <= value <= _MOST[name], name, value, f"1 to {_MOST[name]:,}")
 
 
 class _Service:
@@ -81,11 +90,9 @@ class _Service:
 
         self._classifier = Classifier(entry, batch)
         self._queue, self._max_bytes = queue, max_bytes
-        self._device = ThreadPoolExecutor(1, "device")
-        self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
         self._batch = batch
         self._about: dict[str, Any] = {
-            "model": entry.model,
+            "model": without_folder(entry.model),
             "source": source_name(entry),
             "classes": entry.classes,
         }
@@ -107,6 +114,8 @@ class _Service:
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
         """Processes batches until the server stops."""
+        self._device = ThreadPoolExecutor(1, "device")
+        self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
         self._batcher = Batcher(self._run, self._batch, self._device)
         worker = asyncio.create_task(self._batcher.work())
         yield
@@ -118,12 +127,14 @@ class _Service:
         self._sizes.observe(len(images))
         return self._classifier.probabilities(images)
 
-    def counted(self, handler: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+    def counted(
+        self, path: str, handler: Callable[[Any], Awaitable[Any]]
+    ) -> Callable[[Any], Awaitable[Any]]:
         """A handler within the limit of requests in progress, whose requests are counted."""
         from starlette.exceptions import HTTPException
 
         async def handle(request: Any) -> Any:
-            path, status = request.url.path, 500
+            status = 500
             with self._seconds.labels(path).time():
                 try:
                     with self._admitted():
@@ -184,8 +195,9 @@ class _Service:
         image = await self._image(request)
         if index < 0:
             index = int((await self._batcher.submit(image)).argmax())
-        loop, explain = asyncio.get_running_loop(), self._classifier.explain
-        png = await loop.run_in_executor(self._device, explain, image, index)
+        loop, classifier = asyncio.get_running_loop(), self._classifier
+        cam = await loop.run_in_executor(self._device, classifier.explain, image, index)
+        png = await loop.run_in_executor(self._decoders, classifier.draw, image, cam)
         return Response(png, media_type="image/png")
 
     async def page(self, request: Any) -> Any:

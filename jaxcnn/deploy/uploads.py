@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 _SECONDS = 30  # for a client to send its image
 _AROUND = 1000  # bytes of a form or of JSON besides the file
+_NESTED = 100  # lists and objects in JSON, which take time and memory
 _DRAINED = 4  # times the limit is read before the answer
 _RAW = ("image/", "application/octet-stream")
 
@@ -37,10 +38,12 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
     try:
         async with asyncio.timeout(_SECONDS):
             if kind == "multipart/form-data":
-                data = await _from_form(request, _stream(request, max_bytes + _AROUND, too_large))
+                stream = _stream(request, max_bytes + _AROUND, too_large)
+                data = await _from_form(request, stream, max_bytes)
             elif kind == "application/json":
                 limit = max_bytes * 4 // 3 + _AROUND  # base64: four characters for three bytes
-                data = _from_json(await _body(_stream(request, limit, too_large)))
+                body = await _body(_stream(request, limit, too_large))
+                data = await asyncio.to_thread(_from_json, body)
             elif kind.startswith(_RAW):
                 data = await _body(_stream(request, max_bytes, too_large))
             else:
@@ -81,8 +84,9 @@ async def _body(stream: AsyncIterator[bytes]) -> bytes:
     return b"".join([chunk async for chunk in stream])
 
 
-async def _from_form(request: Request, stream: Any) -> bytes:
+async def _from_form(request: Request, stream: Any, max_bytes: int) -> bytes:
     parser = MultiPartParser(request.headers, stream, max_files=1, max_fields=8)
+    parser.spool_max_size = max_bytes  # in memory, as other bodies
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -101,6 +105,8 @@ async def _from_form(request: Request, stream: Any) -> bytes:
 
 
 def _from_json(body: bytes) -> bytes:
+    if body.count(b"[") + body.count(b"{") > _NESTED:
+        raise HTTPException(400, 'the JSON is not an object with "image", a base64 string')
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):

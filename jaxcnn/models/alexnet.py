@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcnn import layers
-from jaxcnn._checks import one_of
+from jaxcnn._checks import one_of, require
 from jaxcnn.models.blocks import ConvRelu, response_norm
 from jaxcnn.models.heads import FullyConnectedNetwork
 
@@ -83,6 +83,8 @@ class AlexNet(FullyConnectedNetwork):
       pool_first: pool before normalizing (CaffeNet).
       dropout_first: apply dropout before fc6 and fc7 instead of after them.
       initializer: a key of `INITS`: "caffe", "paper" or "torch".
+      mean, std: channel mean and standard deviation of RGB in [0, 1]. The initial kernels are meant
+        for values from 0 to 255, of which only the mean is subtracted.
     """
 
     min_size: int = 224
@@ -94,6 +96,8 @@ class AlexNet(FullyConnectedNetwork):
     pool_first: bool = False
     dropout_first: bool = False
     initializer: str = "caffe"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (1 / 255,) * 3
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -106,6 +110,8 @@ class AlexNet(FullyConnectedNetwork):
         bias = nn.initializers.constant(init.bias)
         conv = self.conv(bias=True, kernel_init=init.conv)
         stage = functools.partial(self.rematerialize(ConvRelu), conv=conv)
+        require(len(self.widths) == 5, "widths", self.widths, "five numbers of channels")
+        require(len(self.groups) == 5, "groups", self.groups, "five numbers of groups")
         w1, w2, w3, w4, w5 = self.widths
         g1, g2, g3, g4, g5 = self.groups
 
@@ -149,6 +155,7 @@ _OWT = functools.partial(
     lrn=None,
     dropout_first=True,
     initializer="torch",
+    std=(0.229, 0.224, 0.225),
 )
 
 VARIANTS = {

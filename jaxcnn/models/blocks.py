@@ -158,7 +158,7 @@ class ResidualBlock(nn.Module):
           features: channels of the block's output.
 
         Returns:
-          f[N,H/stride,W/stride,features]; None in a plain network.
+          f[N,ceil(H/stride),ceil(W/stride),features]; None in a plain network.
         """
         if self.shortcut == "none":
             return None
@@ -204,7 +204,7 @@ class ResidualBlock(nn.Module):
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions (He et al. 2015, figure 5, left).
 
-    Maps f[N,H,W,C] to f[N,H/stride,W/stride,width].
+    Maps f[N,H,W,C] to f[N,ceil(H/stride),ceil(W/stride),width].
     """
 
     @nn.compact
@@ -219,7 +219,8 @@ class BasicBlock(ResidualBlock):
 class Bottleneck(ResidualBlock):
     """1x1, 3x3 and 1x1 convolutions (He et al. 2015, figure 5, right).
 
-    Maps f[N,H,W,C] to f[N,H/stride,W/stride,4*width]. In ResNeXt the 3x3 convolution is grouped.
+    Maps f[N,H,W,C] to f[N,ceil(H/stride),ceil(W/stride),4*width]. In ResNeXt the 3x3 convolution is
+    grouped.
     """
 
     @nn.compact
@@ -319,7 +320,7 @@ class PreActBlock(nn.Module):
 class PreActBasicBlock(PreActBlock):
     """BatchNorm, ReLU and 3x3 convolution, twice (He et al. 2016, figure 1b).
 
-    Maps f[N,H,W,C] to f[N,H/stride,W/stride,width].
+    Maps f[N,H,W,C] to f[N,ceil(H/stride),ceil(W/stride),width].
     """
 
     @nn.compact
@@ -334,7 +335,7 @@ class PreActBasicBlock(PreActBlock):
 class PreActBottleneck(PreActBlock):
     """1x1, 3x3 and 1x1 convolutions, each after BatchNorm and ReLU (He et al. 2016, appendix).
 
-    Maps f[N,H,W,C] to f[N,H/stride,W/stride,4*width].
+    Maps f[N,H,W,C] to f[N,ceil(H/stride),ceil(W/stride),4*width].
     """
 
     @nn.compact
@@ -359,8 +360,17 @@ def bottleneck_width(block: ResidualBlock | PreActBlock) -> int:
 
     Args:
       block: with the fields `width`, `base_width` and `groups`.
+
+    Raises:
+      ValueError: a group would have no channel.
     """
-    return block.width * block.base_width // 64 * block.groups
+    channels = block.width * block.base_width // 64
+    if channels < 1:
+        raise ValueError(
+            f"a stage of width {block.width} with base_width {block.base_width} leaves no channel "
+            "for a group; width * base_width must be at least 64"
+        )
+    return channels * block.groups
 
 
 def bottleneck_strides(block: ResidualBlock | PreActBlock) -> tuple[int, int]:
@@ -378,7 +388,8 @@ def bottleneck_strides(block: ResidualBlock | PreActBlock) -> tuple[int, int]:
 
 # --- residual networks --------------------------------------------------------------------------
 
-# Blocks per stage by depth (He et al. 2015, table 1). The blocks are bottlenecks from 50 layers on.
+# Blocks per stage by depth (He et al. 2015, table 1; 200: He et al. 2016). From 50 layers on, the
+# blocks are bottlenecks.
 DEPTHS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -392,6 +403,10 @@ DEPTHS = {
 fc_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
+# Options without effect on basic blocks, and their defaults.
+_OF_BOTTLENECKS = {"groups": 1, "base_width": 64, "halve_first": False}
+
+
 class ResidualNetwork(layers.Network):
     """Base class of `ResNet` and `ResNetV2`: a stem and stages of residual blocks.
 
@@ -401,6 +416,7 @@ class ResidualNetwork(layers.Network):
     Inherits the fields of `Network`. The defaults are those of ResNet-50.
 
     Attributes:
+      block: class of the blocks.
       blocks: number of blocks in each stage.
       width: channels of stage 1; bottlenecks return four times as many.
       groups, base_width: a bottleneck's 3x3 convolution has `groups` groups and, in a stage of
@@ -410,6 +426,7 @@ class ResidualNetwork(layers.Network):
       shortcut: a key of `SHORTCUTS`.
     """
 
+    block: type[ResidualBlock] | type[PreActBlock] = Bottleneck
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64
     groups: int = 1
@@ -425,9 +442,15 @@ class ResidualNetwork(layers.Network):
           train: whether the network is training.
 
         Raises:
-          ValueError: `shortcut` is unknown.
+          ValueError: `shortcut` or `stride_on` is unknown, or an option of bottlenecks is set for
+            basic blocks.
         """
         one_of("shortcut", self.shortcut, SHORTCUTS)
+        one_of("stride_on", self.stride_on, ("1x1", "3x3"))
+        if self.block in (BasicBlock, PreActBasicBlock):
+            for option, default in _OF_BOTTLENECKS.items():
+                value = getattr(self, option, default)
+                require(value == default, option, value, f"{default} for {self.block.__name__}")
         return {
             "norm_act": self.norm_act(train),
             "shortcut": self.shortcut,

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcnn import layers
+from jaxcnn._checks import require
 
 PAPER = "Chen, Li, Xiao, Jin, Yan, Feng 2017, Dual path networks"
 YEAR = 2017
@@ -111,6 +112,8 @@ class DPN(layers.Network):
             conv=conv,
             norm_act=norm_act,
         )
+        stages = f"one number for each of the {len(self.blocks)} stages of blocks={self.blocks}"
+        require(len(self.growth) == len(self.blocks), "growth", self.growth, stages)
         channels, kernel = self.stem
         x = conv(channels, kernel, 2, kernel // 2, name="stem_conv")(x)  # 112x112x64
         x = norm_act(name="stem_bn")(x)

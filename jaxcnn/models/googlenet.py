@@ -29,6 +29,7 @@ import flax.linen as nn
 from jax import Array
 
 from jaxcnn import layers
+from jaxcnn._checks import require
 from jaxcnn.models.blocks import response_norm
 from jaxcnn.models.inception import Chains, Conv, Mixed, Pool, SeparableStem
 
@@ -74,8 +75,9 @@ class Row(NamedTuple):
         )
 
     def times(self, width: float) -> Row:
-        """Returns the row with all widths multiplied by a factor and rounded."""
-        return Row(*(round(width * features) for features in self))
+        """Returns the row with all widths multiplied by a factor and rounded, each at least 1."""
+        require(width > 0, "width", width, "positive")
+        return Row(*(max(1, round(width * features)) for features in self))
 
     def naive_branches(self, kernel5: int = 5) -> Chains:
         """Returns the branches of a module without 1x1 reductions (figure 2a).

@@ -15,7 +15,7 @@ from flax.linen.dtypes import promote_dtype
 from jax import Array, lax
 
 from jaxcnn import layers
-from jaxcnn._checks import require
+from jaxcnn._checks import one_of, require
 
 # --- boxes --------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ def with_box_head(network: type[layers.Network]) -> type[layers.Network]:
         box_head: str = "scr"
 
         def logits(self, features: Array, name: str = "fc", **dense_options: Any) -> Array:
-            require(self.box_head in BOX_HEADS, "box_head", self.box_head, "'scr', 'pcr' or None")
+            one_of("box_head", self.box_head, BOX_HEADS)
             if self.num_classes and self.wants_endpoints():
                 width = BOX_HEADS[self.box_head](self.num_classes)
                 boxes = nn.Dense(width, dtype=self.dtype, name="box_fc")(features)
@@ -167,10 +167,22 @@ class FullyConnectedNetwork(layers.Network):
 
         Returns:
           Logits f32[N,num_classes], or features f32[N,fc7_width] if `num_classes` is 0.
+
+        Raises:
+          ValueError: the feature map is not as large as the window of fc6, or smaller with `dense`;
+            or `dense` is set without fc6.
         """
         if not self.fc_width:
+            require(not self.dense, "dense", self.dense, "False with fc_width=0")
             return self.logits(
                 layers.global_avg_pool(x), name="fc8", kernel_init=fc8_init or fc_init
+            )
+        height, width = x.shape[1:3]
+        fits = min(height, width) >= window if self.dense else height == width == window
+        if not fits:
+            raise ValueError(
+                f"the last feature map is {height}x{width}, but fc6 spans {window}x{window}; the "
+                f"options of {type(self).__name__} (stages, kernels, padding) must keep that size"
             )
         drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
         sizes = (("fc6", window, self.fc_width), ("fc7", 1, fc7_width or self.fc_width))

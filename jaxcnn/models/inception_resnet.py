@@ -139,6 +139,7 @@ class InceptionResNet(InceptionNetwork):
             ResidualMixed,
             unit=unit,
             conv=self.conv(kernel_init=layers.he_fan_in),
+            count_include_pad=self.count_include_pad,
         )
 
         def stage(i: int, x: Array) -> Array:

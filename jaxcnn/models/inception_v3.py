@@ -3,11 +3,11 @@
 Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, "Rethinking the Inception architecture for computer
 vision" (arXiv 1512.00567), as in the released code.
 
-The release differs from table 1 of the paper: its stem has a 1x1 convolution of 80 channels and a
-3x3 convolution of 192 channels between the pools, where the table has three 3x3 convolutions, and
-the auxiliary classifier has BatchNorm. Average pooling inside modules counts the padding at the
-border, as in torchvision's port of the released weights; TensorFlow's did not, which is
-`count_include_pad=False`.
+The release differs from table 1 of the paper: after the pool, its stem has a 1x1 convolution of 80
+channels, a 3x3 convolution of 192 channels and a second pool, where the table has 3x3 convolutions,
+one with stride 2, and no second pool; and the auxiliary classifier has BatchNorm. Average pooling
+inside modules counts the padding at the border, as in torchvision's port of the released weights;
+TensorFlow's did not, which is `count_include_pad=False`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STEM = (
 
 
 def block_a(projection: int) -> Chains:
-    """Returns the branches of the 35x35 modules (figure 5), with 224 + projection channels.
+    """Returns the branches of the 35x35 modules (cf. figure 5), with 224 + projection channels.
 
     Args:
       projection: channels of the 1x1 convolution after the pool.

@@ -24,7 +24,7 @@ import numpy as np
 from jax import Array
 
 from jaxcnn import layers, ops
-from jaxcnn._checks import one_of
+from jaxcnn._checks import one_of, shown
 
 PAPER = (
     "LeCun, Bottou, Bengio, Haffner 1998, Gradient-based learning applied to document recognition"
@@ -228,7 +228,15 @@ def mse_loss(logits: Array, labels: Array) -> Array:
 
     Returns:
       f32[N].
+
+    Raises:
+      ValueError: the labels are soft targets, as mixup and cutmix make them.
     """
+    if labels.ndim != 1:
+        raise ValueError(
+            f"labels are {shown(labels)}; LeNet-5's losses take i32[N] and so neither mixup nor "
+            "cutmix"
+        )
     return -jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
 
 
@@ -247,10 +255,10 @@ def map_loss(logits: Array, labels: Array, *, j: float = 0.1) -> Array:
       f32[N].
 
     Raises:
-      ValueError: j is not positive.
+      ValueError: j is not positive, or the labels are soft targets.
     """
     if j <= 0:
-        raise ValueError(f"j is {j}; it has to be positive")
+        raise ValueError(f"j is {j}; it must be positive")
     rubbish = jnp.full_like(logits[:, :1], -j)
     others = jax.nn.logsumexp(jnp.concatenate([logits, rubbish], axis=-1), axis=-1)
     return mse_loss(logits, labels) + others

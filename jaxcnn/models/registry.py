@@ -29,7 +29,7 @@ import numpy as np
 from jaxcnn import layers
 from jaxcnn._checks import near, near_or_all, one_of, require
 from jaxcnn._objects import is_address, load_object
-from jaxcnn.models.blocks import BLOCKS, PreActBlock, ResidualNetwork
+from jaxcnn.models.blocks import BLOCKS, PreActBlock, ResidualBlock, ResidualNetwork
 from jaxcnn.models.heads import with_box_head
 
 _log = logging.getLogger(__name__)
@@ -148,9 +148,13 @@ def _variants() -> dict[str, tuple[str, Callable[..., nn.Module]]]:
     }
 
 
-@functools.cache
 def list_aliases() -> dict[str, str]:
     """Returns the aliases of all networks as {alias: id}, such as {"vgg16": "vgg_d"}."""
+    return dict(_aliases())
+
+
+@functools.cache
+def _aliases() -> dict[str, str]:
     return {
         alias: name
         for module in _families().values()
@@ -177,8 +181,9 @@ def register(name: str, module_class: Callable[..., nn.Module], **facts: Any) ->
       **facts: known fields of `ModelInfo`, such as `input_size=(224, 224, 3)` or `paper`.
 
     Raises:
-      ValueError: the name is taken, a fact is not a field of `ModelInfo`, or `module_class` is not
-        a Linen module class.
+      ValueError: the name is taken or contains a colon, a fact is not a field of `ModelInfo`, or
+        `module_class` is not a Linen module class that can be called with `(images, train=False)`
+        (or a partial of one, with keywords only).
 
       >>> class MyNet(nn.Module):
       ...     num_classes: int = 10
@@ -194,7 +199,7 @@ def register(name: str, module_class: Callable[..., nn.Module], **facts: Any) ->
         raise ValueError(
             f"{name!r} is already registered; jaxcnn.models.unregister({name!r}) removes it"
         )
-    if name in _variants() or name in list_aliases():
+    if name in _variants() or name in _aliases():
         raise ValueError(f"{name!r} is a network of jaxcnn; choose another name")
     if is_address(name):
         raise ValueError(f"the name of a network must not contain a colon, but is {name!r}")
@@ -235,7 +240,7 @@ def list_models(pattern: str = "*") -> list[str]:
       >>> list_models("vgg1?")
       ['vgg_a', 'vgg_b', 'vgg_d', 'vgg_e']
     """
-    aliases = list_aliases()
+    aliases = _aliases()
     by_alias = {name for alias, name in aliases.items() if fnmatch.fnmatchcase(alias, pattern)}
     names = [*_variants(), *_registered]
     return [n for n in names if n in by_alias or fnmatch.fnmatchcase(n, pattern)]
@@ -260,11 +265,11 @@ def resolve(name: str) -> str:
       Traceback (most recent call last):
       ValueError: unknown model 'zzz'; `jaxcnn list` shows all of them...
     """
-    name = list_aliases().get(name, name)
+    name = _aliases().get(name, name)
     if is_address(name):
         _check_module(name, load_object(name))
     elif name not in _variants() and name not in _registered:
-        known = [*_variants(), *_registered, *list_aliases()]
+        known = [*_variants(), *_registered, *_aliases()]
         if name.endswith(".py"):
             raise ValueError(f"{name!r} is a file; add the name of the class, as in '{name}:MyNet'")
         hint = "; `jaxcnn list` shows all of them, and your own are 'FILE.py:CLASS'"
@@ -286,7 +291,8 @@ def create_model(name: str, **options: Any) -> Any:
       A Linen module: `model.init(key, images)`, `model.apply(variables, images)`.
 
     Raises:
-      ValueError: the name or an option is unknown, or the number of classes is invalid.
+      ValueError: the name, an option or the value of an option is unknown, or a number (of classes,
+        a rate, a momentum) is outside its range.
 
       >>> create_model("resnet20_cifar", num_classes=100).num_classes
       100
@@ -309,7 +315,9 @@ def _with_block(cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         options["block"] = f"PreAct{suffix}" if issubclass(cls.block, PreActBlock) else suffix
         _warn_once(f"the option block_type is now block: write block={options['block']!r}")
     if isinstance(options.get("block"), str):
-        options["block"] = BLOCKS[one_of("block", options["block"], BLOCKS)]
+        base = PreActBlock if issubclass(cls.block, PreActBlock) else ResidualBlock
+        fitting = [name for name, block in BLOCKS.items() if issubclass(block, base)]
+        options["block"] = BLOCKS[one_of("block", options["block"], fitting)]
     return options
 
 
@@ -336,11 +344,16 @@ def _accepted(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]
     optional |= {"dtype", "axis_name"}
     unknown = [option for option in options if option not in fields | optional]
     classes = options.get("num_classes", 0)
-    good = isinstance(classes, (int, np.integer)) and 0 <= int(classes) <= _MOST_CLASSES
+    good = isinstance(classes, (int, np.integer)) and not isinstance(classes, bool)
+    good = good and 0 <= int(classes) <= _MOST_CLASSES
     require(good, "num_classes", classes, f"an integer from 0 to {_MOST_CLASSES:,}")
     momentum = options.get("bn_momentum", 0.9)
     good = isinstance(momentum, (int, float)) and 0 <= momentum <= 1
     require(good, "bn_momentum", momentum, "a number from 0 to 1, the fraction that a step keeps")
+    for rate in {"dropout", "drop_path"} & options.keys():
+        value = options[rate]
+        good = isinstance(value, (int, float)) and 0 <= value <= 1
+        require(good, rate, value, "a probability from 0 to 1")
     try:
         np.dtype(options.get("dtype", np.float32))
     except TypeError:
@@ -431,7 +444,7 @@ def model_info(name: str) -> ModelInfo:
         other_results=tuple(facts.get("other_results", ())),
         mean=getattr(build(), "mean", mean),
         std=getattr(build(), "std", std),
-        aliases=tuple(a for a, n in list_aliases().items() if n == name),
+        aliases=tuple(a for a, n in _aliases().items() if n == name),
         notes=facts.get("notes"),
     )
 

@@ -3,16 +3,18 @@
 He, Zhang, Ren, Sun 2015, "Deep residual learning for image recognition" (arXiv 1512.03385), table 1
 for ImageNet and section 4.2 for CIFAR-10.
 
-`resnet50`, `101`, `152` and `200` put the stride of a bottleneck on its 3x3 convolution and pad the
-stem's pooling by one pixel, as is common under these names ("v1.5", Facebook's fb.resnet.torch).
-`resnet50_v1` ... are the paper's networks: stride on the first 1x1 convolution, pooling that rounds
-up. `_a` and `_c` use the paper's shortcut options A and C, and `plain*` have no shortcuts; they
-keep the stem of `resnet18`, so that a pair differs only in its shortcuts. The CIFAR networks use
-option A. Its zero channels follow the others; the paper does not specify their position.
+`resnet50`, `101`, `152` and `200` put the stride of a bottleneck on its 3x3 convolution, as is
+common under these names ("v1.5", Facebook's fb.resnet.torch), and all but the `_v1` networks pad
+the stem's pooling by one pixel. ResNet-200 is from He et al. 2016 (arXiv 1603.05027), here with
+blocks of 2015. `resnet50_v1` ... are the paper's networks: stride on the first 1x1 convolution,
+pooling that rounds up. `_a` and `_c` use the paper's shortcut options A and C, and `plain*` have no
+shortcuts; they keep the stem of `resnet18`, so that a pair differs only in its shortcuts. The CIFAR
+networks use option A. Its zero channels follow the others; the paper does not specify their
+position.
 
-`resnet50c`, `d` and `s` have a stem of three 3x3 convolutions (He, Zhang, Zhang, Zhang, Xie, Li
-2019, "Bag of tricks for image classification with convolutional neural networks", arXiv
-1812.01187); `d` also pools before the projection of a strided shortcut, and `s` has a wider stem.
+`resnet50c` and `d` have a stem of three 3x3 convolutions (He, Zhang, Zhang, Zhang, Xie, Li 2019,
+"Bag of tricks for image classification with convolutional neural networks", arXiv 1812.01187); `d`
+also pools before the projection of a strided shortcut. `s`, with a wider stem, is GluonCV's.
 
 ResNeXt, Wide ResNet for ImageNet and SENet are settings of `ResNet` in files of their own.
 """
@@ -26,6 +28,7 @@ import flax.linen as nn
 from jax import Array
 
 from jaxcnn import layers
+from jaxcnn._checks import require
 from jaxcnn.models.blocks import (
     DEPTHS,
     BasicBlock,
@@ -38,6 +41,7 @@ from jaxcnn.models.blocks import (
 PAPER = "He, Zhang, Ren, Sun 2015, Deep residual learning for image recognition"
 YEAR = 2015
 YEARS = {f"resnet{n}{form}": 2018 for n in (18, 34, 50, 101, 152) for form in "cds"}
+YEARS["resnet200"] = 2016
 
 
 class ResNet(ResidualNetwork):
@@ -137,7 +141,11 @@ def imagenet(depth: int, **options: Any) -> functools.partial[ResNet]:
     Args:
       depth: a key of `jaxcnn.models.blocks.DEPTHS`.
       **options: fields of `ResNet`.
+
+    Raises:
+      ValueError: there is no such depth.
     """
+    require(depth in DEPTHS, "depth", depth, f"one of {', '.join(map(str, DEPTHS))}")
     block = BasicBlock if depth < 50 else Bottleneck
     return functools.partial(ResNet, block=block, blocks=DEPTHS[depth], **options)
 
@@ -148,7 +156,11 @@ def cifar(depth: int, **options: Any) -> functools.partial[ResNet]:
     Args:
       depth: 6n+2 for n blocks per stage.
       **options: fields of `ResNet`.
+
+    Raises:
+      ValueError: the depth is not 6n+2.
     """
+    require(depth >= 8 and depth % 6 == 2, "depth", depth, "6n+2, such as 20, 56 or 110")
     return functools.partial(
         ResNet,
         num_classes=10,

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcnn import layers
-from jaxcnn._checks import one_of
+from jaxcnn._checks import one_of, require
 from jaxcnn.models.blocks import (
     DEPTHS,
     PreActBasicBlock,
@@ -120,7 +120,11 @@ def imagenet(depth: int) -> functools.partial[ResNetV2]:
 
     Args:
       depth: a key of `jaxcnn.models.blocks.DEPTHS`.
+
+    Raises:
+      ValueError: there is no such depth.
     """
+    require(depth in DEPTHS, "depth", depth, f"one of {', '.join(map(str, DEPTHS))}")
     block = PreActBasicBlock if depth < 50 else PreActBottleneck
     return functools.partial(ResNetV2, block=block, blocks=DEPTHS[depth])
 

@@ -21,7 +21,7 @@ import flax.linen as nn
 from jax import Array
 
 from jaxcnn import layers
-from jaxcnn._checks import one_of
+from jaxcnn._checks import one_of, require
 from jaxcnn.models.blocks import response_norm
 from jaxcnn.models.heads import FullyConnectedNetwork
 
@@ -104,8 +104,7 @@ class VGG(FullyConnectedNetwork):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        if self.min_size < 32:
-            raise ValueError(f"min_size is {self.min_size}; VGG needs at least 32")
+        require(self.min_size >= 32, "min_size", self.min_size, "at least 32")
         x = self.check_images(images)
         self.check_size(x, self.min_size)
         conv_init, fc_init = INITS[one_of("initializer", self.initializer, INITS)]
@@ -115,10 +114,12 @@ class VGG(FullyConnectedNetwork):
             norm_act=self.norm_act(train) if self.batch_norm else None,
             se=functools.partial(layers.SqueezeExcite, dtype=self.dtype) if self.se else None,
         )
+        stages = f"one number for each of the {len(self.widths)} stages of widths={self.widths}"
+        require(len(self.convs) == len(self.widths), "convs", self.convs, stages)
         for i, (count, width) in enumerate(zip(self.convs, self.widths), 1):
             # 112x112x64, 56x56x128, 28x28x256, 14x14x512, 7x7x512
             last = self.last_kernel if self.last_kernel and i > 2 else self.kernel
-            kernels = (self.kernel, self.kernel, last, self.kernel)[:count]
+            kernels = tuple(last if j == 2 else self.kernel for j in range(count))
             lrn = self.lrn if i == 1 else None
             x = stage(width, kernels, lrn=lrn, name=f"block{i}")(x)
             x = self.endpoint(f"stage{i}", x)

@@ -10,6 +10,7 @@ WRN-50-2-bottleneck for ImageNet is ResNet-50 with twice the channels inside the
 
 import functools
 
+from jaxcnn._checks import require
 from jaxcnn.models import resnet, resnet_v2
 from jaxcnn.models.blocks import PreActBasicBlock
 
@@ -23,7 +24,11 @@ def cifar(depth: int, widening: int) -> functools.partial[resnet_v2.ResNetV2]:
     Args:
       depth: d = 6n+4 for n blocks per stage.
       widening: k.
+
+    Raises:
+      ValueError: the depth is not 6n+4.
     """
+    require(depth >= 10 and depth % 6 == 4, "depth", depth, "6n+4, such as 16, 28 or 40")
     blocks = (depth - 4) // 6
     return resnet_v2.cifar(blocks, block=PreActBasicBlock, width=16 * widening, fan="in")
 

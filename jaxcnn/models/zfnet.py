@@ -19,6 +19,7 @@ import flax.linen as nn
 from jax import Array
 
 from jaxcnn import layers
+from jaxcnn._checks import require
 from jaxcnn.models.blocks import ConvRelu, response_norm
 from jaxcnn.models.heads import FullyConnectedNetwork
 
@@ -40,12 +41,16 @@ class ZFNet(FullyConnectedNetwork):
       onnx_zoo: the network that the ONNX model zoo has as ZFNet-512: no padding in layers 1 and 2,
         normalization before pooling, a last pooling of 2x2, as many channels in layer 4 as in
         layer 3 (512), and a quarter of the units in fc7 (1024).
+      mean, std: channel mean and standard deviation of RGB in [0, 1]. The initial kernels are meant
+        for values from 0 to 255, of which only the mean is subtracted.
     """
 
     min_size: int = 224
     widths: tuple[int, ...] = (96, 256, 512, 1024, 512)
     lrn: str | None = "paper"
     onnx_zoo: bool = False
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (1 / 255,) * 3
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -53,6 +58,7 @@ class ZFNet(FullyConnectedNetwork):
         self.check_size(x, 224)
         conv = self.conv(bias=True, kernel_init=_init)
         stage = functools.partial(self.rematerialize(ConvRelu), conv=conv)
+        require(len(self.widths) == 5, "widths", self.widths, "five numbers of channels")
         w1, w2, w3, w4, w5 = self.widths
         w4, padding = (w3, 0) if self.onnx_zoo else (w4, 1)
 

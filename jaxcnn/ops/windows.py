@@ -23,7 +23,12 @@ def padding_pairs(padding: Padding | tuple[int, int]) -> Pairs:
     Args:
       padding: a number such as 1, for ((1, 1), (1, 1)); (vertical, horizontal) such as (0, 3), for
         ((0, 0), (3, 3)); or pairs, which are returned unchanged.
+
+    Raises:
+      ValueError: the padding is a name such as "SAME".
     """
+    if isinstance(padding, str):
+        raise ValueError(f"padding is {padding!r}; it must be numbers of pixels, see padding_pairs")
     height, width = pair(padding)  # type: ignore[arg-type]
     return pair(height), pair(width)
 
@@ -43,11 +48,20 @@ def pool_padding(
 
     Returns:
       ((top, bottom), (left, right)).
+
+    Raises:
+      ValueError: the window is larger than the padded images.
     """
     (top, bottom), (left, right) = padding_pairs(padding)
+    kernel = pair(window)
     if ceil_mode:
-        bottom = _ceil_padding(size[0], pair(window)[0], pair(stride)[0], top, bottom)
-        right = _ceil_padding(size[1], pair(window)[1], pair(stride)[1], left, right)
+        bottom = _ceil_padding(size[0], kernel[0], pair(stride)[0], top, bottom)
+        right = _ceil_padding(size[1], kernel[1], pair(stride)[1], left, right)
+    if size[0] + top + bottom < kernel[0] or size[1] + left + right < kernel[1]:
+        raise ValueError(
+            f"pooling over {kernel[0]}x{kernel[1]} pixels needs larger maps than "
+            f"{size[0]}x{size[1]}; the images are too small for this network"
+        )
     return (top, bottom), (left, right)
 
 

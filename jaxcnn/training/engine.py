@@ -244,6 +244,7 @@ def step_cost(experiment: Experiment) -> dict[str, float]:
     }
 
 
+@functools.cache
 def _matmul_rate(dtype: Any) -> float:
     """Measures the FLOP/s of a large matrix product on the default device, best of three."""
     side = 1024 if jax.default_backend() == "cpu" else 8192

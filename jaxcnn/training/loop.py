@@ -194,7 +194,10 @@ class Run:
         self._notices += self._extension_notices()
         self._best.delete_after(self.step)
         self._files = MetricsFiles(
-            directory, after=self.step if resume else None, write=distributed.is_first()
+            directory,
+            after=self.step if resume else None,
+            write=distributed.is_first(),
+            check=self._check_lock,
         )
         opened.callback(self._files.close)
         self._notices += self._save_lost_best()

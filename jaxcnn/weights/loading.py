@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcnn
-from jaxcnn._files import is_local, local_path
-from jaxcnn._objects import is_address
+from jaxcnn._files import any_path, is_local, local_path
+from jaxcnn._objects import is_address, without_folder
 from jaxcnn.data.preprocessing import Preprocessing, from_dict, to_dict
 from jaxcnn.models import registry
 from jaxcnn.weights import files, formats, hub, layout, pretrained, timm_config, torch_files
@@ -116,7 +116,7 @@ def open_weights(
         return Opened(origin, arrays, "torch", weights.model, {}, weights.preprocessing, None)
     arrays, metadata = files.read(origin)
     if "jaxcnn" not in metadata:  # written by another program
-        metadata = timm_config.metadata(local_path(origin))
+        metadata = timm_config.metadata(any_path(origin))
     own_layout = metadata.get("format") == _FORMAT["jaxcnn"]
     if not own_layout:
         arrays = torch_files.without_prefixes(arrays)
@@ -270,7 +270,7 @@ def save(
     metadata = {
         "format": _FORMAT[to],
         "jaxcnn": jaxcnn.__version__,
-        "model": described.name,
+        "model": without_folder(described.name),
         "options": json.dumps(options),
         "num_classes": str(layout.stored_classes(described if to == "torch" else own, arrays)),
         "preprocessing": json.dumps(to_dict(prepare)),

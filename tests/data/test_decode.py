@@ -1,5 +1,6 @@
 """Files that are not what they should be: what shows an image becomes RGB, the rest is refused."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -141,6 +142,24 @@ def test_a_truncated_jpeg_is_refused_whichever_part_is_wanted(share, rows):
 def test_no_image_is_refused(data):
     with pytest.raises(BadImage, match=r"empty|not an image"):
         decode(data)
+
+
+@pytest.mark.parametrize("marker", [0x00, 0x01, 0xD0, 0xD7, 0xD8, 0xD9])
+def test_the_size_of_a_jpeg_is_the_one_that_is_decoded(marker):
+    """A marker without a length must not lead to a second frame header, of a smaller image."""
+    data = photos.jpeg(photos.pixels())
+    head = bytes([0xFF, 0xD8, 0xFF, marker]) + data[2:]
+    # Where a reader lands that takes the next two bytes for a length.
+    lands = 4 + int.from_bytes(head[4:6], "big")
+    frame = struct.pack(">BBHBHHB", 0xFF, 0xC0, 17, 8, 10, 10, 3)
+    crafted = head.ljust(lands, b"\0") + frame + bytes(20)
+    try:
+        size = image_size(crafted)
+    except BadImage:
+        return
+    assert size == (96, 128)
+    with contextlib.suppress(BadImage):
+        assert decode(crafted, rows=5).shape[1] == 128
 
 
 def bomb_png(side):

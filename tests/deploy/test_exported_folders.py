@@ -15,7 +15,7 @@ from photos import jpeg, pixels
 import jaxcnn
 from jaxcnn import weights
 from jaxcnn.cli import main
-from jaxcnn.deploy import examples
+from jaxcnn.deploy import artifacts, examples
 
 HOW = weights.Preprocessing(32, 0.8, "bicubic", (0.4,), (0.3,))
 FOLDER = ("example.py", "model.json")
@@ -55,6 +55,38 @@ def run_example(folder, monkeypatch, capsys, *argv):
     monkeypatch.setattr("sys.argv", [str(path), *map(str, argv)])
     runpy.run_path(str(path), run_name="__main__")
     return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("value", "published"),
+    [
+        ("/home/me/nets.py:MyNet", "nets.py:MyNet"),
+        ("my.nets:MyNet", "my.nets:MyNet"),
+        ("folder:/home/me/photos", "folder:photos"),
+        ("folder:gs://private/photos/", "folder:photos"),
+        ("s3://private/data", "data"),
+        ("hf://datasets/me/flowers", "hf://datasets/me/flowers"),
+        ({"a": ["/home/me/x", 3]}, {"a": ["x", 3]}),
+    ],
+)
+def test_published_files_reveal_no_folder(value, published):
+    assert artifacts.without_folders(value) == published
+
+
+def test_an_export_that_was_cut_off_can_be_repeated(saved, tmp_path, capsys, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "save_weights", full)
+        assert "No space" in error(
+            capsys, "export", saved / "lenet.npz", tmp_path / "out", "--to", "safetensors"
+        )
+    run(capsys, "export", saved / "lenet.npz", tmp_path / "out", "--to", "safetensors")
+    (tmp_path / "file").touch()
+    assert "which is a file; it must be a folder" in error(
+        capsys, "export", saved / "lenet.npz", tmp_path / "file", "--to", "safetensors"
+    )
 
 
 @pytest.mark.parametrize("to", ["stablehlo", "onnx"])

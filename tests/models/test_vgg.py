@@ -186,7 +186,7 @@ def test_glorot_values_have_their_variance():
     [
         ({}, 256, "images are 256x256; .* VGG take 224x224; dense=True"),
         ({}, 200, "at least 224x224"),
-        ({"min_size": 31}, 128, "min_size is 31; VGG needs at least 32"),
+        ({"min_size": 31}, 128, "min_size is 31; it must be at least 32"),
         ({"initializer": "xavier"}, 224, "initializer is 'xavier'; it must be one of he, glorot"),
     ],
 )

@@ -99,6 +99,7 @@ def test_step_in_float64(name):
     check(name, np.float64, 1e-7)
 
 
-@pytest.mark.parametrize("name", marked(FLOAT32))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FLOAT32)
 def test_step_in_float32(name):
     check(name, np.float32, 1e-4)

@@ -149,8 +149,12 @@ TRANSFORMATIONS = (
     per_example_gradients,
     of_remat,
 )
-WHOLE = ("lenet5_modern", "resnet20_cifar")
+WHOLE = ("lenet5_modern",)
 QUICK = {
+    ("resnet20_cifar", of_jvp),
+    ("resnet20_cifar", forward_over_reverse),
+    ("resnet20_cifar", vmap_over_parameters),
+    ("resnet20_cifar", of_remat),
     ("alexnet_2gpu", of_jvp),
     ("se_resnet18", per_example_gradients),
     ("dpn68", of_jvp),

@@ -83,7 +83,7 @@ def steps(name, arguments, dtype, options):
     )
 
 
-def check(name, size, batch, options, flipped=FLIPPED_WHOLE):
+def check(name, size, batch, options, flipped=FLIPPED_WHOLE, in_float32=True):
     """The platform's step equals the reference's in float64, and is about as exact in float32."""
     arguments = given(name, size, batch, options)
     right, found = steps(name, arguments, np.float64, options)
@@ -93,7 +93,8 @@ def check(name, size, batch, options, flipped=FLIPPED_WHOLE):
         return rounding_of_images(name, right, *arguments, **options)
 
     check_float64(name, right, found, rounding)
-    check_float32(name, right, *steps(name, arguments, np.float32, options), flipped, rounding)
+    if in_float32:
+        check_float32(name, right, *steps(name, arguments, np.float32, options), flipped, rounding)
 
 
 def rounding_of_images(name, right, variables, images, labels, **options):
@@ -135,14 +136,17 @@ def check_float32(name, right, plain, found, flipped, rounding):
     assert near(whole[1], whole[0], flipped), whole
 
 
-LONG = {"inception_resnet_v2", "resnet50d"}  # their operations are those of others
+# Their operations are those of others.
+LONG = {"inception_resnet_v2", "resnet50d", "zfnet_512", "wrn16_8_cifar"}
+# One for each kind of operation that has an implementation of its own.
+IN_FLOAT32 = {"alexnet_2gpu", "vgg_b_bn", "resnet18", "resnext50_32x4d", *LONG}
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in FAST]
 )
 def test_step_of_a_narrow_network(name):
-    check(name, *FAST[name])
+    check(name, *FAST[name], in_float32=name in IN_FLOAT32)
 
 
 # Of 1,202 and 1,001 layers; to compile their four programs takes 18 GB and more.

@@ -20,7 +20,7 @@ from jaxcnn.cli.main import main
 from jaxcnn.reporting.html.page import make_page
 from jaxcnn.training import load_run, train
 from jaxcnn.training.output import records, run_files
-from jaxcnn.training.output.metrics_files import read_rows
+from jaxcnn.training.output.metrics_files import MetricsFiles, read_rows
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
@@ -144,6 +144,15 @@ def test_commands_read_and_write_there(bucket, tmp_path, capsys):  # noqa: F811
     (one, facts), (other, same) = files.read(f"{there}.safetensors"), files.read(out)
     assert facts == same and one.keys() == other.keys()
     jax.tree.map(np.testing.assert_array_equal, one, other)
+    for where in (there, local):
+        assert main(["export", where, f"{where}_folder", "--to", "safetensors"]) == 0
+        names = {path.name for path in _files.files_below(_files.any_path(f"{where}_folder"))}
+        assert names == {"model.safetensors", "model.json", "example.py"}
+        pushed = f"{tmp_path}/pushed_{len(where)}"
+        assert main(["push", where, "hf:me/lenet", "--folder", pushed]) == 0
+        about = json.loads(Path(pushed, "model.json").read_text())
+        assert about["source"]["name"] == "lenet"
+    assert not Path("gs:").exists()
     capsys.readouterr()
     tables = []
     for what in (there, local, f"{there}.safetensors"):
@@ -159,6 +168,20 @@ def test_commands_read_and_write_there(bucket, tmp_path, capsys):  # noqa: F811
     capsys.readouterr()
     assert main(["predict", there, "gs://bucket/photos"]) == 0
     assert capsys.readouterr().out.startswith("gs://bucket/photos/a.png\n")
+
+
+def test_metrics_of_a_process_that_lost_the_run_stay_away(bucket):  # noqa: F811
+    place = _files.any_path("gs://bucket/lost")
+    row = ("train", 1, 0.1, {"loss": 1.0})
+
+    def lost():
+        raise OSError("taken over")
+
+    for check, rows in ((lost, 0), (lambda: None, 1)):
+        files = MetricsFiles(place, check=check)
+        files.write(*row)
+        files.close()
+        assert len(read_rows(place)) == rows
 
 
 RUN = """

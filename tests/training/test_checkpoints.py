@@ -62,7 +62,7 @@ def test_reading_warns_about_nothing(tmp_path, caplog):
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
 
 
-def test_saving_does_not_wait_and_later_steps_do_not_reach_it(tmp_path):
+def test_later_steps_do_not_reach_what_is_being_saved(tmp_path):
     """The state is given away to the next step while it is being written."""
     step = jax.jit(
         lambda s: s.replace(params=jax.tree.map(lambda p: p * 0 - 1, s.params)), donate_argnums=0

@@ -86,6 +86,7 @@ class BucketCheckpoints(Checkpoints):
             (folder / COMMIT_MARK).write_text("complete\n", "utf-8")
         files = [path for path in _files.files_below(folder) if path != folder / COMMIT_MARK]
         target = self.directory / str(step)
+        self._check()
         with ThreadPoolExecutor(_COPIES) as pool:
             list(pool.map(lambda path: _upload(path, target / path.relative_to(folder)), files))
         self._check()

@@ -9,7 +9,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,26 @@ class MetricsFiles:
       after: None for a new run. For a resumed run, its step: later rows and damaged lines are
         dropped, so that the files end up identical to those of an uninterrupted run.
       write: False in a process that only needs the scores.
+      check: raises OSError if another process has taken over the directory, whose files are then
+        left alone.
 
     Attributes:
       scores: {step of an evaluation: its score}.
       last: the last row, {} before the first one.
     """
 
-    def __init__(self, workdir: Path, after: int | None = None, *, write: bool = True):
+    def __init__(
+        self,
+        workdir: Path,
+        after: int | None = None,
+        *,
+        write: bool = True,
+        check: Callable[[], None] = lambda: None,
+    ):
         kept = [] if after is None else [r for r in read_rows(workdir) if r["step"] <= after]
         self.scores = {row["step"]: score(row) for row in kept if row["kind"] == "eval"}
         self.last: Mapping[str, Any] = kept[-1] if kept else {}
-        self._write = write
+        self._write, self._check = write, check
         self.wandb: WandbRows | None = None
         if not write:
             return
@@ -132,6 +141,7 @@ class MetricsFiles:
             with contextlib.suppress(OSError):  # `write` has flushed every row, or raised
                 file.close()
         with contextlib.suppress(OSError):
+            self._check()
             self._spool.publish()
         self._spool.close()
         if self.wandb is not None:

@@ -99,7 +99,8 @@ def test_policies_change_most_images_in_many_ways(policy, amount):
     np.testing.assert_array_equal(out, np.round(out))
     assert 0.5 < np.mean((out != np.asarray(image)).any((1, 2, 3))) <= 1
     assert len(np.unique(out.reshape(64, -1), axis=0)) > 20
-    np.testing.assert_array_equal(out[:1], batch(keys_of(64))[:1])
+    # An image depends on its own key only.
+    np.testing.assert_array_equal(out[::-1], batch(keys_of(64)[::-1]))
 
 
 def test_randaugment_without_magnitude_leaves_most_operations_without_effect():
