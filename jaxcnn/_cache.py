@@ -1,7 +1,7 @@
 """Data in buckets: files are copied to a local directory when they are first needed.
 
 `data_path` is to data what `_files.any_path` is to other files. The path that it returns for a URL
-lists and describes what is in the bucket, and stands for a local copy as soon as it is opened.
+lists and describes what is in the bucket; opening it makes a local copy and opens that.
 
     DIR/3f/3f9c2a61e07b54d8-train.tar       copies, named by a hash of URL, size and checksum
     DIR/3f/...tar.1048576.812-7f01.draft    being written; its size will be 1048576
