@@ -94,6 +94,19 @@ def test_resuming_with_another_configuration_names_the_fields(tmp_path):
         workdir.open_workdir(tmp_path, config, {}, resume=True)
 
 
+def test_resuming_with_another_normalization_is_refused(tmp_path):
+    """As after an update that normalizes the images of a network differently."""
+    config = default_config()
+    config.model.name, config.data.source = "lenet5", "digits"
+    make_run(tmp_path, config)
+    workdir.open_workdir(tmp_path, config, {}, resume=True)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["preprocessing"]["std"] = [0.5]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"normalized with std=\[0.5\], now it is \[0.32"):
+        workdir.open_workdir(tmp_path, config, {}, resume=True)
+
+
 def test_many_differences_are_counted(tmp_path):
     make_run(tmp_path)
     config = default_config()

@@ -304,7 +304,7 @@ def _check(
                 f"{differences_text(different)}{hint}"
             )
         _note_moved(manifest["config"], config)
-        _check_classes(workdir, manifest, config)
+        _check_data(workdir, manifest, config)
     elif overwrite:
         check_deletable(workdir)
     else:
@@ -389,10 +389,17 @@ def _note_moved(before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_classes(workdir: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Raises ValueError if the classes differ from those that the run was started with."""
-    before = manifest.get("class_names")
-    now = describe_data(config).get("class_names")
+def _check_data(workdir: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raises ValueError if classes or normalization differ from those of the run's start."""
+    data = describe_data(config)
+    for name in ("mean", "std"):
+        was, is_ = ((d.get("preprocessing") or {}).get(name) for d in (manifest, data))
+        if was and is_ and list(was) != list(is_):
+            raise ValueError(
+                f"{workdir} was trained on images normalized with {name}={list(was)}, now it is "
+                f"{list(is_)}; continue with the version of jaxcnn that started it, or start anew"
+            )
+    before, now = manifest.get("class_names"), data.get("class_names")
     if before and now and before != now:
         pairs = zip(before, now)
         place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(now)))
