@@ -1,5 +1,6 @@
 """Weights that come with the package have the test error that their README states."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -13,9 +14,19 @@ from jaxcnn.data import catalog
 from jaxcnn.weights import files, load_pretrained, pretrained
 
 FOLDER = Path(pretrained.__file__).with_name("shipped")
-MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
-# name -> source of the data and where they are
-SETS = {"digits": ("digits", None), "mnist": ("files:mnist", MNIST)}
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+def images_of(name):
+    """Images u8[N,H,W,C] and labels of the test set in the name of weights."""
+    if name == "cifar10":
+        spec = importlib.util.spec_from_file_location("load", SHARED / "load.py")
+        load = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(load)
+        return load.cifar10("test")
+    source, folder = {"digits": ("digits", None), "mnist": ("files:mnist", SHARED / name)}[name]
+    test = catalog.load(source, "test", data_dir=folder and str(folder))
+    return test.images, test.labels
 
 
 def stated():
@@ -33,18 +44,18 @@ def test_every_file_is_described():
 
 @pytest.mark.parametrize("name", pretrained.SHIPPED)
 def test_the_error_is_the_stated_one(name):
-    source, folder = SETS[name.partition(".")[2]]
-    if folder is not None and not folder.is_dir():
+    data = name.partition(".")[2]
+    if data != "digits" and not (SHARED / data).is_dir():
         pytest.skip("the data are not here")
     model, variables = load_pretrained(name)
-    test = catalog.load(source, "test", data_dir=folder and str(folder))
+    images, labels = images_of(data)
     _, metadata = files.read(pretrained.SHIPPED[name])
     how = json.loads(metadata["preprocessing"])
-    images = (np.float32(test.images) / 255 - np.float32(how["mean"])) / np.float32(how["std"])
+    images = (np.float32(images) / 255 - np.float32(how["mean"])) / np.float32(how["std"])
     logits = jax.lax.map(
         lambda x: model.apply(variables, x), images.reshape(-1, 20, *images.shape[1:])
     )
-    wrong = np.asarray(logits).reshape(len(test), -1).argmax(-1) != test.labels
+    wrong = np.asarray(logits).reshape(len(labels), -1).argmax(-1) != labels
     assert round(100 * wrong.mean(), 2) == stated()[name]
 
 
