@@ -26,7 +26,7 @@ def one_device():
 
 @pytest.mark.parametrize(
     "mode, devices",
-    [*(("shard_map", n) for n in (1, 2, 4, 8)), ("pmap", 2), ("pmap", 8)],
+    [("shard_map", 2), ("shard_map", 8), ("pmap", 8)],
 )
 def test_five_steps_are_the_same_on_any_number_of_devices(one_device, mode, devices):
     state, last = train(mode, devices)
@@ -211,7 +211,7 @@ def test_local_statistics_are_the_mean_of_what_each_device_finds():
         chex.assert_trees_all_close(getattr(together, part), mean, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("groups", [1, 8])
 def test_data_parallel_step_gathers_nothing(groups):
     mesh = parallel.make_mesh(8)
     model = Tiny(axis_name="data", groups=groups)

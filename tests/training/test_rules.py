@@ -107,8 +107,8 @@ def test_decay_pulls_and_a_rate_of_zero_freezes(name):
     options = {"name": name, "weight_decay": DECAY, "decay": "all"}
     whole, _ = make_optimizer(options, CONSTANT, 9, 1, PARAMS)
     parts, _ = make_optimizer(options | {"rates": rates}, CONSTANT, 9, 1, PARAMS)
-    moved, _ = whole.update(gradients(1)[0], whole.init(PARAMS), PARAMS)
-    slower, _ = parts.update(gradients(1)[0], parts.init(PARAMS), PARAMS)
+    moved, _ = jax.jit(whole.update)(gradients(1)[0], whole.init(PARAMS), PARAMS)
+    slower, _ = jax.jit(parts.update)(gradients(1)[0], parts.init(PARAMS), PARAMS)
     assert not np.any(slower["conv"]["kernel"])
     np.testing.assert_allclose(slower["bn"]["scale"], 0.5 * moved["bn"]["scale"], rtol=1e-6)
     np.testing.assert_array_equal(slower["bn"]["bias"], moved["bn"]["bias"])

@@ -1,5 +1,6 @@
 """A network of two convolutions with BatchNorm, data for it, and short runs of the real step."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -67,6 +68,7 @@ def begin(model, **options):
     return optimizer, state.create_state(model, optimizer, jax.random.key(0), (1, *SHAPE))
 
 
+@functools.cache
 def train(
     mode,
     devices,
