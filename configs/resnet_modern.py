@@ -7,13 +7,13 @@
 
 A1 to A3 (Wightman, Touvron, Jegou 2021, arXiv 2110.00476, table 2): LAMB, batch size 2,048, five
 epochs of warm-up and cosine decay, binary cross-entropy, mixup and CutMix, RandAugment and, in A1
-and A2, stochastic depth. A class with more than a fifth of a mixed image counts as present (timm's
-threshold). `torchvision`: SGD, batch size 1,024, learning rate 0.5, label
-smoothing 0.1, mixup 0.2 and CutMix 1.0, TrivialAugment, random erasing 0.1, a running average of
-the weights (`ema_top1_error`; torchvision updates it every 32 steps, over about the same period),
-and no weight decay on BatchNorm's parameters. Repeated augmentation, which A1, A2 and torchvision's
-recipe use, is left out. The originals draw the pairs and proportions for mixing per batch; here
-they are drawn per example.
+and A2, stochastic depth. In a mixed image, classes whose smoothed target is above 0.2 count as
+present (timm's threshold). `torchvision`: SGD, batch size 1,024, learning rate 0.5, label smoothing
+0.1, mixup 0.2 and CutMix 1.0, TrivialAugment, random erasing 0.1, a running average of the weights
+(`ema_top1_error`; torchvision updates it every 32 steps, over about the same period), and no weight
+decay on BatchNorm's parameters. Repeated augmentation, which A1, A2 and torchvision's recipe use,
+is left out. The originals draw the pairs and proportions for mixing per batch; here they are drawn
+per example.
 
 Published validation error, top-1 in percent: 19.6 (A1), 20.2 (A2), 21.9 (A3, trained at 160, tested
 at 224); 19.14 (torchvision, trained at 176, tested at 224).

@@ -295,8 +295,9 @@ def _make(path: CachedPath, version: _Version, copy: Path) -> None:
                 "copied again and again"
             )
         for old in copy.parent.glob(f"{glob.escape(copy.name)}.*.draft"):  # of killed processes
-            if time.time() - old.stat().st_mtime > _ABANDONED:
-                old.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if time.time() - old.stat().st_mtime > _ABANDONED:
+                    old.unlink()
         task = f"{os.getpid()}-{threading.get_ident():x}"
         draft = copy.with_name(f"{copy.name}.{version.size}.{task}.draft")
         try:

@@ -89,7 +89,7 @@ class Lease:
             number = _await_end(self._path, number, content)
         created = _at(self._path, number + 1).create(self._bytes())
         newest, content = _newest(self._path)
-        if not created or newest > number + 1:  # another process was faster, perhaps by far
+        if not created or newest > number + 1:  # another process has claimed it meanwhile
             raise Claimed(describe(content))
         for old in range(max(1, number - 1), number + 1):
             _at(self._path, old).unlink(missing_ok=True)

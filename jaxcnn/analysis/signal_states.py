@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from jaxcnn._files import any_path
 from jaxcnn.analysis.signals import Signal, make_program
 from jaxcnn.data.decode import decode
+from jaxcnn.data.preprocessing import IMAGENET, from_dict
 from jaxcnn.data.sets import Dataset
 from jaxcnn.evaluation.predict import preprocess
 from jaxcnn.models.registry import create_model, model_info
@@ -48,6 +50,10 @@ def of_network(
     model = create_model(name)
     rng = np.random.default_rng(seed)
     images = rng.standard_normal((batch, size, size, info.known_input_size()[2])).astype(np.float32)
+    if (
+        info.dataset == "imagenet"
+    ):  # with the contrast of its images, as the network normalizes them
+        images *= np.float32(IMAGENET[1]) / np.float32(info.std)
     labels = rng.integers(model.num_classes, size=batch).astype(np.int32)
     variables = init_variables(model, run_keys(seed)[0], images.shape)
     yield f"{info.name}, before training", make_program(model)(variables, images, labels, seed)
@@ -71,8 +77,9 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
     if not (workdir / MANIFEST).is_file():
         raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     _check("batch", batch)
-    config = TrackedConfig(read_manifest(workdir)["config"])
-    images, labels, classes = _test_images(config, batch)
+    manifest = read_manifest(workdir)
+    config = TrackedConfig(manifest["config"])
+    images, labels, classes = _test_images(config, batch, manifest.get("preprocessing"))
     options = dict(config.model.options)
     model = create_model(config.model.name, num_classes=classes, **options)
     program = make_program(model)
@@ -91,10 +98,14 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
         known.update(steps)
 
 
-def _test_images(config: TrackedConfig, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The first preprocessed test images, their labels, and the number of classes."""
+def _test_images(
+    config: TrackedConfig, batch: int, recorded: Mapping[str, Any] | None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The first test images as the run preprocesses them, their labels, the number of classes."""
     _, test, _ = sets.open_sets(config)
     preprocessing, names = sets.preprocessing(config)
+    if recorded is not None:  # runs of early versions have no record
+        preprocessing = from_dict(dict(recorded))
     if isinstance(test, Dataset):
         pixels = test.images[:batch] / np.float32(255)
         mean, std = (np.array(v, np.float32) for v in (preprocessing.mean, preprocessing.std))

@@ -77,7 +77,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     if data[:2] == _JPEG:
         import simplejpeg
 
-        try:  # with the parser that decodes it, so that no file can show each its own header
+        try:  # by the parser that decodes it, so that a file cannot claim another size here
             height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
         except (ValueError, KeyError):  # no JPEG that it knows
             pass
@@ -192,7 +192,7 @@ def _frame(data: bytes) -> int:
             return at
         if marker == 0xFF:  # fill byte
             at += 1
-        elif marker == 0xDA or marker in _WITHOUT_LENGTH:  # not before the frame header
+        elif marker == 0xDA or marker in _WITHOUT_LENGTH:  # an unusual file: left to Pillow
             break
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

@@ -23,7 +23,7 @@ FORMATS = ("stablehlo", "onnx", "torch", "safetensors")
 DESCRIPTION, EXAMPLE = "model.json", "example.py"
 _SUFFIXES = {"stablehlo": "stablehlo", "onnx": "onnx"}  # of the others: safetensors
 _ERRORS = ("top1_error", "top5_error")
-_BUCKET = re.compile(r"\b(gs|s3)://")
+_BUCKET = re.compile(r"\b(gs|s3)://", re.IGNORECASE)
 
 
 def export_model(entry: Entry, folder: str | Path, to: str, *, pixels: bool = False) -> Path:
@@ -159,10 +159,10 @@ def without_folders(value: Any) -> Any:
         return [without_folders(one) for one in value]
     if not isinstance(value, str):
         return value
+    if "hf://" in value:  # the name of public data
+        return value
     if (found := _BUCKET.search(value)) is not None:
         return value[: found.start()] + value.rstrip("/").rpartition("/")[2]
-    if value.partition(":")[0] == "hf":  # the name of public data
-        return value
     kind, colon, path = value.rpartition(":")
     if kind.endswith(".py"):
         return without_folder(value)

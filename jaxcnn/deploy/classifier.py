@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxcnn.evaluation.predict import Prediction, decode_image, default_names, p
 MAX_PIXELS = 50_000_000
 MAX_RATIO = 50  # of the sides, since the shorter one is resized to that of the network
 _SCANS = 100  # of a JPEG, each of which is a pass over all pixels; encoders write about ten
+_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e]")  # a header, of one to four components
 _STEP = 4  # between the batch sizes that are compiled
 
 
@@ -81,7 +83,7 @@ class Classifier:
             raise BadImage(f"is {width} x {height}; at most {MAX_PIXELS:,} pixels are decoded")
         if max(height, width) > MAX_RATIO * min(height, width):
             raise BadImage(f"is {width} x {height}; a side is at most {MAX_RATIO} times the other")
-        if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > _SCANS:
+        if data[:2] == b"\xff\xd8" and len(_SCAN.findall(data)) > _SCANS:
             raise BadImage(f"has more than {_SCANS} scans")
         preprocessing = self.entry.preprocessing
         return preprocess(decode_image(data, len(preprocessing.mean)), preprocessing)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -48,7 +49,21 @@ def to_stablehlo(entry: Entry, *, pixels: bool = False) -> bytes:
         found = logits(entry.variables, images)
         return jax.nn.softmax(found, -1) if pixels else found
 
-    return bytes(export.export(program, platforms=PLATFORMS)(_images(entry, pixels)).serialize())
+    with _without_folders():
+        exported = export.export(program, platforms=PLATFORMS)(_images(entry, pixels))
+        return bytes(exported.serialize())
+
+
+@contextlib.contextmanager
+def _without_folders() -> Iterator[None]:
+    """Reduces the source locations in programs to file names; published files name no folders."""
+    option = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, option)
+    jax.config.update(option, r".*[/\\]")
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def to_onnx(entry: Entry, *, pixels: bool = False) -> Any:

@@ -54,7 +54,7 @@ def push_to_hub(
 
     Raises:
       ValueError: the directory is not that of a run, the target or the license is malformed,
-        `folder` contains other files, or the upload fails.
+        `folder` contains other files or is combined with `private`, or the upload fails.
       OSError: a file cannot be read or written.
     """
     import huggingface_hub as hub
@@ -87,8 +87,8 @@ def _write(run: str | Path, folder: Path, repository: str, checkpoint: str, lice
     config = without_folders(read_manifest(any_path(run))["config"])
     about = describe(entry)
     folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / DESCRIPTION, json.dumps(about, indent=1) + "\n")  # first, as in an export
     save_weights(entry, folder / WEIGHTS)
-    write_text(folder / DESCRIPTION, json.dumps(about, indent=1) + "\n")
     write_text(folder / CONFIG, json.dumps(config, indent=1) + "\n")
     metrics = any_path(run) / JSONL
     if metrics.is_file():

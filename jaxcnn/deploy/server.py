@@ -31,9 +31,9 @@ def make_app(entry: Entry, *, batch: int = 16, queue: int = 64, max_bytes: int =
 
     The network is compiled at once. `GET /` is a page, `POST /predict` and `POST /explain` take an
     image, `GET /healthz` answers when the server runs, and `GET /metrics` is for Prometheus. Errors
-    are JSON, {"error": "..."}: of status 400 (the image or a number), 404, 408 (the image did not
-    arrive in time), 413 (it is too large), 415 (the type of the content), 429 or 500. An app that
-    is mounted in another one needs its lifespan to be run by that one.
+    are JSON, {"error": "..."}: of status 400 (the image or a number), 404, 405, 408 (the image did
+    not arrive in time), 413 (it is too large), 415 (the type of the content), 429 or 500. An app
+    that is mounted in another one needs its lifespan to be run by that one.
 
     Args:
       entry: the network, see `jaxcnn.evaluation.open_entry`.

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 _SECONDS = 30  # for a client to send its image
 _AROUND = 1000  # bytes of a form or of JSON besides the file
-_NESTED = 100  # lists and objects in JSON, which take time and memory
+_BRACKETS = 100  # in JSON: lists and objects take time and memory
 _DRAINED = 4  # times the limit is read before the answer
 _RAW = ("image/", "application/octet-stream")
 
@@ -105,7 +105,7 @@ async def _from_form(request: Request, stream: Any, max_bytes: int) -> bytes:
 
 
 def _from_json(body: bytes) -> bytes:
-    if body.count(b"[") + body.count(b"{") > _NESTED:
+    if body.count(b"[") + body.count(b"{") > _BRACKETS:
         raise HTTPException(400, 'the JSON is not an object with "image", a base64 string')
     try:
         content = json.loads(body)

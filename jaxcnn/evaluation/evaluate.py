@@ -136,7 +136,8 @@ class Entry:
           size: of the network's input in pixels.
         """
         model = self.make()
-        if hasattr(model, "dense") and (protocol.dense or size > self.preprocessing.size):
+        larger = protocol.dense or size > self.preprocessing.size
+        if larger and hasattr(model, "dense") and getattr(model, "fc_width", 1):
             return self.make(dense=True)
         return model
 

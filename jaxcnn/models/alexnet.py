@@ -83,8 +83,8 @@ class AlexNet(FullyConnectedNetwork):
       pool_first: pool before normalizing (CaffeNet).
       dropout_first: apply dropout before fc6 and fc7 instead of after them.
       initializer: a key of `INITS`: "caffe", "paper" or "torch".
-      mean, std: channel mean and standard deviation of RGB in [0, 1]. The initial kernels are meant
-        for values from 0 to 255, of which only the mean is subtracted.
+      mean, std: channel mean and standard deviation of RGB in [0, 1]. A `std` of 1/255 gives pixels
+        from 0 to 255 minus the mean, for which the initial kernels are meant.
     """
 
     min_size: int = 224

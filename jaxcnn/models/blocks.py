@@ -404,7 +404,7 @@ fc_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 # Options without effect on basic blocks, and their defaults.
-_OF_BOTTLENECKS = {"groups": 1, "base_width": 64, "halve_first": False}
+_OF_BOTTLENECKS = {"groups": 1, "base_width": 64, "stride_on": "3x3", "halve_first": False}
 
 
 class ResidualNetwork(layers.Network):

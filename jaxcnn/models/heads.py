@@ -169,8 +169,8 @@ class FullyConnectedNetwork(layers.Network):
           Logits f32[N,num_classes], or features f32[N,fc7_width] if `num_classes` is 0.
 
         Raises:
-          ValueError: the feature map is not as large as the window of fc6, or smaller with `dense`;
-            or `dense` is set without fc6.
+          ValueError: the feature map does not have the size of fc6's window or, with `dense`, is
+            smaller; or `dense` is set without fc6.
         """
         if not self.fc_width:
             require(not self.dense, "dense", self.dense, "False with fc_width=0")

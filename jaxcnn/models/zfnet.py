@@ -41,8 +41,8 @@ class ZFNet(FullyConnectedNetwork):
       onnx_zoo: the network that the ONNX model zoo has as ZFNet-512: no padding in layers 1 and 2,
         normalization before pooling, a last pooling of 2x2, as many channels in layer 4 as in
         layer 3 (512), and a quarter of the units in fc7 (1024).
-      mean, std: channel mean and standard deviation of RGB in [0, 1]. The initial kernels are meant
-        for values from 0 to 255, of which only the mean is subtracted.
+      mean, std: channel mean and standard deviation of RGB in [0, 1]. A `std` of 1/255 gives pixels
+        from 0 to 255 minus the mean, for which the initial kernels are meant.
     """
 
     min_size: int = 224

@@ -270,11 +270,11 @@ class Run:
     def _initial_state(self) -> TrainState:
         """Returns the state before the first step, on the mesh."""
         state = self.engine.init(self._init_key)
-        model, weights = self.config.model, self._weights
+        model, weights, std = self.config.model, self._weights, self.experiment.train_set.std
         if weights and self._weights_only is not None:
-            state = with_layers(state, weights, self._weights_only)
+            state = with_layers(state, weights, self._weights_only, std)
         elif weights:
-            state = with_backbone(state, weights, model.name, dict(model.options))
+            state = with_backbone(state, weights, model.name, dict(model.options), std)
         return parallel.place_state(state, self.experiment.mesh)
 
     def _facts(self) -> dict[str, Any]:

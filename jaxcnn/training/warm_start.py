@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.tree_util import keystr
 
+from jaxcnn._checks import note
 from jaxcnn._files import any_path
 from jaxcnn.models.registry import resolve
 from jaxcnn.training.output.records import MANIFEST
@@ -21,7 +23,11 @@ from jaxcnn.weights import layout, loading
 
 
 def with_backbone(
-    state: TrainState, weights: str, model: str, options: Mapping[str, Any]
+    state: TrainState,
+    weights: str,
+    model: str,
+    options: Mapping[str, Any],
+    std: Sequence[float] = (),
 ) -> TrainState:
     """Replaces everything but the classifiers of an initial state by stored weights.
 
@@ -30,6 +36,7 @@ def with_backbone(
       weights: a run directory, published weights or a file, see `jaxcnn.load_pretrained`.
       model: id or alias of the network.
       options: fields of its module.
+      std: by which images are divided; a note says if the weights had a very different one.
 
     Returns:
       The state with the stored weights.
@@ -39,7 +46,9 @@ def with_backbone(
       ValueError: the weights cannot be downloaded or read, or belong to a different network.
     """
     options = {k: v for k, v in options.items() if k != "box_head"}  # classifiers have none
-    _, backbone = loading.build(_open(weights, model), 0, **options)
+    opened = _open(weights, model)
+    _note_scale(opened, std)
+    _, backbone = loading.build(opened, 0, **options)
     initial = {"params": state.params, "batch_stats": state.batch_stats}
     unused = flatten_dict(backbone, sep="/")
 
@@ -58,13 +67,16 @@ def with_backbone(
     return dataclasses.replace(state, **merged, ema=merged if state.ema is not None else None)
 
 
-def with_layers(state: TrainState, weights: str, only: str) -> TrainState:
+def with_layers(
+    state: TrainState, weights: str, only: str, std: Sequence[float] = ()
+) -> TrainState:
     """Replaces some layers of an initial state by stored weights, perhaps of another network.
 
     Args:
       state: of `create_state`.
       weights: a run directory, published weights, or a file that records its network.
       only: regular expression for the paths of the layers, such as "block1/conv1|fc8".
+      std: as in `with_backbone`.
 
     Returns:
       The state with the stored weights.
@@ -74,7 +86,9 @@ def with_layers(state: TrainState, weights: str, only: str) -> TrainState:
       ValueError: the weights cannot be read, no path matches, or a matching layer is missing in the
         stored weights or has a different shape there.
     """
-    model, variables = loading.build(_open(weights))
+    opened = _open(weights)
+    _note_scale(opened, std)
+    model, variables = loading.build(opened)
     flat = flatten_dict(variables, sep="/")
     pattern = re.compile(f"(params|batch_stats)/({only})/[^/]+")
     replaced = []
@@ -95,6 +109,15 @@ def with_layers(state: TrainState, weights: str, only: str) -> TrainState:
     if not replaced:
         raise ValueError(f"config.model.weights_only is {only!r}; no layer has such a path")
     return dataclasses.replace(state, **merged, ema=merged if state.ema is not None else None)
+
+
+def _note_scale(opened: loading.Opened, std: Sequence[float]) -> None:
+    theirs = opened.preprocessing.std
+    if std and not 0.5 < np.mean(theirs) / np.mean(std) < 2:
+        note(
+            f"{opened.origin} was trained on images divided by {tuple(theirs)}, and this run "
+            f"divides by {tuple(std)}"
+        )
 
 
 def _open(weights: str, model: str | None = None) -> loading.Opened:

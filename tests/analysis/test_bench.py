@@ -28,6 +28,7 @@ def test_counts_are_those_of_the_closed_form(train):
     assert row.peak_share == pytest.approx(row.flops / row.step_seconds / 1e9)
     assert row.bandwidth_share == pytest.approx(row.bytes / row.step_seconds / 1e8)
     assert row.images_per_s == pytest.approx(4 / row.step_seconds)
+    assert 0 < row.step_least <= row.step_most
     assert (row.model, row.mode, row.image_size) == (
         "lenet5_modern",
         "train" if train else "infer",

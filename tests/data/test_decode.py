@@ -1,6 +1,5 @@
 """Files that are not what they should be: what shows an image becomes RGB, the rest is refused."""
 
-import contextlib
 import io
 import struct
 import zlib
@@ -153,13 +152,12 @@ def test_the_size_of_a_jpeg_is_the_one_that_is_decoded(marker):
     lands = 4 + int.from_bytes(head[4:6], "big")
     frame = struct.pack(">BBHBHHB", 0xFF, 0xC0, 17, 8, 10, 10, 3)
     crafted = head.ljust(lands, b"\0") + frame + bytes(20)
-    try:
-        size = image_size(crafted)
-    except BadImage:
-        return
-    assert size == (96, 128)
-    with contextlib.suppress(BadImage):
-        assert decode(crafted, rows=5).shape[1] == 128
+    assert image_size(crafted) == (96, 128)
+    if marker in (0x01, 0xD8, 0xD9):  # more than the parsers of Pillow put up with
+        with pytest.raises(BadImage):
+            decode(crafted)
+    else:
+        assert decode(crafted).shape == (96, 128, 3) and decode(crafted, rows=5).shape[1] == 128
 
 
 def bomb_png(side):

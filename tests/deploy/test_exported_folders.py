@@ -66,6 +66,10 @@ def run_example(folder, monkeypatch, capsys, *argv):
         ("folder:gs://private/photos/", "folder:photos"),
         ("s3://private/data", "data"),
         ("hf://datasets/me/flowers", "hf://datasets/me/flowers"),
+        ("folder:hf://datasets/me/flowers", "folder:hf://datasets/me/flowers"),
+        ("hf:me/flowers", "hf:me/flowers"),
+        ("hf:/home/me/set", "hf:set"),
+        ("GS://private/photos", "photos"),
         ({"a": ["/home/me/x", 3]}, {"a": ["x", 3]}),
     ],
 )
@@ -105,6 +109,7 @@ def test_a_program_predicts_as_jaxcnn_does(saved, tmp_path, capsys, monkeypatch,
     assert about["input"]["dtype"] == ("uint8" if options else "float32")
     assert about["input"]["shape"] == ["batch", 32, 32, 1]
     assert about["output"]["name"] == ("probabilities" if options else "logits")
+    assert b"/flax/" not in file.read_bytes() and b"/jaxcnn/" not in file.read_bytes()
     if to == "onnx":
         pytest.importorskip("onnxruntime")
     lines = run_example(tmp_path / "out", monkeypatch, capsys, saved / "photo.jpg")

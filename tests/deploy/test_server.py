@@ -205,7 +205,7 @@ DEEP = "[" * 100_000
         ("{", as_json(b"")[1], 400, "not JSON"),
         (DEEP, as_json(b"")[1], 400, '"image"'),
         ('{"a":' * 50 + "{", as_json(b"")[1], 400, "not JSON"),
-        (GOOD + b"\xff\xda" * 101, PNG, 400, "has more than 100 scans"),
+        (GOOD + b"\xff\xda\x00\x0c" * 101, PNG, 400, "has more than 100 scans"),
         ("[1]", as_json(b"")[1], 400, '"image"'),
         ('{"image": "?"}', as_json(b"")[1], 400, "base64"),
     ],

@@ -10,6 +10,7 @@ import jaxcnn
 from jaxcnn import ops
 from jaxcnn.analysis.layer_rows import layer_rows
 from jaxcnn.models import registry
+from jaxcnn.models.blocks import BasicBlock, PreActBasicBlock
 from jaxcnn.models.costs import count_params, jaxpr_depth, jaxpr_macs
 
 # Published results of several networks together, and networks that no publication describes fully.
@@ -59,6 +60,15 @@ def test_counts(name):
     assert sum(row.macs for row in main) == facts["macs"]
     assert sum(row.params for row in main) == facts["params"]
     assert len({row.name for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("name", [n for n in jaxcnn.list_models() if DEEP.fullmatch(n)])
+def test_the_blocks_of_deep_networks_make_their_depth(name):
+    """A basic block has two convolutions and a bottleneck three; the stem and fc are two more."""
+    model = jaxcnn.create_model(name)
+    basic = getattr(model, "block", None) in (BasicBlock, PreActBasicBlock)
+    depth = int(re.search(r"\d+", name)[0])
+    assert (2 if basic else 3) * sum(model.blocks) + 2 == depth
 
 
 def test_every_published_network_can_be_built():

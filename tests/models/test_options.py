@@ -27,6 +27,7 @@ IMPOSSIBLE = (
     ("resnet18", {"base_width": 4}, 64, "base_width is 4; it must be 64 for BasicBlock"),
     ("resnet18", {"halve_first": True}, 64, "halve_first is True; it must be False"),
     ("resnet18", {"stride_on": "2x2"}, 64, "stride_on is '2x2'"),
+    ("resnet18", {"stride_on": "1x1"}, 64, "stride_on is '1x1'; it must be 3x3 for BasicBlock"),
     ("resnet18_v2", {"groups": 2}, 64, "groups is 2; it must be 1 for PreActBasicBlock"),
     ("resnext50_32x4d", {"width": 8}, 64, "width 8 with base_width 4 leaves no channel"),
     ("se_resnet18", {"width": 8}, 64, "needs at least 16 channels, but there are 8"),
@@ -50,6 +51,7 @@ def test_impossible_networks(name, options, size, message):
         ("resnet18", {"remat": 1}, "remat is 1; it must be False, True or 'cheap'"),
         ("resnet18", {"block": "PreActBasicBlock"}, "block is .*did you mean .BasicBlock"),
         ("resnet18_v2", {"block": "BasicBlock"}, "block is .*PreActBasicBlock"),
+        ("resnet18", {"block": blocks.PreActBasicBlock}, "block is .*must be a ResidualBlock"),
     ],
 )
 def test_impossible_values(name, options, message):

@@ -153,6 +153,7 @@ WHOLE = ("lenet5_modern",)
 QUICK = {
     ("resnet20_cifar", of_jvp),
     ("resnet20_cifar", forward_over_reverse),
+    ("resnet20_cifar", hessian_by_one_scale),
     ("resnet20_cifar", vmap_over_parameters),
     ("resnet20_cifar", of_remat),
     ("alexnet_2gpu", of_jvp),
@@ -194,7 +195,11 @@ def test_transformation(name, transformation):
 
 
 @pytest.mark.parametrize(
-    "name", [n if n in WHOLE else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
+    "name",
+    [
+        n if n in (*WHOLE, "resnet20_cifar") else pytest.param(n, marks=pytest.mark.slow)
+        for n in NETWORKS
+    ],
 )
 def test_export_for_three_platforms_with_a_symbolic_batch(name):
     """Serialized, read again, and called here with another batch."""

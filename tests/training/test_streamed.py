@@ -22,10 +22,12 @@ from jaxcnn.data import crops, prepare
 from jaxcnn.data.bad_records import BadRecords
 from jaxcnn.data.catalog import open_encoded
 from jaxcnn.data.loader import resident, streaming
+from jaxcnn.models import model_info
 from jaxcnn.training import engine, train
 from jaxcnn.training.build import build_experiment
 from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.config.files import read_config
+from jaxcnn.training.guard import preflight
 from jaxcnn.training.input import loaders, sets
 from jaxcnn.training.output.checkpoints import Checkpoints, abstract
 from jaxcnn.training.output.metrics_files import read_rows
@@ -57,6 +59,16 @@ def finished(tiny_network, root, tmp_path_factory):  # noqa: F811
     """One run to the end: (directory, reports)."""
     directory = tmp_path_factory.mktemp("finished")
     return directory, run(config_of(f"folder:{root}"), directory)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "zfnet", "dpn68", "inception_v3"])
+def test_photos_are_prepared_for_networks_with_a_normalization_of_their_own(root, name):
+    """AlexNet and ZFNet take pixels of 0 to 255 minus the mean, which is no mistake."""
+    config = config_of(f"folder:{root}")
+    config.model.name, config.data.image_size = name, None
+    experiment = build_experiment(TrackedConfig(config))
+    preflight.check(experiment)
+    assert tuple(experiment.train_set.std) == model_info(name).std
 
 
 def notices(reports):

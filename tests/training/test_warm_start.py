@@ -12,7 +12,7 @@ from jaxcnn.training.config.files import read_config
 from jaxcnn.training.output.trained import load_run
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.warm_start import with_layers
-from jaxcnn.weights import save
+from jaxcnn.weights import Preprocessing, save
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,6 +117,17 @@ def test_some_layers_of_another_network(tmp_path):
         with_layers(state, str(path), "conv9")
     with pytest.raises(ValueError, match=r"block1/conv2/bias is not in .*vgg_a"):
         with_layers(state, str(path), "block1/conv2")
+
+
+def test_weights_for_images_of_another_scale_are_told(weights, tmp_path, capfd):
+    _, variables = weights
+    path = tmp_path / "w.safetensors"
+    how = Preprocessing(32, 1.0, "bilinear", (0.5,), (1 / 255,))
+    save(path, "lenet5_modern", variables, preprocessing=how)
+    state = TrainState(step=0, params=variables["params"], batch_stats={}, opt_state=(), ema=None)
+    for std, told in ((0.3, True), (0.004, False)):
+        with_layers(state, str(path), "conv1", (std,))
+        assert ("was trained on images divided by" in capfd.readouterr().err) == told
 
 
 def test_layers_need_weights():

@@ -18,7 +18,9 @@ from jaxcnn.training.build import Experiment
 from jaxcnn.training.input import loaders
 
 _EXAMPLES = 8
-_LARGEST = 30.0  # standard deviations from the mean; white is 2.8 for ImageNet, 13 for MNIST
+# Standard deviations from the mean. White is 2.8 for ImageNet, 13 for MNIST; AlexNet, ZFNet and DPN
+# divide by less than the deviation of pixels.
+_LARGEST = 30.0
 
 
 def check(experiment: Experiment) -> None:
@@ -87,7 +89,7 @@ def _check_prepared(images: np.ndarray, experiment: Experiment) -> None:
     how = f"with mean {experiment.train_set.mean} and standard deviation {experiment.train_set.std}"
     if not np.isfinite(images).all():
         raise ValueError(f"the first batch is not finite after normalization {how}")
-    if np.abs(images).max() > _LARGEST:
+    if np.abs(images).max() > max(_LARGEST, 1 / min(experiment.train_set.std)):
         raise ValueError(
             f"the first batch reaches from {images.min():.1f} to {images.max():.1f} after "
             f"normalization {how}; both must be for pixels between 0 and 1"

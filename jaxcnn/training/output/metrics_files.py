@@ -126,11 +126,13 @@ class MetricsFiles:
     def flush(self) -> None:
         """Flushes the TensorBoard events; `write` has already flushed the other files.
 
-        If the directory is in a bucket, all files are written there as a whole.
+        If the directory is in a bucket, all files are written there as a whole. Raises OSError if
+        another process has taken over.
         """
         if self._write:
             with _locate_errors("TensorBoard's events", self._workdir / TENSORBOARD):
                 self._events.flush()
+            self._check()
             self._spool.publish()
 
     def close(self) -> None:

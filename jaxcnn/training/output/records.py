@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxcnn._files import any_path, files_below, read_json
@@ -181,6 +182,31 @@ def _with_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _with_tuples(inner) for name, inner in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def check_normalization(
+    workdir: Path, manifest: Mapping[str, Any], mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Checks that images are normalized as those that a run was started with.
+
+    Args:
+      workdir: directory of the run, for the message.
+      manifest: of the run. An early version recorded no normalization.
+      mean: of each channel, now.
+      std: standard deviation of each channel, now.
+
+    Raises:
+      ValueError: they are others.
+    """
+    recorded = manifest.get("preprocessing") or {}
+    for name, now in (("mean", mean), ("std", std)):
+        was = recorded.get(name)
+        # Those of a small set are computed, by operations that differ between machines.
+        if was and (len(was) != len(now) or not np.allclose(was, now, rtol=1e-5)):
+            raise ValueError(
+                f"{workdir} was trained on images normalized with {name}={tuple(was)}, but the "
+                f"data, the network or the version of jaxcnn have changed to {name}={tuple(now)}"
+            )
 
 
 def check_examples(workdir: Path, facts: Mapping[str, Any]) -> None:

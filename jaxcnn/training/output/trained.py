@@ -16,7 +16,12 @@ from jaxcnn.training.build import Experiment, build_experiment
 from jaxcnn.training.config.checks import TrackedConfig
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import checkpoints
-from jaxcnn.training.output.records import MANIFEST, read_manifest, read_run_config
+from jaxcnn.training.output.records import (
+    MANIFEST,
+    check_normalization,
+    read_manifest,
+    read_run_config,
+)
 from jaxcnn.training.output.workdir import BEST, CHECKPOINTS, open_checkpoints
 from jaxcnn.training.state import TrainState
 
@@ -104,7 +109,8 @@ def load_experiment(
 
     Raises:
       ValueError: the directory is not that of a run, the run has no such checkpoint, `checkpoint`
-        is neither "best" nor "newest", or the experiment cannot be built.
+        is neither "best" nor "newest", the experiment cannot be built, or its images are
+        normalized in another way than those of the run.
     """
     workdir = any_path(workdir).absolute()
     folder = _folder(workdir, checkpoint)
@@ -112,6 +118,8 @@ def load_experiment(
     with config.unlocked():
         config.train.update({"devices": 1, "parallel": "jit"})
     experiment = build_experiment(TrackedConfig(config))
+    data = experiment.train_set
+    check_normalization(workdir, read_manifest(workdir), data.mean, data.std)
     steps = saved_steps(folder)
     if not steps:
         raise ValueError(f"there is no checkpoint in {folder}{_other(folder, None)}")

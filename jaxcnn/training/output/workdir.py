@@ -38,6 +38,7 @@ from jaxcnn.training.output.records import (
     MANIFEST,
     SUMMARY,
     check_examples,
+    check_normalization,
     complete_steps,
     read_manifest,
 )
@@ -392,13 +393,8 @@ def _note_moved(before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
 def _check_data(workdir: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Raises ValueError if classes or normalization differ from those of the run's start."""
     data = describe_data(config)
-    for name in ("mean", "std"):
-        was, is_ = ((d.get("preprocessing") or {}).get(name) for d in (manifest, data))
-        if was and is_ and list(was) != list(is_):
-            raise ValueError(
-                f"{workdir} was trained on images normalized with {name}={list(was)}, now it is "
-                f"{list(is_)}; continue with the version of jaxcnn that started it, or start anew"
-            )
+    if now := data.get("preprocessing"):
+        check_normalization(workdir, manifest, now["mean"], now["std"])
     before, now = manifest.get("class_names"), data.get("class_names")
     if before and now and before != now:
         pairs = zip(before, now)
