@@ -49,11 +49,10 @@ def of_network(
     _check("image size", size)
     model = create_model(name)
     rng = np.random.default_rng(seed)
-    images = rng.standard_normal((batch, size, size, info.known_input_size()[2])).astype(np.float32)
-    if (
-        info.dataset == "imagenet"
-    ):  # with the contrast of its images, as the network normalizes them
-        images *= np.float32(IMAGENET[1]) / np.float32(info.std)
+    # The contrast of photos, as the network normalizes them.
+    contrast = np.divide(IMAGENET[1], info.std) if info.dataset == "imagenet" else 1.0
+    shape = (batch, size, size, info.known_input_size()[2])
+    images = np.asarray(contrast * rng.standard_normal(shape), np.float32)
     labels = rng.integers(model.num_classes, size=batch).astype(np.int32)
     variables = init_variables(model, run_keys(seed)[0], images.shape)
     yield f"{info.name}, before training", make_program(model)(variables, images, labels, seed)

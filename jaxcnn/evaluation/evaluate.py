@@ -137,7 +137,7 @@ class Entry:
         """
         model = self.make()
         larger = protocol.dense or size > self.preprocessing.size
-        if larger and hasattr(model, "dense") and getattr(model, "fc_width", 1):
+        if larger and hasattr(model, "dense") and getattr(model, "fc_width", True):
             return self.make(dense=True)
         return model
 

@@ -319,7 +319,8 @@ def _with_block(cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         base = PreActBlock if issubclass(cls.block, PreActBlock) else ResidualBlock
         fitting = [name for name, block in BLOCKS.items() if issubclass(block, base)]
         options["block"] = BLOCKS[one_of("block", options["block"], fitting)]
-    if (block := options.get("block")) in BLOCKS.values():
+    block: Any = options.get("block")
+    if block in BLOCKS.values():
         base = PreActBlock if issubclass(cls.block, PreActBlock) else ResidualBlock
         require(issubclass(block, base), "block", block.__name__, f"a {base.__name__}")
     return options
@@ -355,8 +356,8 @@ def _accepted(name: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]
     good = isinstance(momentum, (int, float)) and 0 <= momentum <= 1
     require(good, "bn_momentum", momentum, "a number from 0 to 1, the fraction that a step keeps")
     for rate in ("dropout", "drop_path"):
-        value = options.get(rate, 0.0)
-        good = not isinstance(value, numbers.Real) or 0 <= value <= 1  # your own may be a list
+        value = options.get(rate, 0.0)  # your own network may take a list
+        good = not isinstance(value, numbers.Real) or 0 <= float(value) <= 1
         require(good, rate, value, "a probability from 0 to 1")
     try:
         np.dtype(options.get("dtype", np.float32))
