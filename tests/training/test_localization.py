@@ -47,7 +47,7 @@ def test_every_family_of_networks_can_have_one():
     shared = create_model("lenet5_modern", box_head="scr")
     params = jax.eval_shape(shared.init, jax.random.key(0), IMAGES)["params"]
     assert params["box_fc"]["kernel"].shape == (84, 4)
-    with pytest.raises(ValueError, match="box_head is 'prc'; it must be 'scr', 'pcr' or None"):
+    with pytest.raises(ValueError, match="box_head is 'prc'; did you mean 'pcr'"):
         wrong = create_model("lenet5_modern", box_head="prc")
         jax.eval_shape(wrong.init, jax.random.key(0), IMAGES)
 
