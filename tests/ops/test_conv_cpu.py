@@ -176,11 +176,19 @@ def test_third_derivatives(name):
     agree(third, x, w)
 
 
-@pytest.mark.parametrize(
-    "mapped",
-    [(0, 0), (1, -1), *(pytest.param(m, marks=pytest.mark.slow) for m in [(0, None), (None, 0)])],
-)
-@pytest.mark.parametrize("name", KINDS)
+# Winograd's is slow, since the reference becomes a grouped convolution.
+MAPPED = [
+    pytest.param(
+        name,
+        axes,
+        marks=[pytest.mark.slow] * (None in axes or (name, axes) == ("winograd", (1, -1))),
+    )
+    for name in KINDS
+    for axes in [(0, 0), (1, -1), (0, None), (None, 0)]
+]
+
+
+@pytest.mark.parametrize(("name", "mapped"), MAPPED)
 def test_vmap_of_one_or_both(name, mapped):
     """Value and gradients of networks side by side, and of many inputs of one network."""
     conv, x, w = kind(name)
