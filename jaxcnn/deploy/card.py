@@ -114,8 +114,8 @@ def _metrics(measured: dict[str, Any] | None, repository: str, model: str) -> st
     chosen = (
         " The checkpoint was chosen by its error on these data." * measured["chose_the_checkpoint"]
     )
-    data_, split = shlex.quote(measured["data"]), shlex.quote(measured["split"])
-    command = f"jaxcnn evaluate model.safetensors --data {data_} --split {split}{_named(model)}"
+    of_data = f"--data {shlex.quote(measured['data'])} --split {shlex.quote(measured['split'])}"
+    command = f"jaxcnn evaluate model.safetensors {of_data}{_named(model)}"
     return (
         f"Measured on {data} during training.{chosen}\n\n| metric | value |\n| --- | --- |\n"
         + "\n".join(rows)

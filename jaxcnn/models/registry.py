@@ -310,19 +310,18 @@ def create_model(name: str, **options: Any) -> Any:
 def _with_block(cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options, with names of block classes (used in configurations) replaced by the classes."""
     options = dict(options)
+    base = PreActBlock if issubclass(cls.block, PreActBlock) else ResidualBlock
     if "block_type" in options:
         suffixes = {"basic": "BasicBlock", "bottleneck": "Bottleneck"}
         suffix = suffixes[one_of("block_type", options.pop("block_type"), suffixes)]
-        options["block"] = f"PreAct{suffix}" if issubclass(cls.block, PreActBlock) else suffix
+        options["block"] = f"PreAct{suffix}" if base is PreActBlock else suffix
         _warn_once(f"the option block_type is now block: write block={options['block']!r}")
-    if isinstance(options.get("block"), str):
-        base = PreActBlock if issubclass(cls.block, PreActBlock) else ResidualBlock
-        fitting = [name for name, block in BLOCKS.items() if issubclass(block, base)]
-        options["block"] = BLOCKS[one_of("block", options["block"], fitting)]
     block: Any = options.get("block")
-    if block in BLOCKS.values():
-        base = PreActBlock if issubclass(cls.block, PreActBlock) else ResidualBlock
-        require(issubclass(block, base), "block", block.__name__, f"a {base.__name__}")
+    fitting = {name: each for name, each in BLOCKS.items() if issubclass(each, base)}
+    if isinstance(block, str):
+        options["block"] = fitting[one_of("block", block, fitting)]
+    elif block in BLOCKS.values():
+        require(block in fitting.values(), "block", block.__name__, f"a {base.__name__}")
     return options
 
 
