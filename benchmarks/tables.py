@@ -31,9 +31,10 @@ HEAD = """# Benchmarks
 
 This page is generated from the files in [results](results) by `python benchmarks/tables.py`, and
 a test checks that it is up to date. The two sides of a ratio were measured alternately in one run.
-Each table states its machine, versions and date; different tables were measured on different days.
-[NOTES.md](NOTES.md) describes what was tried and what it gained. `make bench` runs short versions
-of all benchmarks.
+Times are medians over the rounds and a ratio is the median of the rounds' ratios, so it is in
+general not the quotient of the two times beside it. Each table states its machine, versions and
+date; different tables were measured on different days. [NOTES.md](NOTES.md) describes
+what was tried and what it gained. `make bench` runs short versions of all benchmarks.
 """
 
 
@@ -165,12 +166,13 @@ def _torch_means(found: dict) -> list[list[str]]:
     lines = []
     for key, mean in found["summary"].items():
         mode, dtype = key.split()
-        what = f"{'training step' if mode == 'train' else 'prediction'}, {dtype}"
+        what = f"{'training step' if mode == 'train' else 'prediction of a batch'}, {dtype}"
         rows = [r for r in found["rows"] if (r["mode"], r["dtype"]) == (mode, dtype)]
         worst = max(row["ratio_to_best"] for row in rows)
         lines.append([
             f"Time of a {what}, relative to PyTorch {version} on {device}, {len(rows)} networks",
-            f"{two(mean['ratio_to_best'])} of its fastest form (worst {two(worst)}); "
+            f"{two(mean['ratio_to_best'])} of its fastest form "
+            f"(geometric mean; worst {two(worst)}); "
             f"{two(mean['ratio'])} of its default one",
         ])  # fmt: skip
     return lines

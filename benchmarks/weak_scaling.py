@@ -47,8 +47,8 @@ def _table(name: str, counts: dict, images: int, command: str, per_core: float |
     held = counts["memory"]["arguments"] / 1e9
     text = (
         f"`{name}`, {images} images a chip, bfloat16, counts of `{command}`. Parameters, momentum, "
-        f"statistics and the batch of a chip take {held:.2f} GB, which a checkpoint writes in "
-        f"{held:.2f} s at 1 GB/s, while training goes on."
+        f"statistics and the batch of a chip take {held:.2f} GB. A checkpoint, which leaves out "
+        f"the batch, takes at most {held:.2f} s at 1 GB/s, while training goes on."
     )
     lines = [
         "| chip | chips | batch size | arithmetic ms | memory ms | all-reduce ms | bound by | "

@@ -3,7 +3,7 @@
     python train.py --config=configs/vgg.py                             # network D, VGG-16
     python train.py --config=configs/vgg.py:e                           # or a, b, c
     python train.py --config=configs/vgg.py:d_bn                        # with BatchNorm; or a, b, e
-    python train.py --config=configs/vgg.py:d,staged \
+    python train.py --config=configs/vgg.py:d,staged \\
         --config.model.weights=vgg_a.safetensors                        # some layers from net A
     python train.py --config=configs/vgg.py:smoke                       # five steps, narrow
 

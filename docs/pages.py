@@ -84,7 +84,9 @@ def recipes_page() -> str:
         "The recipes are the files in `configs/`; they are installed with the package. `jaxcnn "
         "train NAME` trains a recipe and `jaxcnn train NAME:ARGUMENT` one of its variants. The "
         "variant `smoke`, which every recipe has, takes five steps on a small dataset. Errors were "
-        "measured where the last column has one.",
+        "measured where the last column has one. `python train.py "
+        "--config=configs/NAME.py:ARGUMENT --config.FIELD=VALUE`, as in the commands below, is for "
+        "a checkout; elsewhere it is `jaxcnn train NAME:ARGUMENT FIELD=VALUE`.",
         prose_table(
             ["recipe", "trains", "error to expect", "measured"],
             [

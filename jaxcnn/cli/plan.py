@@ -23,7 +23,7 @@ def register(subparsers) -> None:
         "data are not available, their published sizes are used. The exit code is 3 if the chip "
         "has too little memory.",
         epilog="example: jaxcnn plan resnet_imagenet:50 model.dtype=bfloat16 train.batch_size=1024 "
-        "train.bn_sync=local eval.batch_size=1024 --on v5e:2x4 --on v4-16",
+        "train.bn_sync=local --on v5e:2x4 --on v4-16",
     )
     parser.add_argument(
         "config", metavar="CONFIG", help="name of a recipe or path of a file, as for `jaxcnn train`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -73,6 +74,11 @@ class Experiment:
     def box_weight(self) -> float:
         """Weight of the loss of the box head; 0 if boxes are not learned."""
         return self.config.loss.get("box_weight", 0.0)
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Examples evaluated at a time: `eval.batch_size`, rounded up so that devices share it."""
+        return math.ceil(self.config.eval.batch_size / self.mesh.size) * self.mesh.size
 
 
 def build_experiment(
@@ -184,9 +190,7 @@ def _parallelism(config: TrackedConfig, mesh: Mesh) -> tuple[str, int]:
     if mode == "auto":
         mode = "jit" if mesh.size == 1 else "shard_map"
     batch_size = config.train.batch_size
-    for section in ("train", "eval"):
-        field = f"config.{section}.batch_size"
-        parallel.check_batch_size(config[section].batch_size, mesh.size, field)
+    parallel.check_batch_size(batch_size, mesh.size, "config.train.batch_size")
     accumulate, bn_sync, bn_group = (
         config.train[name] for name in ("accumulate", "bn_sync", "bn_group")
     )

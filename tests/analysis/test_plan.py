@@ -268,7 +268,7 @@ def test_abstract_batches_of_photos(tmp_path):
     with config.unlocked():
         config.model.name, config.data.source = "resnet18", f"folder:{tmp_path}"
         config.data.update({"image_size": 32, "eval_size": 40, "eval_resize": 44})
-        config.data.augment, config.eval.batch_size = (("flip", 0.5),), 4
+        config.data.augment, config.eval.batch_size = (("flip", 0.5),), 3
         config.model.options = {"width": 4, "blocks": (1, 1, 1, 1), "stem": (4,)}
     experiment = build_experiment(TrackedConfig(config))
     loader = loaders.train_loader(experiment, 0, None)

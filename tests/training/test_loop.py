@@ -123,11 +123,12 @@ def test_several_steps_in_a_call_and_one_are_the_same_run(finished, tmp_path):
 
 
 def test_eight_devices_count_every_example_once():
-    """1,797 examples in batches of 128 on 8 devices; none twice, none left out."""
+    """1,797 examples on 8 devices, in batches of 125, rounded up; none twice, none left out."""
     config = small_config()
     config.data.train_split, config.data.test_split = "train[:64]", "train"
-    config.train.devices, config.train.batch_size, config.eval.batch_size = 8, 64, 128
+    config.train.devices, config.train.batch_size, config.eval.batch_size = 8, 64, 125
     experiment = build_experiment(TrackedConfig(config))
+    assert experiment.eval_batch_size == 128
     many = catalog.load("synthetic", "train")
     repeat = np.arange(1797) % len(many.labels)
     test_set = dataclasses.replace(many, images=many.images[repeat], labels=many.labels[repeat])

@@ -100,7 +100,7 @@ def abstract_batch(experiment: Experiment, count: int = 1) -> Batch:
 def abstract_eval_batch(experiment: Experiment) -> Batch:
     """Returns the shapes, types and placement of an evaluation batch, without loading it."""
     test_set, stream = experiment.test_set, experiment.stream
-    size = experiment.config.eval.batch_size
+    size = experiment.eval_batch_size
     batch = {"mask": np.broadcast_to(np.float32(0), size)}
     if isinstance(test_set, Dataset):
         batch |= {"index": np.broadcast_to(np.int32(0), size), **_resident_entries(test_set)}
@@ -123,7 +123,7 @@ def _decoded(shape: tuple[int, ...], size: int, has_boxes: bool) -> Batch:
 def eval_loader(experiment: Experiment) -> Callable[[], Iterator[Batch]]:
     """Makes a function that returns one pass over the test set: masked batches, on the device."""
     test_set, stream, mesh = experiment.test_set, experiment.stream, experiment.mesh
-    size, total = experiment.config.eval.batch_size, len(test_set)
+    size, total = experiment.eval_batch_size, len(test_set)
     if isinstance(test_set, Dataset):
         placed = parallel.place_batch(_resident_entries(test_set), mesh)
         return lambda: (
