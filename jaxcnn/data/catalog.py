@@ -47,7 +47,6 @@ from jaxcnn.data.splits import parse_split
 
 __all__ = ["SOURCES", "Dataset", "load", "open_source", "register", "unregister"]
 
-_SPLIT_ALIASES = {"test": ("val", "validation", "valid")}
 # Sizes of splits; a split of another size is rejected.
 KNOWN_SIZES = {
     "tfds:imagenet2012": {"train": 1_281_167, "validation": 50_000},
@@ -59,16 +58,16 @@ _DRAWN: dict[str, Callable[..., Source]] = {
     "synthetic_boxes": synthetic_boxes.open_synthetic_boxes,
 }
 _KNOWN_KINDS = (*KINDS, *_DRAWN, "files")
-_FILES = ("mnist", "fashion_mnist", "cifar10", "cifar100")
 SOURCES = (
     "digits",
     "synthetic",
     "synthetic_boxes",
     *(f"tfds:{name}" for name in tfds.NAMES),
-    *(f"files:{name}" for name in _FILES),
+    *(f"files:{name}" for name in tfds.FILES),
 )
 
 
+_STREAMED = "has image files, which training streams; only datasets in memory can be loaded"
 _OPENED = (
     "it must return ((images, labels), (images, labels), class_names) of the training set and the "
     "test set, or a jaxcnn.data.Source"
@@ -159,9 +158,12 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike | None = None) ->
     else:
         images, labels = source.read(part, start, stop)
         boxes = source.boxes(part, start, stop) if source.boxes else None
-    check_labels(labels, len(source.class_names), f"{part!r} of {name!r}")
+    check_labels(labels, len(source.class_names), f"{split!r} of {name!r}")
     custom = _find_custom(name)
-    known = STATISTICS.get(name.partition(":")[2]) if custom is None else None
+    kind, _, rest = name.partition(":")
+    known = STATISTICS.get(rest) if custom is None and kind in ("tfds", "files") else None
+    if not known and part == "train" and len(labels) == source.sizes[part]:
+        known = channel_statistics(images)
     mean, std = known or _train_statistics(name, os.fspath(data_dir) if data_dir else None, custom)
     return Dataset(
         images=np.ascontiguousarray(images),
@@ -217,7 +219,7 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
     if custom is not None:
         opened = _open_custom(name, custom, data_dir)
         if not isinstance(opened, Source):
-            raise ValueError(f"{name!r} has image files, which are streamed; see `open_encoded`")
+            raise ValueError(f"{name!r} {_STREAMED}")
         return opened
     kind, _, rest = name.partition(":")
     data_dir = os.path.expanduser(data_dir) if data_dir else data_dir
@@ -236,8 +238,10 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
 
         class_names, parts = open_parts(name, data_dir)
         if not small.is_small(parts):
-            raise ValueError(f"{name!r} has image files, which are streamed; see `open_encoded`")
+            raise ValueError(f"{name!r} {_STREAMED}")
         return small.small_source(class_names, _with_standard_names(parts))
+    if kind in KINDS and kind != "tfds" and rest:
+        raise ValueError(f"{name!r} {_STREAMED}")
     if name not in SOURCES:
         hint = near(name, (*SOURCES, *_registered))
         raise ValueError(f"unknown data source {name!r}{hint or _KINDS_AND_NAMES}")
@@ -404,7 +408,10 @@ def open_parts(
     """
     custom = _find_custom(source)
     if custom is not None:
-        return _open_custom(source, custom, data_dir)
+        opened = _open_custom(source, custom, data_dir)
+        if isinstance(opened, Source):
+            raise ValueError(f"{source!r} is a dataset in memory; it has no image files")
+        return opened
     kind, _, rest = source.partition(":")
     if kind not in KINDS or not rest:
         known = ", ".join(f"{name}:{kind.place}" for name, kind in KINDS.items())
@@ -463,8 +470,7 @@ _open_once = functools.lru_cache(maxsize=2)(_open)
 def _with_standard_names(parts: Mapping[str, FileShard]) -> dict[str, FileShard]:
     """Adds a validation split under the name "test" if there is no test split."""
     named = dict(parts)
-    for standard, others in _SPLIT_ALIASES.items():
-        for other in others:
-            if other in named:
-                named.setdefault(standard, named[other])
+    for other in ("val", "validation", "valid"):
+        if other in parts:
+            named.setdefault("test", parts[other])
     return named

@@ -25,7 +25,8 @@ class SplitCheck:
     Attributes:
       name: of the split.
       size: number of examples.
-      tried: number of examples that were read and decoded, evenly spread over the split.
+      tried: number of examples that were read and decoded: evenly spread over the split for image
+        files, the first ones for a dataset in memory.
       shapes: (height, width) of those that could be decoded.
       unreadable: {name of an example: why it could not be read or decoded}.
       seconds: time for reading and decoding, in one thread.

@@ -23,6 +23,8 @@ from PIL import Image
 # The largest photo of ImageNet has 56 million. Without a limit, a small file could claim any size.
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 2**30  # of a file; no supported format needs more for `MAX_PIXELS`
+# What Pillow raises for damaged files.
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error)
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 # Pillow warns below the limit of this module.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -118,7 +120,7 @@ def decode(data: bytes, rows: int | None = None) -> np.ndarray:
             if image.mode.startswith(("I", "F")):  # Pillow would clip, not scale
                 return np.repeat(_to_bytes(np.asarray(image))[..., None], 3, 2)
             return np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+        except BROKEN as error:
             raise BadImage(f"cannot be decoded: {error}") from None
 
 
@@ -177,7 +179,7 @@ def open_image(data: bytes) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise BadImage(f"is too large: {error}") from None
-    except (OSError, ValueError, SyntaxError, struct.error):
+    except BROKEN:
         raise BadImage(f"is not an image ({len(data)} bytes, beginning {data[:12]!r})") from None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from jaxcnn._cache import data_path
-from jaxcnn._checks import optional_package
+from jaxcnn._checks import note_once, optional_package
 from jaxcnn._files import is_local
 from jaxcnn.data.bad_records import retried
 from jaxcnn.data.catalog import open_parts
@@ -74,6 +74,8 @@ def write_archive(
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"--quality is {quality}; it must be 1 to 100")
     class_names, parts = _open(source, data_dir)
+    if any(part.boxes is not None for part in parts.values()):
+        note_once(f"{source} has bounding boxes, which an archive does not keep")
     about = {"source": source, "side": side, "quality": quality, "class_names": class_names}
     sizes = {name: part.size for name, part in parts.items()}
     total = sum(sizes.values())

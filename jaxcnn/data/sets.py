@@ -207,7 +207,10 @@ def channel_statistics(images: np.ndarray) -> Normalization:
     Args:
       images: u8[N,H,W,C].
     """
-    counts = np.stack([np.bincount(c.ravel(), minlength=256) for c in np.moveaxis(images, -1, 0)])
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    for i in range(0, len(images), 1000):  # np.bincount copies its argument to eight bytes a pixel
+        for channel, pixels in enumerate(np.moveaxis(images[i : i + 1000], -1, 0)):
+            counts[channel] += np.bincount(pixels.ravel(), minlength=256)
     frequencies = counts / counts.sum(1, keepdims=True)
     levels = np.arange(256) / 255
     mean = frequencies @ levels

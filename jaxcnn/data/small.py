@@ -1,7 +1,8 @@
 """Image files that are small and of one size, such as those of CIFAR-10, as a source in memory.
 
 A dataset qualifies if the first, middle and last image of each split are RGB or grayscale images of
-the same size, of at most 96 pixels a side, and if its pixels fit into 1 GiB.
+the same size, of at most 96 pixels a side, and if its pixels fit into 1 GiB. Other images among RGB
+images, such as grayscale ones, are converted.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxcnn.data.bad_records import retried
-from jaxcnn.data.decode import BadImage, open_image
+from jaxcnn.data.decode import BROKEN, BadImage, decode, open_image
 from jaxcnn.data.sets import Arrays, FileShard, Source
 
 MAX_SIDE = 96  # pixels
@@ -63,13 +64,18 @@ def small_source(class_names: tuple[str, ...], parts: Mapping[str, FileShard]) -
 
 def _example(part: FileShard, i: int, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
     data, label = retried(lambda: part.read(i))
-    if (actual := _shape(data)) != shape:
-        size = " x ".join(map(str, actual)) or "of another kind"
-        raise BadImage(f"is {size}; the first image is {' x '.join(map(str, shape))}")
     with open_image(data) as image:
+        size, mode = (image.height, image.width), image.mode
+        if size != shape[:2] or (len(shape) == 2 and mode != "L"):
+            raise BadImage(
+                f"is {size[0]} x {size[1]}, {mode}; the first image is "
+                f"{shape[0]} x {shape[1]}, {'L' if len(shape) == 2 else 'RGB'}"
+            )
+        if _CHANNELS.get(mode) != shape[2:]:
+            return decode(data), label  # to RGB
         try:
             return np.asarray(image), label
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
+        except BROKEN as error:
             raise BadImage(f"cannot be decoded: {error}") from None
 
 

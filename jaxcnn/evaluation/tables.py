@@ -25,16 +25,18 @@ def row(
       bootstrap: number of samples for the confidence interval of the top-1 error; 0 for none.
 
     Returns:
-      {column: value}. Errors are fractions; `wrong` and `examples` are counts.
+      {column: value}. Errors are fractions; `wrong` and `examples` are counts. The calibration
+      error is None if a probability is NaN.
     """
     top1, top5 = (classification.is_wrong(probabilities, labels, k) for k in (1, 5))
+    calibration = classification.calibration_error(probabilities, labels)
     values: dict[str, Any] = {
         "name": name,
         "wrong": int(top1.sum()),
         "examples": len(labels),
         "top1_error": float(top1.mean()),
         "top5_error": float(top5.mean()),
-        "calibration_error": classification.calibration_error(probabilities, labels),
+        "calibration_error": None if np.isnan(calibration) else calibration,
         "class_errors": [
             None if np.isnan(e) else float(e)
             for e in classification.class_errors(
@@ -109,7 +111,11 @@ def text(rows: Sequence[Mapping[str, Any]], best: float | None = None) -> str:
     for row in rows:
         keys = ("top1_error", *["top5_error"] * top5, "calibration_error")
         values = (row[key] for key in keys)
-        line = [row["name"], f"{row['wrong']:,}", *(f"{100 * value:.2f}" for value in values)]
+        line = [
+            row["name"],
+            f"{row['wrong']:,}",
+            *("-" if value is None else f"{100 * value:.2f}" for value in values),
+        ]
         if intervals:
             line.append(" to ".join(f"{100 * end:.2f}" for end in row["top1_interval"]))
         if best is not None:

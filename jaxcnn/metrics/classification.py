@@ -60,8 +60,13 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
       probabilities: f32[N,K].
       labels: i32[N].
       bins: number of bins of equal width.
+
+    Returns:
+      The error, 0 to 1; NaN if a probability is NaN.
     """
     confidence = probabilities.max(-1).astype(np.float64)
+    if np.isnan(confidence).any():
+        return float("nan")
     right = probabilities.argmax(-1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(bin_of, right - confidence, minlength=bins)

@@ -8,6 +8,7 @@ itself.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -23,7 +24,7 @@ def use() -> Path | None:
     """Sets JAX's environment variables for the cache; call it before JAX is imported.
 
     Returns:
-      The cache folder. None, with nothing set, if the user has disabled the cache or chosen a
+      The cache folder. None, without a folder set, if the user has disabled the cache or chosen a
       folder, if JAX has been imported already, or if the folder is not writable.
     """
     if "jax" in sys.modules:
@@ -60,7 +61,10 @@ def _shrink(programs: Path) -> None:
     adds, which takes 0.1 s for 2,000 programs. Before JAX 0.12 it adds none to a directory that
     was filled without the limit, or after a process was killed at the wrong moment.
     """
-    files = [(path.stat(), path) for path in programs.glob("*/*")]
+    files = []
+    for path in programs.glob("*/*"):
+        with contextlib.suppress(FileNotFoundError):  # another process deleted it
+            files.append((path.stat(), path))
     held = sum(stat.st_size for stat, _ in files)
     if held <= _MOST_BYTES:
         return

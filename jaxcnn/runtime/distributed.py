@@ -48,7 +48,8 @@ def begin(
         raise ValueError(f"--{missing[0]} is missing; give --coordinator, --processes, --process")
     if processes is not None and process is not None and not 0 <= process < processes:
         raise ValueError(f"--process is {process}; it must be 0 to {processes - 1}")
-    if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
+    host, _, port = (coordinator or "").rpartition(":")
+    if coordinator is not None and not (host and port.isdecimal()):
         raise ValueError(f"--coordinator is {coordinator!r}; it must be HOST:PORT")
     try:
         jax.distributed.initialize(

@@ -23,7 +23,7 @@ from jaxcnn.runtime import compilation
 
 _LARGE = 1 << 16  # elements, from which optimized code saves more time than its compilation costs
 
-_programs: dict[Hashable, Callable[..., Any]] = {}
+_programs: dict[Hashable, Callable[..., Any]] = {}  # by (equations, where they run)
 
 
 def run_by_array(fn: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
@@ -38,6 +38,8 @@ def run_by_array(fn: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
     """
 
     def run(key: jax.Array) -> Any:
+        if isinstance(key, jax.core.Tracer):  # within a transformation, which compiles it
+            return fn(key)
         traced, shapes = jax.make_jaxpr(fn, return_shape=True)(key)
         jaxpr, _ = dce_jaxpr(traced.jaxpr, [True] * len(traced.jaxpr.outvars), instantiate=True)
         used: set[int] = set()
@@ -53,10 +55,24 @@ def run_by_array(fn: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
         for result in dict.fromkeys(results):
             if result not in known:
                 array = _make_array(makers, known, result)
-                groups.setdefault(array.text, []).append(array)
+                constant = _constant(array)
+                if constant is None:
+                    groups.setdefault(array.text, []).append(array)
+                else:
+                    known[result] = constant
+        # JAX's context managers, such as `jax.default_device`, apply to the thread that entered
+        # them: only the compiler runs in others.
+        default: Any = jax.config.jax_default_device  # type: ignore[attr-defined]
+        place = default, getattr(key, "sharding", None)
+        new = {text: group[0] for text, group in groups.items() if (text, place) not in _programs}
+        lowered = {text: _lower(array, known) for text, array in new.items()}
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            for values in pool.map(lambda arrays: _run_all(arrays, known), groups.values()):
-                known.update(values)
+            compiled = pool.map(lambda program: program.compile(), lowered.values())
+            _programs.update(zip(((text, place) for text in lowered), compiled))
+        for text, group in groups.items():
+            for array in group:
+                inputs = (known[var] for var in array.inputs)
+                known[array.result] = _programs[text, place](*inputs)[0]
         arrays = [
             jnp.asarray(var.val) if isinstance(var, Literal) else _once(known[var], used)
             for var in jaxpr.outvars
@@ -141,18 +157,12 @@ def _hashable(value: Any) -> Hashable:
     return value
 
 
-def _run_all(arrays: list[_Array], known: Mapping[Var, Any]) -> dict[Var, Any]:
-    """Computes arrays that share a program."""
-    first = arrays[0]
-    constant = _constant(first)
-    if constant is not None:
-        return {array.result: constant for array in arrays}
-    if first.text not in _programs:
-        program = _as_function(first.equations, first.inputs, [first.result])
-        large = first.result.aval.size >= _LARGE
-        _programs[first.text] = jax.jit(program) if large else compilation.compile_init(program)
-    program = _programs[first.text]
-    return {array.result: program(*(known[v] for v in array.inputs))[0] for array in arrays}
+def _lower(array: _Array, known: Mapping[Var, Any]) -> Any:
+    """Lowers the program of an array, and of those that share it."""
+    program = _as_function(array.equations, array.inputs, [array.result])
+    large = array.result.aval.size >= _LARGE
+    jitted = jax.jit(program) if large else compilation.compile_init(program)
+    return jitted.lower(*(known[var] for var in array.inputs))
 
 
 def _constant(array: _Array) -> np.ndarray | None:

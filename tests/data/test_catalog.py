@@ -187,6 +187,7 @@ def test_a_slice_is_that_part_of_the_split():
         ("tfds:", "unknown data source"),
         ("", "unknown data source"),
         ("files:cifar10", "'files:cifar10' needs data_dir"),
+        ("folder:photos", "'folder:photos' has image files"),
     ],
 )
 def test_sets_that_there_are_not(name, message):

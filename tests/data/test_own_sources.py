@@ -8,6 +8,7 @@ import pytest
 from photos import write_folder
 
 from jaxcnn import data
+from jaxcnn.cli import main
 from jaxcnn.data import catalog
 
 NAMES = ("cat", "dog")
@@ -70,7 +71,7 @@ def test_image_files(register, tmp_path):
         catalog.open_encoded(source, "test[1:]", tmp_path) for source in ("mine", "folder:.")
     )
     assert own.read(0) == known.read(0) and own.class_names == ("ant", "bee")
-    with pytest.raises(ValueError, match="'mine' has image files, which are streamed"):
+    with pytest.raises(ValueError, match="'mine' has image files, which training streams"):
         data.load("mine", "train", data_dir=tmp_path)
 
 
@@ -137,3 +138,9 @@ def test_what_cannot_be_opened(register, opened, message):
     register(lambda: opened)
     with pytest.raises(ValueError, match=f"data source 'mine'.*{message}"):
         data.load("mine", "train")
+
+
+def test_a_source_in_memory_has_no_image_files(register, tmp_path, capsys):
+    register(lambda: data.Source(NAMES, {"train": 3}, draw))
+    assert main(["prepare", "mine", str(tmp_path / "out")]) == 2
+    assert "'mine' is a dataset in memory" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import metrics
+from jaxcnn.evaluation import tables
 
 # Six classes: the label's rank, counted from 0, is 0, 1, 4, 5.
 LOGITS = jnp.float32(
@@ -42,6 +43,9 @@ def test_a_broken_network_is_never_right(k):
     everything = LOGITS * jnp.nan
     for logits in (own, others, everything):
         assert metrics.top_k_error(logits, LABELS, k).tolist() == [1, 1, 1, 1]
+        values = tables.row("network", np.asarray(logits), np.asarray(LABELS))
+        assert values["calibration_error"] is None
+        assert tables.text([values]).split()[-1] == "-"
 
 
 def test_ranks_are_those_of_a_stable_sort():

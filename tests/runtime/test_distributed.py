@@ -232,6 +232,7 @@ def test_kills_at_random_moments_end_in_the_same_bits(tmp_path):
         ({"coordinator": "a:1"}, "--processes is missing"),
         ({"coordinator": "a:1", "processes": 2, "process": 2}, "--process is 2; it must be 0 to 1"),
         ({"coordinator": "a", "processes": 2, "process": 1}, "it must be HOST:PORT"),
+        ({"coordinator": "8476", "processes": 2, "process": 1}, "it must be HOST:PORT"),
     ],
 )
 def test_mistakes_are_told_before_anything_waits(arguments, text):

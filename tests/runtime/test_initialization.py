@@ -10,6 +10,7 @@ import pytest
 import jaxcnn
 from jaxcnn.runtime import compilation, initialization
 from jaxcnn.training.state import initializer
+from tests.ops.whole_step import float64
 
 NETWORKS = {
     "lenet5_1998": (32, {"head": "softmax"}),  # a uniform distribution
@@ -73,3 +74,27 @@ def test_every_array_of_a_state_can_be_donated():
     kept = jax.device_get(state)
     moved = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), donate_argnums=0)(state)
     chex.assert_trees_all_equal(moved, kept)
+
+
+def test_it_runs_where_and_with_the_types_that_the_caller_set():
+    """JAX's context managers are those of a thread."""
+    model = jaxcnn.create_model("lenet5")
+    init = initialization.run_by_array(lambda key: model.init(key, jnp.zeros((1, 32, 32, 1))))
+    expected = init(jax.random.key(0))
+    second = jax.devices()[1]
+    with jax.default_device(second):
+        found = init(jax.random.key(0))
+    assert {device for array in jax.tree.leaves(found) for device in array.devices()} == {second}
+    chex.assert_trees_all_equal(found, expected)
+    placed = init(jax.device_put(jax.random.key(0), second))
+    chex.assert_trees_all_equal(placed, expected)
+    with float64():
+        draw = initialization.run_by_array(lambda key: jax.random.normal(key, (3, 4), jnp.float64))
+        assert draw(jax.random.key(0)).dtype == jnp.float64
+
+
+def test_transformations_work_on_it():
+    init = initialization.run_by_array(lambda key: jax.random.normal(key, (3,)))
+    keys = jax.random.split(jax.random.key(0), 2)
+    found = jax.jit(jax.vmap(init))(keys)
+    chex.assert_trees_all_close(found, jnp.stack([init(key) for key in keys]), rtol=1e-6)

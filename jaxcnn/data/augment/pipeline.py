@@ -7,6 +7,7 @@ neither on the rest of the batch nor on how the batch is sharded over devices.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -96,7 +97,8 @@ def _check_strengths(name: str, amount: Any) -> None:
 
 
 def _check_randaugment(name: str, amount: Any) -> None:
-    valid = isinstance(amount, Sequence) and len(amount) == 3 and min(amount) >= 0
+    valid = isinstance(amount, (list, tuple)) and len(amount) == 3
+    valid = valid and all(type(a) in (int, float) and 0 <= a < math.inf for a in amount)
     if not valid or not 1 <= amount[0] == int(amount[0]) or amount[1] > 10:
         raise ValueError(
             f"{name} is {amount!r}; it must be (number of operations, magnitude 0 to 10, its "

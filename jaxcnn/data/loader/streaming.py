@@ -161,15 +161,19 @@ class Evaluation:
           "box" f32[B,M,4]. Padding has a mask of 0.
         """
         missing = self._batch - len(done)
-        no_boxes = [np.zeros_like(done[0][2])] if self._set.has_boxes else []
+        no_boxes = []
+        if self._set.has_boxes:  # a process with a smaller share has no example in the last batch
+            no_boxes = [np.zeros_like(done[0][2] if done else self._set.boxes(0))]
         blank = (np.zeros((self._size, self._size, 3), np.uint8), 0, *no_boxes)
         mask = np.arange(self._batch) < len(done)
         return _stack(done + [blank] * missing) | {"mask": mask.astype(np.float32)}
 
     def _example(self, index: int) -> Example:
-        if self._set.has_boxes and not boxes.area(self._set.boxes(index)).any():
-            raise ValueError(f"{self._set.name(index)} has no box; an evaluation needs them all")
         try:
+            if self._set.has_boxes:
+                found = retried(lambda: self._set.boxes(index))
+                if not boxes.area(found).any():
+                    raise BadImage("has no box")
             return _read(self._set, index, self._choose, self._size)
         except CopyError:
             raise
@@ -276,7 +280,8 @@ def _read(dataset: ImageFileDataset, index: int, choose: Callable, size: int) ->
     def choose_both(height: int, width: int) -> crops.Window:
         nonlocal box
         window = choose(height, width)
-        box = boxes.through(dataset.boxes(index), window, height, width)
+        found = retried(lambda: dataset.boxes(index))
+        box = boxes.through(found, window, height, width)
         return window
 
     return crops.cut(data, choose_both, size), label, box

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxcnn.data import boxes
+from jaxcnn.data.decode import BadImage
 
 _COLUMNS = ("filename", "width", "height", "xmin", "ymin", "xmax", "ymax")
 _SIDES = ("ymin", "xmin", "ymax", "xmax")
@@ -35,7 +36,7 @@ def find_boxes(root: Path) -> Find | None:
     Returns:
       A function of (part, class, file name relative to the class) that returns the boxes f32[M,4]
       of an image, see `jaxcnn.data.boxes`; None if the folder has no annotations. It raises
-      ValueError if an XML file is invalid.
+      BadImage if an XML file is invalid.
 
     Raises:
       ValueError: `boxes.csv` lacks a column, or a row is not a valid box.
@@ -63,7 +64,10 @@ def find_voc(folder: Path) -> Find:
         file = Path(name).with_suffix(".xml")
         for path in (Path(part, class_name, file), Path(part, file.name), Path(file.name)):
             if (path := folder / path).is_file():
-                return _of_class(read_voc(path), class_name)
+                try:
+                    return _of_class(read_voc(path), class_name)
+                except ValueError as error:
+                    raise BadImage(f"has no valid boxes: {error}") from None
         return boxes.pack([])
 
     return read
@@ -110,7 +114,7 @@ def _read_csv(path: Path) -> dict[str, list[tuple[str, list[float]]]]:
 @contextlib.contextmanager
 def _csv_of(path: Path) -> Iterator[csv.DictReader]:
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             yield csv.DictReader(file)
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error

@@ -119,7 +119,8 @@ def list_images(folder: str | os.PathLike) -> list[str]:
     """Lists the images in a directory and its subdirectories.
 
     Hidden files and directories are ignored. A directory that is also reached by a link is listed
-    once. A link to a file that does not exist is listed, too: whoever reads it gets an error.
+    once, under its own name. A link to a file that does not exist is listed, too: whoever reads it
+    gets an error.
 
     Args:
       folder: the directory.
@@ -132,19 +133,19 @@ def list_images(folder: str | os.PathLike) -> list[str]:
         return sorted(filter(is_image, paths))
     images: list[str] = []
     visited: set[str] = set()
-    pending = [""]
-    while pending:
-        subfolder = pending.pop()
+    pending, links = [""], list[str]()
+    while pending or links:
+        subfolder = pending.pop() if pending else links.pop()
         path = os.path.join(folder, subfolder)
         real = os.path.realpath(path)
         if real in visited:
             continue
         visited.add(real)
-        for entry in os.scandir(path):
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
             name = f"{subfolder}/{entry.name}" if subfolder else entry.name
             broken = _is_broken_link(entry)
             if not broken and entry.is_dir() and not entry.name.startswith("."):
-                pending.append(name)
+                (links if entry.is_symlink() else pending).append(name)
             elif is_image(entry.name) and (broken or entry.is_file()):
                 images.append(name)
     return sorted(images)

@@ -97,7 +97,7 @@ def find_folder(place: str, data_dir: str | os.PathLike | None) -> tuple[Path, s
         for folder in (root / owner_and_name, root / owner_and_name.split("/")[-1]):
             if any(_parquet_files(folder)):
                 return folder, config
-        if any(any(root.glob(f"{below}*.parquet")) for below in ("", "*/", "*/*/")):
+        if _is_dataset(root, owner_and_name.split("/")[-1]):
             return root, config
         if not is_local(root):
             raise FileNotFoundError(f"hf:{place} is not in {root}")
@@ -109,6 +109,15 @@ def find_folder(place: str, data_dir: str | os.PathLike | None) -> tuple[Path, s
         if not Path(place).is_dir():
             raise
         raise type(error)(f"{error}; for the folder {place}, write hf:./{place}") from None
+
+
+def _is_dataset(folder: Path, name: str) -> bool:
+    """Whether a folder is that of a dataset, and not one that has several of them."""
+    own = ("*.parquet", "data/*.parquet", "default/*.parquet", "default/*/*.parquet")
+    if any(any(folder.glob(pattern)) for pattern in own):
+        return True
+    said = folder.name == name or (folder / "README.md").is_file()
+    return said and any(any(folder.glob(f"{below}*.parquet")) for below in ("*/", "*/*/"))
 
 
 def _newest_snapshot(path: Path) -> Path:

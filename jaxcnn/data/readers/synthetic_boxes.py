@@ -33,13 +33,30 @@ def open_synthetic_boxes(side: int = SIZE) -> Source:
     return Source(
         class_names=NAMES,
         sizes=SIZES,
-        read=lambda part, start, stop: _read(side, part, start, stop)[:2],
-        boxes=lambda part, start, stop: _read(side, part, start, stop)[2],
+        read=functools.partial(_read, side),
+        boxes=functools.partial(_boxes, side),
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _read(side: int, part: str, start: int, stop: int) -> tuple[*Arrays, np.ndarray]:
+def _read(side: int, part: str, start: int, stop: int) -> Arrays:
+    labels, colors, seeds, edges = _drawings(side, part)
+    images = np.empty((stop - start, side, side, 3), np.uint8)
+    for row, i in enumerate(range(start, stop)):
+        image = np.random.RandomState(seeds[i]).randint(0, 100, (side, side, 3))
+        top, left, bottom, right = edges[i]
+        drawn = shape(NAMES[labels[i]], bottom - top, right - left)
+        image[top:bottom, left:right][drawn] = colors[i]
+        images[row] = image
+    return images, labels[start:stop]
+
+
+def _boxes(side: int, part: str, start: int, stop: int) -> np.ndarray:
+    *_, edges = _drawings(side, part)
+    return edges[start:stop, None].astype(np.float32) / side
+
+
+def _drawings(side: int, part: str) -> tuple[np.ndarray, ...]:
+    """Labels, colors, seeds of the noise, and edges (top, left, bottom, right) of a split."""
     size = SIZES[part]
     random = np.random.RandomState(100 + list(SIZES).index(part))
     labels = random.permutation(np.arange(size) % len(NAMES)).astype(np.int32)
@@ -48,16 +65,9 @@ def _read(side: int, part: str, start: int, stop: int) -> tuple[*Arrays, np.ndar
     wide = random.randint(np.maximum(low, -(-tall // 2)), np.minimum(high, 2 * tall) + 1)
     top, left = random.randint(0, side - tall + 1), random.randint(0, side - wide + 1)
     hue = 2 * np.pi * (labels[:, None] / len(NAMES) + np.arange(3) / 3)
-    color = np.rint(160 + 60 * np.cos(hue)).astype(int) + random.randint(-5, 36, (size, 1))
+    colors = np.rint(160 + 60 * np.cos(hue)).astype(int) + random.randint(-5, 36, (size, 1))
     seeds = random.randint(0, 2**31, size)
-    images = np.empty((stop - start, side, side, 3), np.uint8)
-    for row, i in enumerate(range(start, stop)):
-        image = np.random.RandomState(seeds[i]).randint(0, 100, (side, side, 3))
-        inside = image[top[i] : top[i] + tall[i], left[i] : left[i] + wide[i]]
-        inside[shape(NAMES[labels[i]], tall[i], wide[i])] = color[i]
-        images[row] = image
-    boxes = np.stack([top, left, top + tall, left + wide], -1).astype(np.float32) / side
-    return images, labels[start:stop], boxes[start:stop, None]
+    return labels, colors, seeds, np.stack([top, left, top + tall, left + wide], -1)
 
 
 def shape(name: str, height: int, width: int) -> np.ndarray:

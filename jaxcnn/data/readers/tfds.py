@@ -249,12 +249,12 @@ def _example(
 
 def _decode(encoded: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
     """Decodes a PNG or JPEG file to u8[H,W,C]."""
-    from jaxcnn.data.decode import open_image
+    from jaxcnn.data.decode import BROKEN, open_image
 
     try:
         with open_image(encoded) as image:
             pixels = np.asarray(image)
-    except (OSError, ValueError) as error:
+    except BROKEN as error:
         raise ValueError(f"{where}: the image cannot be decoded: {error}") from None
     if pixels.ndim == 2:
         pixels = pixels[..., None]

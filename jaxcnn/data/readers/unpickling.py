@@ -39,16 +39,21 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
+def _reconstruct(_: Any, shape: tuple[int, ...], dtype: bytes) -> np.ndarray:
+    return _NEW_ARRAY(np.ndarray, shape, dtype)
+
+
 _EMPTY = np.empty(0)
+_NEW_ARRAY: Any = _EMPTY.__reduce__()[0]
 _ALLOWED = {
     ("_codecs", "encode"): _encode,
     ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "ndarray"): None,  # called, it could view any bytes as pointers to objects
     **{
         (f"numpy.{core}.{module}", name): function
         for core in ("core", "_core")
         for module, name, function in (
-            ("multiarray", "_reconstruct", _EMPTY.__reduce__()[0]),
+            ("multiarray", "_reconstruct", _reconstruct),
             ("numeric", "_frombuffer", _EMPTY.__reduce_ex__(5)[0]),
         )
     },

@@ -1,5 +1,7 @@
 """Augmentation against NumPy with the same draws, and what a composition promises."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,6 +111,8 @@ def test_without_augmentation_keys_change_nothing():
         ((("reflect_crop", True),), "reflect_crop is True; it must be"),
         ((("pad_crop", 2), ("flip", 1.5)), "flip is 1.5; it must be a probability, 0 to 1"),
         ((("flip", "often"),), "flip is 'often'; it must be"),
+        ((("randaugment", ("2", 9, 0.5)),), "randaugment is .*; it must be"),
+        ((("randaugment", (math.inf, 9, 0.5)),), "randaugment is .*; it must be"),
     ],
 )
 def test_amounts_are_checked(steps, message):

@@ -172,3 +172,5 @@ def test_padding_has_as_many_boxes_as_the_examples(root):
     part = FileShard(5, test.part.read, test.part.name, boxes=lambda i: box)
     source = streaming.Evaluation(ImageFileDataset(part, 0, 5, test.class_names), 3, 24, 27)
     assert streaming.make_batch(source, 1)["box"].shape == (3, 1, 4)
+    nothing = streaming.make_batch(source, 2)  # of a process that has fewer examples than another
+    assert nothing["box"].shape == (3, 1, 4) and not nothing["mask"].any()

@@ -1,10 +1,12 @@
 """Boxes of image folders and of TFDS's sets, and of photos on their way to the network."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.data import crops
+from jaxcnn.data import crops, prepare
 from jaxcnn.data.bad_records import BadRecords
 from jaxcnn.data.catalog import open_encoded
 from jaxcnn.data.loader import streaming
@@ -177,3 +179,49 @@ def test_images_of_one_name_below_a_class_have_boxes_of_their_own(tmp_path, kind
     train = open_encoded(f"folder:{tmp_path}", "train")
     for i, box in enumerate(own.values()):
         np.testing.assert_allclose(train.boxes(i)[0], shares(*box))
+
+
+def test_a_damaged_annotation_is_a_bad_record(folder, tmp_path):
+    """Training goes on with another example, as it does for a damaged image."""
+    root, own = folder
+    annotate(root, own)
+    path = root / "Annotations" / "train" / "bee" / "0.xml"
+    path.write_text(XML.format(OBJECT.format("bee", 20, 8, 20, 36)))
+    dataset = open_encoded(f"folder:{root}", "train")
+    bad = BadRecords(2, tmp_path / "bad.jsonl")
+    crop = crops.training_crop("inception", 32)
+    batch = streaming.make_batch(streaming.Training(dataset, 0, 8, 32, crop, bad), 0)
+    assert batch["label"].tolist() == [0] * 8
+    assert "0.png" in (tmp_path / "bad.jsonl").read_text()
+
+
+def test_boxes_are_read_again_after_a_failure(folder):
+    root, own = folder
+    annotate(root, own)
+    part = open_encoded(f"folder:{root}", "test")
+    failures = [OSError(5, "Input/output error")]
+
+    def boxes_of(index):
+        if failures:
+            raise failures.pop()
+        return part.part.boxes(index)
+
+    flaky = dataclasses.replace(part, part=dataclasses.replace(part.part, boxes=boxes_of))
+    batches = [streaming.make_batch(streaming.Evaluation(p, 2, 32, 36), 0) for p in (flaky, part)]
+    assert not failures
+    np.testing.assert_array_equal(*(batch["box"] for batch in batches))
+
+
+def test_an_archive_says_that_it_has_no_boxes(folder, tmp_path, capsys):
+    root, own = folder
+    annotate(root, own)
+    list(prepare.write_archive(f"folder:{root}", tmp_path / "archive"))
+    assert "has bounding boxes, which an archive does not keep" in capsys.readouterr().err
+
+
+def test_a_table_with_a_byte_order_mark(folder):
+    root, _ = folder
+    header = "filename,width,height,xmin,ymin,xmax,ymax"
+    (root / "boxes.csv").write_text(f"{header}\ntrain/ant/0.png,60,40,12,10,36,30\n", "utf-8-sig")
+    boxes_of = open_encoded(f"folder:{root}", "train").boxes
+    np.testing.assert_allclose(boxes_of(0)[0], shares(12, 10, 36, 30))

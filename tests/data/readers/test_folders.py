@@ -105,6 +105,16 @@ def test_links_to_images_count_in_folders_and_tars(root, tmp_path):
     assert contents(a) == contents(b) and len(a) == 8
 
 
+def test_a_linked_folder_is_listed_under_its_own_name(root):
+    """Whatever the order in which the file system lists them."""
+    ant = root / "train" / "ant"
+    (ant / "x").mkdir()
+    (ant / "x" / "1.jpg").hardlink_to(ant / "000.jpg")
+    for name in ("a", "y"):
+        (ant / name).symlink_to("x")
+    assert list_images(ant) == ["000.jpg", "001.jpg", "002.jpg", "x/1.jpg"]
+
+
 def test_a_broken_link_is_not_left_out(root, tmp_path):
     ant = root / "train" / "ant"
     (ant / "gone.jpg").symlink_to("nowhere.jpg")

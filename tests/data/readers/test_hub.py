@@ -365,6 +365,25 @@ def test_a_folder_that_reads_like_a_name(written, monkeypatch):
         hub.open_hub("other", None, {})
 
 
+def test_a_folder_of_another_dataset_is_not_the_named_one(written, tmp_path, monkeypatch):
+    """`data_dir` is a place for downloads that already has ImageNet."""
+    other = tmp_path / "imagenet-1k" / "data"
+    other.parent.mkdir()
+    shutil.copytree(written, other)
+    asked = []
+
+    def fetch(name, *_):
+        asked.append(name)
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(hub_download, "fetch", fetch)
+    with pytest.raises(FileNotFoundError):
+        catalog.open_parts("hf:uoft-cs/cifar100", data_dir=tmp_path)
+    assert asked == ["uoft-cs/cifar100"]
+    for place in (tmp_path / "imagenet-1k", tmp_path):
+        assert hub.find_folder("my/imagenet-1k", place) == (tmp_path / "imagenet-1k", None)
+
+
 def test_places_that_there_are_not(tmp_path, written):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         catalog.open_parts(f"hf:{tmp_path / 'none'}")
@@ -396,13 +415,18 @@ def test_small_images_are_kept_in_memory(tmp_path):
     assert np.array_equal(train.images, images[10:40]) and np.array_equal(test.images, images[40:])
     assert np.array_equal(train.labels, labels[10:40]) and np.array_equal(test.labels, labels[40:])
     np.testing.assert_allclose(train.mean, (images[:40] / 255).mean((0, 1, 2)))
-    gray, other = tmp_path / "gray", tmp_path / "other"
-    for place in (gray, other):
+    gray, mixed_folder, other = (tmp_path / name for name in ("gray", "mixed", "other"))
+    for place in (gray, mixed_folder, other):
         place.mkdir()
     write(images[:5, ..., 0], labels[:5], "gray/train")
     found = catalog.load(f"hf:{gray}", "train")
     assert np.array_equal(found.images, images[:5, ..., :1])
+    mixed = [images[0], images[1, ..., 0], *images[2:6]]
+    write(mixed, [0] * 6, "mixed/train")
+    found = catalog.load(f"hf:{mixed_folder}", "train")
+    assert np.array_equal(found.images[1], np.repeat(images[1, ..., :1], 3, -1))
+    assert np.array_equal(found.images[2:], images[2:6])
     write([*images[:2], images[0, :10], *images[2:6]], [0] * 7, "other/train")
     assert not catalog.is_streamed(f"hf:{other}")
-    with pytest.raises(ValueError, match=r"train.parquet, row 2 is 10 x 16 x 3; the first image"):
+    with pytest.raises(ValueError, match=r"train.parquet, row 2 is 10 x 16, RGB; the first image"):
         catalog.load(f"hf:{other}", "train")

@@ -191,6 +191,15 @@ def test_no_code_in_a_pickle_is_run(tmp_path, monkeypatch, protocol, function, a
     assert not Path("planted").exists()
 
 
+def test_no_array_of_a_pickle_has_forged_pointers(tmp_path):
+    """`np.ndarray(shape, "O", buffer)` would take bytes for the addresses of objects."""
+    array = b"cnumpy\nndarray\n(K\x01\x85cnumpy\ndtype\n(U\x01OtRU\x08AAAAAAAAtR"
+    path = tmp_path / "batch"
+    path.write_bytes(b"\x80\x02}(U\x04data" + array + b"u.")
+    with pytest.raises(ValueError, match="not a pickle of plain data"):
+        read_pickle(path)
+
+
 def test_a_pickle_of_python_2(tmp_path):
     """Written by hand after the official files: strings are opcode U or T and come as bytes."""
     array = (
