@@ -51,7 +51,7 @@ class _TracedNetwork(NamedTuple):
 def _trace(model: nn.Module, variables: Mapping[str, Any], images: Array) -> _TracedNetwork:
     def run(variables: Any, images: Any) -> dict[str, Any]:
         logits, state = model.apply(variables, images, train=False, mutable=["endpoints"])
-        return {LOGITS: logits, **state["endpoints"]}
+        return {LOGITS: logits, **state.get("endpoints", {})}
 
     variables = {name: held for name, held in variables.items() if name != "endpoints"}
     with ops.use("reference"):  # plain operations only, each ReLU by itself

@@ -61,6 +61,11 @@ def explain_images(
     folder = any_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     fields = receptive_fields(model, read(paths[0]).shape)
+    if not fields:
+        raise ValueError(
+            f"{type(model).__name__} has no endpoints to explain; name them with "
+            "`endpoint` of `jaxcnn.layers.Network`"
+        )
     look, project = _compile_programs(model, tuple(fields))
     taken: set[str] = set()
     names = [picture_name(path, taken) for path in paths]

@@ -78,9 +78,9 @@ def feature_maps(
     found = {name: outputs[name] for name in _order(graph) if name in outputs}
     maps: dict[str, np.ndarray] = {}
     for name, value in [*found.items(), *endpoints.items()]:
-        array = value[0] if isinstance(value, np.ndarray) and value.ndim == 4 else None
-        if array is None or min(array.shape[:2]) < 2:
+        if not isinstance(value, np.ndarray) or value.ndim != 4 or min(value.shape[1:3]) < 2:
             continue
+        array = np.asarray(value[0], np.float32)
         if not any(np.array_equal(array, other) for other in maps.values()):
             maps[name] = array
     return dict(sorted(maps.items(), key=lambda item: -item[1].shape[0]))  # stable

@@ -28,7 +28,8 @@ class Row:
       params: number of trainable parameters.
       weights: number of parameters in kernels, without biases and normalization.
       macs: multiply-adds.
-      field: receptive field of the output; None if it depends on no pixel.
+      field: receptive field of the output; None if it depends on no pixel, or behind a transposed
+        convolution.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Row:
     field: ReceptiveField | None
 
 
-def layer_rows(jaxpr: Any, params: Any) -> list[Row]:
+def layer_rows(jaxpr: Any, params: Any, batch_stats: Any = None) -> list[Row]:
     """Lists the layers of a traced `model.apply(variables, images)`.
 
     The first axis of every output is taken to be the batch.
@@ -50,11 +51,12 @@ def layer_rows(jaxpr: Any, params: Any) -> list[Row]:
     Args:
       jaxpr: of the trace.
       params: tree of the network's parameters, arrays or shapes.
+      batch_stats: tree of its BatchNorm statistics, if it has any.
 
     Returns:
-      The layers in order of computation.
+      The layers in order of computation. A layer of an `nn.scan` is one row for all repetitions.
     """
-    layers = _Layers(params)
+    layers = _Layers(params, batch_stats or {})
     layers.read(jaxpr, None, [None] * (len(jaxpr.invars) - 1) + [image_spans()])
     return list(layers.rows())
 
@@ -62,13 +64,14 @@ def layer_rows(jaxpr: Any, params: Any) -> list[Row]:
 class _Layers:
     """Collects equations by layer while it walks a jaxpr."""
 
-    def __init__(self, params: Any):
+    def __init__(self, params: Any, batch_stats: Any):
         self.owners = dict(modules_with_params(params))
+        self.batch_norms = {path for path, _ in modules_with_params(batch_stats)}
         self.found: dict[tuple[str, ...], dict[str, Any]] = {}
         self.unnamed: dict[tuple[str, ...], int] = {}  # numbers of pools and of LRNs by module
 
     def read(
-        self, jaxpr: Any, outer: tuple[str, ...] | None, given: Sequence[Spans]
+        self, jaxpr: Any, outer: tuple[str, ...] | None, given: Sequence[Spans], times: int = 1
     ) -> list[Spans]:
         """Collects the layers of a jaxpr; returns what its outputs depend on.
 
@@ -76,6 +79,7 @@ class _Layers:
           jaxpr: of the network, or of an inner function.
           outer: path of the equation that calls the inner function; None for the network.
           given: what the inputs depend on.
+          times: number of repetitions.
         """
         known: dict[Any, Spans] = dict(zip(jaxpr.invars, given, strict=True))
         constants: set[Any] = set(jaxpr.constvars)
@@ -86,27 +90,29 @@ class _Layers:
                 continue
             path = module_path(str(eqn.source_info.name_stack), outer)
             seen = [None if isinstance(v, Literal) else known.get(v) for v in eqn.invars]
+            if eqn.primitive.name == "scan":  # its outputs have no receptive field
+                body = eqn.params["jaxpr"].jaxpr
+                self.read(body, path, [None] * len(body.invars), times * eqn.params["length"])
+                continue
             call = inner_call(eqn, seen)
-            spans = self.read(call[0], path, call[1]) if call else equation_spans(eqn, seen)
+            spans = self.read(call[0], path, call[1], times) if call else _spans(eqn, seen)
             known.update(zip(eqn.outvars, spans))
             if not call or path in self.owners:
-                self._add(eqn, path, bool(call), spans[0])
+                self._add(eqn, path, 0 if call else times * equation_macs(eqn), spans[0])
         return [None if isinstance(v, Literal) else known.get(v) for v in jaxpr.outvars]
 
-    def _add(self, eqn: Any, path: tuple[str, ...], is_call: bool, spans: Spans) -> None:
+    def _add(self, eqn: Any, path: tuple[str, ...], macs: int, spans: Spans) -> None:
         out = eqn.outvars[0].aval
         if path in self.owners:
             layer = self.found.setdefault(path, {"kind": None, "macs": 0})
-            layer.update(out=out, spans=spans)
-            if not is_call:
-                layer["macs"] += equation_macs(eqn)
-                layer["kind"] = layer["kind"] or _product_kind(eqn) or pool_kind(eqn)
+            layer.update(out=out, spans=spans, macs=layer["macs"] + macs)
+            layer["kind"] = layer["kind"] or _product_kind(eqn) or pool_kind(eqn)
         elif kind := pool_kind(eqn):
             path = (*path, "norm" if kind == "LRN" else "pool")
             self.unnamed[path] = number = self.unnamed.get(path, 0) + 1
             layer = {"kind": kind, "macs": 0, "out": out, "spans": spans}
             self.found[(*path, str(number))] = layer
-        elif macs := equation_macs(eqn):
+        elif macs:
             layer = self.found.setdefault(path, {"kind": "product", "macs": 0})
             layer.update(out=out, macs=layer["macs"] + macs, spans=spans)
 
@@ -117,8 +123,8 @@ class _Layers:
             if path[:-1] in self.unnamed:  # "pool2", or "pool" where there is only one
                 name = "/".join(path[:-1]) + (path[-1] if self.unnamed[path[:-1]] > 1 else "")
             leaves = self.owners.get(path, [])
-            kind = layer["kind"] or ("batch norm" if "scale" in dict(leaves) else "scale and shift")
-            adds = kind not in ("batch norm", "scale and shift", "LRN")
+            kind = layer["kind"] or self._norm_kind(path, leaves)
+            adds = kind not in ("batch norm", "norm", "scale and shift", "LRN")
             values = math.prod(layer["out"].shape[1:]) if adds else 0
             yield Row(
                 name=name,
@@ -131,6 +137,19 @@ class _Layers:
                 macs=layer["macs"],
                 field=field(layer["spans"]),
             )
+
+    def _norm_kind(self, path: tuple[str, ...], leaves: list[tuple[str, Any]]) -> str:
+        if path in self.batch_norms:
+            return "batch norm"
+        return "norm" if "scale" in dict(leaves) else "scale and shift"
+
+
+def _spans(eqn: Any, given: Sequence[Spans]) -> list[Spans]:
+    """As `equation_spans`, but None where an output has no receptive field."""
+    try:
+        return equation_spans(eqn, given)
+    except ValueError:
+        return [None] * len(eqn.outvars)
 
 
 def modules_with_params(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import layers
-from jaxcnn.reporting.figures import make_figure, save
+from jaxcnn.reporting.figures import make_figure, plain_text, save
 from jaxcnn.reporting.tables import text_table
 from jaxcnn.training.optim.losses import cross_entropy
 
@@ -199,7 +199,8 @@ def draw(states: Mapping[str, Sequence[Signal]], path: str | Path) -> None:
         for title, signals in states.items():
             values = [v for s in signals if (v := getattr(s, field)) is not None]
             shown = [v if np.isfinite(v) and v > 0 else np.nan for v in values]
-            axes.plot(range(1, len(shown) + 1), shown, marker=".", linewidth=1, label=title)
+            axes.plot(range(1, len(shown) + 1), shown, marker=".", linewidth=1)
+            axes.lines[-1].set_label(plain_text(title))
         axes.set(title=word, xlabel="block" if field == "distance" else "layer", yscale="log")
         if marks := _readable(_stages(states.values(), field), len(values)):
             axes.set_xticks(*zip(*marks), rotation=45, ha="right", fontsize=8)

@@ -123,11 +123,11 @@ def summarize(
     """
     traced = trace(model, input_size, options)
     values = math.prod(traced.size)
-    width = jnp.dtype(getattr(traced.network, "dtype", jnp.float32)).itemsize
+    width = jnp.dtype(getattr(traced.network, "dtype", None) or jnp.float32).itemsize
     itself = field(image_spans())
     rows = (
         Row("input", "input", traced.size, values, values * width, 0, 0, 0, itself),
-        *layer_rows(traced.jaxpr, traced.variables["params"]),
+        *layer_rows(traced.jaxpr, traced.variables["params"], traced.variables.get("batch_stats")),
     )
     used = sum(row.params for row in rows)
     held = count_params(traced.variables["params"])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcnn import ops
 from jaxcnn.models.registry import create_model, list_models, model_info, resolve
@@ -96,7 +97,7 @@ def input_size_of(model: str | nn.Module, input_size: Size = None) -> tuple[int,
     size = native if input_size is None else input_size
     if size is None:
         raise ValueError(f"input_size is missing: {name} has no default input size")
-    full = (size, size) if isinstance(size, int) else tuple(size)
+    full = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     full = (*full, channels) if len(full) == 2 else full
     if len(full) != 3 or min(full) < 1:
         raise ValueError(

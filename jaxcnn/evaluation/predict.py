@@ -208,7 +208,7 @@ def predict_files(
         except (OSError, ValueError) as error:
             return error
 
-    batch_size = min(batch_size, len(paths))  # one shape: one compilation
+    batch_size = max(1, min(batch_size, len(paths)))  # one shape: one compilation
     shape = (batch_size, preprocessing.size, preprocessing.size, len(preprocessing.mean))
     loaded = map_ahead(load, paths, ahead=2 * batch_size + cores())
     for start in range(0, len(paths), batch_size):

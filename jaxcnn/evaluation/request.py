@@ -241,6 +241,10 @@ def localization_errors(
         is_subset = entry.class_subset(test_set) is not None
         if test_set.has_boxes and not is_subset and localization.has_box_head(model):
             preprocessing = _preprocessing(network, entry, crop)
+            viewed = entry.model_for(network.view.protocol, preprocessing.size)
+            if getattr(viewed, "dense", False):  # boxes are those of the network's own size
+                own = entry.preprocessing.size
+                preprocessing = dataclasses.replace(preprocessing, size=own)
             errors[network.label] = localization.errors(
                 model, entry.variables, test_set, preprocessing, batch_size=batch_size
             )

@@ -86,13 +86,15 @@ def conv_general_dilated(
       strides: vertical and horizontal stride.
       padding: zeros around the images, ((top, bottom), (left, right)); or "SAME" or "VALID".
       **options: see `lax.conv_general_dilated`, which is used if one is set that `conv` does not
-        have, such as a dilation.
+        have, such as a dilation or `batch_group_count`.
 
     Returns:
       f[N,h,w,F].
     """
     dilated = any(d != 1 for k in ("lhs_dilation", "rhs_dilation") for d in options.get(k) or ())
-    if dilated or options.get("preferred_element_type") is not None:
+    other = options.get("preferred_element_type") is not None
+    other = other or options.get("batch_group_count", 1) != 1
+    if dilated or other:
         return lax.conv_general_dilated(x, w, strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], w.shape[:2], strides, padding)

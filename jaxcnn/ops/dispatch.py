@@ -1,9 +1,9 @@
 """Operations with one implementation per platform, and the switch that disables them.
 
-An operation is a JAX primitive. Its implementation is chosen when a program is lowered for a
-platform. A program that is compiled ahead of time for a TPU therefore contains TPU implementations,
-whatever machine compiles it. Every operation has a plain implementation in `jaxcnn.ops.reference`,
-which defines its shape, values and derivatives.
+The implementation of an operation is chosen when a program is lowered for a platform: operations
+are JAX primitives or use `lax.platform_dependent`. A program that is compiled ahead of time for a
+TPU therefore contains TPU implementations, whatever machine compiles it. Every operation has a
+plain implementation in `jaxcnn.ops.reference`, which defines its shape, values and derivatives.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def _write(
     rows = results.table(curves)
     text = results.text_table(rows)
     text += "".join(f"\n{name} failed: {failure}" for name, failure in failures.items())
-    (workdir / TABLE).write_text(f"{study.title}\n\n{text}\n", "utf-8")
+    write_text(workdir / TABLE, f"{study.title}\n\n{text}\n")
     results.write_json(study, rows, scaled, workdir / RESULTS, failures)
     written = [TABLE, RESULTS]
     if curves:
@@ -135,6 +135,10 @@ def _plan_runs(
             raise ValueError(
                 f"{workdir} contains a study with other settings; choose another workdir"
             )
+    elif taken := [name for name in (TABLE, RESULTS, FIGURE) if (workdir / name).exists()]:
+        raise ValueError(
+            f"{workdir} has a {taken[0]} that is not of a study of jaxcnn; choose another workdir"
+        )
     elif not full:
         console.print("measuring the speed of this machine ...")
         began = time.perf_counter()

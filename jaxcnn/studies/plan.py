@@ -88,7 +88,8 @@ class Scale:
     """The small version of a study, scaled to a time budget.
 
     Attributes:
-      steps: of every run; None for the study's own number.
+      steps: of every run, or {label: steps} if the study's runs differ in length; None for the
+        study's own number.
       most_rank: runs of a higher rank are left out; None to keep all.
       seeds: number of seeds per setting; None for the study's own.
       examples: number of examples per epoch, to convert durations.
@@ -96,7 +97,7 @@ class Scale:
       warning: a warning if even the scaled study exceeds the budget, else "".
     """
 
-    steps: int | None = None
+    steps: int | Mapping[str, int] | None = None
     most_rank: int | None = None
     seeds: int | None = None
     examples: int | None = None
@@ -125,7 +126,7 @@ def make_jobs(
     overrides: Overrides | None = None,
     most_rank: int | None = None,
     together: bool = False,
-    steps: int | None = None,
+    steps: int | Mapping[str, int] | None = None,
     examples: int | None = None,
 ) -> list[Job]:
     """Lists the training runs of a study.
@@ -141,7 +142,7 @@ def make_jobs(
       most_rank: leave out runs of a higher rank; None to keep all.
       together: train all seeds of a setting at once, which is worthwhile on an accelerator; see
         `jaxcnn.training.ensemble.members`.
-      steps: shorten every run to this many steps; None for the study's own number.
+      steps: number of steps of every run, or {label: steps}; None for the study's own number.
       examples: number of examples per epoch, to compare durations in epochs with other units.
 
     Returns:
@@ -162,7 +163,8 @@ def make_jobs(
                 layers += [overrides or {}, which]
                 if steps is not None:
                     relative = _in_percent(make_config(*layers), layers, examples)
-                    layers += [relative, {"train.length_steps": steps}]
+                    own = steps if isinstance(steps, int) else steps[run.label]
+                    layers += [relative, {"train.length_steps": own}]
                 jobs.append(Job(run, group, _with_rows(make_config(*layers))))
     return jobs
 
@@ -262,8 +264,9 @@ def fit(
 ) -> Scale:
     """Scales the small version of a study to a time budget.
 
-    First the number of steps is reduced for all runs, then runs are left out, those of the highest
-    rank first, then seeds; finally the number of steps is reduced further, down to 20.
+    First the number of steps is reduced by the same factor for all runs, then runs are left out,
+    those of the highest rank first, then seeds; finally the number of steps is reduced further,
+    down to 20.
 
     Args:
       study: to be scaled.
@@ -273,21 +276,23 @@ def fit(
       overrides: see `make_jobs`.
       spent: seconds of the budget that are already used.
     """
-    experiment = _build(make_jobs(study, overrides=overrides)[0].config)
-    wanted, requested = experiment.calendar.total_steps, seeds or 1
+    experiments = [_build(job.config) for job in make_jobs(study, overrides=overrides)]
+    lengths = [experiment.calendar.total_steps for experiment in experiments]
+    longest, requested = max(lengths), seeds or 1
     ranks = sorted({run.rank for run in study.runs}, reverse=True)
     forms = [(requested, rank) for rank in ranks]
     forms += [(n, ranks[-1]) for n in range(requested - 1, 0, -1)]
     for count, most_rank in forms:
-        kept = [cost for run, cost in zip(study.runs, costs) if run.rank <= most_rank]
-        fixed, step = sum(cost.fixed for cost in kept), sum(cost.step for cost in kept)
-        steps = min(wanted, int(((60 * minutes - spent) / count - fixed) / step + 1e-6))
-        if steps >= min(wanted, _FEWEST_STEPS):
+        kept = [i for i, run in enumerate(study.runs) if run.rank <= most_rank]
+        fixed = sum(costs[i].fixed for i in kept)
+        stepping = sum(costs[i].step * lengths[i] for i in kept)
+        fraction = min(1.0, ((60 * minutes - spent) / count - fixed) / stepping)
+        if int(fraction * longest + 1e-6) >= min(longest, _FEWEST_STEPS):
             break
-    steps = max(steps, min(wanted, _LEAST_STEPS))
+    steps = [max(int(fraction * n + 1e-6), min(n, _LEAST_STEPS)) for n in lengths]
     said = []
-    if steps < wanted:
-        said.append(f"{steps:,} steps per run instead of {wanted:,}")
+    if steps != lengths:
+        said.append(f"{_range(steps)} steps per run instead of {_range(lengths)}")
     left_out = [run.label for run in study.runs if run.rank > most_rank]
     if left_out:
         said.append(f"without {', '.join(left_out)}")
@@ -295,14 +300,21 @@ def fit(
         said.append(f"{count} seed{'s' * (count > 1)} instead of {max(study.seeds, requested)}")
     small = {field for field in study.small if study.small[field] != study.base.get(field)}
     said += [f"{field} {study.small[field]!r}" for field in ("data.source",) if field in small]
-    takes = (spent + count * (fixed + steps * step)) / 60
+    takes = (spent + count * sum(costs[i].fixed + costs[i].step * steps[i] for i in kept)) / 60
     warning = ""
     if takes > 1.1 * minutes:
         warning = (
-            f"the smallest version, {count * len(kept)} runs of {steps} steps, takes about "
+            f"the smallest version, {count * len(kept)} runs of {_range(steps)} steps, takes about "
             f"{takes:.2g} minutes on this machine, longer than the budget of {minutes:g}"
         )
-    return Scale(steps, most_rank, count, len(experiment.train_set), said, warning)
+    by_label = {run.label: own for run, own in zip(study.runs, steps)}
+    scaled = steps[0] if len(set(lengths)) == 1 else by_label
+    return Scale(scaled, most_rank, count, len(experiments[0].train_set), said, warning)
+
+
+def _range(numbers: Sequence[int]) -> str:
+    """Formats numbers as "20", or as "20 to 300"."""
+    return " to ".join(f"{n:,}" for n in sorted({min(numbers), max(numbers)}))
 
 
 def measure(study: Study, *, overrides: Overrides | None = None) -> list[Cost]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn._files import write_text
 from jaxcnn.reporting import tables
-from jaxcnn.reporting.figures import make_figure, save
+from jaxcnn.reporting.figures import make_figure, plain_text, save
 from jaxcnn.studies.plan import Job
 from jaxcnn.studies.study import Run, Study
 from jaxcnn.training.output.metrics_files import read_rows
@@ -131,7 +132,7 @@ def write_json(
         **{"title": study.title, "source": study.source, "scaled": scaled, "rows": rows},
         "failed": dict(failed),
     }
-    path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def draw(study: Study, curves: Sequence[Curve], path: Path, *, note: str = "") -> None:
@@ -158,7 +159,7 @@ def draw(study: Study, curves: Sequence[Curve], path: Path, *, note: str = "") -
     if with_x:
         _draw_against_x(all_axes[-1], study, curves)
     all_axes[0].set_ylabel("error (%), dashed: training")
-    figure.suptitle(study.title + (f"\n{note}" if note else ""), fontsize=11)
+    figure.suptitle(plain_text(study.title + (f"\n{note}" if note else "")), fontsize=11)
     save(figure, path)
 
 
@@ -166,13 +167,13 @@ def _draw_panel(axes: Any, curves: Sequence[Curve], panel: str) -> None:
     for i, curve in enumerate(curves):
         color = f"C{i}"
         for values, style in ((curve.train, "--"), (curve.test, "-")):
-            label = curve.run.label if style == "-" else None
+            label = plain_text(curve.run.label) if style == "-" else None
             axes.plot(curve.steps, values.mean(0), style, color=color, label=label, lw=1.5)
             if len(values) > 1:
                 axes.fill_between(
                     curve.steps, values.min(0), values.max(0), color=color, alpha=0.15, lw=0
                 )
-    axes.set(xlabel="steps", title=panel, ylim=(0, None))
+    axes.set(xlabel="steps", title=plain_text(panel), ylim=(0, None))
     axes.grid(alpha=0.3)
     _add_legend(axes)
 
@@ -196,9 +197,9 @@ def _draw_against_x(axes: Any, study: Study, curves: Sequence[Curve]) -> None:
                 fmt=style,
                 capsize=3,
                 color="tab:gray" if values == "train" and len(panels) == 1 else f"C{i}",
-                label=f"{values}, {panel}" if len(panels) > 1 else values,
+                label=f"{values}, {plain_text(panel)}" if len(panels) > 1 else values,
             )
-    axes.set(xlabel=study.x, title="last error", ylim=(0, None))
+    axes.set(xlabel=plain_text(study.x or ""), title="last error", ylim=(0, None))
     places = sorted({curve.run.x for curve in placed if curve.run.x is not None})
     if places and 0 < places[0] <= places[-1] / 8:  # such as learning rates
         axes.set_xscale("log")

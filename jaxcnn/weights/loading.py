@@ -50,6 +50,7 @@ def load_pretrained(
         classifiers are initialized from a fixed key, and a warning is logged; 0 leaves them out.
       images: input normalization of a network of another framework, a key of
         `jaxcnn.weights.formats.preparation.IMAGES`; by default the usual one of the framework.
+        Only for files of such frameworks.
       **options: fields of the network's module, as for `create_model`.
 
     Returns:
@@ -105,9 +106,14 @@ def open_weights(
     _check_names(options or {})
     if (foreign := _foreign(origin)) is not None:
         if model is None:
-            raise ValueError(f"{origin} does not say which network it is of: name the model")
+            raise ValueError(f"{origin} does not state its network: pass its name as `model`")
         name = registry.resolve(model)
         return _open_foreign(origin, *foreign, name, dict(options or {}), num_classes, images)
+    if images is not None:
+        raise ValueError(
+            f"images is {images!r}; it is only for files of Caffe, ONNX, Keras and TensorFlow, and "
+            f"{origin} is none"
+        )
     if not files.is_weights(origin):
         weights = pretrained.find(origin)
         if model is not None and registry.resolve(model) != weights.model:
@@ -121,7 +127,7 @@ def open_weights(
     if not own_layout:
         arrays = torch_files.without_prefixes(arrays)
     if model is None and "model" not in metadata:
-        raise ValueError(f"{origin} does not say which network it is of: name the model")
+        raise ValueError(f"{origin} does not state its network: pass its name as `model`")
     if model is None and is_address(metadata["model"]):  # a file does not choose code to run
         raise ValueError(
             f"{origin} holds weights of {metadata['model']}, a network that is not part of jaxcnn: "
@@ -258,21 +264,30 @@ def save(
 
     Raises:
       FileNotFoundError: the directory does not exist.
-      ValueError: the name, the layout or the suffix is unknown, the variables do not match the
-        network, or PyTorch is required but not installed.
+      ValueError: the name, the layout, the suffix or an option is unknown, an option cannot be
+        stored, the variables or the names of classes do not match the network, or PyTorch is
+        required but not installed.
     """
     if to not in LAYOUTS:
         raise ValueError(f"layout is {to!r}; it can be {' or '.join(LAYOUTS)}")
+    _check_names(options)
+    try:
+        stored_options = json.dumps(options)
+    except TypeError as error:
+        raise ValueError(f"an option of the network cannot be stored: {error}") from None
     prepare = preprocessing or pretrained.default_preprocessing(name)
     described = layout.describe(name, _image_shape(prepare), **options)
     own = layout.in_own_names(described)
     arrays = layout.write(own if to == "jaxcnn" else described, variables)
+    classes = layout.stored_classes(described if to == "torch" else own, arrays)
+    if class_names is not None and len(class_names) != classes:
+        raise ValueError(f"class_names has {len(class_names)} names; there are {classes} classes")
     metadata = {
         "format": _FORMAT[to],
         "jaxcnn": jaxcnn.__version__,
         "model": without_folder(described.name),
-        "options": json.dumps(options),
-        "num_classes": str(layout.stored_classes(described if to == "torch" else own, arrays)),
+        "options": stored_options,
+        "num_classes": str(classes),
         "preprocessing": json.dumps(to_dict(prepare)),
     }
     if class_names is not None:

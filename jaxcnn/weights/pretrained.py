@@ -211,8 +211,8 @@ def find(name: str) -> Weights:
     if name in elsewhere.FILES:
         file = elsewhere.FILES[name]
         raise ValueError(
-            f"{name!r} are in a file of {file.format}: download {file.url}, and give the path of "
-            f"that file (unpacked), with the model {file.model!r}"
+            f"the weights {name!r} are in a file of {file.format}: download {file.url}, and give "
+            f"the path of that file (unpacked), with the model {file.model!r}"
         )
     of_model = [w.name for w in WEIGHTS.values() if name in (w.model, w.name.partition(".")[0])]
     of_model += [key for key in SHIPPED if name == key.partition(".")[0]]

@@ -93,6 +93,16 @@ def test_mistakes_name_what_there_is():
         explain.grad_cam(Two(), BY_HAND, images, "pre_logits", [0])
     with pytest.raises(ValueError, match="rule is 'deconv'"):
         explain.backward_view(Two(), BY_HAND, images, {}, "deconv")
+    with pytest.raises(ValueError, match="no endpoint 'stage1'"):
+        explain.grad_cam(WithoutEndpoints(), {}, images, "stage1", [0])
+
+
+class WithoutEndpoints(nn.Module):
+    """As a beginner writes it."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return images.mean((1, 2))
 
 
 SMALL = [

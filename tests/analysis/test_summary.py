@@ -1,9 +1,11 @@
 """The per-layer table: VGG-16's against the published one row by row, and shapes of a made net."""
 
 import json
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxcnn
@@ -116,6 +118,41 @@ def test_rows_of_a_made_network(remat):
     ]
     assert summary.aux_params == 27
     assert "auxiliary heads (training only): 27 more parameters" in str(summary)
+
+
+class Other(nn.Module):
+    """Layers that the networks of this package do not have."""
+
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.GroupNorm(2, name="group")(nn.Conv(4, (3, 3), name="first")(images))
+        blocks = nn.scan(Step, {"params": 0}, split_rngs={"params": True}, length=3)
+        x = nn.ConvTranspose(2, (2, 2), (2, 2), name="up")(blocks(name="blocks")(x, None)[0])
+        return nn.Dense(5, name="fc")(x.mean((1, 2)))
+
+
+class Step(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.Conv(4, (3, 3), name="conv")(x), None
+
+
+def test_rows_of_other_layers():
+    summary = jaxcnn.summarize(Other(), np.int64(8))
+    rows = [(row.name, row.kind, row.params, row.macs) for row in summary.rows]
+    assert rows == [
+        ("input", "input", 0, 0),
+        ("first", "conv 3x3", 112, 64 * 108),
+        ("group", "norm", 8, 0),
+        ("blocks/conv", "conv 3x3", 3 * 148, 3 * 64 * 144),
+        ("up", "conv 2x2", 34, summary.rows[4].macs),
+        ("pool", "global average pool", 0, 0),
+        ("fc", "dense", 15, 10),
+    ]
+    assert summary.rows[0].activation_bytes == 4 * 192 and summary.aux_params == 0
+    assert summary.rows[4].field is None
 
 
 def test_a_module_has_the_input_size_of_the_network_that_it_is_most_like():

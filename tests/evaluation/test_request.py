@@ -70,6 +70,19 @@ def test_crops_larger_than_the_network_take_its_dense_form(vgg):
     assert vgg.model_for(protocols.PROTOCOLS["dense"], 32).dense
 
 
+def test_boxes_are_those_of_the_network_s_own_size():
+    """Its dense form, which larger crops take, has no boxes."""
+    options = {"min_size": 32, "fc_width": 16, "widths": (4, 8, 8, 8, 8), "box_head": "scr"}
+    entry = entry_of("vgg_a", 32, **options)
+    test_set = catalog.load("synthetic_boxes:48", "test[:8]")
+    own, large = (
+        request.Network("drawn", protocols.parse_view(view), view)
+        for view in ("center", "center:40")
+    )
+    errors = request.localization_errors([own, large], [entry, entry], test_set)
+    assert errors["center:40"] == errors["center"]
+
+
 def test_classes_in_another_order_are_refused(vgg):
     test_set = catalog.load("synthetic", "test[:3]")
     other = dataclasses.replace(vgg, classes=10, class_names=test_set.class_names[::-1])

@@ -199,7 +199,7 @@ def test_what_is_not_a_number_stays(pool):
 @pytest.mark.parametrize("pool", [ops.max_pool, max_pool_on_a_gpu])
 @pytest.mark.parametrize("padding", [0, 1])
 def test_windows_of_minus_infinity(pool, padding):
-    """The gradient of such a window stays within it, at a place that is not padding."""
+    """They have the maximum -inf; without padding, the gradient stays within the window."""
     x = jnp.asarray(draw(1, 6, 6, 2), jnp.float32).at[0, :4].set(-jnp.inf)
     options = {"window": (2, 2), "stride": (2, 2), "padding": padding}
     y, pull = jax.vjp(jax.jit(functools.partial(pool, **options)), x)

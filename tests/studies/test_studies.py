@@ -94,6 +94,30 @@ def test_a_budget_cuts_seeds_after_runs(minutes, seeds, steps):
     assert any("2 seeds instead of 3" in text for text in scale.said) == (seeds == 2)
 
 
+def test_runs_of_different_lengths_are_cut_in_proportion():
+    runs = [Run(str(n), {"train.length_steps": n}) for n in (100, 400)]
+    study = Study("t", TINY.base, runs)
+    costs = [Cost(10, 0.1), Cost(10, 0.1)]  # 20 s and 50 s for all steps
+    whole = plan.fit(study, 2, costs, None, {})
+    assert whole.steps == {"100": 100, "400": 400}
+    assert not any("steps" in text for text in whole.said)
+    half = plan.fit(study, 0.75, costs, None, {})
+    assert half.steps == {"100": 50, "400": 200}
+    assert "50 to 200 steps per run instead of 100 to 400" in half.said
+    jobs = plan.make_jobs(study, steps=half.steps)
+    assert [job.config.train.length_steps for job in jobs] == [50, 200]
+
+
+def test_other_files_in_its_directory_are_not_replaced(tmp_path):
+    (tmp_path / "table.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"table\.txt that is not of a study"):
+        console.run(
+            TINY, tmp_path, full=True, minutes=1, seeds=1, overrides={}, jobs_at_once=1,
+            executor="local", gpus=0,
+        )  # fmt: skip
+    assert (tmp_path / "table.txt").read_text() == "mine"
+
+
 def test_a_run_shorter_than_the_least_is_not_made_longer():
     study = Study("t", {**TINY.base, "train.length_steps": 8}, TINY.runs)
     assert plan.fit(study, 0.01, _COSTS, None, {}).steps == 8
@@ -118,7 +142,8 @@ def test_every_run_can_be_built_within_every_budget(name, tmp_path):
             lengths.add(scale.steps)
             kept = [cost for run, cost in zip(study.runs, costs) if run.rank <= scale.most_rank]
             takes = sum(cost.fixed + scale.steps * cost.step for cost in kept) / 60
-            assert takes <= 1.34 * minutes or "takes about" in scale.warning
+            assert takes <= 1.34 * minutes or scale.steps == plan._LEAST_STEPS
+            assert ("takes about" in scale.warning) == (takes > 1.1 * minutes)
     for steps in lengths:  # all that a length changes
         for job in plan.make_jobs(study, steps=steps):
             assert job.config.train.length_steps == steps
@@ -312,9 +337,9 @@ def test_values_of_several_sizes_stand_apart(places, scale):
         assert [label.get_text() for label in axes.get_xticklabels()] == list(map(str, places))
 
 
-def test_points_of_several_panels_are_not_joined():
+def test_points_of_several_panels_are_not_joined(tmp_path):
     placed = (("a", 10), ("a", 28), ("b", 10), ("b", 28))
-    runs = [Run(f"{panel}{x}", {}, panel=panel, x=x) for panel, x in placed]
+    runs = [Run(f"_{panel}${x}", {}, panel=panel, x=x) for panel, x in placed]
     ones = np.ones((1, 1))
     curves = [results.Curve(run, np.array([5]), ones, ones) for run in runs]
     axes = make_figure(4, 4).subplots()
@@ -323,6 +348,7 @@ def test_points_of_several_panels_are_not_joined():
     assert drawn == [[10, 28]] * 4
     labels = [bars.get_label() for bars in axes.containers]
     assert labels == ["train, a", "test, a", "train, b", "test, b"]
+    results.draw(Study("a $x_$ b", {}, runs), curves, tmp_path / "figure.png")  # no mathematics
 
 
 @pytest.mark.parametrize("metric", ["loss", "ema_top1_error"])

@@ -49,7 +49,7 @@ def test_convert_there_and_back(tmp_path, capsys):
     assert out == f"wrote {ours}: resnet20_cifar, 7 classes, layout of jaxcnn\n"
     run(capsys, "convert", ours, back, "--to", "torch")
     assert equal(files.read(back)[0], state)
-    assert "does not say which network" in error(capsys, "convert", source, ours)
+    assert "does not state its network" in error(capsys, "convert", source, ours)
     text = error(capsys, "convert", source, ours, "--model", "vgg16")
     assert text.startswith("these weights do not fit vgg_d: 32 missing (-), ")
     assert "d.npz does not exist" in error(capsys, "convert", tmp_path / "d.npz", ours)

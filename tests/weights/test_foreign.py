@@ -349,7 +349,7 @@ def test_the_config_of_timm_names_network_and_preprocessing(tmp_path):
     how = Preprocessing(288, 0.95, "bicubic", (0.5,) * 3, (0.25,) * 3)
     assert opened.preprocessing == how
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_base"}))
-    with pytest.raises(ValueError, match="does not say which network"):
+    with pytest.raises(ValueError, match="does not state its network"):
         loading.open_weights(tmp_path / "model.safetensors")
 
 

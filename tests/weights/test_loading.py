@@ -170,7 +170,7 @@ def test_files_that_cannot_be_loaded(tmp_path):
         jaxcnn.load_pretrained(tmp_path / "none.safetensors", model="lenet5")
     path = tmp_path / "w.safetensors"
     files.write(path, state_dict("lenet5"), {"format": "pt", "model": "another program's"})
-    with pytest.raises(ValueError, match="does not say which network it is of"):
+    with pytest.raises(ValueError, match="does not state its network"):
         jaxcnn.load_pretrained(path)
     with pytest.raises(ValueError, match="do not fit lenet_caffe"):
         jaxcnn.load_pretrained(path, model="lenet_caffe")
@@ -179,6 +179,23 @@ def test_files_that_cannot_be_loaded(tmp_path):
         jaxcnn.load_pretrained(path, model="lenet5")
     with pytest.raises(ValueError, match="layout is 'onnx'; it can be jaxcnn or torch"):
         weights.save(path, "lenet5", {}, to="onnx")
+    with pytest.raises(ValueError, match=r"images is 'caffe'; it is only for files of Caffe"):
+        jaxcnn.load_pretrained(path, model="lenet5", images="caffe")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_classes": 10}, "'num_classes' is not an option"),
+        ({"class_names": ["a"]}, "class_names has 1 names; there are 10 classes"),
+        ({"dtype": jnp.bfloat16}, "cannot be stored"),
+    ],
+)
+def test_what_could_not_be_loaded_again_is_not_saved(tmp_path, given, message):
+    variables = weights.from_torch("lenet5", state_dict("lenet5"))
+    with pytest.raises(ValueError, match=message):
+        weights.save(tmp_path / "w.safetensors", "lenet5", variables, **given)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_table_names_networks_that_are_here():
