@@ -96,11 +96,11 @@ docs: install  ## build the site into docs/_build
 	@$(BIN)/python docs/check_links.py docs/_build
 	@echo "docs/_build/index.html"
 
-lock: | $(filter .tools/%,$(UV))  ## resolve the dependencies anew
+lock: | $(filter .tools/%,$(UV))  ## update the versions of the dependencies
 	@$(UV) pip compile pyproject.toml --extra test --extra docs --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
 	@$(UV) pip compile pyproject.toml --extra test --extra docs --resolution lowest-direct --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements-oldest.lock
 
 clean:  ## remove environments and caches
-	@rm -rf .venv .venv-oldest .venv-plan .tools .cache .pytest_cache .mypy_cache .ruff_cache dist build
+	@rm -rf .venv .venv-oldest .venv-newest .venv-plan .tools .cache .pytest_cache .mypy_cache .ruff_cache dist build

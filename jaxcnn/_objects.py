@@ -84,7 +84,7 @@ def load_object(address: str) -> Any:
             )
         return _passed[address]
     if where.endswith(".py"):
-        path = Path(where)
+        path = Path(os.path.expanduser(where))
         if not path.is_file():
             beside = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
             raise ValueError(

@@ -15,6 +15,7 @@ from jaxcnn._files import local_path
 from jaxcnn.analysis import facts, networks
 from jaxcnn.cli import completion, main
 from jaxcnn.cli.main import _parse
+from jaxcnn.cli.train import default_workdir
 from jaxcnn.models import registry
 from jaxcnn.training.config import default_config
 
@@ -293,6 +294,7 @@ def test_differences_of_unlike_runs_stand_on_their_side(tmp_path, monkeypatch, c
         ("evaluate --batch-size 2 a --json x b", {"what": "a b"}),
         ("report a --out x b c", {"runs": "a b c"}),
         ("prepare --side 3 a --quality 5 b", {"source": "a", "out": "b"}),
+        ("predict a --top 1 -", {"what": "a", "images": "-"}),
         ("list --data x a", None),
         ("train a --bogus b=1", None),
         ("export a b c", None),
@@ -328,6 +330,8 @@ def test_arguments_may_stand_before_and_after_options(line, expected):
         ("completion f", {"fish"}),
         ("predict cat.j", set()),
         ("train --workdir ru", set()),
+        ("predict --", {"--top"}),
+        ("completion bash --", {"--debug"}),
         ("nothing x", set()),
     ],
 )
@@ -362,3 +366,32 @@ def test_completion_in_the_shell(shell, tmp_path):
         [shell, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
     assert done.stdout.split() == ["vgg16_bn"] and not done.stderr, done.stderr
+
+
+def test_a_missing_name_is_a_mistake_unless_nothing_else_is_given(capsys):
+    assert main(["train", "--workdir", "runs/a"]) == 2
+    assert "CONFIG is missing" in capsys.readouterr().err
+    assert main(["ablate", "--full"]) == 2
+    assert "STUDY is missing" in capsys.readouterr().err
+    assert main(["ablate", "kernels", "--full", "--budget", "3"]) == 2
+    assert "--budget is 3; --full is not scaled" in capsys.readouterr().err
+
+
+def test_an_unknown_option_suggests_one_of_the_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "lenet_digits", "--workdri", "x"])
+    said = capsys.readouterr().err
+    assert "usage: jaxcnn train" in said and "did you mean '--workdir'" in said
+
+
+@pytest.mark.parametrize(
+    ("config", "folder"),
+    [
+        ("cifar_resnet:56,split", "cifar_resnet_56_split"),
+        ("my/my.python.py:a", "my.python_a"),
+        ("ensembles/senet", "ensembles_senet"),
+        ("configs/ensembles/senet.py:smoke", "ensembles_senet_smoke"),
+    ],
+)
+def test_the_default_directory_has_the_name_of_the_recipe(config, folder):
+    assert default_workdir(config) == Path("runs") / folder

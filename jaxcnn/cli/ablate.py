@@ -29,9 +29,8 @@ def register(subparsers) -> None:
     parser.add_argument(
         "--budget",
         type=float,
-        default=10,
         metavar="MINUTES",
-        help="time budget for all runs of the small version (default: %(default)g)",
+        help="time budget for all runs of the small version (default: 10)",
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="number of runs of each setting")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="number of runs at a time")
@@ -47,15 +46,19 @@ def run(args: argparse.Namespace) -> int:
     from jaxcnn.studies import catalog, study
 
     if args.study is None:
+        if args.full or any((args.workdir, args.budget, args.seeds)):
+            raise ValueError("STUDY is missing; `jaxcnn ablate` without options lists the studies")
         for name, make in catalog.STUDIES.items():
             print(f"{name:20s} {(make.__doc__ or '').splitlines()[0]}")
         return 0
+    if args.full and args.budget is not None:
+        raise ValueError(f"--budget is {args.budget:g}; --full is not scaled to a budget")
     if args.budget is not None and not 0 < args.budget < math.inf:
         raise ValueError(f"--budget is {args.budget:g}; it must be above 0 and finite")
     for name, value in (("--jobs", args.jobs), ("--seeds", args.seeds)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; it must be 1 or more")
-    if args.executor == "ray" and args.jobs not in (None, 1):
+    if args.executor == "ray" and args.jobs != 1:
         raise ValueError(f"--jobs is {args.jobs}; with --executor ray, the cluster decides")
     if args.gpus and args.executor != "ray":
         raise ValueError(f"--gpus is {args.gpus:g}; it is for --executor ray")
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         catalog.load_study(args.study),
         any_path(args.workdir or Path("runs") / Path(args.study).stem),
         full=args.full,
-        minutes=args.budget,
+        minutes=10 if args.budget is None else args.budget,
         seeds=args.seeds,
         overrides=study.read_overrides(args.overrides),
         jobs_at_once=args.jobs,

@@ -117,8 +117,8 @@ def run(args: argparse.Namespace) -> None:
     entries = request.open_all(networks, args.checkpoint)
     given = (args.data, args.data_dir, "test") if args.data else None
     source, folder, split = request.test_data(entries, given)
-    split = args.split or split
-    test_set = request.open_requested(entries, source, args.data_dir or folder, split)
+    folder, split = args.data_dir or folder, args.split or split
+    test_set = request.open_requested(entries, source, folder, split)
     answers, labels = request.predict_all(networks, entries, test_set, args.crop, args.batch_size)
     rows, labels = _with_combinations(args, networks, answers, labels, ensemble)
     table = [tables.row(name, found, labels, bootstrap=args.bootstrap) for name, found in rows]

@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
         for new in set(subparsers.choices) - known:
             added = subparsers.choices[new]
             _add_debug(added, argparse.SUPPRESS)
-            added.set_defaults(run=command.run, actions=added._actions)
+            added.set_defaults(run=command.run, actions=added._actions, error=added.error)
     return parser
 
 
@@ -57,7 +57,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)
     if rest and not _assign(args, rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        _refuse(parser, args, rest)
     if args.command is None:
         parser.print_help()
         raise SystemExit(0)
@@ -66,12 +66,27 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def _refuse(parser: argparse.ArgumentParser, args: argparse.Namespace, rest: list[str]) -> None:
+    """Ends the program with the usage of the command and a message about unknown arguments."""
+    if args.command is None:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options = [option for action in args.actions for option in action.option_strings]
+    for text in filter(_is_option, rest):
+        unknown = text.partition("=")[0]
+        args.error(f"unknown option {unknown!r}{near(unknown, options)}")
+    args.error(f"unrecognized arguments: {' '.join(rest)}")
+
+
+def _is_option(text: str) -> bool:
+    return text.startswith("-") and text != "-"  # "-" is standard input
+
+
 def _assign(args: argparse.Namespace, rest: list[str]) -> bool:
     """Assigns positional arguments that argparse left over because options preceded them.
 
     Returns False if one is an unknown option, or the command takes no more arguments.
     """
-    if args.command is None or any(text.startswith("-") for text in rest):
+    if args.command is None or any(map(_is_option, rest)):
         return False
     positionals = [action for action in args.actions if not action.option_strings]
     given = [getattr(args, action.dest) for action in positionals]

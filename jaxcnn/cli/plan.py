@@ -77,8 +77,9 @@ def run(args: argparse.Namespace) -> int:
         plan.known_memory(target)
     for target in targets:
         try:
-            found.append(plan.plan_for(config, target))
-            print(plan_text.to_text(found[-1]), end="\n\n", flush=True)
+            planned = plan.plan_for(config, target)
+            found.append({"fits": True, **plan_text.to_json(planned)})
+            print(plan_text.to_text(planned), end="\n\n", flush=True)
         except plan.DoesNotFit as error:
             section = "train" if error.step == "training" else "eval"
             hint = "; --fit finds the largest batch size that does"
@@ -87,16 +88,20 @@ def run(args: argparse.Namespace) -> int:
             what = f"{config.model.name} with {size}"
             print(f"{what} does not fit on {target.name}: {error}{hint}", flush=True)
             code = exit_codes.FAILED
-        if file:  # after each slice, since the next one may take long
-            text = json.dumps([plan_text.to_json(one) for one in found], indent=1)
-            write_output(file, text + "\n")
+            found.append({"fits": False, "target": target.name, "reason": str(error)})
         if args.fit:
-            print(_fit(config, target), end="\n\n", flush=True)
+            text, found[-1]["largest_batch_size"] = _fit(config, target)
+            print(text, end="\n\n", flush=True)
+        if file:  # after each slice, since the next one may take long
+            write_output(file, json.dumps(found, indent=1) + "\n")
     return code
 
 
-def _fit(config: Any, target: Target) -> str:
-    """One line on the largest batch size, after a line on standard error for each that is tried."""
+def _fit(config: Any, target: Target) -> tuple[str, int | None]:
+    """A line on the largest batch size, and the size; None if none fits.
+
+    Prints a line on standard error for each size that is tried.
+    """
     import sys
 
     from jaxcnn.analysis import plan
@@ -106,6 +111,7 @@ def _fit(config: Any, target: Target) -> str:
 
     fits, too_large = plan.largest_batch(config, target, report)
     if not fits:
-        return f"no batch size fits on {target.name}; {too_large:,} is the smallest that was tried"
+        text = f"no batch size fits on {target.name}; {too_large:,} is the smallest that was tried"
+        return text, None
     above = "" if too_large is None else f"; {too_large:,} does not"
-    return f"largest batch size that fits on {target.name}, of those tried: {fits:,}{above}"
+    return f"largest batch size that fits on {target.name}, of those tried: {fits:,}{above}", fits

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         model, variables, paths, preprocessing, names, top=top, on_bad=on_bad
     )
     tracked = common.track("images", answers, len(paths))
-    results: Any = ((path, predictions) for path, predictions in zip(paths, tracked) if predictions)
+    results: Any = ((path, predictions) for predictions, path in zip(tracked, paths) if predictions)
     if has_boxes:
         results = localization.add_boxes(model, variables, results, preprocessing, top, args.draw)
     results = list(results) if args.explain else results

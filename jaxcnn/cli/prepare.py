@@ -26,7 +26,7 @@ def register(subparsers) -> None:
         nargs="?",
         help="directory of the archive; created if it does not exist",
     )
-    parser.add_argument("--data-dir", metavar="PATH", help="directory of the TFDS datasets")
+    parser.add_argument("--data-dir", metavar="PATH", help="directory of the data")
     parser.add_argument(
         "--side", type=int, metavar="PIXELS", help="resize larger images to this shorter side"
     )
@@ -62,10 +62,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _write(progresses, out) -> None:
+    import sys
+
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
-    console = Console(highlight=False, soft_wrap=True)
+    # with redirected output, the bar is on standard error
+    console = Console(stderr=not sys.stdout.isatty(), highlight=False, soft_wrap=True)
     bad = total = 0
     bar = Progress(
         *Progress.get_default_columns(),
@@ -87,4 +90,4 @@ def _write(progresses, out) -> None:
                 console.print(f"copied unchanged: {at.bad}", markup=False)
     size = sum(file.stat().st_size for file in out.iterdir())
     text = f"{out}: {total:,} images, {size / 2**20:,.1f} MiB"
-    console.print(f"{text}, {bad:,} of them unreadable" if bad else text, markup=False)
+    print(f"{text}, {bad:,} of them unreadable" if bad else text)

@@ -21,9 +21,11 @@ def register(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Checks each kind of layer and prints the errors; returns the exit code."""
     from jaxcnn.analysis import selfcheck
+    from jaxcnn.analysis.layer_kinds import KINDS
+    from jaxcnn.cli import common
     from jaxcnn.runtime import exit_codes
 
-    rows = list(selfcheck.check())
+    rows = list(common.track("kinds of layers", selfcheck.check(), len(KINDS)))
     print(selfcheck.to_text(rows))
     print(f"\n{selfcheck.summary(rows)}")
     return exit_codes.DONE if all(row.ok for row in rows) else exit_codes.FAILED

@@ -75,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
     if option and _is_override(args.config):
         args.config, args.overrides = None, [args.config, *args.overrides]
     if args.config is None and option is None:
+        given = ("workdir", "distributed", "coordinator", "profile", "deterministic")
+        if any(getattr(args, name) for name in given):
+            raise ValueError("CONFIG is missing; `jaxcnn train` without options lists the recipes")
         return _list_recipes()
     from jaxcnn.cli import common
     from jaxcnn.runtime import distributed
@@ -113,9 +116,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def default_workdir(config: str) -> Path:
-    """The default directory: runs/cifar_resnet_56 for "cifar_resnet:56" or its file."""
-    name = Path(config).name.replace(".py", "")
-    return Path("runs") / name.replace(":", "_").replace(",", "_")
+    """The default directory: runs/cifar_resnet_56 for "cifar_resnet:56" or its file.
+
+    It is runs/ensembles_senet for "ensembles/senet", which is not the recipe "senet".
+    """
+    *folders, name = Path(config).parts
+    name = re.sub(r"\.py(?=:|$)", "", name)
+    if folders[-1:] == ["ensembles"]:
+        name = f"ensembles_{name}"
+    return Path("runs") / re.sub("[:,]", "_", name)
 
 
 def _is_override(text: str | None) -> bool:

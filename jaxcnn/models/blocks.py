@@ -27,7 +27,8 @@ from jaxcnn._checks import one_of, require
 SHORTCUTS = {
     "A": "every second pixel, and zeros for the new channels, after the old ones",
     "A_symmetric": "as A, with half of the zeros before the old channels",
-    "B": "1x1 convolution with the stride where the shape changes",
+    "B": "1x1 convolution with the stride where the number of channels changes; every second pixel "
+    "where only height and width do",
     "C": "1x1 convolution in every block",
     "D": "as B, with average pooling in place of the convolution's stride",
     "none": "no shortcut: a plain network",
@@ -356,7 +357,7 @@ BLOCKS = {b.__name__: b for b in (BasicBlock, Bottleneck, PreActBasicBlock, PreA
 
 
 def bottleneck_width(block: ResidualBlock | PreActBlock) -> int:
-    """Returns the channels of a bottleneck's 3x3 convolution: groups * (width * base_width / 64).
+    """Returns the channels of a bottleneck's 3x3 convolution: groups * (width * base_width // 64).
 
     Args:
       block: with the fields `width`, `base_width` and `groups`.

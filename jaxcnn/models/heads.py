@@ -97,7 +97,8 @@ class WindowDense(nn.Module):
 class FullyConnectedNetwork(layers.Network):
     """Base class of the networks that end in three fully connected layers, fc6, fc7 and fc8.
 
-    These networks take images of one size, unless `dense` is set. Inherits the fields of `Network`.
+    With fc6, these networks take images of one size (or of a few, see `check_size`), unless `dense`
+    is set. Inherits the fields of `Network`.
 
     Attributes:
       dropout: dropout rate at fc6 and fc7.

@@ -208,6 +208,11 @@ def register(name: str, module_class: Callable[..., nn.Module], **facts: Any) ->
     for fact in facts:
         if fact not in known:
             raise ValueError(f"unknown fact {fact!r} of {name!r}{near(fact, known)}")
+    size = facts.get("input_size")
+    if size is not None:
+        valid = isinstance(size, (tuple, list)) and len(size) == 3
+        valid = valid and all(isinstance(n, int) and n > 0 for n in size)
+        require(valid, f"input_size of {name!r}", size, "(height, width, channels)")
     _check_module(name, module_class)
     _registered[name] = _Registered(module_class, facts)
 

@@ -21,6 +21,7 @@ from jaxcnn.reporting.report import Report
 
 _SPEED, _FIRST = "images_per_second", "first_step_seconds"
 _REFRESH_SECONDS = 0.1
+_LINE_SECONDS = 60  # without a terminal, a line at least this often
 _WIDE = 100  # columns; narrower terminals show neither bar nor speed, only loss, error and time
 
 
@@ -71,7 +72,7 @@ class _Display:
         )
         self._start: Mapping[str, Any] = {}
         self._shown: Mapping[str, Any] = {}
-        self._refreshed = 0.0
+        self._refreshed = self._printed = 0.0
         self._failed = False
         self.code = 0
 
@@ -110,6 +111,7 @@ class _Display:
             self._progress.refresh()
 
     def _print(self, text: str) -> None:
+        self._printed = time.monotonic()
         self._console.print(text, markup=False)
 
     def _show(self, report: Report) -> None:
@@ -137,6 +139,8 @@ class _Display:
         elif report.kind == "train":
             self._shown = values
             self._update(speed=f"{values[_SPEED]:,.0f} images/s")
+            if not self._console.is_terminal and time.monotonic() - self._printed > _LINE_SECONDS:
+                self._print(whose + _train_text(report, start))
         elif report.kind == "eval":
             self._update(test=f"test error {_percent(values['top1_error'])}")
             if not self._console.is_terminal:
@@ -205,14 +209,25 @@ def _compiled_text(values: Mapping[str, Any]) -> str:
     return f"{text} ({', '.join(cost)}{roofline})" if cost else text
 
 
+def _train_text(report: Report, start: Mapping[str, Any]) -> str:
+    values = report.values
+    return f"{_where(report, start)}  loss {values['loss']:.4f}, {values[_SPEED]:,.0f} images/s"
+
+
 def _eval_text(report: Report, start: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
     values = report.values
     speed = f", {shown[_SPEED]:,.0f} images/s" if shown else ""
     return (
-        f"epoch {report.epoch:6.2f}/{start['total_epochs']:.4g}  "
-        f"step {report.step:>{len(str(start['total_steps']))}}/{start['total_steps']}  "
-        f"loss {values['train_loss']:.4f}  train error {_percent(values['train_top1_error'])}  "
+        f"{_where(report, start)}  loss {values['train_loss']:.4f}  "
+        f"train error {_percent(values['train_top1_error'])}  "
         f"test error {_percent(values['top1_error'])}{speed}"
+    )
+
+
+def _where(report: Report, start: Mapping[str, Any]) -> str:
+    return (
+        f"epoch {report.epoch:6.2f}/{start['total_epochs']:.4g}  "
+        f"step {report.step:>{len(str(start['total_steps']))}}/{start['total_steps']}"
     )
 
 

@@ -9,8 +9,8 @@
         print(report)
     run = training.load_run("runs/mine")
 
-`make_train_step`, `make_eval_step`, `create_state`, `make_preprocess`, `load_experiment` and the
-module `parallel` are for a loop of your own.
+`make_train_step`, `make_eval_step`, `create_state`, `make_preprocess`, `load_experiment`,
+`pure_step` and the module `parallel` are for a loop of your own.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxcnn.training import parallel
     from jaxcnn.training.config import default_config, set_duration, smoke
     from jaxcnn.training.config.files import read_config
+    from jaxcnn.training.engine import pure_step
     from jaxcnn.training.ensemble.described import Ensemble, Member
     from jaxcnn.training.input.preprocess import make_preprocess
     from jaxcnn.training.output.trained import (
@@ -52,6 +53,7 @@ __all__ = [
     "make_preprocess",
     "make_train_step",
     "parallel",
+    "pure_step",
     "read_config",
     "set_duration",
     "smoke",
@@ -73,6 +75,7 @@ _HOMES = {
     "make_eval_step": "jaxcnn.training.step",
     "make_preprocess": "jaxcnn.training.input.preprocess",
     "make_train_step": "jaxcnn.training.step",
+    "pure_step": "jaxcnn.training.engine",
     "read_config": "jaxcnn.training.config",
     "set_duration": "jaxcnn.training.config",
     "smoke": "jaxcnn.training.config",

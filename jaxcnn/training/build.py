@@ -119,6 +119,9 @@ def build_experiment(
         params = abstract_variables(model, image_shape)["params"]
     check_head(params, config.model.options, config.loss.get("box_weight", 0.0))
     optimizer, rate = make_optimizer(config, calendar, params)
+    shapes = abstract_state(model, optimizer, image_shape, ema=bool(config.train.ema_decay))
+    _check_optimizer_state(config.optimizer.get("name"), shapes.opt_state)
+    is_mixed = bool(data.mixup or data.cutmix)
     loss_options = {k: v for k, v in config.loss.items() if k not in RESERVED_FIELDS["loss"]}
     return Experiment(
         config=config,
@@ -127,13 +130,16 @@ def build_experiment(
         stream=stream,
         model=model,
         loss=losses.make_loss(
-            config.loss.get("name", "cross_entropy"), train_set.num_classes, **loss_options
+            config.loss.get("name", "cross_entropy"),
+            train_set.num_classes,
+            is_mixed,
+            **loss_options,
         ),
         optimizer=optimizer,
         learning_rate=rate,
         preprocess=preprocess_batch,
         image_shape=image_shape,
-        shapes=abstract_state(model, optimizer, image_shape, ema=bool(config.train.ema_decay)),
+        shapes=shapes,
         mesh=mesh,
         mode=mode,
         batch_norm_examples=bn_examples,
@@ -184,6 +190,16 @@ def check_head(params: Mapping[str, Any], options: Mapping[str, Any], weight: fl
         )
 
 
+def _check_optimizer_state(name: Any, state: Any) -> None:
+    """Raises ValueError if an optimizer's state has what checkpoints cannot hold."""
+    for leaf in jax.tree.leaves(state):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
+            raise ValueError(
+                f"the state of optimizer {name!r} has a random key, {leaf.dtype}, which "
+                "checkpoints cannot hold"
+            )
+
+
 def _parallelism(config: TrackedConfig, mesh: Mesh) -> tuple[str, int]:
     """Returns (mode, examples in each set of BatchNorm statistics), checked."""
     mode = config.train.parallel
@@ -191,6 +207,11 @@ def _parallelism(config: TrackedConfig, mesh: Mesh) -> tuple[str, int]:
         mode = "jit" if mesh.size == 1 else "shard_map"
     batch_size = config.train.batch_size
     parallel.check_batch_size(batch_size, mesh.size, "config.train.batch_size")
+    if (config.data.mixup or config.data.cutmix) and batch_size // mesh.size % 2:
+        raise ValueError(
+            f"config.train.batch_size is {batch_size}, {batch_size // mesh.size} for each of "
+            f"{mesh.size} devices; mixup and cutmix need an even number for each"
+        )
     accumulate, bn_sync, bn_group = (
         config.train[name] for name in ("accumulate", "bn_sync", "bn_group")
     )

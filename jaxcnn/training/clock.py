@@ -99,7 +99,7 @@ def make_calendar(config: Any, train_examples: int, steps_per_call: int) -> Cale
     total_steps = max(1, length)
     if total_steps > _MOST_STEPS:
         raise ValueError(
-            f"config.train: the run has {total_steps:,} steps; {_MOST_STEPS:,} at most"
+            f"config.train: the run has {total_steps:,} steps; at most {_MOST_STEPS:,} are possible"
         )
 
     def interval(section: Any) -> float:

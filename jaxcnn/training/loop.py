@@ -142,7 +142,7 @@ class Run:
         self._stop = distributed.AgreedStop(lambda: stop.received)
         self._signal: str | None = None
         schedule = self.config.schedule
-        self._plateau = schedule if schedule["name"] == "plateau" else None
+        self._plateau = schedule if schedule.get("name") == "plateau" else None
         # Read here, so that a resumed run does not report these fields as unused.
         self._weights, self._weights_only = (
             self.config.model.weights,
@@ -275,6 +275,9 @@ class Run:
             state = with_layers(state, weights, self._weights_only, std)
         elif weights:
             state = with_backbone(state, weights, model.name, dict(model.options), std)
+        if weights:  # some optimizers, such as Prodigy, keep the initial parameters
+            opt_state = self.experiment.optimizer.init(state.params)
+            state = dataclasses.replace(state, opt_state=opt_state)
         return parallel.place_state(state, self.experiment.mesh)
 
     def _facts(self) -> dict[str, Any]:
@@ -299,7 +302,9 @@ class Run:
             "process_count": distributed.count(),
             "platform": experiment.mesh.devices.flat[0].platform,
             "parallel": experiment.mode,
-            "batch_norm_examples": experiment.batch_norm_examples,
+            "batch_norm_examples": experiment.batch_norm_examples
+            if jax.tree.leaves(experiment.shapes.batch_stats)
+            else None,
         }
 
     def _report(self, kind: str, values: Mapping[str, Any], step: int | None = None) -> Report:

@@ -130,7 +130,9 @@ def train(
         complete = _with_objects(with_present_names(config), objects)
         validate(complete)
         options = _directory_options(workdir, resume, overwrite, extend)
-        train_run = members.train_members if complete["train"]["members"] else train_one
+        if not isinstance(complete, ConfigDict):
+            complete = ConfigDict(complete)
+        train_run = members.train_members if complete.train.members else train_one
         return train_run(complete, workdir, stop=stop, **options)
 
     return Training(reports)

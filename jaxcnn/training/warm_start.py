@@ -90,12 +90,13 @@ def with_layers(
     _note_scale(opened, std)
     model, variables = loading.build(opened)
     flat = flatten_dict(variables, sep="/")
-    pattern = re.compile(f"(params|batch_stats)/({only})/[^/]+")
+    pattern = re.compile(only)
     replaced = []
 
     def pick(path, leaf):
         name = keystr(path, simple=True, separator="/")
-        if not pattern.fullmatch(name):
+        layer = name.partition("/")[2].rpartition("/")[0]
+        if not pattern.fullmatch(layer):
             return leaf
         stored = flat.get(name)
         if stored is None or stored.shape != leaf.shape:

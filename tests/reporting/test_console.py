@@ -91,6 +91,15 @@ def test_a_stopped_run_names_the_command_that_continues_it():
         assert out.getvalue().rstrip().endswith(text)
 
 
+def test_a_long_epoch_prints_lines_without_a_terminal(monkeypatch):
+    monkeypatch.setattr(console, "_LINE_SECONDS", 0.0)
+    out = io.StringIO()
+    values = {"images_per_second": 800.0, "loss": 2.5}
+    rows = (Report("start", 0, 0.0, START), Report("train", 100, 0.26, values), *reports())
+    console.show(iter(rows[:2] + rows[-1:]), "runs/a", out)
+    assert "epoch   0.26/163.8  step   100/64000  loss 2.5000, 800 images/s" in out.getvalue()
+
+
 def test_the_end_names_compiling():
     out = io.StringIO()
     console.show(reports(), "runs/r20", out)

@@ -256,7 +256,7 @@ def test_a_value_that_passes_the_checks_can_be_built(file, field):
         except ValueError:
             continue
         try:
-            preflight.check(build_experiment(TrackedConfig(config)), config.train.seed)
+            preflight.check(build_experiment(TrackedConfig(config)))
         except (ValueError, FileNotFoundError) as error:
             assert "\n" not in str(error)
 

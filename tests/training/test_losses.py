@@ -103,3 +103,9 @@ def test_bad_requests_are_found_when_the_loss_is_made():
         losses.make_loss("cross_entropy", smoothing=0.1)
     with pytest.raises(ValueError, match="label_smoothing is 2"):
         losses.make_loss("cross_entropy", label_smoothing=2)
+
+
+def test_a_loss_without_soft_targets_is_refused_for_mixup():
+    with pytest.raises(ValueError, match="'lenet_mse' does not take the soft targets"):
+        losses.make_loss("lenet_mse", 10, True)
+    losses.make_loss("cross_entropy", 10, True)

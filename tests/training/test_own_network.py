@@ -83,6 +83,12 @@ def test_code_that_has_changed_since_the_run(tmp_path, monkeypatch, capsys):
         ("use_running_average=not train", "use_running_average=False", 10, "batch_stats"),
         ("return nn.Dense", "x = nn.Dropout(0.5)(x)\n        return nn.Dense", 11, "deterministic"),
         ("nn.relu(", "nn.rule(", 9, "no attribute 'rule'"),
+        (  # only in training
+            "return nn.Dense",
+            "x = nn.Dropout(0.5, rng_collection='noise')(x, not train)\n        return nn.Dense",
+            11,
+            "noise",
+        ),
     ],
 )
 def test_a_mistake_in_the_code_is_one_line(tmp_path, monkeypatch, capsys, old, new, line, words):
@@ -93,3 +99,13 @@ def test_a_mistake_in_the_code_is_one_line(tmp_path, monkeypatch, capsys, old, n
     assert f"the network '{NAME}' cannot be used: " in text and words in text
     assert f"my_nets.py, line {line}: " in text
     assert not (tmp_path / "runs").exists()
+
+
+def test_values_that_are_not_finite_are_explained(tmp_path, monkeypatch):
+    """It has no field `remat`, which the networks of the package have."""
+    infinite = SOURCE.replace("x.mean((1, 2))", "x.mean((1, 2)) / (0.0 if train else 1.0)")
+    (tmp_path / "my_nets.py").write_text(infinite)
+    monkeypatch.chdir(tmp_path)
+    config = small_config(model=NAME)
+    with pytest.raises(FloatingPointError, match=r"not finite at step \d+: "):
+        run(config, tmp_path / "run")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small import run, small_config, tiny_network  # noqa: F401
 
+from jaxcnn.training import train
 from jaxcnn.training.build import build_experiment
 from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.guard import preflight
@@ -63,14 +64,14 @@ def plant(mistake, experiment):
     ("mistake", "text"),
     [
         ("float images", "training split's images are float32; they must be uint8, 0 to 255"),
-        ("0 and 1", "training split's images reach from 0 to 1"),
+        ("0 and 1", "training split's images range from 0 to 1"),
         ("black", "all pixels of the training split's images have the same value, 0"),
-        ("from 1", "training split's labels reach from 1 to 10; the classes are 0 to 9"),
+        ("from 1", "training split's labels range from 1 to 10; the classes are 0 to 9"),
         ("float labels", "training split's labels are float32; they must be integers"),
         ("one class", "all 200 training examples are of class 3"),
         ("other size", "images are 32x32x3; the network is made for 28x28x3"),
         ("no test", "the test split has no examples"),
-        ("preprocess", r"reaches from \d.* normalization with mean .* pixels between 0 and 1"),
+        ("preprocess", r"ranges from \d.* normalization with mean .* pixels between 0 and 1"),
         ("nan", "the first batch is not finite after normalization"),
         ("head", "the network has 8 outputs; the training set has 10 classes"),
     ],
@@ -121,3 +122,49 @@ def test_batch_norm_of_one_value_is_refused(model, batch_size, fields, alike):
         ValueError, match=r"BatchNorm 'stage4.*' normalizes 1x1 maps of single examples"
     ):
         preflight.check(made)
+
+
+def small(**fields):
+    config = small_config(steps=2)
+    with config.unlocked():
+        for name, value in fields.items():
+            section, _, field = name.partition("__")
+            (config[section] if field else config)[field or section] = value
+    return config
+
+
+def test_a_schedule_without_a_name_is_constant(tmp_path):
+    config = small()
+    config.schedule = {"learning_rate": 0.1}
+    assert [r.kind for r in train(config, tmp_path / "run")][-1] == "end"
+
+
+def test_a_plain_mapping_may_have_members(tmp_path):
+    config = small(train__members="2").to_dict()
+    assert {r.member for r in train(config, tmp_path / "run")} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"data__mixup": 0.2, "train__batch_size": 8, "train__devices": 8},
+            "mixup and cutmix need",
+        ),
+        ({"data__mixup": 0.2, "loss": {"name": "lenet_mse"}}, "does not take the soft targets"),
+        ({"optimizer": {"name": "optax:noisy_sgd", "key": 0}}, "which checkpoints cannot"),
+    ],
+)
+def test_what_fails_within_a_step_is_named_before_it(tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        list(train(small(**fields), tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_local_statistics_is_resumed_on_as_many_devices(tmp_path):
+    config = small_config(batch_size=16, steps=2)
+    config.train.update({"bn_sync": "local", "devices": 2})
+    run(config, tmp_path / "run")
+    config.train.devices = 4
+    with pytest.raises(ValueError, match=r"statistics of 8 examples; .* they would be of 4"):
+        run(config, tmp_path / "run", resume=True)

@@ -133,3 +133,23 @@ def test_weights_for_images_of_another_scale_are_told(weights, tmp_path, capfd):
 def test_layers_need_weights():
     with pytest.raises(ValueError, match=r"weights_only is set, but config\.model\.weights is not"):
         validate(read_config(str(ROOT / "configs" / "vgg.py") + ":d,staged"))
+
+
+def test_the_optimizer_begins_with_the_weights_of_the_warm_start(weights, tmp_path):
+    """Schedule-free SGD keeps the parameters that it started from in its state."""
+    path, variables = weights
+    config = digits(path)
+    config.optimizer = {"name": "optax.contrib:schedule_free_sgd"}
+    config.schedule = {"name": "constant", "learning_rate": 1e-6}
+    set_duration(config.train, "length", steps=1)
+    run(config, tmp_path / "run")
+    _, state, _ = last_checkpoint(tmp_path / "run")
+    start = variables["params"]["conv1"]["kernel"]
+    np.testing.assert_allclose(state["['params']['conv1']['kernel']"], start, atol=1e-4)
+
+
+def test_the_names_of_layers_are_a_regular_expression_by_itself(weights):
+    """With flags, which may only be at its beginning."""
+    state = TrainState(0, {"conv1": {"kernel": jnp.zeros((5, 5, 1, 6))}}, {}, ())
+    found = with_layers(state, str(weights[0]), "(?i)CONV1")
+    assert np.abs(found.params["conv1"]["kernel"]).max() > 0

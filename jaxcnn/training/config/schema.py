@@ -97,7 +97,9 @@ def _text(*choices: str, optional: bool = False) -> Field:
         return value in choices if choices else 0 < len(value) <= _LONGEST_TEXT
 
     valid = (
-        f"one of {', '.join(choices)}" if choices else f"a text of 1 to {_LONGEST_TEXT:,} letters"
+        f"one of {', '.join(choices)}"
+        if choices
+        else f"a string of 1 to {_LONGEST_TEXT:,} characters"
     )
     return Field(valid, is_valid, optional, choices)
 
@@ -320,12 +322,12 @@ def default_config() -> ConfigDict:
       `parallel`, "auto" for "jit" on one device and "shard_map" on several; `devices`, how many to
       use, 0 for all; `bn_sync`, BatchNorm statistics of the "global" batch or of each device's
       "local" shard; `bn_group`, statistics of groups of this many consecutive examples instead;
-      `steps_per_call`, steps per dispatch, 0 for 1 on a CPU and 25 elsewhere; `accumulate`, number
-      of microbatches per device; `reduce_dtype` in which the devices' gradients are added up,
-      "bfloat16" for half of the traffic between devices, None for float32; `deterministic`,
-      bit-identical results of repeated runs on a GPU too, at some cost in speed; `ema_decay` of a
-      running average of the weights, which is evaluated as well, 0 for none; `members`, runs to
-      train together, and `ensemble_mode`, how to train them, see
+      `steps_per_call`, steps per dispatch, 0 for 25, but 1 on a CPU and for streamed photos;
+      `accumulate`, number of microbatches per device; `reduce_dtype` in which the devices'
+      gradients are added up, "bfloat16" for half of the traffic between devices, None for float32;
+      `deterministic`, bit-identical results of repeated runs on a GPU too, at some cost in speed;
+      `ema_decay` of a running average of the weights, which is evaluated as well, 0 for none;
+      `members`, runs to train together, and `ensemble_mode`, how to train them, see
       `jaxcnn.training.ensemble.members`.
     loss: `name` and options, see `jaxcnn.training.optim.losses`; `aux_weight` of auxiliary heads.
     optimizer, schedule: see `jaxcnn.training.optim.optimizers`.

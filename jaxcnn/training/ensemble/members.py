@@ -131,9 +131,13 @@ def train_members(
     failed: lockstep.Failures = {}
     stop = stop or StopSignals()
     reports = train_group(configs, directories, shared, mode, stop, failed, **use)
+    stopped = False
     with open_all(directory, config, facts, **use):
-        yield from reports
-    raise_failed(failed)
+        for report in reports:
+            yield report
+            stopped |= report.kind == "stopped"
+    if not stopped:  # resuming reports the failures
+        raise_failed(failed)
 
 
 def default_mode(platform: str | None = None) -> str:

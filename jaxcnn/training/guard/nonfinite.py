@@ -80,7 +80,10 @@ def find_nonfinite_layer(
       The description.
     """
     names: list[str] = []
-    model = _MonitoredModel(experiment.model.clone(remat=False), names)
+    plain = experiment.model
+    if getattr(plain, "remat", False):
+        plain = plain.clone(remat=False)
+    model = _MonitoredModel(plain, names)
     pure = engine.pure_step(experiment, model=model, optimizer=_RECORD_GRADIENTS, ema_decay=0.0)
     step = parallel.parallelize(pure, experiment.mode, experiment.mesh)
     before = dataclasses.replace(state, opt_state=())

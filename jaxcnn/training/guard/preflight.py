@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -71,7 +72,7 @@ def _check_images(images: np.ndarray, what: str) -> None:
     if images.max() == images.min():
         raise ValueError(f"all pixels of {what} have the same value, {images.max()}")
     if images.max() <= 1:
-        raise ValueError(f"{what} reach from 0 to 1; they must be uint8, 0 to 255")
+        raise ValueError(f"{what} range from 0 to 1; they must be uint8, 0 to 255")
 
 
 def _check_labels(labels: np.ndarray, classes: int, what: str) -> None:
@@ -79,7 +80,7 @@ def _check_labels(labels: np.ndarray, classes: int, what: str) -> None:
         raise ValueError(f"{what} are {labels.dtype}; they must be integers")
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
-            f"{what} reach from {labels.min()} to {labels.max()}; the classes are 0 to "
+            f"{what} range from {labels.min()} to {labels.max()}; the classes are 0 to "
             f"{classes - 1}"
         )
 
@@ -91,7 +92,7 @@ def _check_prepared(images: np.ndarray, experiment: Experiment) -> None:
         raise ValueError(f"the first batch is not finite after normalization {how}")
     if np.abs(images).max() > max(_LARGEST, 1 / min(experiment.train_set.std)):
         raise ValueError(
-            f"the first batch reaches from {images.min():.1f} to {images.max():.1f} after "
+            f"the first batch ranges from {images.min():.1f} to {images.max():.1f} after "
             f"normalization {how}; both must be for pixels between 0 and 1"
         )
 
@@ -106,6 +107,8 @@ def _check_head(experiment: Experiment, classes: int) -> None:
         logits, endpoints = jax.eval_shape(
             lambda v, x: model.apply(v, x, train=False, mutable=["endpoints"]), variables, images
         )
+        if not type(model).__module__.startswith("jaxcnn."):
+            _trace_training(model, variables, experiment)
     if len(getattr(logits, "shape", ())) != 2:
         raise ValueError(
             f"the network returned {shown(logits)} for images {shown(images)}; it must return "
@@ -122,6 +125,17 @@ def _check_head(experiment: Experiment, classes: int) -> None:
             f"config.loss.aux_weight is {experiment.aux_weight}, but "
             f"{experiment.config.model.name!r} has no auxiliary heads"
         )
+
+
+def _trace_training(model: Any, variables: Any, experiment: Experiment) -> None:
+    shape = (experiment.calendar.batch_size, *experiment.image_shape[1:])
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    jax.eval_shape(
+        lambda v, x, key: model.apply(
+            v, x, train=True, mutable=["batch_stats", "endpoints"], rngs={"dropout": key}
+        ),
+        variables, images, jax.random.key(0),
+    )  # fmt: skip
 
 
 def _check_batch_norm(experiment: Experiment) -> None:

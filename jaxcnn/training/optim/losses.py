@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn import layers
-from jaxcnn._checks import one_of, shown
+from jaxcnn._checks import one_line, one_of, shown
 from jaxcnn._objects import check_call, is_address, load_object
 from jaxcnn.data import boxes as geometry
 from jaxcnn.metrics import localization, take_label
@@ -104,7 +104,7 @@ LOSSES: dict[str, Callable[..., Array]] = {
 
 
 def make_loss(
-    name: str = "cross_entropy", num_classes: int = 10, /, **options: Any
+    name: str = "cross_entropy", num_classes: int = 10, soft: bool = False, /, **options: Any
 ) -> Callable[[Array, Array], Array]:
     """Makes a loss from its name and options, and checks it.
 
@@ -112,6 +112,7 @@ def make_loss(
       name: one of `LOSSES`, or the address of a custom function, "my_losses.py:focal" or
         "package.module:focal". With mixup and cutmix its labels are soft targets, f32[N,K].
       num_classes: the number of classes K, for the check.
+      soft: whether labels will be soft targets, for the check.
       **options: keyword arguments of the function.
 
     Returns:
@@ -125,6 +126,15 @@ def make_loss(
     check_call(f"loss {name!r}", function, "logits", "labels", **options)
     loss = functools.partial(function, **options)
     logits = jax.ShapeDtypeStruct((2, num_classes), jnp.float32)
+    if soft:
+        targets = jax.ShapeDtypeStruct(logits.shape, jnp.float32)
+        try:
+            jax.eval_shape(loss, logits, targets)
+        except Exception as error:
+            raise ValueError(
+                f"loss {name!r} does not take the soft targets f32[N,K] of mixup and cutmix: "
+                f"{one_line(error)}"
+            ) from error
     out: Any = jax.eval_shape(loss, logits, jax.ShapeDtypeStruct((2,), jnp.int32))
     if getattr(out, "shape", None) != (2,) or not jnp.issubdtype(out.dtype, jnp.floating):
         raise ValueError(

@@ -7,7 +7,7 @@
     `boundaries_steps|_epochs|_examples|_percent`.
   exponential: decays the rate by `factor` (0.1) over each interval of
     `every_steps|_epochs|_examples|_percent`, continuously, or with `staircase` (False) at its end.
-  cosine: from the end of the warm-up down to `final` (0.0) times the rate at the last step.
+  cosine: from the end of the warm-up down to `final` (0.0) times the rate at the end of the run.
   polynomial: the same range, as (1 - progress) to the `power` (1.0).
   one_cycle: from `start` (0.04) times the rate up to it in `rise_steps|_epochs|_examples|_percent`
     (30 percent), then down to `final` (0.0) times the rate; both along half a cosine (Smith & Topin

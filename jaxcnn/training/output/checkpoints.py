@@ -1,8 +1,8 @@
 """Checkpoints of a run: the newest ones to resume from, and the best one in a separate directory.
 
-Orbax writes them, in a thread beside the training where there is one process. A checkpoint also
-holds the few numbers that resuming needs besides the state, so that both are saved or neither. It
-holds checksums of all arrays and of these numbers, which reading verifies: storage may corrupt bits
+Orbax writes them, in a background thread if there is a single process. A checkpoint also holds the
+few numbers that resuming needs besides the state, so that both are saved or neither. It holds
+checksums of all arrays and of these numbers, which reading verifies: storage may corrupt bits
 silently. For checkpoints in a bucket see `bucket_checkpoints`.
 """
 

@@ -97,7 +97,7 @@ def _check_types(path: Path, content: Mapping[str, Any]) -> None:
 
 def _check_type(path: Path, name: str, value: Any, expected: type) -> None:
     if type(value) is not expected:
-        kind = {dict: "an object", list: "a list", int: "an integer", str: "a text"}[expected]
+        kind = {dict: "an object", list: "a list", int: "an integer", str: "a string"}[expected]
         raise ValueError(f"{path} is damaged: {name} is {value!r:.60}; it must be {kind}")
 
 
@@ -210,10 +210,25 @@ def check_normalization(
 
 
 def check_examples(workdir: Path, facts: Mapping[str, Any]) -> None:
-    """Raises ValueError if the examples differ from those that the run was started with."""
+    """Checks that a run continues with what it was started with, besides the configuration.
+
+    Args:
+      workdir: of the run, which may not have begun.
+      facts: of the run now, see `Run`.
+
+    Raises:
+      ValueError: the examples differ, or the number of examples in each set of BatchNorm
+        statistics.
+    """
     if not (workdir / MANIFEST).is_file():
         return
     before = read_manifest(workdir)
+    counts = [record.get("batch_norm_examples") for record in (before, facts)]
+    if None not in counts and counts[0] != counts[1]:
+        raise ValueError(
+            f"{workdir} has BatchNorm statistics of {counts[0]} examples; on this number of "
+            f"devices they would be of {counts[1]}: resume it on as many devices as before"
+        )
     digests, now = before.get("examples") or {}, facts.get("examples") or {}
     for split, name in (("train", "training"), ("test", "test")):
         if split in digests and split in now and digests[split] != now[split]:

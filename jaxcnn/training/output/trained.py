@@ -96,8 +96,7 @@ def load_experiment(
 ) -> tuple[Experiment, TrainState]:
     """Loads a checkpoint of a run and builds what it was trained with, for a loop of your own.
 
-    The experiment is built for one device. Its step is `make_train_step(experiment.model,
-    experiment.optimizer, experiment.loss, preprocess=experiment.preprocess)`.
+    The experiment is built for one device. Its step is `jaxcnn.training.pure_step(experiment)`.
 
     Args:
       workdir: directory of the run. Its data must be available.
