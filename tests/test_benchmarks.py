@@ -123,7 +123,7 @@ def test_figures_come_from_the_files_with_machine_and_date(tables, planted):
     assert "`python benchmarks/grouped_conv.py` writes results/grouped_conv.json" in page
     told = tables.headline()
     assert "relative to PyTorch 2.0 on A processor, 3 networks | " in told
-    assert "of its fastest form (worst 1.00); 0.75 of its default one |" in told
+    assert "of its fastest form (geometric mean; worst 1.00); 0.75 of its default one |" in told
     assert "| The CIFAR recipes on a GPU | not measured yet" in told
 
 

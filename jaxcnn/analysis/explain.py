@@ -44,7 +44,7 @@ class _TracedNetwork(NamedTuple):
         if name not in known:
             raise ValueError(
                 f"the network has no endpoint {name!r}{near(name, known)}; its endpoints are "
-                f"{', '.join(known)}"
+                f"{', '.join(known) or 'none'}"
             )
 
 

@@ -58,14 +58,14 @@ def explain_images(
         pixels = image * np.array(preprocessing.std) + np.array(preprocessing.mean)
         return np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
 
-    folder = any_path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     fields = receptive_fields(model, read(paths[0]).shape)
     if not fields:
         raise ValueError(
             f"{type(model).__name__} has no endpoints to explain; name them with "
             "`endpoint` of `jaxcnn.layers.Network`"
         )
+    folder = any_path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     look, project = _compile_programs(model, tuple(fields))
     taken: set[str] = set()
     names = [picture_name(path, taken) for path in paths]

@@ -28,8 +28,8 @@ class Row:
       params: number of trainable parameters.
       weights: number of parameters in kernels, without biases and normalization.
       macs: multiply-adds.
-      field: receptive field of the output; None if it depends on no pixel, or behind a transposed
-        convolution.
+      field: receptive field of the output; None if it depends on no pixel or is not defined, as
+        behind a transposed convolution or an `nn.scan`.
     """
 
     name: str

@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from jaxcnn.studies import catalog, study
 
     if args.study is None:
-        if args.full or any((args.workdir, args.budget, args.seeds)):
+        values = (args.workdir, args.budget, args.seeds)
+        if args.full or any(value is not None for value in values):
             raise ValueError("STUDY is missing; `jaxcnn ablate` without options lists the studies")
         for name, make in catalog.STUDIES.items():
             print(f"{name:20s} {(make.__doc__ or '').splitlines()[0]}")

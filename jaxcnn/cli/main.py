@@ -70,7 +70,8 @@ def _refuse(parser: argparse.ArgumentParser, args: argparse.Namespace, rest: lis
     """Ends the program with the usage of the command and a message about unknown arguments."""
     if args.command is None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    options = [option for action in args.actions for option in action.option_strings]
+    shown = [action for action in args.actions if action.help != argparse.SUPPRESS]
+    options = [option for action in shown for option in action.option_strings]
     for text in filter(_is_option, rest):
         unknown = text.partition("=")[0]
         args.error(f"unknown option {unknown!r}{near(unknown, options)}")

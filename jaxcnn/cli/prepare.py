@@ -68,13 +68,15 @@ def _write(progresses, out) -> None:
     from rich.progress import MofNCompleteColumn, Progress
 
     # with redirected output, the bar is on standard error
-    console = Console(stderr=not sys.stdout.isatty(), highlight=False, soft_wrap=True)
+    shown = bool(sys.stdout and sys.stdout.isatty())
+    console = Console(stderr=not shown, highlight=False, soft_wrap=True)
     bad = total = 0
     bar = Progress(
         *Progress.get_default_columns(),
         MofNCompleteColumn(),
         console=console,
         disable=not console.is_terminal,
+        redirect_stdout=shown,
     )
     # rich ends even a hidden display with an empty line
     with bar if console.is_terminal else contextlib.nullcontext():

@@ -75,8 +75,9 @@ def run(args: argparse.Namespace) -> int:
     if option and _is_override(args.config):
         args.config, args.overrides = None, [args.config, *args.overrides]
     if args.config is None and option is None:
-        given = ("workdir", "distributed", "coordinator", "profile", "deterministic")
-        if any(getattr(args, name) for name in given):
+        flags = (args.distributed, args.profile, args.deterministic)
+        values = (args.workdir, args.coordinator, args.processes, args.process)
+        if any(flags) or any(value is not None for value in values):
             raise ValueError("CONFIG is missing; `jaxcnn train` without options lists the recipes")
         return _list_recipes()
     from jaxcnn.cli import common

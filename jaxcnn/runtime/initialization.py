@@ -38,7 +38,8 @@ def run_by_array(fn: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
     """
 
     def run(key: jax.Array) -> Any:
-        if isinstance(key, jax.core.Tracer):  # within a transformation, which compiles it
+        disabled: Any = jax.config.jax_disable_jit  # type: ignore[attr-defined]
+        if disabled or isinstance(key, jax.core.Tracer):  # a transformation compiles it
             return fn(key)
         traced, shapes = jax.make_jaxpr(fn, return_shape=True)(key)
         jaxpr, _ = dce_jaxpr(traced.jaxpr, [True] * len(traced.jaxpr.outvars), instantiate=True)

@@ -135,6 +135,10 @@ def _plan_runs(
             raise ValueError(
                 f"{workdir} contains a study with other settings; choose another workdir"
             )
+        most = scale.most_rank
+        labels = {run.label for run in study.runs if most is None or run.rank <= most}
+        if not isinstance(scale.steps, (int, type(None))) and labels - set(scale.steps):
+            raise ValueError(f"{workdir} contains a study with other runs; choose another workdir")
     elif taken := [name for name in (TABLE, RESULTS, FIGURE) if (workdir / name).exists()]:
         raise ValueError(
             f"{workdir} has a {taken[0]} that is not of a study of jaxcnn; choose another workdir"

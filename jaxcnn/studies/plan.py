@@ -20,6 +20,7 @@ from jaxcnn.models.costs import count_macs
 from jaxcnn.studies.study import SCHEDULE_DURATIONS, Overrides, Run, Study, make_config
 from jaxcnn.training import train
 from jaxcnn.training.build import Experiment, build_experiment
+from jaxcnn.training.clock import make_calendar
 from jaxcnn.training.config import (
     TrackedConfig,
     differences,
@@ -276,9 +277,8 @@ def fit(
       overrides: see `make_jobs`.
       spent: seconds of the budget that are already used.
     """
-    experiments = [_build(job.config) for job in make_jobs(study, overrides=overrides)]
-    lengths = [experiment.calendar.total_steps for experiment in experiments]
-    longest, requested = max(lengths), seeds or 1
+    lengths, examples = _lengths([job.config for job in make_jobs(study, overrides=overrides)])
+    requested = seeds or 1
     ranks = sorted({run.rank for run in study.runs}, reverse=True)
     forms = [(requested, rank) for rank in ranks]
     forms += [(n, ranks[-1]) for n in range(requested - 1, 0, -1)]
@@ -287,12 +287,14 @@ def fit(
         fixed = sum(costs[i].fixed for i in kept)
         stepping = sum(costs[i].step * lengths[i] for i in kept)
         fraction = min(1.0, ((60 * minutes - spent) / count - fixed) / stepping)
+        longest = max(lengths[i] for i in kept)
         if int(fraction * longest + 1e-6) >= min(longest, _FEWEST_STEPS):
             break
     steps = [max(int(fraction * n + 1e-6), min(n, _LEAST_STEPS)) for n in lengths]
+    cut, whole = ([numbers[i] for i in kept] for numbers in (steps, lengths))
     said = []
-    if steps != lengths:
-        said.append(f"{_range(steps)} steps per run instead of {_range(lengths)}")
+    if cut != whole:
+        said.append(f"{_range(cut)} steps per run instead of {_range(whole)}")
     left_out = [run.label for run in study.runs if run.rank > most_rank]
     if left_out:
         said.append(f"without {', '.join(left_out)}")
@@ -304,12 +306,24 @@ def fit(
     warning = ""
     if takes > 1.1 * minutes:
         warning = (
-            f"the smallest version, {count * len(kept)} runs of {_range(steps)} steps, takes about "
+            f"the smallest version, {count * len(kept)} runs of {_range(cut)} steps, takes about "
             f"{takes:.2g} minutes on this machine, longer than the budget of {minutes:g}"
         )
     by_label = {run.label: own for run, own in zip(study.runs, steps)}
     scaled = steps[0] if len(set(lengths)) == 1 else by_label
-    return Scale(scaled, most_rank, count, len(experiments[0].train_set), said, warning)
+    return Scale(scaled, most_rank, count, examples, said, warning)
+
+
+def _lengths(configs: Sequence[ConfigDict]) -> tuple[list[int], int]:
+    """Returns the number of steps of each run, and the number of examples of the first."""
+    sizes: dict[str, int] = {}
+    lengths = []
+    for config in configs:
+        data = str(config.data)
+        if data not in sizes:
+            sizes[data] = len(_build(config).train_set)
+        lengths.append(make_calendar(TrackedConfig(config), sizes[data], 1).total_steps)
+    return lengths, next(iter(sizes.values()))
 
 
 def _range(numbers: Sequence[int]) -> str:

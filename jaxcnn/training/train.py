@@ -130,10 +130,11 @@ def train(
         complete = _with_objects(with_present_names(config), objects)
         validate(complete)
         options = _directory_options(workdir, resume, overwrite, extend)
+        if not complete["train"]["members"]:
+            return train_one(complete, workdir, stop=stop, **options)
         if not isinstance(complete, ConfigDict):
             complete = ConfigDict(complete)
-        train_run = members.train_members if complete.train.members else train_one
-        return train_run(complete, workdir, stop=stop, **options)
+        return members.train_members(complete, workdir, stop=stop, **options)
 
     return Training(reports)
 

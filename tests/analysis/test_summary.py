@@ -128,8 +128,9 @@ class Other(nn.Module):
     @nn.compact
     def __call__(self, images, train=False):
         x = nn.GroupNorm(2, name="group")(nn.Conv(4, (3, 3), name="first")(images))
+        x = nn.ConvTranspose(4, (2, 2), (2, 2), name="up")(x)
         blocks = nn.scan(Step, {"params": 0}, split_rngs={"params": True}, length=3)
-        x = nn.ConvTranspose(2, (2, 2), (2, 2), name="up")(blocks(name="blocks")(x, None)[0])
+        x, _ = blocks(name="blocks")(x, None)
         return nn.Dense(5, name="fc")(x.mean((1, 2)))
 
 
@@ -146,13 +147,14 @@ def test_rows_of_other_layers():
         ("input", "input", 0, 0),
         ("first", "conv 3x3", 112, 64 * 108),
         ("group", "norm", 8, 0),
-        ("blocks/conv", "conv 3x3", 3 * 148, 3 * 64 * 144),
-        ("up", "conv 2x2", 34, summary.rows[4].macs),
+        ("up", "conv 2x2", 68, 256 * 64),
+        ("blocks/conv", "conv 3x3", 3 * 148, 3 * 256 * 144),
         ("pool", "global average pool", 0, 0),
-        ("fc", "dense", 15, 10),
+        ("fc", "dense", 25, 20),
     ]
     assert summary.rows[0].activation_bytes == 4 * 192 and summary.aux_params == 0
-    assert summary.rows[4].field is None
+    assert summary.rows[2].field is not None
+    assert summary.rows[3].field is summary.rows[4].field is None
 
 
 def test_a_module_has_the_input_size_of_the_network_that_it_is_most_like():

@@ -88,9 +88,17 @@ def test_it_runs_where_and_with_the_types_that_the_caller_set():
     chex.assert_trees_all_equal(found, expected)
     placed = init(jax.device_put(jax.random.key(0), second))
     chex.assert_trees_all_equal(placed, expected)
+    assert placed["params"]["conv1"]["kernel"].devices() == {second}
     with float64():
         draw = initialization.run_by_array(lambda key: jax.random.normal(key, (3, 4), jnp.float64))
         assert draw(jax.random.key(0)).dtype == jnp.float64
+
+
+def test_without_jit_it_is_the_function_itself():
+    init = initialization.run_by_array(lambda key: jax.random.normal(key, (3,)))
+    with jax.disable_jit():
+        found = init(jax.random.key(0))
+    chex.assert_trees_all_close(found, init(jax.random.key(0)), rtol=1e-6)
 
 
 def test_transformations_work_on_it():

@@ -1,6 +1,7 @@
 """Studies: what is planned for a budget, carried out once, taken up again, and drawn."""
 
 import copy
+import dataclasses
 import json
 import textwrap
 
@@ -106,6 +107,10 @@ def test_runs_of_different_lengths_are_cut_in_proportion():
     assert "50 to 200 steps per run instead of 100 to 400" in half.said
     jobs = plan.make_jobs(study, steps=half.steps)
     assert [job.config.train.length_steps for job in jobs] == [50, 200]
+    ranked = dataclasses.replace(study, runs=[runs[0], dataclasses.replace(runs[1], rank=1)])
+    short = plan.fit(ranked, 0.4, costs, None, {})  # the long run is left out, the other is whole
+    assert short.most_rank == 0 and short.steps["100"] == 100
+    assert not any("steps" in text for text in short.said)
 
 
 def test_other_files_in_its_directory_are_not_replaced(tmp_path):

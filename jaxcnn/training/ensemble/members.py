@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def train_members(
     stop = stop or StopSignals()
     reports = train_group(configs, directories, shared, mode, stop, failed, **use)
     stopped = False
-    with open_all(directory, config, facts, **use):
+    with open_all(directory, config, facts, **use), contextlib.closing(reports):
         for report in reports:
             yield report
             stopped |= report.kind == "stopped"
@@ -197,7 +197,7 @@ def train_group(
     resume: bool = False,
     overwrite: bool = False,
     extend: bool = False,
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """Checks runs that share their compiled functions, and returns an iterator that trains them.
 
     Nothing is written before the first report is requested.
@@ -235,7 +235,7 @@ def _train(
     mode: str,
     stop: StopSignals,
     failed: lockstep.Failures,
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     if stop.received:  # while an earlier group of members was finishing
         yield _stopped(stop, 0)
         return

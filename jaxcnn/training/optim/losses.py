@@ -126,22 +126,29 @@ def make_loss(
     check_call(f"loss {name!r}", function, "logits", "labels", **options)
     loss = functools.partial(function, **options)
     logits = jax.ShapeDtypeStruct((2, num_classes), jnp.float32)
-    if soft:
-        targets = jax.ShapeDtypeStruct(logits.shape, jnp.float32)
-        try:
-            jax.eval_shape(loss, logits, targets)
-        except Exception as error:
-            raise ValueError(
-                f"loss {name!r} does not take the soft targets f32[N,K] of mixup and cutmix: "
-                f"{one_line(error)}"
-            ) from error
     out: Any = jax.eval_shape(loss, logits, jax.ShapeDtypeStruct((2,), jnp.int32))
     if getattr(out, "shape", None) != (2,) or not jnp.issubdtype(out.dtype, jnp.floating):
         raise ValueError(
             f"loss {name!r} returned {shown(out)} for logits float32[2,{num_classes}]; it must "
             "return one number for each example, float32[2]"
         )
+    if soft:
+        _check_soft(name, loss, logits)
     return loss
+
+
+def _check_soft(name: str, loss: Callable, logits: jax.ShapeDtypeStruct) -> None:
+    """Raises ValueError unless a loss takes soft targets."""
+    found: Any = None
+    try:
+        found = jax.eval_shape(loss, logits, jax.ShapeDtypeStruct(logits.shape, jnp.float32))
+        problem = f"it returned {shown(found)}"
+    except Exception as error:
+        problem = one_line(error)
+    if getattr(found, "shape", None) != logits.shape[:1]:
+        raise ValueError(
+            f"loss {name!r} does not take the soft targets f32[N,K] of mixup and cutmix: {problem}"
+        )
 
 
 def box_loss(boxes: Array, labels: Array, truth: Array) -> Array:
