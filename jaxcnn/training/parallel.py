@@ -288,7 +288,7 @@ def check_batch_size(batch_size: int, devices: int, name: str = "batch size") ->
         sizes = [str(n) for n in (below, below + devices) if n > 0]
         raise ValueError(
             f"{name} is {batch_size}, which cannot be split evenly over {devices} devices; the "
-            f"nearest valid sizes are {' and '.join(sizes)}"
+            f"nearest valid size{'s are' * (len(sizes) > 1) or ' is'} {' and '.join(sizes)}"
         )
 
 

@@ -372,7 +372,7 @@ def test_the_first_layer_that_differs_is_named(tmp_path):
         with pytest.raises(ValueError, match=text) as error:
             loading.open_weights(path, "resnet50_v1", options=options)
         assert str(path) in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="name the model"):
+    with pytest.raises(ValueError, match="pass its name as"):
         loading.open_weights(path)
     with pytest.raises(ValueError, match="these weights do not fit vgg_d: layer 1"):
         loading.open_weights(path, "vgg16")
