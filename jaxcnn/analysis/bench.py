@@ -24,7 +24,7 @@ import optax
 
 from jaxcnn import ops
 from jaxcnn._checks import near
-from jaxcnn.models.registry import ModelInfo, create_model, model_info
+from jaxcnn.models.registry import create_model, model_info
 from jaxcnn.reporting.tables import text_table
 from jaxcnn.runtime import compilation
 from jaxcnn.training.state import TrainState, abstract_variables, create_state
@@ -155,7 +155,7 @@ def _plan(name: str, batch: int | None, dtype: str, size: int | None) -> tuple[s
     elif size < 1:
         raise ValueError(f"image size is {size}; it must be at least 1")
     else:  # raises if the network does not accept the size
-        abstract_variables(create_model(info.name), (1, size, size, _channels(info)))
+        abstract_variables(create_model(info.name), (1, size, size, info.channels))
     if batch is None:
         batch = 128 if size <= 64 else 8 if jax.default_backend() == "cpu" else 64
     if not 1 <= batch <= _MOST_IMAGES:
@@ -231,7 +231,7 @@ def make_step(
     """
     model = create_model(name, dtype=jnp.dtype(dtype)) if model is None else model
     info = model_info(name)
-    shape = (batch, image_size, image_size, _channels(info))
+    shape = (batch, image_size, image_size, info.channels)
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.standard_normal(shape, np.float32))
     optimizer = optax.sgd(0.01, momentum=0.9)
@@ -339,7 +339,3 @@ def to_text(machine: Machine, rows: Iterable[Bench]) -> str:
             "" if row.memory_bytes is None else f"{row.memory_bytes / 2**20:,.1f}",
         ])  # fmt: skip
     return head + "\n\n" + text_table(header, table, left=2)
-
-
-def _channels(info: ModelInfo) -> int:
-    return info.input_size[-1] if info.input_size else 3

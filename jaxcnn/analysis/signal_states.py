@@ -51,7 +51,7 @@ def of_network(
     rng = np.random.default_rng(seed)
     # The contrast of photos, as the network normalizes them.
     contrast = np.divide(IMAGENET[1], info.std) if info.dataset == "imagenet" else 1.0
-    shape = (batch, size, size, info.input_size[2] if info.input_size else 3)
+    shape = (batch, size, size, info.channels)
     images = np.asarray(contrast * rng.standard_normal(shape), np.float32)
     labels = rng.integers(model.num_classes, size=batch).astype(np.int32)
     variables = init_variables(model, run_keys(seed)[0], images.shape)

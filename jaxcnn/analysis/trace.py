@@ -89,8 +89,8 @@ def input_size_of(model: str | nn.Module, input_size: Size = None) -> tuple[int,
       ValueError: the input size is missing or no such numbers.
     """
     if isinstance(model, str):
-        name, known = model, model_info(model).input_size
-        native, channels = (known[:2], known[2]) if known else (None, 3)
+        name, info = model, model_info(model)
+        native, channels = info.input_size and info.input_size[:2], info.channels
     else:
         name, native = type(model).__name__, _native_size(model)
         channels = getattr(model, "channels", 3) or 3

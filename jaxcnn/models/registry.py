@@ -112,6 +112,11 @@ class ModelInfo:
     aliases: tuple[str, ...] = ()
     notes: str | None = None
 
+    @property
+    def channels(self) -> int:
+        """Channels of an image; 3 if the input size is not known."""
+        return self.input_size[2] if self.input_size else 3
+
     def known_input_size(self) -> tuple[int, int, int]:
         """Returns `input_size`.
 

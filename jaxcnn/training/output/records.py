@@ -209,7 +209,7 @@ def check_normalization(
             )
 
 
-def check_examples(workdir: Path, facts: Mapping[str, Any]) -> None:
+def check_facts(workdir: Path, facts: Mapping[str, Any]) -> None:
     """Checks that a run continues with what it was started with, besides the configuration.
 
     Args:

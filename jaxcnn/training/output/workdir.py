@@ -37,7 +37,7 @@ from jaxcnn.training.output import checkpoints, metrics_files, profiling, tracke
 from jaxcnn.training.output.records import (
     MANIFEST,
     SUMMARY,
-    check_examples,
+    check_facts,
     check_normalization,
     complete_steps,
     read_manifest,
@@ -192,7 +192,7 @@ def open_workdir(
     def prepare() -> None:
         _check(path, config, resume, overwrite, extend)
         if resume:
-            check_examples(path, facts)
+            check_facts(path, facts)
         _check_writable(path)
         if overwrite and (path / MANIFEST).exists():
             delete_run(path)
