@@ -202,15 +202,15 @@ def build(
     described = layout.describe(opened.model, shape, **options)
     if opened.layout == "jaxcnn":
         described = layout.in_own_names(described)
-    classes = 0 if opened.headless else layout.class_count(described, arrays)
-    wanted = classes if num_classes is None else num_classes
+    if num_classes is None:
+        wanted = classes = 0 if opened.headless else layout.class_count(described, arrays)
+    else:
+        wanted, classes = num_classes, layout.stored_classes(described, arrays)
     network = registry.create_model(opened.model, num_classes=wanted, **options)
     if wanted in (0, classes):
         return network, layout.read(described, arrays, wanted)
-    _log.warning(
-        "%s: the classifier of %d classes is dropped, a new one of %d is initialized",
-        opened.origin, classes, wanted,
-    )  # fmt: skip
+    found = f"the classifier of {classes} classes is dropped" if classes else "has no classifier"
+    _log.warning("%s: %s, a new one of %d is initialized", opened.origin, found, wanted)
     # Auxiliary heads are initialized only if the weights have them.
     heads = [
         leaf

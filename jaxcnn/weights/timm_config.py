@@ -19,8 +19,9 @@ def metadata(path: Path) -> dict[str, str]:
       path: of the weights file.
 
     Returns:
-      The network, the preprocessing and the class names, as in the metadata of jaxcnn's own files;
-      nothing if there is no such file or it names a network that jaxcnn does not have.
+      The network, the preprocessing, the class names and whether the classifier was removed, as in
+      the metadata of jaxcnn's own files; nothing if there is no such file or it names a network
+      that jaxcnn does not have.
     """
     file = path.with_name("config.json")
     if not file.is_file():
@@ -35,6 +36,8 @@ def metadata(path: Path) -> dict[str, str]:
     found = {"model": name, "preprocessing": json.dumps(_preprocessing(name, config))}
     if isinstance(config.get("label_names"), list):
         found["class_names"] = json.dumps(config["label_names"])
+    if config.get("num_classes") == 0:
+        found["num_classes"] = "0"
     return found
 
 

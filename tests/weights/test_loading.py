@@ -149,6 +149,28 @@ def test_a_head_of_another_size_is_made_anew_with_one_line(tmp_path, caplog):
     ]  # fmt: skip
 
 
+def test_weights_of_timm_without_a_classifier(tmp_path, caplog):
+    state = {k: v for k, v in state_dict("resnet20_cifar").items() if not k.startswith("fc.")}
+    files.write(tmp_path / "model.safetensors", state, {"format": "pt"})
+    config = {"architecture": "resnet20_cifar", "num_classes": 0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for classes in (None, 0):
+        model, variables = jaxcnn.load_pretrained(
+            tmp_path / "model.safetensors", num_classes=classes
+        )
+        assert model.num_classes == 0 and "fc" not in variables["params"]
+    assert not caplog.records
+    for classes in (4, 10):  # 10 are the network's own
+        model, variables = jaxcnn.load_pretrained(
+            tmp_path / "model.safetensors", num_classes=classes
+        )
+        assert variables["params"]["fc"]["bias"].shape == (classes,)
+        message = f"has no classifier, a new one of {classes} is initialized"
+        assert message in caplog.records.pop().getMessage()
+        kept = weights.to_torch("resnet20_cifar", variables)
+        assert all(np.array_equal(kept[key], value) for key, value in state.items())
+
+
 def test_a_new_head_has_the_values_of_a_new_network(tmp_path):
     files.write(tmp_path / "w.npz", state_dict("lenet5"))
     model, variables = jaxcnn.load_pretrained(tmp_path / "w.npz", model="lenet5", num_classes=12)
