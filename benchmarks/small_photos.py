@@ -7,23 +7,27 @@
 A DIR has the folders train/ and val/, with one folder per class. `--tiny` trains ResNet-18 and a
 narrow VGG-11 with BatchNorm. `--checkout` does so in the checkout of another version, which has its
 environment in .venv: it shows what a change of the code does to the errors. `--pets` fine-tunes the
-ResNet-18 of the first seed on a few photos of two classes, and trains it on them from scratch.
-Finished runs are not repeated; the rows of results/small_photos.json name the commit.
+ResNet-18 of the first seed on a few photos of two classes, trains it on them from scratch, and
+draws docs/_static/finetuning.svg. Finished runs are not repeated; the rows of
+results/small_photos.json name the commit.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 from pathlib import Path
 
 import harness
 import page_parts
 
+from jaxcnn.reporting import figures
 from jaxcnn.training.output.metrics_files import read_rows
 
 ROOT = Path(__file__).parents[1]
 RECIPES = Path(__file__).with_name("photo_recipes.py")
+FIGURE = ROOT / "docs" / "_static" / "finetuning.svg"
 SEEDS = range(3)
 
 
@@ -46,6 +50,7 @@ def main() -> None:
         for recipe, start in (("scratch", []), ("finetuned", [f"model.weights={weights}"])):
             runs = [train(args.checkout, recipe, args.pets, folder, s, *start) for s in SEEDS]
             keep(commit, recipe, runs)
+        draw([row for row in page_parts.load("small_photos")["rows"] if row["commit"] == commit])
 
 
 def git(folder: Path, *command: str) -> str:
@@ -63,6 +68,24 @@ def train(
     command += [f"--workdir={run}", *(f"--config.{field}" for field in fields)]
     subprocess.run(command, cwd=checkout, check=True)
     return [row for row in read_rows(run) if row["kind"] == "eval"]
+
+
+def draw(rows: list[dict]) -> None:
+    """Draws the test errors from scratch and of fine-tuning against epochs, with all seeds."""
+    figure = figures.make_figure(6, 3.6)
+    axes = figure.add_subplot()
+    kinds = (("scratch", "from scratch", "vermilion"), ("finetuned", "fine-tuned", "blue"))
+    for recipe, label, color in kinds:
+        (row,) = (row for row in rows if row["recipe"] == recipe)
+        epochs, color = row["epochs"], figures.OKABE_ITO[color]
+        for errors in row["errors"]:
+            axes.plot(epochs, errors, color=color, alpha=0.3, linewidth=0.8)
+        means = [statistics.fmean(errors) for errors in zip(*row["errors"])]
+        axes.plot(epochs, means, color=color, label=label, linewidth=2)
+    axes.set(xlabel="epoch", ylabel="test error, %", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figures.save(figure, FIGURE)
 
 
 def keep(commit: str, recipe: str, runs: list[list[dict]]) -> None:

@@ -204,7 +204,7 @@ def made() -> dict[Path, str]:
         SCALING: insert(SCALING.read_text("utf-8"), text),
         STUDIES: insert(
             STUDIES.read_text("utf-8"),
-            tables_studies.study_sections(studies) if studies else "Not measured yet.",
+            tables_studies.sections(studies),
         ),
     }
 

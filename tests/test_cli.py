@@ -229,8 +229,8 @@ def test_summary_command(capsys):
     data = json.loads(run(capsys, "summary", "vgg16", "--json", "--num-classes", "10"))
     assert data["totals"]["params"] == 138_357_544 - 990 * 4097
     assert "| fc8 | dense | 1000 |" in run(capsys, "summary", "vgg16", "--markdown")
-    assert "28x28x6" in run(capsys, "summary", "lenet5", "--input", "28")
-    assert "needs at least 28x28" in error(capsys, "summary", "lenet5", "--input", "20")
+    assert "28x28x6" in run(capsys, "summary", "lenet5", "--image-size", "28")
+    assert "needs at least 28x28" in error(capsys, "summary", "lenet5", "--image-size", "20")
 
 
 def test_the_page_of_networks_lists_every_network(capsys):
@@ -318,7 +318,7 @@ def test_arguments_may_stand_before_and_after_options(line, expected):
         ("sum", {"summary"}),
         ("--debug sum", {"summary"}),
         ("summary vgg16_", {"vgg16_bn"}),
-        ("bench lenet5 --batch 8 resnet20_c", {"resnet20_cifar"}),
+        ("bench lenet5 --batch-size 8 resnet20_c", {"resnet20_cifar"}),
         ("bench --inf", {"--infer"}),
         ("list --sort ma", {"macs"}),
         ("list --sort = ma", {"macs"}),

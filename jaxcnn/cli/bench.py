@@ -13,7 +13,7 @@ def register(subparsers) -> None:
         description="Measures networks on the first device: compile time, step time and its "
         "spread, images per second, memory use, and the fractions of the device's measured matmul "
         "rate and memory bandwidth that the step reaches.",
-        epilog="example: jaxcnn bench lenet5 resnet20_cifar --train --batch 128",
+        epilog="example: jaxcnn bench lenet5 resnet20_cifar --train --batch-size 128",
     )
     parser.add_argument(
         "models", metavar="MODEL", nargs="+", help="id or alias, as `jaxcnn list` prints them"
@@ -22,7 +22,8 @@ def register(subparsers) -> None:
     mode.add_argument("--train", action="store_true", help="the training step (default)")
     mode.add_argument("--infer", action="store_true", help="the logits of a batch")
     parser.add_argument(
-        "--batch",
+        "--batch-size",
+        dest="batch",
         type=int,
         metavar="N",
         help="images per step (default: by image size and device)",

@@ -13,7 +13,7 @@ def register(subparsers) -> None:
         description="Prints and plots published top-1 accuracy against multiply-adds. The area of "
         "a bubble is the number of parameters. --measure adds the inference time, memory use and "
         "throughput of some networks on this machine.",
-        epilog="example: jaxcnn compare --measure resnet18 vgg16 --batch 8",
+        epilog="example: jaxcnn compare --measure resnet18 vgg16 --batch-size 8",
     )
     parser.add_argument(
         "patterns", metavar="PATTERN", nargs="*", help="shell patterns of ids or aliases"
@@ -24,7 +24,9 @@ def register(subparsers) -> None:
     parser.add_argument(
         "--measure", metavar="MODEL", nargs="+", default=(), help="networks to measure"
     )
-    parser.add_argument("--batch", type=int, metavar="N", help="batch size, for --measure")
+    parser.add_argument(
+        "--batch-size", dest="batch", type=int, metavar="N", help="batch size, for --measure"
+    )
     parser.add_argument(
         "--image-size", type=int, metavar="S", help="for --measure (default: the network's own)"
     )
@@ -50,9 +52,9 @@ def run(args: argparse.Namespace) -> None:
     if args.measure:
         beside = figures.picture_path(str(out.with_name(f"{out.stem}_measured{out.suffix}")))
     check_distinct(out, table, beside)
-    for option in ("batch", "image_size"):
-        if getattr(args, option) is not None and not args.measure:
-            raise ValueError(f"--{option.replace('_', '-')} is for --measure, which is not given")
+    for option, value in (("--batch-size", args.batch), ("--image-size", args.image_size)):
+        if value is not None and not args.measure:
+            raise ValueError(f"{option} is for --measure, which is not given")
     points = complexity.points(args.patterns or ("*",), args.data)
     measured = []
     if args.measure:

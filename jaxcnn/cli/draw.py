@@ -31,7 +31,10 @@ def register(subparsers) -> None:
         "--unfold", action="store_true", help="draw repeated blocks one by one, for --level network"
     )
     parser.add_argument(
-        "--input", type=int, metavar="SIZE", help="height and width of the image (default: native)"
+        "--image-size",
+        type=int,
+        metavar="S",
+        help="height and width of the image (default: native)",
     )
     parser.add_argument(
         "--num-classes", type=int, metavar="N", help="width of the classifier; 0 for none"
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         level=args.level,
         block=args.block,
         unfold=args.unfold,
-        input_size=args.input,
+        input_size=args.image_size,
         **options,
     )
     drawing.save(out)

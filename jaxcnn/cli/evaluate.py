@@ -17,7 +17,7 @@ EXPLANATION = """\
 Prints the errors of each network on a test set. Every example is counted exactly once.
 
 WHAT is a run's directory, the directory of an ensemble (all of its members), a file of weights or
-published weights. Append @VIEW to choose the protocol, in place of --protocol and --size:
+published weights. Append @VIEW to choose the protocol, in place of --protocol and --image-size:
   RUN@10crop            a protocol (below)
   RUN@10crop:256        a protocol and the input size of the network
   RUN@dense:224:256,384 a protocol, a size, and the shorter sides that images are resized to
@@ -62,7 +62,12 @@ def register(subparsers) -> None:
     parser.add_argument(
         "--protocol", metavar="VIEW", help="see above (default: center; with --as, the paper's)"
     )
-    parser.add_argument("--size", type=int, help="input size (default: that of the weights)")
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        metavar="S",
+        help="height and width of views (default: that of the weights)",
+    )
     parser.add_argument("--crop", type=float, help="fraction of the shorter side that is visible")
     parser.add_argument(
         "--batch-size", type=int, default=64, help="views per batch (default: %(default)s)"
@@ -112,7 +117,9 @@ def run(args: argparse.Namespace) -> None:
 
     common.quiet()
     _check_options(args)
-    networks, ensemble = request.read(args.what, args.like, args.protocol or "center", args.size)
+    networks, ensemble = request.read(
+        args.what, args.like, args.protocol or "center", args.image_size
+    )
     _check_fit(args, ensemble)
     entries = request.open_all(networks, args.checkpoint)
     given = (args.data, args.data_dir, "test") if args.data else None

@@ -42,7 +42,12 @@ def register(subparsers) -> None:
         "--port", type=int, default=8000, help="port; 0 for any free one (default: 8000)"
     )
     parser.add_argument(
-        "--batch", type=int, default=16, metavar="N", help="maximum batch size (default: 16)"
+        "--batch-size",
+        dest="batch",
+        type=int,
+        default=16,
+        metavar="N",
+        help="maximum batch size (default: 16)",
     )
     parser.add_argument(
         "--queue",

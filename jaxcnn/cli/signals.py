@@ -19,7 +19,12 @@ def register(subparsers) -> None:
         "given", metavar="MODEL_OR_RUN", nargs="+", help="id or alias, or the directory of a run"
     )
     parser.add_argument(
-        "--batch", type=int, metavar="N", default=16, help="batch size (default: %(default)s)"
+        "--batch-size",
+        dest="batch",
+        type=int,
+        metavar="N",
+        default=16,
+        help="batch size (default: %(default)s)",
     )
     parser.add_argument(
         "--image-size", type=int, metavar="S", help="image size for networks (default: native)"

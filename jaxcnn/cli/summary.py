@@ -18,7 +18,10 @@ def register(subparsers) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="id or alias, as `jaxcnn list` prints them")
     parser.add_argument(
-        "--input", type=int, metavar="SIZE", help="height and width of the image (default: native)"
+        "--image-size",
+        type=int,
+        metavar="S",
+        help="height and width of the image (default: native)",
     )
     parser.add_argument(
         "--num-classes", type=int, metavar="N", help="width of the classifier; 0 for none"
@@ -41,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxcnn.analysis.summary import summarize
 
     options = {} if args.num_classes is None else {"num_classes": args.num_classes}
-    summary = summarize(args.model, args.input, **options)
+    summary = summarize(args.model, args.image_size, **options)
     if args.json:
         print(summary.to_json())
     elif args.markdown:

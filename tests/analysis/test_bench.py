@@ -61,7 +61,17 @@ def test_command_prints_a_row_a_network_and_writes_all_figures(tmp_path, capsys,
     monkeypatch.setattr(bench, "measure_machine", lambda dtypes: MACHINE)
     path = tmp_path / "bench.json"
     code = main(
-        ["bench", "lenet5", "--infer", "--batch", "2", "--seconds", "0.02", "--json", str(path)]
+        [
+            "bench",
+            "lenet5",
+            "--infer",
+            "--batch-size",
+            "2",
+            "--seconds",
+            "0.02",
+            "--json",
+            str(path),
+        ]
     )
     out = capsys.readouterr().out.splitlines()
     assert code == 0 and out[0].startswith("a device: matrix product 1 GFLOP/s in float32")
@@ -82,7 +92,7 @@ def test_machine_is_measured_in_each_type(monkeypatch):
     ("arguments", "text"),
     [
         (["lene5"], "unknown model 'lene5'; did you mean"),
-        (["lenet5", "--batch", "0"], "batch is 0; it must be at least 1"),
+        (["lenet5", "--batch-size", "0"], "batch is 0; it must be at least 1"),
         (["lenet5", "--dtype", "float16"], "dtype is 'float16'; it must be one of float32"),
         (["lenet5", "--image-size", "20"], "images are 20x20; LeNet5Modern needs at least 28x28"),
         (["lenet5", "--seconds", "0"], "seconds is 0.0; it must be above 0"),

@@ -90,7 +90,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench, "_SIZES", {"cpu": (64, 2**12)})
     plot, table = tmp_path / "chart.svg", tmp_path / "chart.csv"
     argv = ["compare", "lenet*", "--data", "mnist", "--out", str(plot), "--csv", str(table)]
-    assert main([*argv, "--measure", "lenet5", "--batch", "2"]) == 0
+    assert main([*argv, "--measure", "lenet5", "--batch-size", "2"]) == 0
     out = capsys.readouterr().out
     assert "lenet5_1998" in out and "images/s" in out
     assert plot.read_text().count("<svg") == 1 and (tmp_path / "chart_measured.svg").is_file()

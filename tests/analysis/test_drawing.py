@@ -309,7 +309,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nets.py").write_text(OWN)
     for suffix, start in ((".svg", b"<?xml"), (".png", b"\x89PNG"), (".pdf", b"%PDF")):
-        assert main(["draw", "nets.py:Net", "--input", "16", "--out", f"x{suffix}"]) == 0
+        assert main(["draw", "nets.py:Net", "--image-size", "16", "--out", f"x{suffix}"]) == 0
         assert (tmp_path / f"x{suffix}").read_bytes().startswith(start)
     assert main(["draw", "lenet5", "--level", "stage", "--out", "x.html"]) == 0
     page = (tmp_path / "x.html").read_text()
@@ -331,7 +331,7 @@ def test_command(tmp_path, capsys, monkeypatch):
         (["lenet5", "--block", "conv1"], "'block'"),
         (["resnet20_cifar", "--level", "block", "--block", "stage1_blok1"], "stage1_block1"),
         (["lenet5", "--level", "stage", "--unfold"], "'network'"),
-        (["lenet5", "--input", "20"], "28x28"),
+        (["lenet5", "--image-size", "20"], "28x28"),
     ],
 )
 def test_mistakes(argv, word, capsys):

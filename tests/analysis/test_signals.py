@@ -149,7 +149,7 @@ def test_command(tmp_path, capsys):
     for _ in training.train(config, workdir):
         pass
     picture, table = tmp_path / "s.png", tmp_path / "s.csv"
-    argv = ["signals", str(workdir), "--batch", "4", "--out", str(picture)]
+    argv = ["signals", str(workdir), "--batch-size", "4", "--out", str(picture)]
     assert main([*argv, "--csv", str(table)]) == 0
     out = capsys.readouterr().out
     assert "gradient norm" in out and picture.read_bytes()[:4] == b"\x89PNG"
@@ -173,7 +173,7 @@ def test_command(tmp_path, capsys):
     for wrong, word in [
         (["lenet6"], "did you mean"),
         ([str(tmp_path)], "is not a run directory"),
-        (["lenet5", "--batch", "0"], "batch is 0"),
+        (["lenet5", "--batch-size", "0"], "batch is 0"),
         (["lenet5", "--out", "s.gif"], ".png"),
     ]:
         assert main(["signals", *wrong]) == 2
