@@ -252,10 +252,8 @@ def summary(rows: list[dict]) -> dict[str, dict[str, float]]:
         chosen = [row for row in rows if (row["mode"], row["dtype"]) == key]
         found[" ".join(key)] = {
             "models": len(chosen),
-            "ratio": math.exp(statistics.fmean(math.log(row["ratio"]) for row in chosen)),
-            "ratio_to_best": math.exp(
-                statistics.fmean(math.log(row["ratio_to_best"]) for row in chosen)
-            ),
+            "ratio": statistics.geometric_mean(row["ratio"] for row in chosen),
+            "ratio_to_best": statistics.geometric_mean(row["ratio_to_best"] for row in chosen),
             "worst": max(row["ratio"] for row in chosen),
         }
     return found

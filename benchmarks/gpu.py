@@ -68,7 +68,7 @@ def recipe(dtype: str, scanned: int, blocks: int, calls: int, batch: int) -> dic
     fields = TrackedConfig(config_files.read_config(str(CONFIGS / f"{RECIPE}.py"), changes))
     experiment = build_experiment(fields)
     init_key, key = run_keys(fields.train.seed)
-    state = engine.compile_init(experiment)(init_key)
+    state = engine.make_init(experiment)(init_key)
     state, key = (parallel.place_state(x, experiment.mesh) for x in (state, key))
     loader = loaders.train_loader(experiment, 0, None)
     train_step = engine.compile_train_step(experiment)

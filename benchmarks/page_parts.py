@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -48,10 +46,6 @@ def compiled(rows: list[dict]) -> list[float]:
 
 def rate(row: dict, form: str) -> float:
     return row["batch"] / row["forms"][form]["seconds"]
-
-
-def geometric_mean(values: Iterable[float]) -> float:
-    return math.exp(statistics.fmean(map(math.log, values)))
 
 
 def two(value: float) -> str:

@@ -11,6 +11,7 @@ that creates it.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ import tables_gpu
 import tables_studies
 import tables_tpu
 import weak_scaling
-from page_parts import compiled, geometric_mean, load, machine, rate, table, two
+from page_parts import compiled, load, machine, rate, table, two
 
 HERE = Path(__file__).parent
 PAGE, README = HERE / "README.md", HERE.parent / "README.md"
@@ -148,7 +149,7 @@ def _gpu_lines(found: dict) -> list[list[str]]:
             lines.append([
                 f"Time of a training step, bfloat16, relative to PyTorch {version} (the faster of "
                 f"eager and compiled) on {device}, {len(ratios)} networks{remark}",
-                f"{two(geometric_mean(ratios))} (worst {two(max(ratios))})",
+                f"{two(statistics.geometric_mean(ratios))} (worst {two(max(ratios))})",
             ])  # fmt: skip
     for row in rows:
         if row["model"] == "resnet50":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from page_parts import compiled, geometric_mean, ms, note, rate, ratio, table, two
+import statistics
+
+from page_parts import compiled, ms, note, rate, ratio, table, two
 
 
 def gpu(found: dict) -> str:
@@ -69,7 +71,7 @@ def _gpu_steps(rows: list[dict], name: str, torch: str) -> str:
     header = ["network", "batch", "type", "jaxcnn ms", "eager ms", "compile ms",
               "images/s", "ratio", "", "relative to ResNet-50"]  # fmt: skip
     if ratios := compiled(rows):
-        mean = two(geometric_mean(ratios))
+        mean = two(statistics.geometric_mean(ratios))
         lines.append(["geometric mean where both", *[""] * 6, mean, "", ""])
     return f"{text}\n\n{table(header, lines, left=(0, 2))}"
 

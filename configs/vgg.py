@@ -7,10 +7,10 @@
         --config.model.weights=vgg_a.safetensors                        # some layers from net A
     python train.py --config=configs/vgg.py:smoke                       # five steps, narrow
 
-SGD with momentum 0.9, batch size 256, weight decay 5e-4, dropout 0.5, 74 epochs (370,000 steps),
-and a learning rate of 0.01 divided by ten on a plateau, at most three times, as in `alexnet.py`.
-Random crops of images whose shorter side is uniform in 256 to 512, flips and the PCA-based color
-shift.
+SGD with momentum 0.9, batch size 256, weight decay 5e-4 (of the kernels only, as in Caffe), dropout
+0.5, 74 epochs (370,000 steps), and a learning rate of 0.01 divided by ten on a plateau, at most
+three times, as in `alexnet.py`. Random crops of images whose shorter side is uniform in 256 to 512,
+flips and the PCA-based color shift.
 
 The paper initializes B to E with A's first four convolutions and last three layers (section 3.1).
 `staged` does the same with the weights of a run of A (`jaxcnn export RUN vgg_a.safetensors`). The
@@ -39,7 +39,7 @@ def get_config(arg=None):
     letter, words = choose(arg, letters, ("staged",))
     config = imagenet(f"vgg_{letter}", batch_size=256, epochs=74, crop="scale_jitter")
     config.data.augment = (("flip", 0.5), ("lighting", 0.1))
-    config.optimizer = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
+    config.optimizer = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "decay": "kernels"}
     config.schedule = plateau(0.01)
     if "staged" in words:
         config.model.weights_only = FIRST_AND_LAST

@@ -477,10 +477,14 @@ class FileLock:
                 self._file.close()
                 raise InUse(text)
             time.sleep(0.05)
-        with _named(path):
-            self._file.truncate(0)
-            self._file.write(f"{holder}\n")
-            self._file.flush()
+        try:
+            with _named(path):
+                self._file.truncate(0)
+                self._file.write(f"{holder}\n")
+                self._file.flush()
+        except BaseException:
+            self._file.close()
+            raise
 
     def check(self) -> None:
         """Does nothing: the lock cannot be lost."""

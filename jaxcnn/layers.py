@@ -41,6 +41,7 @@ __all__ = [
     "adaptive_avg_pool",
     "as_output",
     "avg_pool",
+    "classifier",
     "conv",
     "global_avg_pool",
     "he_fan_in",
@@ -234,10 +235,23 @@ class Network(nn.Module):
         """
         features = self.endpoint("pre_logits", features)
         if self.num_classes:
-            features = nn.Dense(self.num_classes, dtype=self.dtype, name=name, **dense_options)(
+            features = classifier(self.num_classes, self.dtype, name=name, **dense_options)(
                 features
             )
         return as_output(features)
+
+
+def classifier(num_classes: int, dtype: Any, **options: Any) -> nn.Dense:
+    """Creates a dense layer whose outputs are at least float32, whatever the compute dtype.
+
+    Args:
+      num_classes: number of outputs.
+      dtype: type of the factors of its products.
+      **options: further fields of `flax.linen.Dense`.
+    """
+    wide = jnp.promote_types(dtype, jnp.float32)
+    product = functools.partial(jax.lax.dot_general, preferred_element_type=wide)
+    return nn.Dense(num_classes, dtype=dtype, dot_general=product, **options)
 
 
 def _apply_in_turn(network: nn.Module, x: Any, *, blocks: Sequence[Any]) -> Any:

@@ -1,5 +1,6 @@
 """Conditions under which every test runs: CPU, 8 virtual devices, rank promotion raises."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -19,6 +20,9 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Traces of many networks stay in JAX's caches, and every full collection would visit them.
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)

@@ -80,7 +80,9 @@ def test_an_interruption_is_one_line(tmp_path, capsys):
     assert text.count("\n") == 1 and "since the last checkpoint, if any, were not saved" in text
 
 
-@pytest.mark.parametrize("when", ["compiled", "eval", "checkpoint"])
+@pytest.mark.parametrize(
+    "when", ["compiled", pytest.param("eval", marks=pytest.mark.slow), "checkpoint"]
+)
 def test_a_directory_that_is_removed_under_way_ends_the_run(tmp_path, capsys, when):
     """At the next row or checkpoint, not after hours."""
     config = read_config("lenet_digits:smoke", ["train.devices=1", "eval.every_steps=2"])

@@ -48,7 +48,6 @@ def test_a_run_and_then_its_directory_is_taken(tmp_path):
         (["--config.train.bach_size=3"], "unknown field config.train.bach_size; did you mean"),
         (["--workdri=x"], "Unknown command line flag 'workdri'. Did you mean: workdir"),
         (["--config=configs/lenet_digit.py"], "did you mean 'lenet_digits.py'"),
-        (["--config.train.members=x"], "config.train.members is 'x'; it must be a number"),
         (["--config.log.profile=1;2"], "flag --config.log.profile=1;2: it must be of type int"),
     ],
 )

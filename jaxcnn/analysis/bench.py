@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from jaxcnn import ops
-from jaxcnn._checks import near
+from jaxcnn._checks import one_of
 from jaxcnn.models.registry import create_model, model_info
 from jaxcnn.reporting.tables import text_table
 from jaxcnn.runtime import compilation
@@ -147,9 +147,7 @@ def _bench(
 
 def _plan(name: str, batch: int | None, dtype: str, size: int | None) -> tuple[str, int, int]:
     info = model_info(name)
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}"
-                         f"{near(dtype, DTYPES)}")  # fmt: skip
+    one_of("dtype", dtype, DTYPES)
     if size is None:
         size = info.known_input_size()[0]
     elif size < 1:

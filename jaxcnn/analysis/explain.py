@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import ops
-from jaxcnn._checks import near
+from jaxcnn._checks import near, one_of
 from jaxcnn.analysis.receptive_field import ReceptiveField
 from jaxcnn.analysis.rewiring import RULES, evaluate
 from jaxcnn.analysis.spans import INF
@@ -128,8 +128,7 @@ def backward_view(
     Raises:
       ValueError: the rule or an endpoint is unknown.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule is {rule!r}; it must be one of {', '.join(RULES)}")
+    one_of("rule", rule, RULES)
     network = _trace(model, variables, images)
     for name in seeds:
         network.check(name)

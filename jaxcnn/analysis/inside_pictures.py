@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -172,8 +173,7 @@ def _draw_prediction(axes: Any, image: np.ndarray, color: str) -> None:
 
 
 def _short(name: str, room: int = 12) -> str:
-    name = name.split(" ", 1)[1] if name[:1] == "n" and name[1:9].isdigit() else name
-    name = name.split(",")[0]
+    name = re.sub(r"^n\d{8} ", "", name).split(",")[0]
     return plain_text(name if len(name) <= room else f"{name[: room - 1]}…")
 
 

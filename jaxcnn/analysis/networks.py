@@ -9,10 +9,10 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from jaxcnn._checks import near
+from jaxcnn._checks import near, near_or_all
 from jaxcnn.analysis import facts
 from jaxcnn.analysis.facts import Facts
 from jaxcnn.reporting.tables import markdown_table, text_table
@@ -50,10 +50,9 @@ def select(
       ValueError: nothing matches, or the family or the order is unknown.
     """
     if family is not None and family not in facts.families():
-        hint = near(family, facts.families())
-        raise ValueError(f"unknown family {family!r}{hint or _known(facts.families())}")
+        raise ValueError(f"unknown family {family!r}{near_or_all(family, facts.families())}")
     if sort is not None and sort not in _SORT_FIELDS:
-        raise ValueError(f"unknown order {sort!r}{_known(_SORT_FIELDS)}")
+        raise ValueError(f"unknown order {sort!r}{near_or_all(sort, _SORT_FIELDS)}")
     chosen = [facts.facts(name) for name in facts.names(pattern)]
     chosen = [info for info in chosen if family in (None, info.family)]
     if not chosen:
@@ -118,10 +117,6 @@ def _cells(info: Facts) -> list[str]:
     counts = ("" if count is None else f"{count:,}" for count in (info.params, info.macs))
     words = [info.name, ", ".join(info.aliases), info.dataset or "", str(info.year or "")]
     return [*words, *counts, *errors]
-
-
-def _known(words: Iterable[str]) -> str:
-    return f"; it must be one of {', '.join(words)}"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from jaxcnn.models.registry import create_model, model_info
 from jaxcnn.training.config import TrackedConfig
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import trained
-from jaxcnn.training.output.records import MANIFEST, read_manifest
+from jaxcnn.training.output.records import read_manifest
 from jaxcnn.training.output.workdir import BEST, CHECKPOINTS
 from jaxcnn.training.state import init_variables
 from jaxcnn.training.step import run_keys
@@ -73,10 +73,8 @@ def of_run(workdir: str | Path, *, batch: int = 16) -> Iterator[tuple[str, list[
       FileNotFoundError: the data is missing.
     """
     workdir = any_path(workdir).absolute()
-    if not (workdir / MANIFEST).is_file():
-        raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
-    _check("batch", batch)
     manifest = read_manifest(workdir)
+    _check("batch", batch)
     config = TrackedConfig(manifest["config"])
     images, labels, classes = _test_images(config, batch, manifest.get("preprocessing"))
     options = dict(config.model.options)

@@ -43,7 +43,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     _define(values, argv[0])
     try:
         spec, rest = _spec(argv)
-        _define_overrides(values, spec, rest)
+        _define_overrides(spec, rest)
         if left := values(rest)[1:]:
             raise flags.Error(f"unexpected argument {left[0]!r}")
         _complete_config(values)
@@ -107,7 +107,7 @@ def _spec(argv: Sequence[str]) -> tuple[str, list[str]]:
     return str(first["config"].value), rest
 
 
-def _define_overrides(values: flags.FlagValues, spec: str, rest: Sequence[str]) -> None:
+def _define_overrides(spec: str, rest: Sequence[str]) -> None:
     """Reads the configuration, and defines a flag for each field that the arguments set."""
     from jaxcnn.training.config.files import read_config
 

@@ -21,7 +21,7 @@ from jaxcnn.weights import loading
 
 FORMATS = ("stablehlo", "onnx", "torch", "safetensors")
 DESCRIPTION, EXAMPLE = "model.json", "example.py"
-_SUFFIXES = {"stablehlo": "stablehlo", "onnx": "onnx"}  # of the others: safetensors
+_PROGRAMS = ("stablehlo", "onnx")
 _ERRORS = ("top1_error", "top5_error")
 _BUCKET = re.compile(r"\b(gs|s3)://", re.IGNORECASE)
 
@@ -51,8 +51,8 @@ def export_model(entry: Entry, folder: str | Path, to: str, *, pixels: bool = Fa
     one_of("the format", to, FORMATS)
     check_folder("the folder", folder)
     folder = any_path(folder)
-    path = folder / f"model.{_SUFFIXES.get(to, 'safetensors')}"
-    if pixels and to not in _SUFFIXES:
+    path = folder / f"model.{to if to in _PROGRAMS else 'safetensors'}"
+    if pixels and to not in _PROGRAMS:
         raise ValueError(
             f"pixels=True needs the format stablehlo or onnx; {to} contains only weights"
         )
@@ -64,7 +64,7 @@ def export_model(entry: Entry, folder: str | Path, to: str, *, pixels: bool = Fa
     about = describe(entry) | _interface(entry, to, pixels, path.name)
     # First, since a folder with other files and without it would be taken for somebody else's.
     write_text(folder / DESCRIPTION, json.dumps(about, indent=1) + "\n")
-    if to in _SUFFIXES:
+    if to in _PROGRAMS:
         with atomic_write(path) as draft:
             draft.write_bytes(data)
     else:
@@ -198,7 +198,7 @@ def accuracy(entry: Entry) -> dict[str, Any] | None:
 
 def _interface(entry: Entry, to: str, pixels: bool, file: str) -> dict[str, Any]:
     """The file and, of a program, its input and output."""
-    if to not in _SUFFIXES:
+    if to not in _PROGRAMS:
         return {"format": to, "file": file}
     shape = [programs.BATCH, *programs.image_shape(entry)]
     dtype = "uint8" if pixels else "float32"

@@ -18,7 +18,7 @@ from jaxcnn.deploy.artifacts import (
 from jaxcnn.deploy.card import model_card
 from jaxcnn.evaluation.evaluate import open_entry
 from jaxcnn.training.output.metrics_files import JSONL
-from jaxcnn.training.output.records import MANIFEST, read_manifest
+from jaxcnn.training.output.records import read_manifest
 
 _LICENSE = re.compile(r"[\w.+-]+", re.ASCII)
 _PART = r"\w+(?:[.-]\w+)*"  # of the hub's names: no dash or dot at an end or next to another
@@ -64,8 +64,7 @@ def push_to_hub(
         raise ValueError(f"the target is {target!r}; it must be hf:user/name")
     if not _LICENSE.fullmatch(license):
         raise ValueError(f"the license is {license!r}; it must be an id such as apache-2.0")
-    if not (any_path(run) / MANIFEST).is_file():
-        raise ValueError(f"{run} is not a run directory (no {MANIFEST})")
+    read_manifest(any_path(run))
     repository = match[1]
     if folder is not None:
         if private:

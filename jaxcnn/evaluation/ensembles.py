@@ -53,7 +53,8 @@ def weighted(probabilities: Array, weights: Array) -> Array:
     Returns:
       f32[N,K].
     """
-    return jnp.einsum("m,mnk->nk", jnp.asarray(weights, probabilities.dtype), probabilities)
+    weights = jnp.asarray(weights, probabilities.dtype)
+    return jnp.tensordot(weights, probabilities, 1, precision="highest")
 
 
 def normalized(probabilities: Array) -> Array:

@@ -62,7 +62,7 @@ def top_k_error(logits: Array, labels: Array, k: int) -> Array:
     target = take_label(logits, labels)[:, None]
     classes = jnp.arange(logits.shape[-1])[None]
     before = ~(logits <= target) | ((logits == target) & (classes < labels[:, None]))
-    return (before.sum(-1) >= k).astype(jnp.float32)
+    return ((before.sum(-1) >= k) | jnp.isnan(target[:, 0])).astype(jnp.float32)
 
 
 def classification_pairs(

@@ -27,7 +27,7 @@ from jax import Array
 
 from jaxcnn import layers
 from jaxcnn._checks import one_of, require
-from jaxcnn.models.blocks import ConvRelu, response_norm
+from jaxcnn.models.blocks import ConvRelu, response_norm, torch_default
 from jaxcnn.models.heads import FullyConnectedNetwork
 
 PAPER = (
@@ -54,13 +54,11 @@ class Init(NamedTuple):
 
 
 _normal = nn.initializers.normal
-# The default of Torch's layers: U(-b, b) with b = fan_in ** -0.5.
-_torch = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 INITS = {
     "paper": Init(_normal(0.01), _normal(0.01), _normal(0.01), 1.0),
     "caffe": Init(_normal(0.01), _normal(0.005), _normal(0.01), 0.1),
-    "torch": Init(_torch, _torch, _torch, 0.0),
+    "torch": Init(torch_default, torch_default, torch_default, 0.0),
 }
 
 

@@ -400,8 +400,9 @@ DEPTHS = {
     200: (3, 24, 36, 3),
 }
 
-# fb.resnet.torch leaves the classifier at Torch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
-fc_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# The default of Torch's layers, U(-1/sqrt(fan_in), 1/sqrt(fan_in)); fb.resnet.torch leaves the
+# classifier at it.
+torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 # Options without effect on basic blocks, and their defaults.

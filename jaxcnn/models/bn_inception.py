@@ -1,7 +1,7 @@
 """BN-Inception, also called Inception-v2.
 
 Ioffe, Szegedy 2015, "Batch normalization: accelerating deep network training by reducing internal
-covariate shift" (arXiv 1502.03167), figure 5; and SE-BN-Inception, Hu, Shen, Sun 2018,
+covariate shift" (arXiv 1502.03167), figure 5; and SE-BN-Inception, Hu, Shen, Albanie, Sun, Wu 2017,
 "Squeeze-and-excitation networks" (arXiv 1709.01507).
 
 The figure gives modules 4c and 4d a projection of 128 channels and an output of 576 channels, which

@@ -5,10 +5,10 @@ convolutions" (arXiv 1409.4842), table 1.
 
 `googlenet` is the paper's network: 5x5 convolutions, local response normalization, no BatchNorm,
 two auxiliary classifiers. The paper does not give the initial values; they are those of Caffe's
-replication: Glorot uniform kernels, biases of 0.2 and, in the classifiers, 0. The counts in the
-first row of table 1 are those of a separable 7x7 convolution, which `googlenet_separable_stem` has
-(inferred from the counts). `googlenet_naive` leaves out the 1x1 reductions (figure 2a of the paper)
-and keeps the other widths.
+replication: uniform kernels of variance 1 / fan_in, biases of 0.2 and, in the classifiers, 0. The
+counts in the first row of table 1 are those of a separable 7x7 convolution, which
+`googlenet_separable_stem` has (inferred from the counts). `googlenet_naive` leaves out the 1x1
+reductions (figure 2a of the paper) and keeps the other widths.
 
 `googlenet_bn` is torchvision's network, which descends from TF-Slim: BatchNorm after every
 convolution, 3x3 instead of 5x5 convolutions, a last max pooling of 2x2, adaptive pooling to 4x4 in
@@ -39,7 +39,7 @@ PAPER = (
 )
 YEAR = 2014
 
-caffe_glorot = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+caffe_xavier = nn.initializers.lecun_uniform()
 
 
 class Row(NamedTuple):
@@ -241,7 +241,7 @@ class GoogLeNet(layers.Network):
         """Returns the initializers of the kernels and of the biases outside the classifiers."""
         if self.batch_norm:
             return nn.initializers.truncated_normal(0.01), nn.initializers.zeros
-        return caffe_glorot, nn.initializers.constant(0.2)
+        return caffe_xavier, nn.initializers.constant(0.2)
 
     def unit(self, train: bool) -> Callable[..., nn.Module]:
         """Returns a constructor of convolutions with ReLU and, if enabled, BatchNorm.

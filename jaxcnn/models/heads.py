@@ -69,6 +69,7 @@ class WindowDense(nn.Module):
       window: height and width of the windows.
       dtype: type of the computation.
       kernel_init, bias_init: initializers of the parameters.
+      output_dtype: type of the outputs; None for `dtype`.
     """
 
     features: int
@@ -76,6 +77,7 @@ class WindowDense(nn.Module):
     dtype: Any = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
+    output_dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -83,15 +85,21 @@ class WindowDense(nn.Module):
         rows = self.window**2 * channels
         kernel = self.param("kernel", self.kernel_init, (rows, self.features), jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
         if (height, width) == (self.window, self.window):
-            y = (x.reshape(n, rows) @ kernel)[:, None, None]
+            y = jnp.matmul(x.reshape(n, rows), kernel, preferred_element_type=wide)[:, None, None]
         else:
             kernel = kernel.reshape(self.window, self.window, channels, self.features)
             y = lax.conv_general_dilated(
-                x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+                x,
+                kernel,
+                (1, 1),
+                "VALID",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                preferred_element_type=wide,
             )
-        return y + bias.reshape(1, 1, 1, -1)
+        return (y + bias.reshape(1, 1, 1, -1)).astype(self.output_dtype or x.dtype)
 
 
 class FullyConnectedNetwork(layers.Network):
@@ -199,6 +207,8 @@ class FullyConnectedNetwork(layers.Network):
         features = self.endpoint("pre_logits", layers.global_avg_pool(x))
         if not self.num_classes:
             return layers.as_output(features)
-        fc8 = WindowDense(self.num_classes, 1, self.dtype, fc8_init or fc_init, name="fc8")
-        scores = self.endpoint("score_map", layers.as_output(fc8(x)))
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        init = fc8_init or fc_init
+        fc8 = WindowDense(self.num_classes, 1, self.dtype, init, output_dtype=wide, name="fc8")
+        scores = self.endpoint("score_map", fc8(x))
         return layers.global_avg_pool(scores)

@@ -22,7 +22,7 @@ from jaxcnn import layers
 from jaxcnn.ops.windows import Pair, Pairs, same_padding
 
 # TF-Slim's initial values: truncated N(0, 2 / fan_in).
-slim_init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+slim_init = nn.initializers.he_normal()
 
 Chains = tuple[tuple[Any, ...], ...]  # parallel chains of `Conv`, `Pool` and `Chains`
 
@@ -232,10 +232,8 @@ class AuxHead(nn.Module):
         x = self.unit(128, 1, name="conv1")(x)
         x = self.wide_unit(768, 5, name="conv2")(x)  # 1x1x768
         init = nn.initializers.truncated_normal(0.001)
-        x = nn.Dense(self.num_classes, kernel_init=init, dtype=self.dtype, name="fc")(
-            layers.global_avg_pool(x)
-        )
-        return layers.as_output(x)
+        head = layers.classifier(self.num_classes, self.dtype, kernel_init=init, name="fc")
+        return layers.as_output(head(layers.global_avg_pool(x)))
 
 
 class InceptionNetwork(layers.Network):

@@ -321,7 +321,7 @@ class LeNetCaffe(layers.Network):
         if x.shape[1:3] != (28, 28):
             raise ValueError(f"images are {x.shape[1]}x{x.shape[2]}; Caffe's LeNet takes 28x28")
         # Caffe's "xavier": U(-a, a) with a = sqrt(3 / fan_in).
-        xavier = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+        xavier = nn.initializers.lecun_uniform()
         conv = self.conv(bias=True, kernel_init=xavier)
         x = conv(20, 5, name="conv1")(x)  # 24x24x20
         x = self.endpoint("stage1", layers.max_pool(x, 2, 2))  # 12x12x20

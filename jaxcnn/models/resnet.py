@@ -35,12 +35,13 @@ from jaxcnn.models.blocks import (
     Bottleneck,
     ResidualBlock,
     ResidualNetwork,
-    fc_init,
+    torch_default,
 )
 
 PAPER = "He, Zhang, Ren, Sun 2015, Deep residual learning for image recognition"
 YEAR = 2015
-YEARS = {f"resnet{n}{form}": 2018 for n in (18, 34, 50, 101, 152) for form in "cds"}
+YEARS = {f"resnet{n}d": 2018 for n in (18, 34)}
+YEARS |= {f"resnet{n}{letter}": 2018 for n in (50, 101, 152) for letter in "cds"}
 YEARS["resnet200"] = 2016
 
 
@@ -122,7 +123,7 @@ class ResNet(ResidualNetwork):
             self.endpoint(f"stage{i + 1}", x)
         x = layers.global_avg_pool(x)  # 2048
         x = nn.Dropout(self.dropout, deterministic=not train, name="fc_dropout")(x)
-        return self.logits(x, name="fc", kernel_init=fc_init)
+        return self.logits(x, name="fc", kernel_init=torch_default)
 
     def _check_options(self) -> None:
         if self.zero_gamma and self.shortcut not in ("B", "C", "D"):

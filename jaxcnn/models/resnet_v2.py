@@ -36,7 +36,7 @@ from jaxcnn.models.blocks import (
     PreActBlock,
     PreActBottleneck,
     ResidualNetwork,
-    fc_init,
+    torch_default,
 )
 
 PAPER = "He, Zhang, Ren, Sun 2016, Identity mappings in deep residual networks"
@@ -112,7 +112,7 @@ class ResNetV2(ResidualNetwork):
             x = self.apply_blocks(stage, x)
             self.endpoint(f"stage{i + 1}", x)
         x = norm_act(name="final_bn")(x)  # 7x7x2048
-        return self.logits(layers.global_avg_pool(x), name="fc", kernel_init=fc_init)
+        return self.logits(layers.global_avg_pool(x), name="fc", kernel_init=torch_default)
 
 
 def imagenet(depth: int) -> functools.partial[ResNetV2]:

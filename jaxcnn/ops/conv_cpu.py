@@ -1,8 +1,9 @@
-"""Convolutions on a CPU, where XLA is slow for groups, for few channels and for many gradients.
+"""Convolutions on a CPU, where XLA is slow for groups, few channels, small maps and many gradients.
 
 | implementation | used for |
 | --- | --- |
 | `block_conv`, `patch_conv` | groups, and many networks under `vmap` |
+| `patch_conv` | windows that are larger than the images or the outputs |
 | `pointwise_*` | 1x1 without padding: the gradients are matrix products |
 | `folded_conv` | windows over fewer than 16 channels with stride 1 |
 | `conv_winograd` | 3x3 with stride 1 over many channels |
@@ -74,11 +75,15 @@ def _network_by_network(one: Conv, many: Conv, a: Array, b: Array, **options: An
 def choose(x: Any, w: Any, *, stride, padding: Pairs, groups: int, **unused: Any) -> Implementation:
     """Chooses the implementation for images and a kernel of these shapes and dtypes."""
     window = w.shape[:2]
+    out = output_size(x.shape[1:3], window, stride, padding)
+    pixels = x.shape[0] * out[0] * out[1]
     if groups > 1:
-        out = output_size(x.shape[1:3], window, stride, padding)
-        return _grouped(x.shape[0] * out[0] * out[1], w.shape[2], groups)
+        return _grouped(pixels, w.shape[2], groups)
     if window == (1, 1) and not any(map(any, padding)):
         return _POINTWISE
+    if not (_covers(x.shape[1:3], window) and _covers(out, window)):
+        is_fast = _covers(x.shape[1:3], window) and not at_least(pixels, _SOME_PIXELS)
+        return _SMALL._replace(conv=reference.conv) if is_fast else _SMALL
     if x.shape[-1] < 16 and min(window) > 1 and stride == (1, 1):
         return _folded(x.shape[-1])
     if conv_winograd.is_applicable(x, w, stride, padding):
@@ -166,6 +171,16 @@ def folded_conv(x: Array, w: Array, *, padding: Pairs, fold: int, **unused: Any)
     return y.reshape(n, y.shape[1], steps * fold, features)[:, :, :out]
 
 
+# --- small maps ---------------------------------------------------------------------------------
+# XLA computes these in plain loops, 3x3 from 512 to 512 channels on 2x2 pixels 50 times slower.
+
+_SOME_PIXELS = 32  # with fewer output pixels, XLA's forward pass is faster if it is no plain loop
+
+
+def _covers(size: tuple[Any, Any], window: tuple[int, int]) -> bool:
+    return at_least(size[0], window[0]) and at_least(size[1], window[1])
+
+
 # --- 3x3 over many channels ---------------------------------------------------------------------
 
 _WINOGRAD = Implementation(
@@ -199,7 +214,7 @@ def block_conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, **unu
 
 
 def patch_conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, **unused: Any) -> Array:
-    """Computes a grouped convolution as one matrix product per group, from image patches."""
+    """Computes a convolution as one matrix product per group, from patches of the images."""
     kh, kw, channels, features = w.shape
     n = x.shape[0]
     out = output_size(x.shape[1:3], (kh, kw), stride, padding)
@@ -210,3 +225,6 @@ def patch_conv(x: Array, w: Array, *, stride, padding: Pairs, groups: int, **unu
     kernels = w.reshape(kh * kw * channels, groups, features // groups)
     y = jnp.einsum("pgi,igo->pgo", patches, kernels)
     return y.reshape(n, *out, features)
+
+
+_SMALL = _derived("patches", patch_conv)._replace(kernel_gradient=PLAIN.kernel_gradient)

@@ -20,6 +20,8 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jaxcnn._checks import one_of
+
 MODES = ("platform", "reference")
 GPUS = ("cuda", "rocm")
 
@@ -43,7 +45,7 @@ def use(mode: str) -> Iterator[None]:
     Raises:
       ValueError: `mode` is neither.
     """
-    with _mode(_checked("the mode of jaxcnn.ops", mode)):
+    with _mode(one_of("the mode of jaxcnn.ops", mode, MODES)):
         yield
 
 
@@ -59,18 +61,12 @@ def reference_requested(*args: Any) -> bool:
     Raises:
       ValueError: `JAXCNN_OPS` is not a mode.
     """
-    mode = _mode.value or _checked("JAXCNN_OPS", os.environ.get("JAXCNN_OPS") or "platform")
+    mode = _mode.value or one_of("JAXCNN_OPS", os.environ.get("JAXCNN_OPS") or "platform", MODES)
     return mode == "reference" or any(map(_is_explicitly_sharded, jax.tree.leaves(args)))
 
 
 def _is_explicitly_sharded(a: Any) -> bool:
     return any(axis is not None for axis in jax.typeof(a).sharding.spec)
-
-
-def _checked(name: str, mode: str) -> str:
-    if mode not in MODES:
-        raise ValueError(f"{name} is {mode!r}; it must be one of {', '.join(MODES)}")
-    return mode
 
 
 def by_platform(

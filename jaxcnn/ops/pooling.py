@@ -78,16 +78,18 @@ def avg_pool(
       f[N,h,w,C].
     """
     options = _options(x, window, stride, padding, ceil_mode)
+    dtype, x = x.dtype, x.astype(jnp.promote_types(x.dtype, jnp.float32))
     counted = padding_pairs(padding) if count_include_pad else ((0, 0), (0, 0))
     if options["padding"] == counted:
-        return _window_sum(x, **options) / math.prod(options["window"])
+        return (_window_sum(x, **options) / math.prod(options["window"])).astype(dtype)
     height, width = (n + sum(p) for n, p in zip(x.shape[1:3], counted, strict=True))
     beyond = tuple(
         (low - before, high - after)
         for (low, high), (before, after) in zip(options["padding"], counted, strict=True)
     )
     pixels = jnp.ones((1, height, width, 1), x.dtype)
-    return _window_sum(x, **options) / _window_sum(pixels, **options | {"padding": beyond})
+    counts = _window_sum(pixels, **options | {"padding": beyond})
+    return (_window_sum(x, **options) / counts).astype(dtype)
 
 
 def global_avg_pool(x: Array) -> Array:

@@ -418,7 +418,7 @@ def _column(
             if not {_SOURCE, _SINK} & {route[0], route[-1]}
         ]
     _add_shortcuts(part, shortcuts, below)
-    _add_frames(part, frames, shortcuts)
+    _add_frames(part, frames)
     return part
 
 
@@ -453,7 +453,7 @@ def _add_shortcuts(
         part.lines.append([(x0, bottom), (x0, y), (x, y), (x, end.y), (x1, end.y)])
 
 
-def _add_frames(part: Placed, frames: Sequence[Frame], shortcuts: Sequence[Edge]) -> None:
+def _add_frames(part: Placed, frames: Sequence[Frame]) -> None:
     """Adds the frames of the groups and, at their right, the labels."""
     for i, frame in enumerate(frames):
         inside = [part.boxes[key] for key in frame.keys if key in part.boxes]

@@ -18,8 +18,9 @@ class Report:
       epoch: number of passes over the training set so far.
       member: index of the run in an ensemble that is trained as one, see `members`; else None.
       values: depends on `kind`.
-        start: model, params, source, train_examples, test_examples, batch_size, total_steps,
-          total_epochs, device_count, process_count, platform, parallel.
+        start: model, params, source, examples, train_examples, test_examples, batch_size,
+          total_steps, total_epochs, seed, device_count, process_count, platform, parallel,
+          batch_norm_examples; see `loop`.
         notice: text.
         compiled: seconds, memory_bytes if the backend reports it, and the values of
           `engine.step_cost`.

@@ -46,6 +46,8 @@ def begin(
     missing = [name for name, value in given.items() if value is None]
     if missing and len(missing) < len(given):
         raise ValueError(f"--{missing[0]} is missing; give --coordinator, --processes, --process")
+    if processes is not None and processes < 1:
+        raise ValueError(f"--processes is {processes}; it must be 1 or more")
     if processes is not None and process is not None and not 0 <= process < processes:
         raise ValueError(f"--process is {process}; it must be 0 to {processes - 1}")
     host, _, port = (coordinator or "").rpartition(":")

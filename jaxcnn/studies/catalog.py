@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxcnn._checks import near
+from jaxcnn._checks import near_or_all
 from jaxcnn.studies.study import Run, Study
 from jaxcnn.training.config.files import load_function
 
@@ -47,10 +47,9 @@ def _options(**options: Any) -> dict[str, Any]:
     return {f"model.options.{name}": value for name, value in options.items()}
 
 
-def _vgg(width: int, **options: Any) -> dict[str, Any]:
-    """A VGG network for 32x32 images whose first stage has this width."""
-    widths = (width, 2 * width, 4 * width, 8 * width, 8 * width)
-    return _options(min_size=32, widths=widths, fc_width=8 * width, **options)
+def _vgg(**options: Any) -> dict[str, Any]:
+    """A VGG network for 32x32 images, with a quarter of the usual channels."""
+    return _options(min_size=32, widths=(16, 32, 64, 128, 128), fc_width=128, **options)
 
 
 def residual_vs_plain() -> Study:
@@ -96,7 +95,7 @@ def batch_norm() -> Study:
     runs = [
         Run(
             f"{label}, rate {rate}",
-            {**_vgg(16, batch_norm=norm), "schedule": {**_SMALL_RATE, "learning_rate": rate}},
+            {**_vgg(batch_norm=norm), "schedule": {**_SMALL_RATE, "learning_rate": rate}},
         )
         for norm, label in ((False, "without"), (True, "with"))
         for rate in (0.01, 0.1)
@@ -133,7 +132,7 @@ def vgg_depth() -> Study:
         Run(f"VGG-{net.upper()}", {"model.name": f"vgg_{net}_bn"}, x=depth, rank=rank)
         for rank, (net, depth) in enumerate(depths.items())
     ]
-    base = _CIFAR | _vgg(16)
+    base = _CIFAR | _vgg()
     source = "Simonyan, Zisserman 2014 (arXiv 1409.1556), table 3 (there on ImageNet, without BN)"
     return Study("VGG A to E", base, runs, _DIGITS, x="depth", source=source)
 
@@ -145,9 +144,9 @@ def kernels() -> Study:
     25 C^2.
     """
     runs = [
-        Run("two 3x3 (net B)", _vgg(16, batch_norm=True, convs=(2,) * 5)),
-        Run("one 5x5", _vgg(16, batch_norm=True, convs=(1,) * 5, kernel=5)),
-        Run("one 3x3", _vgg(16, batch_norm=True, convs=(1,) * 5)),
+        Run("two 3x3 (net B)", _vgg(batch_norm=True, convs=(2,) * 5)),
+        Run("one 5x5", _vgg(batch_norm=True, convs=(1,) * 5, kernel=5)),
+        Run("one 3x3", _vgg(batch_norm=True, convs=(1,) * 5)),
     ]
     source = "Simonyan, Zisserman 2014, section 4: 7 % more top-1 error with 5x5"
     base = _CIFAR | {"model.name": "vgg_b"}
@@ -203,7 +202,7 @@ def relu_vs_tanh() -> Study:
 def response_norm() -> Study:
     """Simonyan and Zisserman 2014, table 3: networks A and A-LRN."""
     runs = [
-        Run(label, _vgg(16, lrn=lrn), published=error)
+        Run(label, _vgg(lrn=lrn), published=error)
         for label, lrn, error in (("without LRN (A)", None, 29.6), ("with LRN", "paper", 29.7))
     ]
     base = _CIFAR | {"model.name": "vgg_a", "schedule": _SMALL_RATE}
@@ -213,7 +212,7 @@ def response_norm() -> Study:
 
 def dropout() -> Study:
     """Krizhevsky et al. 2012, section 4.2: without dropout the network overfits."""
-    runs = [Run(f"dropout {p}", _vgg(16, dropout=p), x=p) for p in (0.0, 0.25, 0.5)]
+    runs = [Run(f"dropout {p}", _vgg(dropout=p), x=p) for p in (0.0, 0.25, 0.5)]
     base = _CIFAR | {"model.name": "vgg_a", "schedule": _SMALL_RATE}
     source = "Krizhevsky, Sutskever, Hinton 2012, section 4.2"
     return Study("Dropout", base, runs, _DIGITS, x="dropout", source=source)
@@ -283,8 +282,7 @@ def load_study(name: str) -> Study:
     elif name.endswith(".py"):
         study = _from_file(Path(name))
     else:
-        hint = near(name, STUDIES) or f"; it must be one of {', '.join(STUDIES)}"
-        raise ValueError(f"unknown study {name!r}{hint}")
+        raise ValueError(f"unknown study {name!r}{near_or_all(name, STUDIES)}")
     labels = [run.label for run in study.runs]
     twice = {label for label in labels if labels.count(label) > 1}
     if twice or not labels:

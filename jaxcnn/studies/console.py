@@ -14,6 +14,7 @@ from absl import logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from jaxcnn._checks import one_of
 from jaxcnn._files import read_json, write_text
 from jaxcnn.reporting.report import Report
 from jaxcnn.runtime import exit_codes
@@ -55,6 +56,7 @@ def run(
       ValueError: a setting is invalid, or workdir contains another study; no run was started.
       KeyboardInterrupt: a run was stopped by a signal.
     """
+    one_of("executor", executor, execute.EXECUTORS)
     plan.check_overrides(overrides, full=full)
     logging.set_verbosity(logging.FATAL)  # of Orbax
     console = Console(highlight=False, soft_wrap=True)

@@ -22,6 +22,7 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
+from jaxcnn._checks import one_of
 from jaxcnn.runtime import compilation, distributed
 from jaxcnn.training.step import RESIDENT, multi_step
 
@@ -73,9 +74,7 @@ def process_count(devices: Sequence[jax.Device]) -> int:
 
 def axis_name(mode: str) -> str | None:
     """Returns the `axis_name` of a step for a mode. Raises ValueError for an unknown mode."""
-    if mode not in MODES:
-        raise ValueError(f"parallel is {mode!r}; it must be one of {', '.join(MODES)}")
-    return None if mode == "jit" else AXIS
+    return None if one_of("parallel", mode, MODES) == "jit" else AXIS
 
 
 def batch_norm_axis(mode: str, bn_sync: str, bn_group: int | None = None) -> str | None:
@@ -92,8 +91,7 @@ def batch_norm_axis(mode: str, bn_sync: str, bn_group: int | None = None) -> str
     Raises:
       ValueError: `mode` or `bn_sync` is unknown.
     """
-    if bn_sync not in BN_SYNC:
-        raise ValueError(f"bn_sync is {bn_sync!r}; it must be {' or '.join(BN_SYNC)}")
+    one_of("bn_sync", bn_sync, BN_SYNC)
     return axis_name(mode) if bn_sync == "global" or bn_group is not None else None
 
 

@@ -306,7 +306,8 @@ def _write_npz(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str,
             raise ValueError(f"{key!r} is of type {array.dtype}; weights are numbers")
     bits = {key: arrays[key].view(f"u{arrays[key].dtype.itemsize}") for key in types}
     everything: dict[str, Any] = {**arrays, **bits, **extra}
-    np.savez(path, **everything)
+    with open(path, "wb") as file:  # to a path NumPy may add a suffix
+        np.savez(file, **everything)
 
 
 def _write_pth(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcnn
+from jaxcnn._checks import one_of
 from jaxcnn._files import any_path, is_local, local_path
 from jaxcnn._objects import is_address, without_folder
 from jaxcnn.data.preprocessing import Preprocessing, from_dict, to_dict
@@ -268,8 +269,7 @@ def save(
         stored, the variables or the names of classes do not match the network, or PyTorch is
         required but not installed.
     """
-    if to not in LAYOUTS:
-        raise ValueError(f"layout is {to!r}; it can be {' or '.join(LAYOUTS)}")
+    one_of("layout", to, LAYOUTS)
     _check_names(options)
     try:
         stored_options = json.dumps(options)

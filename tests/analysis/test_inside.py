@@ -138,6 +138,15 @@ def test_images_of_one_name_and_one_that_cannot_be_read(tmp_path, capsys, lenet)
     assert capsys.readouterr().err == "jaxcnn: error: missing.png does not exist\n"
 
 
+def test_names_of_classes_in_pictures():
+    names = {
+        "n01855672": "n01855672",
+        "n01855672 goose, honker": "goose",
+        "nightingale": "nightingale",
+    }
+    assert [inside_pictures._short(name) for name in names] == list(names.values())
+
+
 def test_an_animation_shows_each_step_on_one_scale():
     kernels = np.zeros((2, 3, 3, 1), np.float32)
     kernels[0, 0, 0] = 1

@@ -94,7 +94,7 @@ def test_classes_in_another_order_are_refused(vgg):
     same.check_classes(test_set, "synthetic")
 
 
-@pytest.mark.parametrize("kind", ["folder", "archive"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("archive", marks=pytest.mark.slow)])
 def test_photos_that_stream_by_several_protocols(kind, tmp_path, capsys):
     """The command's counts are those of answers worked out image by image."""
     names = ("ant", "bee", "cat", "dog", "elk")

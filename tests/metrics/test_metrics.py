@@ -48,6 +48,11 @@ def test_a_broken_network_is_never_right(k):
         assert tables.text([values]).split()[-1] == "-"
 
 
+def test_a_broken_network_of_few_classes_is_never_right():
+    assert metrics.top_k_error(jnp.full((2, 3), jnp.nan), jnp.int32([0, 2]), 5).tolist() == [1, 1]
+    assert metrics.top_k_error(jnp.zeros((2, 3)), jnp.int32([0, 3]), 5).tolist() == [0, 1]
+
+
 def test_ranks_are_those_of_a_stable_sort():
     rng = np.random.default_rng(0)
     logits = rng.integers(0, 6, (200, 10)).astype(np.float32)  # many ties

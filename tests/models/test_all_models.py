@@ -199,6 +199,17 @@ def test_images_that_cannot_be_used(name):
             jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
 
 
+@pytest.mark.parametrize(
+    "name, options, size",
+    [("resnet20_cifar", {"blocks": (1,)}, 32), ("vgg_a", {"dense": True, "fc_width": 8}, 33)],
+)
+def test_logits_of_bfloat16_are_not_rounded_to_it(name, options, size):
+    model = jaxcnn.create_model(name, dtype=jnp.bfloat16, num_classes=64, min_size=32, **options)
+    images = jax.random.normal(jax.random.key(0), (4, size, size, 3))
+    logits = jax.jit(lambda key: model.init_with_output(key, images)[0])(jax.random.key(1))
+    assert (logits != logits.astype(jnp.bfloat16)).mean() > 0.5
+
+
 @some_networks
 def test_bfloat16_computes_but_keeps_nothing(name):
     """Every product is in bfloat16; parameters, statistics and outputs are float32."""

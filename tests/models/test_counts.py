@@ -24,8 +24,14 @@ NOT_BUILT = {
 DEEP = re.compile(
     r"(?!resnet164|resnet110_v2).*(resnet|resnext|plain)(1\d\d|200|1001|1202)(\D.*)?|dpn(98|107|131)"
 )
+SLOW = {
+    "bn_inception_608", "bn_inception_dense_stem", "dpn68b", "dpn92", "googlenet_bn_5x5",
+    "googlenet_separable_stem", "inception_resnet_v1", "inception_resnet_v2",
+    "inception_resnet_v2_paper", "inception_v4", "resnet110_v2_cifar", "resnet164_v2_cifar",
+    "se_bn_inception", "senet154",
+}  # fmt: skip
 CASES = [
-    pytest.param(name, marks=[pytest.mark.slow] * (DEEP.fullmatch(name) is not None))
+    pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW or bool(DEEP.fullmatch(name))))
     for name in jaxcnn.list_models()
 ]
 

@@ -87,8 +87,6 @@ def slow_vgg(variables, x, convs, *, norm=False, se=False, lrn=False):
 @pytest.mark.parametrize(
     ("name", "options", "slow"),
     [
-        ("vgg_c", {}, {}),
-        ("vgg_a_lrn", {}, {"lrn": True}),
         ("se_vgg_d_bn", {"widths": (16, 16, 16, 32, 32)}, {"norm": True, "se": True}),
     ],
 )

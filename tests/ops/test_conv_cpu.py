@@ -42,6 +42,11 @@ CONVOLUTIONS = [
     ((23, 23), 100, 5, (1, 3), 1, (0, 1), 5),
     # Winograd's.
     ((14, 14), 128, 128, (3, 3), 1, 1, 1),
+    # Windows larger than the images; than the outputs, few and many of them.
+    ((2, 2), 17, 8, (3, 3), 1, 1, 1),
+    ((1, 4), 6, 3, (3, 5), (1, 2), ((1, 1), (0, 3)), 1),
+    ((4, 5), 16, 6, (3, 3), 2, ((1, 0), (0, 1)), 1),
+    ((5, 20), 16, 4, (5, 3), 1, 0, 1),
 ]
 EVERY = pytest.mark.parametrize(
     "size, channels, features, kernel, stride, padding, groups", CONVOLUTIONS
@@ -67,7 +72,7 @@ def test_value_and_both_gradients(size, channels, features, kernel, stride, padd
 
 
 @pytest.mark.parametrize("size, channels, features, kernel, stride, padding, groups", [
-    CONVOLUTIONS[i] for i in (1, 4, 7, 9, 13, 16)
+    CONVOLUTIONS[i] for i in (1, 4, 7, 9, 13, 16, 24, 25, 26, 27)
 ])  # fmt: skip
 def test_the_chosen_one_is_the_definition(
     size, channels, features, kernel, stride, padding, groups
@@ -102,13 +107,15 @@ def test_any_fold(fold):
     close(y, reference.conv(x, w, padding=padding))
 
 
-# One of each implementation: grouped in patches, in blocks, 1x1, folded, Winograd's, XLA's own.
+# One of each implementation: grouped in patches, in blocks, 1x1, folded, Winograd's, of a window
+# that is larger than the images, XLA's own.
 KINDS = {
     "patches": ((5, 6), 8, 8, (3, 3), 2, 1, 8),
     "blocks": ((5, 6), 4, 4, (3, 3), 1, 1, 2),
     "pointwise": ((5, 6), 5, 4, (1, 1), 2, 0, 1),
     "folded": ((5, 6), 3, 4, (3, 3), 1, 1, 1),
     "winograd": ((14, 14), 128, 128, (3, 3), 1, 1, 1),
+    "small": ((2, 2), 16, 4, (3, 3), 1, 1, 1),
     "native": ((7, 6), 3, 4, (3, 3), 2, 1, 1),
 }
 
@@ -142,7 +149,7 @@ def test_kinds_are_what_they_are_called():
     assert chosen == {
         "patches": conv_cpu.patch_conv, "blocks": conv_cpu.block_conv,
         "pointwise": conv_cpu.pointwise_conv, "folded": conv_cpu.folded_conv,
-        "winograd": conv_winograd.conv, "native": reference.conv,
+        "winograd": conv_winograd.conv, "small": conv_cpu.patch_conv, "native": reference.conv,
     }  # fmt: skip
 
 

@@ -270,6 +270,16 @@ def test_average_pool_with_padding_in_the_count(size, window, stride, padding, c
     close(ops.avg_pool(x, **options), definitions.avg_pool(x, **options))
 
 
+@pytest.mark.parametrize("mode", ["platform", "reference"])
+def test_an_average_in_bfloat16_is_rounded_once(mode):
+    x = jnp.asarray(1 + np.random.default_rng(0).random((2, 17, 17, 8)), jnp.bfloat16)
+    with ops.use(mode):
+        y = jax.jit(lambda x: ops.avg_pool(x, 5, 3))(x)
+        wide = ops.avg_pool(x.astype(jnp.float32), 5, 3)
+    assert y.dtype == jnp.bfloat16
+    assert float(jnp.abs(y.astype(jnp.float32) / wide - 1).max()) < 2**-8
+
+
 def test_an_average_does_not_count_what_extends_beyond_the_padding():
     """Values of PyTorch 2.13; `ceil_mode` makes the last windows extend beyond the padding."""
     x = jnp.arange(1.0, 17.0).reshape(1, 4, 4, 1)

@@ -162,6 +162,7 @@ def test_step_of_every_network(name):
     jax.clear_caches()
 
 
+@pytest.mark.slow
 @old_pooling.where_it_fails
 def test_the_old_pooling_is_found(monkeypatch):
     """`x == y` in the backward pass: the gradient of the stem's BatchNorm is off by 17 %.

@@ -127,7 +127,12 @@ def test_a_display_that_fails_ends_no_training(last, code, capsys):
 
 
 @pytest.mark.parametrize(
-    "sink", ["| head -1 >/dev/null", "> /dev/full", pytest.param(">&-", marks=pytest.mark.slow)]
+    "sink",
+    [
+        "> /dev/full",
+        pytest.param("| head -1 >/dev/null", marks=pytest.mark.slow),
+        pytest.param(">&-", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_whose_reader_leaves_ends_as_usual(sink, tmp_path):
     if "full" in sink and not Path("/dev/full").exists():

@@ -128,7 +128,7 @@ def test_a_run_shorter_than_the_least_is_not_made_longer():
     assert plan.fit(study, 0.01, _COSTS, None, {}).steps == 8
 
 
-QUICK = {"kernels", "dropout"}
+QUICK = {"dropout"}
 
 
 @pytest.mark.parametrize(
@@ -405,6 +405,8 @@ def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
         assert main(["ablate", *arguments]) == 2
         error = capsys.readouterr().err
         assert text in error and error.count("\n") == 1
+    with pytest.raises(ValueError, match=r"executor is 'slurm'; it must be one of local, ray"):
+        console.run(TINY, tmp_path / "x", executor="slurm")
     plan.check_overrides({"train.length_epochs": 3.0}, full=True)
     with pytest.raises(ValueError, match=r"unknown field config\.train\.batch;"):
         make_config({"train.batch": 3})

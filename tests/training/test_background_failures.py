@@ -65,7 +65,12 @@ sys.exit(main(["train", "configs/lenet_digits.py:smoke", "--workdir", sys.argv[1
 
 
 @pytest.mark.parametrize(
-    ("place", "what"), [("checkpoints", "file"), ("best", "nothing"), ("tensorboard", "file")]
+    ("place", "what"),
+    [
+        ("checkpoints", "file"),
+        pytest.param("best", "nothing", marks=pytest.mark.slow),
+        pytest.param("tensorboard", "file", marks=pytest.mark.slow),
+    ],
 )
 def test_a_folder_that_is_replaced_in_the_middle(tmp_path, place, what):
     """The process ends with one line, or goes on to its end with what is there."""

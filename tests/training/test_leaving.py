@@ -38,7 +38,9 @@ except OSError as error:
 
 
 @pytest.mark.parametrize(
-    "body", [BREAK, "next(reports)", UNWRITABLE], ids=["break", "next once", "unwritable"]
+    "body",
+    [BREAK, pytest.param("next(reports)", marks=pytest.mark.slow), UNWRITABLE],
+    ids=["break", "next once", "unwritable"],
 )
 def test_the_process_ends(tmp_path, body):
     cache = jax.config.jax_compilation_cache_dir

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -79,6 +80,18 @@ def test_binary_cross_entropy_of_huge_logits_and_bad_values():
     assert np.all(np.isnan(outside))
     with pytest.raises(ValueError, match="threshold is 1"):
         losses.binary_cross_entropy(huge, jnp.int32([0]), threshold=1)
+
+
+@pytest.mark.parametrize("x", [10.0, 16.0, 30.0])
+def test_binary_cross_entropy_of_confident_logits_keeps_its_digits(x):
+    """Of one class that is present, and another with the opposite logit that is absent."""
+
+    def loss(x):
+        return losses.binary_cross_entropy(jnp.stack([x, -x])[None], jnp.int32([0]))[0]
+
+    value, slope = jax.value_and_grad(loss)(jnp.float32(x))
+    np.testing.assert_allclose(value, np.log1p(np.exp(-x)), rtol=1e-5)
+    np.testing.assert_allclose(slope, -1 / (1 + np.exp(x)), rtol=1e-5)
 
 
 def test_losses_by_name():

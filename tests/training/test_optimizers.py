@@ -134,6 +134,25 @@ def test_further_schedules_against_closed_forms():
     np.testing.assert_allclose(rates(poly), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("staircase", [False, True])
+def test_a_warm_up_ends_where_the_decay_is(staircase):
+    schedule = {"name": "exponential", "learning_rate": 0.4, "factor": 0.5, "every_steps": 3}
+    schedule |= {"staircase": staircase, "warmup_steps": 5, "warmup_from": 0.1}
+    done = [i // 3 if staircase else i / 3 for i in range(10)]
+    end = 0.4 * 0.5 ** done[5]
+    expected = [0.1 + (end - 0.1) * i / 5 for i in range(5)] + [0.4 * 0.5**d for d in done[5:]]
+    np.testing.assert_allclose(rates(schedule), expected, rtol=1e-5)
+
+
+def test_the_rate_of_a_staircase_falls_at_its_step():
+    every = 320_292  # GoogLeNet's; a division by it is inexact
+    schedule = {"name": "exponential", "learning_rate": 1.0, "factor": 0.5, "staircase": True}
+    rate = jax.jit(schedules.make_schedule(schedule | {"every_steps": every}, 10**7, 1.0))
+    for k in (1, 2, 4, 7, 16, 28):
+        before, after = (float(rate(jnp.int32(k * every + i))) for i in (-1, 0))
+        np.testing.assert_allclose((before, after), (0.5 ** (k - 1), 0.5**k), rtol=1e-6)
+
+
 def test_one_cycle_against_optax():
     schedule = {"name": "one_cycle", "learning_rate": 0.4, "start": 0.04, "final": 0.04 / 50}
     theirs = optax.cosine_onecycle_schedule(20, 0.4, 0.3, div_factor=25, final_div_factor=50)
@@ -274,6 +293,8 @@ def test_observing_changes_nothing_for_other_schedules():
         ({}, {"warmup_steps": 11}, "warm-up in steps is 11; it must be within the run"),
         ({}, {"warmup_steps": 5, "warmup": "cubic"}, "schedule.warmup is 'cubic'"),
         ({}, {"warmup_steps": 5, "warmup_from": 2.0}, "schedule.warmup_from is 2.0"),
+        ({}, {"warmup_steps": 5, "warmup": "constant"}, "schedule.warmup_from is 0.0; .* above 0"),
+        ({}, {"name": "one_cycle", "warmup_steps": 5}, "warm-up in steps is 5; it must be 0 with"),
     ],
 )
 def test_bad_requests(optimizer, schedule, message):

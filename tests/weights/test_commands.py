@@ -60,6 +60,7 @@ def test_convert_there_and_back(tmp_path, capsys):
     assert text.startswith(f"{tmp_path / 'none'} does not exist; weights are a .safetensors")
 
 
+@pytest.mark.slow
 def test_predict_by_published_weights_from_the_cache(tmp_path, image):
     """A process of its own, which finds the cache by the environment as a user's would."""
     state = golden.state_dict(golden.load("resnet18")[1])

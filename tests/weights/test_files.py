@@ -28,7 +28,7 @@ def same(read, arrays=ARRAYS):
     )
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".NPZ"])
 def test_what_is_written_is_read(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     files.write(path, ARRAYS, METADATA)

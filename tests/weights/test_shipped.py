@@ -42,7 +42,11 @@ def test_every_file_is_described():
     assert sum(path.stat().st_size for path in pretrained.SHIPPED.values()) < 3e6
 
 
-@pytest.mark.parametrize("name", pretrained.SHIPPED)
+@pytest.mark.optimized
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (".digits" not in n)) for n in pretrained.SHIPPED],
+)
 def test_the_error_is_the_stated_one(name):
     data = name.partition(".")[2]
     if data != "digits" and not (SHARED / data).is_dir():

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from jaxcnn._cache import CopyError, fetch
+from jaxcnn._cache import fetch
 from jaxcnn._files import read_json, try_lock, written_by
 from jaxcnn.data.decode import BadImage
 from jaxcnn.data.readers import array_record, old_archive
@@ -230,9 +230,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
     """Reads the description of an archive; {} if it is not a JSON object."""
     try:
         info = read_json(folder / INFO)
-    except CopyError:
-        raise
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return info if isinstance(info, dict) else {}
 

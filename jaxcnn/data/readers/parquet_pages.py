@@ -158,6 +158,8 @@ def read_value(path: Path, values: Values, row: int) -> bytes | None:
         return None
     body, start = values.bodies[number], int(values.starts[row])
     stop = start + int(values.lengths[row])
+    if start == stop:
+        return b""
     if body.codec == "UNCOMPRESSED":
         return read_at(path, body.start + start, stop - start)
     if body.blocks is None:

@@ -224,7 +224,7 @@ def _places(path: Path, columns: Mapping[str, str]) -> record_index.Places:
     with open(path, "rb") as file:
         for key, files in _examples(path).items():
             image = next((files[ext] for ext in images if ext in files), None)
-            if image is None and not any(ext in files for ext in LABELS[:1]):
+            if image is None and LABELS[0] not in files:
                 continue  # not an example
             start, length = image or (0, 0)
             starts.append(start)

@@ -127,7 +127,7 @@ def check_options(model: str, options: Any) -> None:
             hint = near_or_all(name, sorted(set(types) - {"parent", "name"}))
             raise ValueError(f"unknown option {name!r} of model {model!r}{hint}")
         right = _OPTION_TYPES.get(types[name])
-        if right and not (isinstance(value, right) and (bool in right or value is not True)):
+        if right and (not isinstance(value, right) or (type(value) is bool and bool not in right)):
             raise ValueError(
                 f"config.model.options.{name} is {_shown(value)}; it must be {types[name]}"
             )

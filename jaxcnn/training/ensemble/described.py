@@ -9,6 +9,7 @@ five steps.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -176,9 +177,10 @@ def train_described(
     stopped = False
     with members.open_all(directory, description, facts, **options):
         for group, reports in zip(groups, trainings):
-            for report in reports:
-                yield dataclasses.replace(report, member=group[report.member or 0])
-                stopped |= report.kind == "stopped"
+            with contextlib.closing(reports):
+                for report in reports:
+                    yield dataclasses.replace(report, member=group[report.member or 0])
+                    stopped |= report.kind == "stopped"
             if stopped:
                 return
     members.raise_failed(

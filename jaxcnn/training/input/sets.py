@@ -63,6 +63,12 @@ def open_sets(config: TrackedConfig) -> Sets:
         train, test = resident
         _check_alike("images of shape", train.images.shape[1:], test.images.shape[1:])
         _check_alike("classes", train.num_classes, test.num_classes)
+        height, width = train.images.shape[1:3]
+        if height != width:  # a run records one size, and evaluates a square
+            raise ValueError(
+                f"the images of {source} are {height}x{width} pixels; images in memory must be "
+                "square: crop or pad them in the data source"
+            )
         return train, test, None
     stream = _stream(config)
     photos = [

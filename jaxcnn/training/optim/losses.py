@@ -86,8 +86,9 @@ def binary_cross_entropy(
     target = (1 - label_smoothing) * target + label_smoothing / classes
     if threshold is not None:
         target = jnp.where(jnp.isnan(target), target, (target > threshold).astype(logits.dtype))
-    # log(1 + e^x) - t x; neither term overflows
-    return (jax.nn.softplus(logits) - target * logits).mean(-1)
+    # softplus(x) - t x is the same, but has no digits left for large x and t = 1.
+    present, absent = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    return -(target * present + (1 - target) * absent).mean(-1)
 
 
 def _check_smoothing(label_smoothing: float) -> None:

@@ -13,7 +13,8 @@
   `rates`: pairs of the same kind, multipliers of the learning rate; 0 freezes a parameter.
   `clip_norm`: clips the gradient to this global norm.
   `clip_adaptive`: clips the gradient of each unit to this fraction of the norm of its weights
-  (Brock et al. 2021, arXiv 2102.06171, section 4, which uses 0.01 and excludes the classifier).
+  (Brock et al. 2021, arXiv 2102.06171, section 4, which uses 0.01). Here it covers all parameters;
+  the paper excludes the classifier.
   Both clip the gradient of the loss, before weight decay is added.
 
 `schedule`: see `schedules`.

@@ -3,7 +3,8 @@
 A rule receives the weight decay (an empty list, or a list of one transform that adds it), the
 multiplication by minus the learning rate, and the fields of the optimizer with defaults in `RULES`.
 
-  sgd: adds decay to the gradient, then momentum, then the rate (as in the papers).
+  sgd: adds decay to the gradient, then momentum, then the rate, as PyTorch does. The papers and
+    Caffe apply the rate before the momentum, which differs for some steps after the rate changes.
   rmsprop: the variant of TensorFlow and Szegedy et al. 2016 (arXiv 1512.00567): the mean square is
     initialized with 1, `eps` is inside the root, and the rate is applied before the momentum.
   adam: Kingma & Ba 2015; adds decay to the gradient.

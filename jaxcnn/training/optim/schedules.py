@@ -40,7 +40,7 @@ from jaxcnn._objects import check_call, is_address, load_object, parameters
 Config = Mapping[str, Any]
 Schedule = Callable[[Any], jax.Array]
 
-SCHEDULES = (*("constant", "step", "exponential", "cosine", "polynomial", "one_cycle", "plateau"),)
+SCHEDULES = ("constant", "step", "exponential", "cosine", "polynomial", "one_cycle", "plateau")
 WARMUPS = ("linear", "constant")
 UNITS = ("steps", "epochs", "examples", "percent")
 SCHEDULE_FIELDS = (
@@ -110,7 +110,15 @@ def make_schedule(
     kind = one_of("schedule.warmup", schedule.get("warmup", "linear"), WARMUPS)
     start = schedule.get("warmup_from", 0.0)
     require(0 <= start <= peak, "schedule.warmup_from", start, f"in [0, learning_rate = {peak}]")
-    slope = (peak - start) / warmup_steps if kind == "linear" else 0.0
+    require(
+        start > 0 or kind == "linear", "schedule.warmup_from", start, "above 0 with warmup=constant"
+    )
+    require(name != "one_cycle", "warm-up in steps", warmup_steps, "0 with one_cycle, which rises")
+    end = peak
+    if name == "exponential":  # decays from the first step on
+        done = warmup_steps / steps_of("every", None)
+        end *= _factor(schedule) ** (math.floor(done) if schedule.get("staircase") else done)
+    slope = (end - start) / warmup_steps if kind == "linear" else 0.0
 
     def warmed(step):
         step = _as_float(step)
@@ -165,8 +173,10 @@ def _exponential(schedule: Config, peak: float, every: int | None) -> Schedule:
     if every is None:
         raise ValueError("schedule 'exponential' needs every_steps, _epochs, _examples or _percent")
     require(every >= 1, "schedule every, in steps", every, "1 or more")
-    staircase = schedule.get("staircase", False)
-    return optax.exponential_decay(peak, every, factor, staircase=staircase)
+    if not schedule.get("staircase", False):
+        return optax.exponential_decay(peak, every, factor)
+    # In integers: XLA divides by a constant inexactly, and some rates would fall a step late.
+    return lambda step: peak * factor ** _as_float(step.astype(jnp.int32) // every)
 
 
 def _down(schedule: Config, peak: float, begin: int, total_steps: int) -> Schedule:

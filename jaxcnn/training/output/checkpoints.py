@@ -28,6 +28,7 @@ from jaxcnn import _files
 from jaxcnn.runtime import distributed
 from jaxcnn.training import parallel
 from jaxcnn.training.output import written
+from jaxcnn.training.output.records import complete_steps
 
 UNREADABLE = "unreadable"
 _DIGESTS = "digests"  # the item of a checkpoint that holds its checksums
@@ -263,7 +264,7 @@ class Checkpoints:
 
     def _complete_after_error(self) -> list[int]:
         """The steps of the complete checkpoints, if they can be listed after an error."""
-        return [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
+        return complete_steps(self.directory)
 
     def _set_aside(self, step: int, good: int, why: str) -> str:
         target = _unused(self.directory.parent / UNREADABLE / f"step_{step}")

@@ -21,7 +21,7 @@ class Trace:
 
     Args:
       folder: folder to write the trace to.
-      calls: number of calls to trace, 0 for none.
+      calls: number of calls to trace.
     """
 
     def __init__(self, folder: Path, calls: int):
@@ -38,7 +38,7 @@ class Trace:
           A line for the user once the trace is written, else None.
         """
         self._completed += 1
-        if self._calls and self._completed == _WARM_UP:
+        if self._completed == _WARM_UP:
             jax.block_until_ready(out)
             with self._locate_errors():
                 # An error when the trace is written would leave JAX's only session open.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcnn._files import any_path, files_below, read_json
+from jaxcnn._files import any_path, files_below, is_local, read_json
 from jaxcnn.data.preprocessing import from_dict
 from jaxcnn.reporting.compare_runs import Run
 from jaxcnn.training.config.schema import (
@@ -45,7 +45,7 @@ def read_manifest(workdir: Path) -> dict[str, Any]:
         raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     content = read_json(path)
     if not isinstance(content, dict) or not {"config", "jaxcnn"} <= content.keys():
-        raise ValueError(f"{path} is not the manifest of a run; nothing was changed")
+        raise ValueError(f"{path} is not the manifest of a run")
     _check_types(path, content)
     content["config"] = with_present_names(content["config"])
     return content
@@ -102,7 +102,10 @@ def _check_type(path: Path, name: str, value: Any, expected: type) -> None:
 
 
 def complete_steps(folder: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints in a folder of a bucket, ascending."""
+    """Returns the steps of the complete checkpoints in a folder, ascending."""
+    if is_local(folder):  # Orbax renames complete ones to their steps
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted(int(name) for name in names if name.isdecimal())
     return sorted(step for step, names in files_by_step(folder).items() if COMMIT_MARK in names)
 
 
@@ -111,7 +114,7 @@ def files_by_step(folder: Path) -> dict[int, set[str]]:
     found: dict[int, set[str]] = {}
     for path in files_below(folder):
         step, _, name = path.relative_to(folder).as_posix().partition("/")
-        if step.isdigit():
+        if step.isdecimal():
             found.setdefault(int(step), set()).add(name)
     return found
 
@@ -259,8 +262,6 @@ def open_runs(directories: Sequence[str]) -> list[Run]:
     runs = []
     for text in directories:
         path = any_path(text)
-        if not (path / MANIFEST).is_file():
-            raise ValueError(f"{text} is not a run directory (no {MANIFEST})")
         count = read_manifest(path).get("members", 0)
         for one in [member_directory(path, i) for i in range(count)] if count else [path]:
             if (one / MANIFEST).is_file():

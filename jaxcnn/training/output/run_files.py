@@ -33,7 +33,7 @@ def read_contents(run: Run, page: Path) -> RunContent:
     files = [_link(name, workdir / name, page) for name in (CSV,) if (workdir / name).is_file()]
     for name in _FOLDERS:
         folder = workdir / name
-        for step in _steps(folder):
+        for step in complete_steps(folder):
             files.append(_link(f"{name}/{step}", folder / str(step), page))
     found = [workdir / name for name in (PREDICTIONS, SAMPLES)]
     if (workdir / INSIDE).is_dir():
@@ -48,15 +48,6 @@ def read_contents(run: Run, page: Path) -> RunContent:
 def link_to(folder: Path, page: Path) -> Link:
     """Returns a link from a page to a directory, with its path as text."""
     return _link(str(folder), folder, page)
-
-
-def _steps(folder: Path) -> list[int]:
-    """The steps of the complete checkpoints in a folder, ascending."""
-    if not folder.is_dir():
-        return []
-    if not is_local(folder):
-        return complete_steps(folder)
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def _link(text: str, target: Path, page: Path) -> Link:

@@ -17,7 +17,6 @@ from jaxcnn.training.config.checks import TrackedConfig
 from jaxcnn.training.input import sets
 from jaxcnn.training.output import checkpoints
 from jaxcnn.training.output.records import (
-    MANIFEST,
     check_normalization,
     read_manifest,
     read_run_config,
@@ -70,8 +69,6 @@ def load_run(workdir: str | Path, checkpoint: str | int = "best") -> TrainedMode
     workdir = any_path(workdir).absolute()
     step = checkpoint if isinstance(checkpoint, int) else None
     folder = _folder(workdir, "newest" if isinstance(checkpoint, int) else checkpoint)
-    if not (workdir / MANIFEST).is_file():
-        raise ValueError(f"{workdir} is not a run directory (no {MANIFEST})")
     manifest = read_manifest(workdir)
     config = manifest["config"]
     step, state = read_state(folder, step)

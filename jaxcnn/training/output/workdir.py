@@ -227,11 +227,7 @@ def has_checkpoints(workdir: Path) -> bool:
 
 def newest_step(workdir: Path) -> int | None:
     """Returns the step of the newest checkpoint to resume from; None if there is none."""
-    folder = workdir / CHECKPOINTS
-    if not _files.is_local(folder):
-        return max(complete_steps(folder), default=None)
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return max((int(name) for name in names if name.isdigit()), default=None)
+    return max(complete_steps(workdir / CHECKPOINTS), default=None)
 
 
 def open_checkpoints(

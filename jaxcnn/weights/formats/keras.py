@@ -211,9 +211,8 @@ def _groups(top: Any) -> Iterator[tuple[str, Any]]:
     for key in sorted(top, key=_natural):
         if "layers" in top[key]:
             yield from _groups(top[key]["layers"])
-        else:
-            if "vars" in top[key]:
-                yield _text(top[key]["vars"].attrs.get("name", key)), top[key]
+        elif "vars" in top[key]:
+            yield _text(top[key]["vars"].attrs.get("name", key)), top[key]
 
 
 def _natural(key: str) -> list[Any]:

@@ -60,6 +60,18 @@ def test_values_are_those_that_were_written(tmp_path, compression, version, dict
             assert parquet._find_values(file, group, column) is not None
 
 
+def test_an_empty_value_at_the_end_of_the_last_block(tmp_path):
+    """Snappy compresses blocks of 64 KiB; two values have lengths of 4 bytes each."""
+    values = [bytes(65_536 - 8), b""]
+    schema = pa.schema([pa.field("image", pa.binary(), nullable=False)])
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table([pa.array(values, pa.binary())], schema=schema),
+        path, compression="snappy", use_dictionary=False,
+    )  # fmt: skip
+    assert read_all(path, "image") == values
+
+
 def test_a_column_without_nulls(tmp_path):
     field = pa.field("image", pa.binary(), nullable=False)
     values = [b"ab", b"c"] * 50
