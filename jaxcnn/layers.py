@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxcnn.ops import (
@@ -250,8 +251,14 @@ def classifier(num_classes: int, dtype: Any, **options: Any) -> nn.Dense:
       **options: further fields of `flax.linen.Dense`.
     """
     wide = jnp.promote_types(dtype, jnp.float32)
+
+    def promote(*args: Array | None, dtype: Any = None, inexact: bool = True) -> list[Any]:
+        x, kernel, bias = args
+        factors = promote_dtype(x, kernel, dtype=dtype, inexact=inexact)
+        return [*factors, None if bias is None else bias.astype(wide)]
+
     product = functools.partial(jax.lax.dot_general, preferred_element_type=wide)
-    return nn.Dense(num_classes, dtype=dtype, dot_general=product, **options)
+    return nn.Dense(num_classes, dtype=dtype, dot_general=product, promote_dtype=promote, **options)
 
 
 def _apply_in_turn(network: nn.Module, x: Any, *, blocks: Sequence[Any]) -> Any:

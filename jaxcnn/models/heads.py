@@ -86,9 +86,9 @@ class WindowDense(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (rows, self.features), jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        out = self.output_dtype or x.dtype
         if (height, width) == (self.window, self.window):
-            y = jnp.matmul(x.reshape(n, rows), kernel, preferred_element_type=wide)[:, None, None]
+            y = jnp.matmul(x.reshape(n, rows), kernel, preferred_element_type=out)[:, None, None]
         else:
             kernel = kernel.reshape(self.window, self.window, channels, self.features)
             y = lax.conv_general_dilated(
@@ -97,9 +97,9 @@ class WindowDense(nn.Module):
                 (1, 1),
                 "VALID",
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                preferred_element_type=wide,
+                preferred_element_type=out,
             )
-        return (y + bias.reshape(1, 1, 1, -1)).astype(self.output_dtype or x.dtype)
+        return y + bias.astype(out).reshape(1, 1, 1, -1)
 
 
 class FullyConnectedNetwork(layers.Network):

@@ -81,13 +81,15 @@ def choose(x: Any, w: Any, *, stride, padding: Pairs, groups: int, **unused: Any
         return _grouped(pixels, w.shape[2], groups)
     if window == (1, 1) and not any(map(any, padding)):
         return _POINTWISE
+    if not _covers(out, (1, 1)):
+        return PLAIN
+    if _covers(out, (2, 2)) and conv_winograd.is_applicable(x, w, stride, padding):
+        return _WINOGRAD
     if not (_covers(x.shape[1:3], window) and _covers(out, window)):
         is_fast = _covers(x.shape[1:3], window) and not at_least(pixels, _SOME_PIXELS)
         return _SMALL._replace(conv=reference.conv) if is_fast else _SMALL
     if x.shape[-1] < 16 and min(window) > 1 and stride == (1, 1):
         return _folded(x.shape[-1])
-    if conv_winograd.is_applicable(x, w, stride, padding):
-        return _WINOGRAD
     return PLAIN
 
 

@@ -203,15 +203,13 @@ def build(
     described = layout.describe(opened.model, shape, **options)
     if opened.layout == "jaxcnn":
         described = layout.in_own_names(described)
-    if num_classes is None:
-        wanted = classes = 0 if opened.headless else layout.class_count(described, arrays)
-    else:
-        wanted, classes = num_classes, layout.stored_classes(described, arrays)
+    classes = layout.stored_classes(described, arrays)
+    wanted = num_classes
+    if wanted is None:
+        wanted = classes if opened.headless else layout.class_count(described, arrays)
     network = registry.create_model(opened.model, num_classes=wanted, **options)
     if wanted in (0, classes):
         return network, layout.read(described, arrays, wanted)
-    found = f"the classifier of {classes} classes is dropped" if classes else "has no classifier"
-    _log.warning("%s: %s, a new one of %d is initialized", opened.origin, found, wanted)
     # Auxiliary heads are initialized only if the weights have them.
     heads = [
         leaf
@@ -222,7 +220,10 @@ def build(
     images = jnp.zeros((1, *layout.image_shape(described.name, shape, options)), jnp.float32)
     for leaf, value in zip(heads, _initial(network, heads, images)):
         arrays[leaf.key] = layout.store(leaf, np.asarray(value))
-    return network, layout.read(described, arrays, wanted)
+    variables = layout.read(described, arrays, wanted)
+    found = f"the classifier of {classes} classes is dropped" if classes else "has no classifier"
+    _log.warning("%s: %s, a new one of %d is initialized", opened.origin, found, wanted)
+    return network, variables
 
 
 def _image_shape(preprocessing: Preprocessing) -> tuple[int, int, int]:

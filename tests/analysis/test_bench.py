@@ -93,7 +93,7 @@ def test_machine_is_measured_in_each_type(monkeypatch):
     [
         (["lene5"], "unknown model 'lene5'; did you mean"),
         (["lenet5", "--batch-size", "0"], "batch is 0; it must be at least 1"),
-        (["lenet5", "--dtype", "float16"], "dtype is 'float16'; it must be one of float32"),
+        (["lenet5", "--dtype", "float16"], "dtype is 'float16'; did you mean 'bfloat16' or"),
         (["lenet5", "--image-size", "20"], "images are 20x20; LeNet5Modern needs at least 28x28"),
         (["lenet5", "--seconds", "0"], "seconds is 0.0; it must be above 0"),
         (["lenet5", "--seconds", "inf"], "seconds is inf; it must be above 0 and finite"),

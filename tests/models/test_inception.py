@@ -174,9 +174,13 @@ def test_auxiliary_head_costs_only_where_it_is_asked_for():
     assert macs(["batch_stats", "endpoints"]) == published + head
 
 
-def test_any_size_has_the_same_parameters():
-    model = jaxcnn.create_model("inception_resnet_v1", aux_heads=True)
-    assert shapes_of(model, (139, 82)) == shapes_of(model, 299)
+@pytest.mark.parametrize(
+    "name, size",
+    [("inception_v3", 75), ("inception_resnet_v1", (139, 82)), ("bn_inception", (299, 36))],
+)
+def test_any_size_has_the_same_parameters(name, size):
+    model = jaxcnn.create_model(name, aux_heads=name != "bn_inception")
+    assert shapes_of(model, size) == shapes_of(model, 224)
 
 
 def test_what_cannot_be_is_refused():

@@ -47,6 +47,7 @@ CONVOLUTIONS = [
     ((1, 4), 6, 3, (3, 5), (1, 2), ((1, 1), (0, 3)), 1),
     ((4, 5), 16, 6, (3, 3), 2, ((1, 0), (0, 1)), 1),
     ((5, 20), 16, 4, (5, 3), 1, 0, 1),
+    ((1, 3), 16, 4, (3, 3), 1, 0, 1),  # no output
 ]
 EVERY = pytest.mark.parametrize(
     "size, channels, features, kernel, stride, padding, groups", CONVOLUTIONS

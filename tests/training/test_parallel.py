@@ -346,9 +346,9 @@ def test_bad_requests():
         parallel.check_batch_size(3, 8)
     with pytest.raises(ValueError, match="batch size is 6, "):
         parallel.place_batch({"index": np.zeros((8, 6), np.int32)}, mesh, stacked=True)
-    with pytest.raises(ValueError, match="parallel is 'pjit'; it must be one of jit, shard_map"):
+    with pytest.raises(ValueError, match="parallel is 'pjit'; did you mean 'jit'"):
         parallel.axis_name("pjit")
-    with pytest.raises(ValueError, match="bn_sync is 'sync'; it must be local or global"):
+    with pytest.raises(ValueError, match="bn_sync is 'sync'; it must be one of local, global"):
         parallel.batch_norm_axis("jit", "sync")
     with pytest.raises(ValueError, match="'jit' on 8 devices"):
         parallel.parallelize(lambda *a: a, "jit", mesh)

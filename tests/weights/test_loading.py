@@ -199,7 +199,7 @@ def test_files_that_cannot_be_loaded(tmp_path):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ValueError, match="not a complete safetensors file"):
         jaxcnn.load_pretrained(path, model="lenet5")
-    with pytest.raises(ValueError, match="layout is 'onnx'; it can be jaxcnn or torch"):
+    with pytest.raises(ValueError, match="layout is 'onnx'; it must be one of jaxcnn, torch"):
         weights.save(path, "lenet5", {}, to="onnx")
     with pytest.raises(ValueError, match=r"images is 'caffe'; it is only for files of Caffe"):
         jaxcnn.load_pretrained(path, model="lenet5", images="caffe")

@@ -19,8 +19,10 @@
     of another library, that returns a function from step to learning rate. Its keyword arguments
     are the fields of the section, and `total_steps` and `steps_per_epoch` if it takes them.
 
-All but the last support a warm-up of `warmup_steps|_epochs|_examples|_percent`: "linear" `warmup`
-from `warmup_from` (0.0) to the rate, or "constant" `warmup` at `warmup_from`.
+All but `one_cycle` and custom functions support a warm-up of
+`warmup_steps|_epochs|_examples|_percent`: "linear" `warmup` from `warmup_from` (0.0) to the rate
+(before an exponential decay, to the decayed rate), or "constant" `warmup` at `warmup_from`, which
+must be above 0 then.
 """
 
 from __future__ import annotations
