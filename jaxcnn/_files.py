@@ -483,7 +483,8 @@ class FileLock:
                 self._file.write(f"{holder}\n")
                 self._file.flush()
         except BaseException:
-            self._file.close()
+            with contextlib.suppress(OSError):  # it would write what could not be written
+                self._file.close()
             raise
 
     def check(self) -> None:

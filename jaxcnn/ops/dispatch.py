@@ -61,7 +61,9 @@ def reference_requested(*args: Any) -> bool:
     Raises:
       ValueError: `JAXCNN_OPS` is not a mode.
     """
-    mode = _mode.value or one_of("JAXCNN_OPS", os.environ.get("JAXCNN_OPS") or "platform", MODES)
+    mode, named = _mode.value, os.environ.get("JAXCNN_OPS")
+    if not mode and named:
+        mode = one_of("JAXCNN_OPS", named, MODES)
     return mode == "reference" or any(map(_is_explicitly_sharded, jax.tree.leaves(args)))
 
 

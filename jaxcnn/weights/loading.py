@@ -208,7 +208,7 @@ def build(
     if wanted is None:
         wanted = classes if opened.headless else layout.class_count(described, arrays)
     network = registry.create_model(opened.model, num_classes=wanted, **options)
-    if wanted in (0, classes):
+    if num_classes is None or wanted in (0, classes):
         return network, layout.read(described, arrays, wanted)
     # Auxiliary heads are initialized only if the weights have them.
     heads = [

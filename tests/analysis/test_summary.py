@@ -176,7 +176,7 @@ def test_forms():
         "| conv1 | conv 5x5 | 28x28x6 | 5 | 4,704 | 156 | 150 | 117,600 |" in summary.to_markdown()
     )
     half = jaxcnn.summarize("lenet5", dtype=jnp.bfloat16)
-    assert half.total("activation_bytes") == 2 * half.total("activations")
+    assert half.total("activation_bytes") == 2 * half.total("activations") + 2 * 10  # the logits
 
 
 def test_mistakes():

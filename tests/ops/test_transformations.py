@@ -158,7 +158,6 @@ QUICK = {
     ("resnet20_cifar", of_remat),
     ("alexnet_2gpu", of_jvp),
     ("se_resnet18", per_example_gradients),
-    ("dpn68", of_jvp),
 }
 
 
