@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LOOP = 25  # files from the first batch to the last checkpoint, but for what JAX traces
-STEP = 34  # and with what JAX traces: the network, its operations, the step
+STEP = 35  # and with what JAX traces: the network, its operations, the step
 WHOLE = 73  # and with reading the configuration, building, and the figures at the end
 
 
