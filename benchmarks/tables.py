@@ -203,10 +203,7 @@ def made() -> dict[Path, str]:
         PAGE: page(),
         README: insert(README.read_text("utf-8"), headline()),
         SCALING: insert(SCALING.read_text("utf-8"), text),
-        STUDIES: insert(
-            STUDIES.read_text("utf-8"),
-            tables_studies.sections(studies),
-        ),
+        STUDIES: insert(STUDIES.read_text("utf-8"), tables_studies.sections(studies)),
     }
 
 

@@ -83,14 +83,16 @@ def choose(x: Any, w: Any, *, stride, padding: Pairs, groups: int, **unused: Any
         return _POINTWISE
     if not _covers(out, (1, 1)):
         return PLAIN
+    fits = _covers(x.shape[1:3], window)
+    is_small = not (fits and _covers(out, window))
+    if not is_small and x.shape[-1] < 16 and min(window) > 1 and stride == (1, 1):
+        return _folded(x.shape[-1])
     if _covers(out, (2, 2)) and conv_winograd.is_applicable(x, w, stride, padding):
         return _WINOGRAD
-    if not (_covers(x.shape[1:3], window) and _covers(out, window)):
-        is_fast = _covers(x.shape[1:3], window) and not at_least(pixels, _SOME_PIXELS)
-        return _SMALL._replace(conv=reference.conv) if is_fast else _SMALL
-    if x.shape[-1] < 16 and min(window) > 1 and stride == (1, 1):
-        return _folded(x.shape[-1])
-    return PLAIN
+    if not is_small:
+        return PLAIN
+    is_fast = fits and not at_least(pixels, _SOME_PIXELS)
+    return _SMALL._replace(conv=reference.conv) if is_fast else _SMALL
 
 
 def _derived(name: str, conv: Conv) -> Implementation:

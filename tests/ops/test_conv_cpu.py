@@ -154,6 +154,17 @@ def test_kinds_are_what_they_are_called():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("images", "size", "padding", "name"),
+    [(128, 2, 1, "winograd"), (64, 2, 1, "patches"), (128, 1, 1, "patches"), (64, 1, 0, "plain")],
+)
+def test_small_maps_of_many_channels(images, size, padding, name):
+    """Winograd's tiles of 2x2 from enough images on; without an output there is nothing to do."""
+    x = jax.ShapeDtypeStruct((images, size, size, 512), jnp.float32)
+    w = jax.ShapeDtypeStruct((3, 3, 512, 512), jnp.float32)
+    assert conv_cpu.choose(x, w, **options_of(1, padding)).name == name
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_forward_mode_and_second_derivatives(name):
     conv, x, w = kind(name)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LOOP = 25  # files from the first batch to the last checkpoint, but for what JAX traces
-STEP = 35  # and with what JAX traces: the network, its operations, the step
-WHOLE = 74  # and with reading the configuration, building, and the figures at the end
+STEP = 34  # and with what JAX traces: the network, its operations, the step
+WHOLE = 73  # and with reading the configuration, building, and the figures at the end
 
 
 def test_a_batch_passes_through_few_files(tmp_path):
