@@ -15,7 +15,7 @@ from PIL import Image
 from jaxcnn._files import any_path
 from jaxcnn.analysis import explain
 from jaxcnn.analysis.receptive_field import ReceptiveField, receptive_fields
-from jaxcnn.data.preprocessing import Preprocessing
+from jaxcnn.data.preprocessing import Preprocessing, to_pixels
 from jaxcnn.evaluation.predict import Prediction, preprocess_file
 from jaxcnn.reporting.figures import make_figure, picture_name, plain_text, save
 
@@ -55,8 +55,7 @@ def explain_images(
         return preprocess_file(path, preprocessing)
 
     def shown(image: np.ndarray) -> np.ndarray:
-        pixels = image * np.array(preprocessing.std) + np.array(preprocessing.mean)
-        return np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
+        return to_pixels(image, preprocessing.mean, preprocessing.std)
 
     fields = receptive_fields(model, read(paths[0]).shape)
     if not fields:

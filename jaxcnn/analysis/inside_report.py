@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxcnn.analysis import inside, inside_pictures
 from jaxcnn.analysis.samples import readable
+from jaxcnn.data.preprocessing import to_pixels
 from jaxcnn.evaluation.evaluate import Entry, open_test_set
 from jaxcnn.evaluation.inference import TestSet
 from jaxcnn.evaluation.predict import default_names, preprocess_file
@@ -132,7 +133,6 @@ def animate_run(entry: Entry) -> bytes | None:
 
 def _draw_maps(entry: Entry, model: nn.Module, image: np.ndarray, title: str) -> Any:
     """Draws the feature maps of a preprocessed image f32[H,W,C]."""
-    mean, std = entry.preprocessing.mean, entry.preprocessing.std
     maps = inside.feature_maps(model, entry.variables, image)
-    shown = np.clip((image * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8)
+    shown = to_pixels(image, entry.preprocessing.mean, entry.preprocessing.std)
     return inside_pictures.draw_feature_maps(shown, maps, title)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxcnn.data.imagenet_names import imagenet_names
+from jaxcnn.data.preprocessing import to_pixels
+from jaxcnn.data.readers.folders import WORDNET
 from jaxcnn.runtime import compilation
 from jaxcnn.training.build import build_experiment
 from jaxcnn.training.config import TrackedConfig, validate
@@ -17,7 +18,6 @@ from jaxcnn.training.input import loaders
 from jaxcnn.training.step import example_keys, run_keys
 
 SHOWN = 40
-_WORDNET = re.compile(r"n\d{8}")
 
 
 def first_samples(config: Mapping[str, Any]) -> tuple[np.ndarray, list[str]]:
@@ -45,9 +45,8 @@ def first_samples(config: Mapping[str, Any]) -> tuple[np.ndarray, list[str]]:
     keys = example_keys(jax.random.fold_in(key, 0), batch)
     ready = jax.device_get(compilation.jit(experiment.preprocess)(batch, keys))
     train_set = experiment.train_set
-    mean, std = (np.asarray(value, np.float32) for value in (train_set.mean, train_set.std))
-    images = np.clip(np.round((ready["image"] * std + mean) * 255), 0, 255).astype(np.uint8)
-    names = readable(experiment.train_set.class_names)
+    images = to_pixels(ready["image"], train_set.mean, train_set.std)
+    names = readable(train_set.class_names)
     if "target" in ready:
         return images, [_mixed(target, names) for target in ready["target"]]
     return images, [names[label] for label in ready["label"]]
@@ -59,10 +58,9 @@ def readable(class_names: Sequence[str]) -> list[str]:
     Args:
       class_names: names or WordNet ids; other names are returned unchanged.
     """
-    if not any(_WORDNET.fullmatch(name) for name in class_names):
+    if not any(WORDNET.fullmatch(name) for name in class_names):
         return list(class_names)
-    table = importlib.resources.files("jaxcnn.data").joinpath("imagenet_classes.txt")
-    words = dict(line.split(" ", 1) for line in table.read_text("utf-8").splitlines())
+    words = dict(name.split(" ", 1) for name in imagenet_names())
     return [words.get(name, name) for name in class_names]
 
 

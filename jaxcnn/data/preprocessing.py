@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 Channels = tuple[float, ...]
 Normalization = tuple[Channels, Channels]
 
@@ -63,6 +65,21 @@ def from_dict(fields: Mapping[str, Any]) -> Preprocessing:
         if not is_valid(fields[name]):
             raise ValueError(f"a preprocessing has {name} {fields[name]!r:.80}")
     return Preprocessing(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+
+
+def to_pixels(images: np.ndarray, mean: Channels, std: Channels) -> np.ndarray:
+    """Undoes the normalization of images, and rounds and clips them to whole gray levels.
+
+    Args:
+      images: f32[...,C].
+      mean: of each channel, for pixels in [0,1].
+      std: standard deviation of each channel.
+
+    Returns:
+      u8[...,C].
+    """
+    pixels = images * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
+    return np.clip(np.round(255 * pixels), 0, 255).astype(np.uint8)
 
 
 def _is_number(value: Any) -> bool:

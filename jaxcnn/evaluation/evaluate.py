@@ -13,8 +13,9 @@ from jaxcnn import _cache
 from jaxcnn._files import any_path, is_local
 from jaxcnn._objects import is_address, mistakes_in_network
 from jaxcnn.data import catalog
+from jaxcnn.data.imagenet_names import wordnet_ids
 from jaxcnn.data.preprocessing import Preprocessing
-from jaxcnn.data.readers.imagenet import wordnet_id, wordnet_ids
+from jaxcnn.data.readers.imagenet import wordnet_id
 from jaxcnn.evaluation import protocols
 from jaxcnn.evaluation.inference import TestSet, Variables
 from jaxcnn.models.registry import create_model

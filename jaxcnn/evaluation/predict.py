@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 
 from jaxcnn._files import any_path, files_below, is_local
 from jaxcnn.data.decode import BadImage, check_bytes, check_resized, decode
+from jaxcnn.data.imagenet_names import imagenet_names
 from jaxcnn.data.loader.ahead import cores, map_ahead
 from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.readers.folders import EXTENSIONS, is_image, list_images
@@ -234,14 +234,6 @@ def predict_files(
                 continue
             order = np.argsort(-row, kind="stable")[:top]
             yield [Prediction(int(i), names[i], float(row[i])) for i in order]
-
-
-def imagenet_names() -> tuple[str, ...]:
-    """Returns the names of ImageNet's 1000 classes: WordNet id and words, as "n01440764 tench"."""
-    text = (
-        importlib.resources.files("jaxcnn.data").joinpath("imagenet_classes.txt").read_text("utf-8")
-    )
-    return tuple(text.splitlines())
 
 
 def default_names(num_classes: int) -> tuple[str, ...]:

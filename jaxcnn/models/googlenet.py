@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 from jax import Array
@@ -134,7 +134,8 @@ class AuxHead(nn.Module):
       num_classes: width of the last layer.
       adaptive: see `aux_pool`.
       unit: constructor of the convolution, see `GoogLeNet.unit`.
-      dense: constructor of the dense layers.
+      dtype: type of the computation.
+      kernel_init: initializer of the dense layers' kernels.
       bias_init: initializer of the first dense layer's bias.
       train: whether the network is training.
     """
@@ -142,7 +143,8 @@ class AuxHead(nn.Module):
     num_classes: int
     adaptive: bool
     unit: Callable[..., nn.Module]
-    dense: Callable[..., nn.Module]
+    dtype: Any
+    kernel_init: nn.initializers.Initializer
     bias_init: nn.initializers.Initializer
     train: bool
 
@@ -150,9 +152,19 @@ class AuxHead(nn.Module):
     def __call__(self, x: Array) -> Array:
         x = self.unit(128, 1, name="conv")(aux_pool(x, self.adaptive))  # 4x4x128
         x = x.reshape(x.shape[0], -1)  # 2048
-        x = nn.relu(self.dense(1024, bias_init=self.bias_init, name="fc1")(x))
+        fc1 = nn.Dense(
+            1024,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            bias_init=self.bias_init,
+            name="fc1",
+        )
+        x = nn.relu(fc1(x))
         x = nn.Dropout(0.7, deterministic=not self.train, name="dropout")(x)
-        return layers.as_output(self.dense(self.num_classes, name="fc2")(x))
+        fc2 = layers.classifier(
+            self.num_classes, self.dtype, kernel_init=self.kernel_init, name="fc2"
+        )
+        return layers.as_output(fc2(x))
 
 
 class GoogLeNet(layers.Network):
@@ -206,7 +218,8 @@ class GoogLeNet(layers.Network):
             num_classes=self.num_classes,
             adaptive=self.adaptive_aux,
             unit=unit,
-            dense=functools.partial(nn.Dense, dtype=self.dtype, kernel_init=kernel_init),
+            dtype=self.dtype,
+            kernel_init=kernel_init,
             bias_init=bias_init,
             train=train,
         )

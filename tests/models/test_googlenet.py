@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import jaxcnn
 from jaxcnn import layers
 from jaxcnn.models.costs import count_macs, count_params
-from jaxcnn.models.googlenet import ROWS, GoogLeNet, Row, aux_pool
+from jaxcnn.models.googlenet import ROWS, AuxHead, GoogLeNet, Row, aux_pool, caffe_xavier
 from jaxcnn.models.inception import Mixed, SeparableStem
 
 
@@ -164,3 +165,20 @@ def test_features_have_neither_classifier_nor_heads():
 def test_small_images_are_refused():
     with pytest.raises(ValueError, match="31x40; GoogLeNet needs at least 32x32"):
         shapes_of(jaxcnn.create_model("googlenet"), image((31, 40)))
+
+
+def test_auxiliary_logits_of_bfloat16_are_not_rounded_to_it():
+    model = GoogLeNet(dtype=jnp.bfloat16)
+    head = AuxHead(
+        num_classes=64,
+        adaptive=True,
+        unit=model.unit(train=False),
+        dtype=jnp.bfloat16,
+        kernel_init=caffe_xavier,
+        bias_init=nn.initializers.zeros,
+        train=False,
+    )
+    x = jax.random.normal(jax.random.key(0), (4, 4, 4, 8), jnp.bfloat16)
+    logits, _ = head.init_with_output(jax.random.key(1), x)  # without jit, which may not round
+    assert logits.dtype == jnp.float32
+    assert (logits != logits.astype(jnp.bfloat16)).mean() > 0.5

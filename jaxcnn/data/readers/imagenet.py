@@ -17,14 +17,13 @@ a part of those of a network, which is then evaluated on these alone.
 from __future__ import annotations
 
 import csv
-import functools
-import importlib.resources
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from jaxcnn._checks import one_line
 from jaxcnn._files import is_local
+from jaxcnn.data.imagenet_names import wordnet_ids
 from jaxcnn.data.readers import folders
 from jaxcnn.data.readers.annotations import find_boxes, find_voc
 from jaxcnn.data.sets import FileShard
@@ -34,13 +33,6 @@ _TRAIN = ("train", "ILSVRC2012_img_train")
 _VAL = ("val", "ILSVRC2012_img_val")
 _TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _SOLUTION, _CLASSES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
-
-
-@functools.cache
-def wordnet_ids() -> tuple[str, ...]:
-    """Returns the WordNet ids of ImageNet's 1000 classes, by label."""
-    table = importlib.resources.files("jaxcnn.data").joinpath("imagenet_classes.txt")
-    return tuple(line.split()[0] for line in table.read_text("utf-8").splitlines())
 
 
 def wordnet_id(class_name: str) -> str | None:
