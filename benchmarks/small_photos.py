@@ -2,22 +2,19 @@
 
     python benchmarks/small_photos.py --tiny DIR                      # ten classes of 64 pixels
     python benchmarks/small_photos.py --tiny DIR --checkout OLD       # with another version
-    python benchmarks/small_photos.py --tiny DIR --old-pooling        # with the old max pooling
     python benchmarks/small_photos.py --tiny DIR --pets DIR           # then cats and dogs
 
-A DIR has the folders train/ and val/, with one folder per class. `--tiny` trains ResNet-18 and a
-narrow VGG-11 with BatchNorm. `--checkout` does so in the checkout of another version, which has its
-environment in .venv: it shows what a change of the code does to the errors. `--old-pooling` plants
-the old, wrong gradient of max pooling in this version (`old_pooling_train.py`), for networks that
-the old version trains too slowly. `--pets` fine-tunes the ResNet-18 of the first seed on a few
-photos of two classes, trains it on them from scratch, and draws docs/_static/finetuning.svg.
-Finished runs are not repeated; the rows of results/small_photos.json name the commit.
+A DIR has the folders train/ and val/, with one folder per class. `--tiny` trains a narrow VGG-11
+with BatchNorm and a narrow ResNet-18. `--checkout` does so in the checkout of another version,
+which has its environment in .venv: it shows what a change of the code does to the errors. `--pets`
+trains a ResNet-18 on the photos of --tiny, fine-tunes it on a few photos of two classes, trains it
+on them from scratch, and draws docs/_static/finetuning.svg. Finished runs are not repeated; the
+rows of results/small_photos.json name the commit.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import statistics
 import subprocess
 from pathlib import Path
@@ -39,26 +36,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", required=True, type=Path, metavar="DIR")
     parser.add_argument("--pets", type=Path, metavar="DIR")
-    parser.add_argument("--checkout", default=ROOT, type=Path, help="of another version")
-    parser.add_argument("--old-pooling", action="store_true", help="plant its wrong gradient")
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, default=RECIPES)
+    parser.add_argument("--checkout", default=ROOT, type=Path, help="of another version")
     parser.add_argument("--workdir", default=Path("runs/small_photos"), type=Path)
     args = parser.parse_args()
     commit = git(args.checkout, "rev-parse", "--short", "HEAD")
-    program = "train.py"
-    if args.old_pooling:
-        commit, program = f"{commit}_old_pooling", Path(__file__).with_name("old_pooling_train.py")
     folder = args.workdir.absolute() / commit
-    train = functools.partial(train_once, args.checkout, program, folder)
     for recipe in args.recipes:
-        keep(commit, recipe, [train(recipe, args.tiny, seed) for seed in SEEDS])
+        keep(commit, recipe, [train(args.checkout, recipe, args.tiny, folder, s) for s in SEEDS])
     if args.pets:
-        weights = folder / "resnet18.safetensors"
+        keep(commit, "pretrain", [train(args.checkout, "pretrain", args.tiny, folder, 0)])
+        weights = folder / "pretrain.safetensors"
         if not weights.exists():
-            command = [".venv/bin/jaxcnn", "export", str(folder / "resnet18_0"), str(weights)]
+            command = [".venv/bin/jaxcnn", "export", str(folder / "pretrain_0"), str(weights)]
             subprocess.run(command, cwd=args.checkout, check=True)
         for recipe, start in (("scratch", []), ("finetuned", [f"model.weights={weights}"])):
-            runs = [train(recipe, args.pets, seed, *start) for seed in SEEDS]
+            runs = [train(args.checkout, recipe, args.pets, folder, s, *start) for s in SEEDS]
             keep(commit, recipe, runs)
         draw([row for row in page_parts.load("small_photos")["rows"] if row["commit"] == commit])
 
@@ -68,13 +61,13 @@ def git(folder: Path, *command: str) -> str:
     return run.stdout.strip()
 
 
-def train_once(
-    checkout: Path, program: str, folder: Path, recipe: str, photos: Path, seed: int, *fields: str
+def train(
+    checkout: Path, recipe: str, photos: Path, folder: Path, seed: int, *fields: str
 ) -> list[dict]:
     """Trains to the end, resuming an unfinished run; returns the rows of its evaluations."""
     run = folder / f"{recipe}_{seed}"
     fields = (f"data.source=folder:{photos.absolute()}", f"train.seed={seed}", *fields)
-    command = [".venv/bin/python", program, f"--config={CONFIG}:{recipe}", "--resume"]
+    command = [".venv/bin/python", "train.py", f"--config={CONFIG}:{recipe}", "--resume"]
     command += [f"--workdir={run}", *(f"--config.{field}" for field in fields)]
     subprocess.run(command, cwd=checkout, check=True)
     return [row for row in read_rows(run) if row["kind"] == "eval"]

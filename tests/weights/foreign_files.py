@@ -90,7 +90,10 @@ def _caffe_record(record, old):
         params[19, 121] = b"".join(field(n, v) for n, v in numbers.items())
     if kind == "global":
         params[19, 121] = field(1, 1) + field(12, 1)
+    if kind == "scaled":
+        params[21, 122] = field(2, float(o["scale"])) + field(3, float(o["shift"]))
     kinds = {
+        "scaled": "Power",
         "conv": "Convolution", "dense": "InnerProduct", "relu": "ReLU", "sigmoid": "Sigmoid",
         "max_pool": "Pooling", "avg_pool": "Pooling", "global": "Pooling", "lrn": "LRN",
         "concat": "Concat", "add": "Eltwise", "gate": "Scale",
@@ -147,7 +150,17 @@ def onnx(net, outputs, fold=False):
         elif kind.endswith("_pool"):
             op = "MaxPool" if kind == "max_pool" else "AveragePool"
             pads = [o["pad"]] * 2 + [o["after"]] * 2
+            if kind == "avg_pool" and o["zeros"]:
+                sides = constant(f"{record.name}.pads", np.array([0, 0, *pads[:2]] * 2, np.int64))
+                nodes.append(helper.make_node("Pad", [*inputs, sides], [f"{record.name}.pad"]))
+                inputs, pads = (f"{record.name}.pad",), [0] * 4
             add(op, record, *inputs, strides=[o["stride"]] * 2, kernel_shape=[o["kernel"]] * 2, pads=pads)  # fmt: skip  # noqa: E501
+        elif kind == "scaled":
+            for word in ("scale", "shift"):
+                constant(f"{record.name}.{word}", np.float32(o[word]))
+            inner = f"{record.name}.product"
+            nodes.append(helper.make_node("Mul", [*inputs, f"{record.name}.scale"], [inner]))
+            add("Add", record, inner, f"{record.name}.shift")
         elif kind == "lrn":
             add("LRN", record, *inputs, size=5, bias=o["k"], alpha=o["alpha"], beta=0.75)
         elif kind != "norm":
@@ -169,7 +182,7 @@ def onnx(net, outputs, fold=False):
 _KERAS = {
     "conv": "Conv2D", "dense": "Dense", "norm": "BatchNormalization", "relu": "Activation",
     "max_pool": "MaxPooling2D", "avg_pool": "AveragePooling2D", "global": "GlobalAveragePooling2D",
-    "add": "Add", "concat": "Concatenate",
+    "add": "Add", "concat": "Concatenate", "scaled": "Rescaling",
 }  # fmt: skip
 
 
@@ -194,6 +207,8 @@ def keras_config(net, version):
                 inputs = (pad,)
         if kind == "norm":
             options = {"epsilon": o["epsilon"], "scale": "scale" in record.arrays, "center": True}
+        if kind == "scaled":
+            options = {"scale": o["scale"], "offset": o["shift"]}
         layers.append(_keras_layer(_KERAS[kind], record.name, inputs, options, version))
     last = [net.records[-1].name, 0, 0]
     config = {"name": "net", "layers": layers, "output_layers": last if version == 3 else [last]}

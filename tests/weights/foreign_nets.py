@@ -63,6 +63,10 @@ class Net:
             arrays["scale"] = positive[1]
         return self._add("norm", [x], count, name, arrays, epsilon=epsilon)
 
+    def scaled(self, x, scale, shift=0.0):
+        """Numbers by which all channels are multiplied, and that are added to them."""
+        return self._add("scaled", [x], self.channels[x], scale=scale, shift=shift)
+
     def relu(self, x):
         return self._add("relu", [x], self.channels[x])
 
@@ -90,10 +94,10 @@ class Net:
     def gate(self, x, gates):
         return self._add("gate", [x, gates], self.channels[x])
 
-    def outputs(self, images, *names):
-        """The outputs of layers for images [N,C,H,W]."""
+    def outputs(self, images, *names, through=None):
+        """The outputs of layers for images [N,C,H,W], of the first `through` layers."""
         values = {"data": images}
-        for record in self.records:
+        for record in self.records[:through]:
             given = [values[name] for name in record.inputs]
             values[record.name] = _COMPUTED[record.kind](record, *given)
         return [values[name] for name in names]
@@ -145,6 +149,7 @@ _COMPUTED = {
     "conv": _conv,
     "dense": _dense,
     "norm": _norm,
+    "scaled": lambda record, x: record.options["scale"] * x + record.options["shift"],
     "relu": lambda record, x: jnp.maximum(x, 0),
     "sigmoid": lambda record, x: jax.nn.sigmoid(x),
     "max_pool": _pool,
@@ -160,13 +165,15 @@ _COMPUTED = {
 # --- networks -----------------------------------------------------------------------------------
 
 
-def resnet(stride_on="1x1", bias=False, se=False, epsilon=1e-5, shortcut_last=False):
+def resnet(stride_on="1x1", bias=False, se=False, epsilon=1e-5, shortcut_last=False, first=None):
     """Stem of 8 channels and stages of 2 and 1 bottlenecks of width 4, for 7 classes.
 
-    `shortcut_last` defines the projection after the branch, as PyTorch does.
+    `shortcut_last` defines the projection after the branch, as PyTorch does. `first(net)` adds the
+    layers before the stem.
     """
     net = Net()
-    x = net.relu(net.norm(net.conv("data", 8, 7, 2, 3, bias=bias, name="conv1"), epsilon))
+    x = first(net) if first else "data"
+    x = net.relu(net.norm(net.conv(x, 8, 7, 2, 3, bias=bias, name="conv1"), epsilon))
     x = net.pool(x, "max", 3, 2, 0, after=1, name="pool1")
     for width, blocks in ((4, 2), (8, 1)):
         for i in range(blocks):

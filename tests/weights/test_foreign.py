@@ -26,6 +26,9 @@ from torch_like import equal
 import jaxcnn
 from jaxcnn.cli import main
 from jaxcnn.weights import Preprocessing, files, loading
+from jaxcnn.weights.formats import keras
+from jaxcnn.weights.formats import onnx as onnx_format
+from jaxcnn.weights.formats.graph import ordered
 
 
 def images(size, channels=3):
@@ -133,6 +136,104 @@ def test_onnx_of_the_zoo(tmp_path):
     path.write_bytes(onnx(net, outputs).SerializeToString())
     opened = assert_same(net, outputs, path, "zfnet_512", **ZFNET)
     assert opened.options == {**ZFNET, "fc_width": 16, "onnx_zoo": True}
+
+
+# --- files that normalize their images -----------------------------------------------------------
+
+
+def assert_same_normalization(how, scale, shift):
+    """Pixels of [0,255] become `scale * pixel + shift`."""
+    np.testing.assert_allclose(1 / np.array(how.std), 255 * scale * np.ones(3), rtol=1e-5)
+    np.testing.assert_allclose(-np.array(how.mean) / how.std, shift, rtol=1e-5, atol=1e-5)
+
+
+def rescaled(net):
+    return net.scaled("data", 1 / 127.5, -1.0)
+
+
+def test_keras_rescaling_takes_raw_pixels(tmp_path):
+    pytest.importorskip("h5py")
+    net, _ = resnet(epsilon=1.001e-5, bias=True, first=rescaled)
+    keras_h5(tmp_path / "net.h5", net)
+    opened = loading.open_weights(tmp_path / "net.h5", "resnet50", options=RESNET)
+    assert_same_normalization(opened.preprocessing, 1 / 127.5, -1)
+    kernel = next(r for r in net.records if r.name == "conv1").arrays["kernel"]
+    got = opened.arrays["params/stem_conv/kernel"]
+    np.testing.assert_allclose(got, kernel.transpose(2, 3, 1, 0))  # not reversed to BGR
+
+
+def numbers_after_a_mean(net):
+    """The mean first, then a factor."""
+    return net.scaled(net.scaled("data", 1.0, -127.5), 1 / 58.8)
+
+
+def unit_pixels(net):
+    return net.scaled("data", 1 / 0.25, -0.5 / 0.25)
+
+
+@pytest.mark.parametrize(
+    "first, scale, shift",
+    [
+        (numbers_after_a_mean, 1 / 58.8, -127.5 / 58.8),
+        (unit_pixels, 1 / (255 * 0.25), -0.5 / 0.25),
+    ],
+)
+def test_onnx_with_a_normalization(tmp_path, first, scale, shift):
+    pytest.importorskip("onnx")
+    net, outputs = resnet(stride_on="3x3", shortcut_last=True, first=first)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(onnx(net, outputs).SerializeToString())
+    opened = loading.open_weights(path, "resnet50", options=RESNET)
+    assert_same_normalization(opened.preprocessing, scale, shift)
+
+
+def test_caffe_with_a_power_before_the_first_layer(tmp_path):
+    net, _ = resnet(first=lambda net: net.scaled("data", 0.5, -3.0))
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(caffe(net, mean=(10.0, 20.0, 30.0)))
+    how = loading.open_weights(path, "resnet50", options=RESNET).preprocessing
+    assert_same_normalization(how, 0.5, [-0.5 * mean - 3 for mean in (30, 20, 10)])
+
+
+def test_caffe_statistics_of_the_images_are_in_the_order_of_the_file(tmp_path):
+    net, _ = resnet(first=lambda net: net.norm("data"))
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(caffe(net, mean=(104.0, 117.0, 123.0)))
+    how = loading.open_weights(path, "resnet50", options=RESNET).preprocessing
+    pixels = np.array([[10.0, 100.0, 200.0]], np.float32)  # blue, green, red
+    images = jnp.asarray((pixels - (104, 117, 123))[:, :, None, None], jnp.float32)
+    (wanted,) = net.outputs(images, net.records[0].name, through=1)
+    got = (pixels[0, ::-1] / 255 - how.mean) / how.std
+    np.testing.assert_allclose(got[::-1], np.ravel(wanted), rtol=1e-4)
+
+
+# --- padding of average pooling -----------------------------------------------------------------
+
+
+def averages(graph):
+    return [n for n in ordered(graph.outputs) if n.kind == "avg_pool"]
+
+
+def pooled():
+    """A network whose average pooling has zeros around it from an operation of their own."""
+    net = Net(size=32)
+    x = net.pool(net.conv("data", 4, 3), "avg", 3, 1, 1, zeros=True)
+    net.dense(net.global_pool(x), 5, name="fc")
+    return net
+
+
+def test_zeros_of_an_operation_of_their_own_count_in_averages(tmp_path):
+    """As PyTorch exports average pooling, and as Keras' layers compute it."""
+    pytest.importorskip("h5py")
+    pytest.importorskip("onnx")
+    net = pooled()
+    keras_h5(tmp_path / "net.h5", net)
+    (tmp_path / "net.onnx").write_bytes(onnx(net, ("fc",)).SerializeToString())
+    graphs = (keras.read_h5(tmp_path / "net.h5"), onnx_format.read(tmp_path / "net.onnx"))
+    for graph in graphs:
+        (pool,) = averages(graph)
+        assert pool.window.padding == ((1, 1), (1, 1))
+        assert pool.facts["count_include_pad"] is True
 
 
 # --- Keras --------------------------------------------------------------------------------------

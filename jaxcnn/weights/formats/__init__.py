@@ -127,12 +127,12 @@ def read(
         words = ", ".join(f"{name}={value}" for name, value in sorted(fitted.options.items()))
         notes.append(f"options taken from the file: {words}")
     family = registry.model_info(model).family
-    kind = images or preparation.usual(found.format, family)
+    kind = images or preparation.usual(found.format, family, fitted.before)
     mean, scale = (found.mean, found.scale) if isinstance(found, Graph) else (None, 1.0)
     if found.format == "Caffe" and family != "vgg":
         mean = mean or preparation.CAFFE_MEAN
-    prepare = preparation.preprocessing(kind, shape[0], mean, scale)
-    if shape[2] != 3:
+    prepare = preparation.preprocessing(kind, shape[0], mean, scale, shape[2])
+    if shape[2] != 3 and kind not in preparation.SAME_FOR_ALL:
         kind, prepare = "gray", preparation.gray(model, shape[0], shape[2])
     arrays = dict(fitted.arrays)
     if kind in preparation.BGR:
@@ -145,7 +145,8 @@ def read(
             "the file expects BGR images; the input channels of the first layer were reversed"
         )
     if fitted.before is not None:
-        prepare = preparation.with_first_layer(prepare, fitted.before)
+        bgr = kind in preparation.BGR
+        prepare = preparation.with_first_layer(prepare, fitted.before, bgr)
         notes.append(f"its first layer, {fitted.before.name}, became part of the preprocessing")
     notes.append(f"assumed input normalization: {kind!r}, {preparation.described(prepare)}")
     return Converted(found.format, arrays, fitted.options, prepare, tuple(notes))

@@ -23,11 +23,13 @@ Net: repeated V1 layers = 2, repeated string input = 3, repeated int32 input_dim
   repeated Shape input_shape = 8, repeated V2 layer = 100
 V1: bytes old = 1, repeated string bottom = 2, repeated string top = 3, string name = 4, \
   int32 type = 5, repeated Blob blobs = 6, Convolution convolution_param = 10, \
-  Lrn lrn_param = 18, Pooling pooling_param = 19, Eltwise eltwise_param = 24, \
+  Lrn lrn_param = 18, Pooling pooling_param = 19, Power power_param = 21, \
+  Eltwise eltwise_param = 24, \
   Transform transform_param = 36
 V2: string name = 1, string type = 2, repeated string bottom = 3, repeated string top = 4, \
   repeated Blob blobs = 7, Transform transform_param = 100, Convolution convolution_param = 106, \
   Eltwise eltwise_param = 110, Lrn lrn_param = 118, Pooling pooling_param = 121, \
+  Power power_param = 122, \
   Norm batch_norm_param = 139, Input input_param = 143
 Shape: repeated int64 dim = 1
 Blob: int32 num = 1, int32 channels = 2, int32 height = 3, int32 width = 4, \
@@ -40,6 +42,7 @@ Pooling: int32 pool = 1, repeated uint32 kernel_size = 2, repeated uint32 stride
   uint32 stride_w = 8, uint32 pad_h = 9, uint32 pad_w = 10, bool global_pooling = 12, \
   int32 round_mode = 13
 Eltwise: int32 operation = 1
+Power: float power = 1, float scale = 2, float shift = 3
 Lrn: float k = 5
 Norm: float eps = 3
 Input: repeated Shape shape = 1
@@ -48,7 +51,7 @@ Transform: float scale = 1, uint32 crop_size = 3, repeated float mean_value = 5
 
 _V1_TYPES = {
     3: "Concat", 4: "Convolution", 5: "Data", 12: "ImageData", 14: "InnerProduct", 15: "LRN",
-    17: "Pooling", 22: "Split", 25: "Eltwise", 33: "Slice",
+    17: "Pooling", 26: "Power", 22: "Split", 25: "Eltwise", 33: "Slice",
 }  # fmt: skip
 _PRODUCT = 0
 _AVERAGE = 1
@@ -139,6 +142,8 @@ def _node(layer: Any, kind: str, given: list[Node]) -> Node:
         return joined("add", (joined("mul", given[:2]), *given[2:]), name)
     if kind == "Pooling":
         return _pooling(layer, x)
+    if kind == "Power":
+        return _power(layer, x)
     if kind == "LRN":
         return Node("lrn", (x,), name, facts={"k": layer.lrn_param.k or 1.0})
     if kind == "Concat":
@@ -164,6 +169,16 @@ def _pooling(layer: Any, x: Node) -> Node:
     window = Window(kernel, stride, _padding(param), ceil=param.round_mode == 0)
     kind = "avg_pool" if param.pool == _AVERAGE else "max_pool"
     return Node(kind, (x,), layer.name, window=window, facts={"count_include_pad": True})
+
+
+def _power(layer: Any, x: Node) -> Node:
+    """(shift + scale * x) ** power; only of images, elsewhere it is the factor of a residual."""
+    param = layer.power_param
+    if x.kind != "input":
+        return x
+    if param.HasField("power") and param.power != 1:
+        raise ValueError(f"layer {layer.name!r} has the power {param.power:g}; only 1 is supported")
+    return affine(x, param.scale if param.HasField("scale") else 1.0, param.shift, layer.name)
 
 
 def _values(blob: Any, name: str) -> np.ndarray:

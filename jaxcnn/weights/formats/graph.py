@@ -52,12 +52,15 @@ class Window(NamedTuple):
         Args:
           rows: above and below.
           columns: on the left and on the right.
+
+        Raises:
+          ValueError: there are any, and the padding is TensorFlow's.
         """
-        if self.padding is None:
-            return self
-        (top, bottom), (left, right) = self.padding
-        more = ((top + rows[0], bottom + rows[1]), (left + columns[0], right + columns[1]))
-        return self._replace(padding=more)
+        if self.padding is not None:
+            return self._replace(padding=more_zeros(self.padding, (rows, columns)))
+        if any((*rows, *columns)):
+            raise ValueError('zeros before a window with "same" padding are not supported')
+        return self
 
     def _along(self, axis: int, n: int) -> Pair:
         kernel = (self.kernel[axis] - 1) * self.dilation[axis] + 1
@@ -71,6 +74,13 @@ class Window(NamedTuple):
         if self.ceil and (low or high) and (out - 1) * stride >= n + low:
             out -= 1
         return out, low
+
+
+def more_zeros(zeros: tuple[Pair, Pair], more: Sequence[Sequence[int]]) -> tuple[Pair, Pair]:
+    """Adds zeros around an image to others: ((above, below), (left, right))."""
+    (top, bottom), (left, right) = zeros
+    (above, below), (before, after) = more
+    return (top + above, bottom + below), (left + before, right + after)
 
 
 @dataclasses.dataclass(eq=False)

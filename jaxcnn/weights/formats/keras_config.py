@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnn.weights.formats.graph import Graph, Node, Window, affine, joined, outputs_of
+from jaxcnn.weights.formats.graph import (
+    Graph,
+    Node,
+    Window,
+    affine,
+    joined,
+    more_zeros,
+    outputs_of,
+)
 
 Arrays = dict[str, np.ndarray]
 # The weights of a layer: by where it is in the network, and by its description.
@@ -124,7 +132,7 @@ def _tensor(layer: Mapping[str, Any], given: Sequence[_Tensor], arrays: Arrays) 
     if options.get("data_format") == "channels_first":
         raise ValueError(f"{name!r} has data_format channels_first, which is not supported")
     if kind == "ZeroPadding2D":
-        return _Tensor(x, tuple(map(tuple, options["padding"])))  # type: ignore[arg-type]
+        return _Tensor(x, more_zeros(zeros, options["padding"]))
     weighted = {"Conv2D": "conv", "DepthwiseConv2D": "conv", "Dense": "dense"}
     if kind == "BatchNormalization":
         _need(name, arrays, "mean", "var")
@@ -137,7 +145,7 @@ def _tensor(layer: Mapping[str, Any], given: Sequence[_Tensor], arrays: Arrays) 
     if kind in ("MaxPooling2D", "AveragePooling2D"):
         window = _window(options, options["pool_size"], options["strides"] or options["pool_size"])
         pool = "max_pool" if kind == "MaxPooling2D" else "avg_pool"
-        facts = {"count_include_pad": False}
+        facts = {"count_include_pad": bool(np.any(zeros))}
         return _Tensor(Node(pool, (x,), name, window=window.padded(*zeros), facts=facts))
     if kind == "Rescaling":
         return _Tensor(affine(x, options["scale"], options.get("offset", 0.0), name))

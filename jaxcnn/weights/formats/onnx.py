@@ -15,7 +15,16 @@ import ml_dtypes
 import numpy as np
 
 from jaxcnn.weights.formats import protobuf
-from jaxcnn.weights.formats.graph import LAYERS, Graph, Node, Window, affine, joined, outputs_of
+from jaxcnn.weights.formats.graph import (
+    LAYERS,
+    Graph,
+    Node,
+    Window,
+    affine,
+    joined,
+    more_zeros,
+    outputs_of,
+)
 
 _SCHEMA = """
 Model: string producer_name = 2, Graph graph = 7
@@ -220,7 +229,7 @@ class _Step:
             moved = {(0, 2, 3, 1): True, (0, 3, 1, 2): False}
             return Value(x, moved.get(self.ints("perm", ()), last))
         if self.kind == "Pad":
-            return Value(x, last, self.zeros(last))
+            return Value(x, last, more_zeros(first.zeros, self.zeros(last)))
         if len(self.given) == 1:
             return first
         if self.kind == "Concat":
@@ -242,8 +251,11 @@ class _Step:
         stride = self.ints("strides", (1, 1))
         top, left, bottom, right = self.ints("pads", (0, 0, 0, 0))
         padding: Any = ((top, bottom), (left, right))
-        if (auto := self.attributes.get("auto_pad")) is not None and auto.s == b"SAME_UPPER":
+        auto = self.attributes.get("auto_pad")
+        if auto is not None and auto.s == b"SAME_UPPER":
             padding = None
+        if auto is not None and auto.s == b"SAME_LOWER":
+            raise ValueError(f"{self.kind} {self.name!r} has auto_pad SAME_LOWER")
         ceil = bool(self.number("ceil_mode", 0))
         window = Window(tuple(sizes), stride, padding, ceil, self.ints("dilations", (1, 1)))
         return window.padded(*self.given[0].zeros)
@@ -262,10 +274,13 @@ class _Step:
             raise ValueError(f"{self.kind} {self.name!r} has no matrix of weights")
         arrays = {"kernel": kernel}
         if self.kind == "Gemm":
-            arrays["kernel"] = kernel.T if self.number("transB", 0) else kernel
+            if self.number("transA", 0):
+                raise ValueError(f"Gemm {self.name!r} has transA, which is not supported")
+            kernel = kernel.T if self.number("transB", 0) else kernel
+            arrays["kernel"] = kernel * self.number("alpha", 1.0)
             bias = self.array(2)
             if bias is not None:
-                arrays["bias"] = bias.ravel()
+                arrays["bias"] = bias.ravel() * self.number("beta", 1.0)
         flattened = "HWC" if channels_last else "CHW"
         return Node("dense", (x,), self.name, arrays, flattened=flattened)
 
@@ -277,7 +292,8 @@ class _Step:
 
     def pooling(self, x: Node) -> Node:
         kind = "max_pool" if self.kind == "MaxPool" else "avg_pool"
-        facts = {"count_include_pad": bool(self.number("count_include_pad", 0))}
+        counted = bool(self.number("count_include_pad", 0)) or np.any(self.given[0].zeros)
+        facts = {"count_include_pad": bool(counted)}
         return Node(kind, (x,), self.name, window=self.window(), facts=facts)
 
     def by_constant(self, x: Node) -> Node:
@@ -302,6 +318,7 @@ class _Step:
             raise ValueError(
                 f"{self.kind} {self.name!r} has {constant.size} values for {x.channels} channels"
             )
-        if constant.size == 1 and x.kind != "input" and not (x.kind == "norm" and adds):
+        of_images = x.kind == "input" or (x.kind == "norm" and x.inputs[0].kind == "input")
+        if constant.size == 1 and not of_images and not (x.kind == "norm" and adds):
             return x  # the factor of a residual
         return affine(x, 1.0 if adds else constant, constant if adds else 0.0, self.name)

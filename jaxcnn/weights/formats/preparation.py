@@ -28,10 +28,15 @@ IMAGES: dict[str, Normalization] = {
     "raw": ((0.0,) * 3, (1 / 255,) * 3),
 }
 BGR = ("caffe",)  # their first kernels read blue first
+SAME_FOR_ALL = ("unit", "raw")  # channels, of which there may be another number than 3
 
 
 def preprocessing(
-    images: str, size: int, mean: tuple[float, ...] | None = None, scale: float = 1.0
+    images: str,
+    size: int,
+    mean: tuple[float, ...] | None = None,
+    scale: float = 1.0,
+    channels: int = 3,
 ) -> Preprocessing:
     """Returns the preprocessing for an input normalization.
 
@@ -42,6 +47,7 @@ def preprocessing(
       size: height and width.
       mean: of "caffe": BGR means of pixels in [0,255], one for all or one each.
       scale: of "caffe": the factor after their subtraction.
+      channels: of the images.
 
     Raises:
       ValueError: `images` is unknown.
@@ -51,16 +57,23 @@ def preprocessing(
         center = tuple(float(m) / 255 for m in np.broadcast_to(mean[::-1], 3))
     if images in BGR:
         spread = tuple(s / scale for s in spread)
+    if images in SAME_FOR_ALL:
+        center, spread = center[:1] * channels, spread[:1] * channels
     return Preprocessing(size, 0.875 if size > 64 else 1.0, "bilinear", center, spread)
 
 
-def usual(format: str, family: str) -> str:
+def usual(format: str, family: str, first: Node | None = None) -> str:
     """Returns the usual input normalization of a framework's networks, a key of `IMAGES`.
 
     Args:
       format: name of the framework.
       family: of the network.
+      first: the normalization with which the file begins. Unless its statistics were learned, it
+        takes images as they are: pixels in [0,1] or, judging by its values, in [0,255].
     """
+    if first is not None and first.facts.get("affine") and format != "Caffe":
+        mean, std = _statistics(first)
+        return "raw" if max(np.abs(mean).max(), std.max()) > 2 else "unit"
     if format == "Caffe" or (format == "Keras" and family in ("vgg", "resnet")):
         return "caffe"
     if format == "TF-Slim" and family in ("vgg", "resnet"):
@@ -90,18 +103,33 @@ def described(prepare: Preprocessing) -> str:
     return f"RGB in [0,255] minus ({mean}), divided by ({std})"
 
 
-def with_first_layer(prepare: Preprocessing, node: Node) -> Preprocessing:
+def with_first_layer(prepare: Preprocessing, node: Node, bgr: bool = False) -> Preprocessing:
     """Returns a preprocessing with a normalization by which a file begins.
 
     Args:
       prepare: of what the file normalizes.
       node: the normalization.
+      bgr: whether its channels are blue, green, red.
+
+    Raises:
+      ValueError: the normalization changes the sign of a channel or has a factor of 0.
     """
-    arrays = {name: np.asarray(a, np.float64) for name, a in node.arrays.items()}
-    scale = arrays.get("scale", 1.0) / np.sqrt(arrays["var"] + node.epsilon)
-    offset = arrays.get("bias", 0.0) - arrays["mean"] * scale
-    std, mean = np.asarray(prepare.std) / scale, np.asarray(prepare.mean)
-    mean = mean - offset * std
+    of_file = _statistics(node)
+    if not np.all(of_file[1] > 0):
+        raise ValueError(f"layer {node.name!r} divides the images by {of_file[1].tolist()}")
+    center, spread = (values[::-1] if bgr else values for values in of_file)
+    mean = np.asarray(prepare.mean) + center * np.asarray(prepare.std)
+    std = np.asarray(prepare.std) * spread
     return Preprocessing(
         prepare.size, prepare.crop, prepare.interpolation, tuple(mean.tolist()), tuple(std.tolist())
     )
+
+
+def _statistics(node: Node) -> tuple[np.ndarray, np.ndarray]:
+    """The mean that a normalization subtracts and the standard deviation that it divides by."""
+    arrays = {name: np.asarray(a, np.float64) for name, a in node.arrays.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        std = np.sqrt(arrays["var"] + node.epsilon) / arrays.get("scale", 1.0)
+        mean = arrays["mean"] - arrays.get("bias", 0.0) * std
+    shape = arrays["mean"].shape
+    return np.broadcast_to(mean, shape), np.broadcast_to(std, shape)
