@@ -6,7 +6,8 @@
         --config.model.weights=PATH.safetensors --config.data.source=tfds:cifar10
     python train.py --config=configs/finetune.py:smoke                  # five steps, random weights
 
-ResNet-50 with torchvision's weights. The classifier is new and trains at the given learning rate.
+ResNet-50 with torchvision's weights, or another network (`model.name=vgg16
+model.weights=vgg16.tv_in1k`) whose classifier is named `fc` or `fc8`. The classifier is new and trains at the given learning rate.
 The backbone trains at a tenth of it or, with `frozen`, not at all, although its BatchNorm
 statistics are still updated. SGD with momentum 0.9, batch size 64, 20 epochs, a learning rate of
 0.02 with one epoch of warm-up and cosine decay; all of these are this project's choice.
@@ -32,7 +33,7 @@ def get_config(arg=None):
         "momentum": 0.9,
         "weight_decay": 1e-4,
         "decay": "kernels",
-        "rates": ((r"fc/.*", 1.0), (r"(?!fc/).*", backbone)),
+        "rates": ((r"fc8?/.*", 1.0), (r"(?!fc8?/).*", backbone)),  # fc8 of AlexNet, ZFNet and VGG
     }
     config.schedule = {"name": "cosine", "learning_rate": 0.02, "warmup_epochs": 1}
     return finish(config, words, width=16, blocks=(1, 1, 1, 1))

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from jaxcnn._checks import near
+from jaxcnn._checks import near, one_line
 
 PYTHON = "python:"  # prefix of the address of an object that was passed in Python
 _passed: dict[str, Any] = {}
@@ -159,11 +159,39 @@ def mistakes_in_network(name: str) -> Iterator[None]:
         if not is_address(name):
             raise
         # Not the file of the class, which has none in a notebook.
-        code = getattr(inspect.unwrap(load_object(name).__call__), "__code__", None)
-        file = getattr(code, "co_filename", None)
+        file = _file_of(load_object(name).__call__)
         where = _last_line(traceback.extract_tb(error.__traceback__), file)
         text = f"{where and f'{where}: '}{str(error) or type(error).__name__}"
         raise ValueError(f"the network {name!r} cannot be used: {text}") from error
+
+
+@contextlib.contextmanager
+def mistakes_in_call(what: str, function: Any) -> Iterator[None]:
+    """Converts an error in a call of a user's function to a ValueError, one line that names it.
+
+    An error of a file, and a ValueError that the function raises, stay as they are.
+
+    Args:
+      what: description of the function.
+      function: it is called in the context.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except (Exception, SystemExit) as error:
+        file, frames = _file_of(function), traceback.extract_tb(error.__traceback__)
+        if isinstance(error, ValueError) and file and _raises(frames[-1], Path(file)):
+            raise
+        where = _last_line(frames, file)
+        text = f"{where and f'{where}: '}{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"{what}: {text}") from error
+
+
+def _file_of(function: Any) -> str | None:
+    """The file of a function; a notebook's cell has one, too."""
+    function = function.func if isinstance(function, functools.partial) else function
+    return getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", None)
 
 
 def _raise_mistake(error: Exception | SystemExit, path: Path) -> NoReturn:

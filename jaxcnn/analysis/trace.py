@@ -96,7 +96,9 @@ def input_size_of(model: str | nn.Module, input_size: Size = None) -> tuple[int,
         channels = getattr(model, "channels", 3) or 3
     size = native if input_size is None else input_size
     if size is None:
-        raise ValueError(f"input_size is missing: {name} has no default input size")
+        raise ValueError(
+            f"input_size is missing: {name} has no default input size (--image-size in commands)"
+        )
     full = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     full = (*full, channels) if len(full) == 2 else full
     if len(full) != 3 or min(full) < 1:

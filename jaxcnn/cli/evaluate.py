@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jaxcnn.training.ensemble.described import Ensemble
 
 _MOST = 1_000_000  # views per batch, samples
+_FEWEST = 100  # samples
 EXPLANATION = """\
 Prints the errors of each network on a test set. Every example is counted exactly once.
 
@@ -173,6 +174,8 @@ def _check_options(args: argparse.Namespace) -> None:
         if not least <= (value := getattr(args, option)) <= _MOST:
             name = option.replace("_", "-")
             raise ValueError(f"--{name} is {value}; it must be {least} to {_MOST:,}")
+    if 0 < args.bootstrap < _FEWEST:
+        raise ValueError(f"--bootstrap is {args.bootstrap}; it must be 0, or at least {_FEWEST}")
     if args.confusion:
         figures.picture_path(args.confusion)
     if args.json:

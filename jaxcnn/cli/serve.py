@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> None:
     except UnicodeError as error:
         raise ValueError(f"--host is {args.host!r}, which cannot be a host: {error}") from error
     require(1 <= args.max_mb <= 1000, "--max-mb", args.max_mb, "1 to 1,000")
+    most = server.MOST["batch"]
+    require(1 <= args.batch <= most, "--batch-size", args.batch, f"1 to {most:,}")
     server.check_limits(args.batch, args.queue, args.max_mb * 1_000_000)
     entry = evaluate.open_entry(args.what, args.checkpoint, model=args.id)
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET

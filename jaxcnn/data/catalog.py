@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn._checks import near, shown
-from jaxcnn._objects import check_call, is_address, load_object, parameters
+from jaxcnn._objects import check_call, is_address, load_object, mistakes_in_call, parameters
 from jaxcnn.data.kinds import KINDS, Splits, split_columns
 from jaxcnn.data.preprocessing import STATISTICS, Normalization
 from jaxcnn.data.readers import (
@@ -289,13 +289,21 @@ def _open_custom(name: str, function: Any, data_dir: str | os.PathLike | None) -
 @functools.lru_cache(maxsize=2)
 def _call_custom(name: str, function: Any, data_dir: str | None) -> Any:
     subject = f"data source {name!r}"
-    opened = function(**_check_opener(name, function, data_dir))
+    arguments = _check_opener(name, function, data_dir)
+    with mistakes_in_call(subject, function):
+        opened = function(**arguments)
     if isinstance(opened, Source):
+
+        def read(part: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            with mistakes_in_call(f"{subject}: {part!r}", opened.read):
+                found = opened.read(part, start, stop)
+            return _arrays(f"{subject}: {part!r}", found)
+
         parts: Iterable[str] = opened.sizes
         source: Any = dataclasses.replace(
             opened,
             class_names=_class_names(subject, opened.class_names),
-            read=lambda *where: _arrays(f"{subject}: {where[0]!r}", opened.read(*where)),
+            read=read,
         )
     elif isinstance(opened, tuple) and len(opened) == 3:
         source = _from_arrays(subject, *opened)

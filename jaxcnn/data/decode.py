@@ -180,7 +180,10 @@ def open_image(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage(f"is too large: {error}") from None
     except BROKEN:
-        raise BadImage(f"is not an image ({len(data)} bytes, beginning {data[:12]!r})") from None
+        raise BadImage(
+            f"is not an image ({len(data)} bytes, beginning {data[:12]!r}); it must be a "
+            f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} file"
+        ) from None
 
 
 def _frame(data: bytes) -> int:

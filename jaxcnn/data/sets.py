@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -84,6 +84,8 @@ class FileShard:
         class, see `jaxcnn.data.boxes`; None if unknown.
       listing: function of (start, stop) that returns texts which identify the examples and do not
         depend on the location of the dataset.
+      labels: function of (start, stop) that returns the labels without reading the files; None if
+        they are not known before.
     """
 
     size: int
@@ -91,6 +93,7 @@ class FileShard:
     name: Callable[[int], str]
     boxes: Callable[[int], np.ndarray] | None = None
     listing: Callable[[int, int], Iterable[str]] = lambda start, stop: (f"{start} to {stop}",)
+    labels: Callable[[int, int], Sequence[int]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,11 +37,15 @@ def parse_split(split: str, sizes: Mapping[str, int]) -> tuple[str, int, int]:
     part = match["part"]
     if part not in sizes:
         known = ", ".join(map(repr, sizes))
-        raise ValueError(f"unknown split {part!r}{near(part, sizes)}; there are {known}")
+        hint = near(part, sizes) or f"; there are {known}"
+        raise ValueError(f"unknown split {part!r}{hint}")
     size = sizes[part]
     start, stop = _bound(match["start"], 0, size), _bound(match["stop"], size, size)
     if not 0 <= start < stop <= size:
-        raise ValueError(f"split {split!r} is examples {start} to {stop} of {size}")
+        raise ValueError(
+            f"split {split!r} is examples {start} to {stop} of {size}; a slice must have an "
+            f"example and lie within 0 to {size}"
+        )
     return part, start, stop
 
 

@@ -18,7 +18,7 @@ from jaxcnn.deploy.classifier import Classifier
 from jaxcnn.evaluation.evaluate import Entry
 from jaxcnn.evaluation.predict import as_row
 
-_MOST = {"batch": 4096, "queue": 100_000, "max_bytes": MAX_BYTES}
+MOST = {"batch": 4096, "queue": 100_000, "max_bytes": MAX_BYTES}
 _DECODERS = 2  # threads that decode images, each at most one at a time
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -79,7 +79,7 @@ def make_app(entry: Entry, *, batch: int = 16, queue: int = 64, max_bytes: int =
 def check_limits(batch: int, queue: int, max_bytes: int) -> None:
     """Checks the numbers that `make_app` takes. Raises ValueError."""
     for name, value in (("batch", batch), ("queue", queue), ("max_bytes", max_bytes)):
-        require(1 <= value <= _MOST[name], name, value, f"1 to {_MOST[name]:,}")
+        require(1 <= value <= MOST[name], name, value, f"1 to {MOST[name]:,}")
 
 
 class _Service:

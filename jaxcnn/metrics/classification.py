@@ -78,6 +78,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Estimates a confidence interval of the mean by the percentile bootstrap.
 
+    If all values are 0 or all are 1, all samples are alike, and the interval is the exact one of a
+    binomial proportion (Clopper and Pearson 1934).
+
     Args:
       values: [N].
       draws: number of samples drawn with replacement.
@@ -87,6 +90,9 @@ def bootstrap_interval(
     Returns:
       (lower bound, upper bound).
     """
+    if values.min() == values.max() in (0, 1):
+        bound = ((1 - level) / 2) ** (1 / len(values))
+        return (0.0, 1 - bound) if values.max() == 0 else (bound, 1.0)
     random = np.random.default_rng(seed)
     means = [values[random.integers(len(values), size=len(values))].mean() for _ in range(draws)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

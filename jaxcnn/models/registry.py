@@ -125,8 +125,9 @@ class ModelInfo:
         """
         if self.input_size is None:
             raise ValueError(
-                f"the input size of {self.name!r} is not known; specify one, or register the "
-                "network with input_size=(height, width, channels)"
+                f"the input size of {self.name!r} is not known; give one (data.image_size in a "
+                "configuration, --image-size in a command), or register the network with "
+                "input_size=(height, width, channels)"
             )
         return self.input_size
 

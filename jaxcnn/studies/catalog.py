@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn._checks import near_or_all
+from jaxcnn._objects import mistakes_in
 from jaxcnn.studies.study import Run, Study
 from jaxcnn.training.config.files import load_function
 
@@ -295,7 +296,13 @@ def load_study(name: str) -> Study:
 def _from_file(path: Path) -> Study:
     if not path.is_file():
         raise ValueError(f"no study file {str(path)!r}")
-    study = load_function(path, "get_study")()
+    get_study = load_function(path, "get_study")
+    with mistakes_in(path):
+        study = get_study()
     if not isinstance(study, Study):
         raise ValueError(f"get_study() of {path} does not return a jaxcnn.studies.Study")
+    for run in study.runs:
+        if not isinstance(run, Run):
+            kind = type(run).__name__
+            raise ValueError(f"a run of the study in {path} is a {kind}, not a jaxcnn.studies.Run")
     return study

@@ -32,7 +32,7 @@ from jaxcnn.training.output import checkpoints, profiling, trackers, workdir
 from jaxcnn.training.output.metrics_files import MetricsFiles, read_rows, score
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import run_keys
-from jaxcnn.training.warm_start import with_backbone, with_layers
+from jaxcnn.training.warm_start import open_weights, with_backbone, with_layers
 
 Batch = Mapping[str, Any]
 _BEGINS = "no checkpoint found; starting from step 0"
@@ -269,10 +269,13 @@ class Run:
 
     def _initial_state(self) -> TrainState:
         """Returns the state before the first step, on the mesh."""
+        model, std = self.config.model, self.experiment.train_set.std
+        only, weights = self._weights_only, None
+        if self._weights:  # before the initialization, which takes longer, may fail
+            weights = open_weights(self._weights, None if only is not None else model.name)
         state = self.engine.init(self._init_key)
-        model, weights, std = self.config.model, self._weights, self.experiment.train_set.std
-        if weights and self._weights_only is not None:
-            state = with_layers(state, weights, self._weights_only, std)
+        if weights and only is not None:
+            state = with_layers(state, weights, only, std)
         elif weights:
             state = with_backbone(state, weights, model.name, dict(model.options), std)
         if weights:  # some optimizers, such as Prodigy, keep the initial parameters

@@ -24,7 +24,7 @@ from jaxcnn.weights import layout, loading
 
 def with_backbone(
     state: TrainState,
-    weights: str,
+    weights: loading.Opened,
     model: str,
     options: Mapping[str, Any],
     std: Sequence[float] = (),
@@ -33,7 +33,7 @@ def with_backbone(
 
     Args:
       state: of `create_state`; its classifiers are kept.
-      weights: a run directory, published weights or a file, see `jaxcnn.load_pretrained`.
+      weights: opened for this network.
       model: id or alias of the network.
       options: fields of its module.
       std: by which images are divided; a note says if the weights had a very different one.
@@ -42,13 +42,12 @@ def with_backbone(
       The state with the stored weights.
 
     Raises:
-      FileNotFoundError: the file does not exist.
-      ValueError: the weights cannot be downloaded or read, or belong to a different network.
+      ValueError: the weights do not fit the network.
     """
     options = {k: v for k, v in options.items() if k != "box_head"}  # classifiers have none
-    opened = _open(weights, model)
-    _note_scale(opened, std)
-    _, backbone = loading.build(opened, 0, **options)
+    _note_scale(weights, std)
+    _, backbone = loading.build(weights, 0, **options)
+    origin = weights.origin
     initial = {"params": state.params, "batch_stats": state.batch_stats}
     unused = flatten_dict(backbone, sep="/")
 
@@ -57,24 +56,24 @@ def with_backbone(
         stored = unused.pop(name, leaf)
         if stored.shape != leaf.shape:
             raise ValueError(
-                f"{weights!r} has {name} of shape {stored.shape}; {model!r} takes {leaf.shape}"
+                f"{origin!r} has {name} of shape {stored.shape}; {model!r} takes {leaf.shape}"
             )
         return jnp.asarray(stored, leaf.dtype)
 
     merged = jax.tree_util.tree_map_with_path(pick, initial)
     if unused:
-        raise ValueError(f"{weights!r} has {next(iter(unused))}, which {model!r} does not have")
+        raise ValueError(f"{origin!r} has {next(iter(unused))}, which {model!r} does not have")
     return dataclasses.replace(state, **merged, ema=merged if state.ema is not None else None)
 
 
 def with_layers(
-    state: TrainState, weights: str, only: str, std: Sequence[float] = ()
+    state: TrainState, weights: loading.Opened, only: str, std: Sequence[float] = ()
 ) -> TrainState:
     """Replaces some layers of an initial state by stored weights, perhaps of another network.
 
     Args:
       state: of `create_state`.
-      weights: a run directory, published weights, or a file that records its network.
+      weights: opened, of any network.
       only: regular expression for the paths of the layers, such as "block1/conv1|fc8".
       std: as in `with_backbone`.
 
@@ -82,13 +81,12 @@ def with_layers(
       The state with the stored weights.
 
     Raises:
-      FileNotFoundError: the file does not exist.
-      ValueError: the weights cannot be read, no path matches, or a matching layer is missing in the
-        stored weights or has a different shape there.
+      ValueError: no path matches, or a matching layer is missing in the stored weights or has a
+        different shape there.
     """
-    opened = _open(weights)
-    _note_scale(opened, std)
-    model, variables = loading.build(opened)
+    _note_scale(weights, std)
+    model, variables = loading.build(weights)
+    origin = weights.origin
     flat = flatten_dict(variables, sep="/")
     pattern = re.compile(only)
     replaced = []
@@ -101,7 +99,7 @@ def with_layers(
         stored = flat.get(name)
         if stored is None or stored.shape != leaf.shape:
             has = "is not" if stored is None else f"has shape {stored.shape} and not {leaf.shape}"
-            raise ValueError(f"{name} {has} in {weights!r}, the weights of {type(model).__name__}")
+            raise ValueError(f"{name} {has} in {origin!r}, the weights of {type(model).__name__}")
         replaced.append(name)
         return jnp.asarray(stored, leaf.dtype)
 
@@ -121,8 +119,17 @@ def _note_scale(opened: loading.Opened, std: Sequence[float]) -> None:
         )
 
 
-def _open(weights: str, model: str | None = None) -> loading.Opened:
-    """Opens the best checkpoint of a run directory, else calls `loading.open_weights`."""
+def open_weights(weights: str, model: str | None = None) -> loading.Opened:
+    """Opens the weights of a warm start.
+
+    Args:
+      weights: a run directory, published weights or a file, see `jaxcnn.load_pretrained`.
+      model: id or alias of the network; None for that of the weights.
+
+    Raises:
+      FileNotFoundError: the file does not exist.
+      ValueError: the weights cannot be downloaded or read, or belong to a different network.
+    """
     if not (any_path(weights) / MANIFEST).is_file():
         return loading.open_weights(weights, model)
     run = load_run(weights)

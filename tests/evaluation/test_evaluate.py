@@ -216,6 +216,10 @@ def test_metrics_in_closed_form():
     low, high = classification.bootstrap_interval(np.array([0.0] * 50 + [1.0] * 50), 2000)
     assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.02)
     assert high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.02)
+    # Without errors in n examples the upper end is the rate at which that has 2.5 % probability.
+    low, high = classification.bootstrap_interval(np.zeros(288), 100)
+    assert low == 0 and (1 - high) ** 288 == pytest.approx(0.025)
+    assert classification.bootstrap_interval(np.ones(288), 100) == pytest.approx((1 - high, 1))
     assert classification.is_wrong(np.array([[np.nan, 0.9]]), np.array([1])).tolist() == [True]
 
 
@@ -261,7 +265,7 @@ def test_the_command(runs, tmp_path, capsys):
     assert main(["export", one, weights]) == 0
     data = ["--data", "digits", "--split", "test[:64]"]
     capsys.readouterr()
-    extra = ["--ensemble", "--bootstrap", "50", "--json", out, "--classes", "--confusion", png]
+    extra = ["--ensemble", "--bootstrap", "100", "--json", out, "--classes", "--confusion", png]
     assert main(["evaluate", weights, one, two, *data, *extra]) == 0
     printed = capsys.readouterr().out
     assert "digits (test[:64]), center, 64 examples" in printed and "mean of logits" in printed
@@ -291,6 +295,7 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
         ([f"{one}@10crop:{10**30}"], "it must be 1 to 10,000"),
         ([one, "--as", "x.py", "--protocol", "center"], "append @VIEW to a network to replace it"),
         ([one, "--bootstrap", f"{10**30}"], "it must be 0 to 1,000,000"),
+        ([one, "--bootstrap", "10"], "--bootstrap is 10; it must be 0, or at least 100"),
     ):
         assert main(["evaluate", *arguments]) == 2
         error = capsys.readouterr().err

@@ -416,6 +416,15 @@ def test_own_study_from_a_file_and_mistakes(tmp_path, capsys):
     path.write_text("x = 1")
     with pytest.raises(ValueError, match="has no get_study"):
         load_study(str(path))
+    for text, message in (
+        ("return {'runs': []}", "does not return a jaxcnn.studies.Study"),
+        ("return Study(title='', base={}, runs=[{}])", "is a dict, not a jaxcnn.studies.Run"),
+        ("return Study(title='', base={}, run=[])", f"{path}, line 3: "),
+    ):
+        path.write_text(f"from jaxcnn.studies import Study\ndef get_study():\n    {text}")
+        assert main(["ablate", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
     path.write_text("def get_study(:")
     assert main(["ablate", str(path)]) == 2
     assert f"{path}, line 1: " in capsys.readouterr().err

@@ -121,6 +121,26 @@ def two_names():
     return (*open_mine()[:2], ("dark", "gray"))
 
 
+def misspelled_source():
+    return opne_mine()  # noqa: F821
+
+
+def misspelled_loss(logits, labels):
+    return logits.men(-1)
+
+
+def misspelled_step(key, image, amount):
+    return {"image": image}["imge"]
+
+
+def misspelled_optimizer(learning_rate):
+    return optax.sgdd(learning_rate)
+
+
+def misspelled_schedule(learning_rate):
+    return lambda step: learning_rate * stp  # noqa: F821
+
+
 class WithoutTrain(nn.Module):
     num_classes: int = 3
 

@@ -131,6 +131,21 @@ def test_ensemble_goes_on_and_members_stand_alone(trained, capsys):
     assert "member_2@flip" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("return members", "line 2: name 'members' is not defined"),
+        ("return [1]", "returned list; it must return a jaxcnn.training.Ensemble"),
+    ],
+)
+def test_mistakes_in_the_file_are_one_line(tmp_path, capsys, text, message):
+    path = tmp_path / "entry.py"
+    path.write_text(f"def get_ensemble():\n    {text}\n")
+    assert main(["train", str(path), "--workdir", str(tmp_path / "x")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.strip().count("\n") == 0
+
+
 def test_mistakes_are_one_line(trained, capsys):
     entry, where = trained
     for arguments, text in (

@@ -144,6 +144,14 @@ def test_a_warm_up_ends_where_the_decay_is(staircase):
     np.testing.assert_allclose(rates(schedule), expected, rtol=1e-5)
 
 
+def test_a_warm_up_ends_where_the_steps_are():
+    schedule = {"name": "step", "learning_rate": 0.4, "factor": 0.1, "boundaries_steps": (3, 5)}
+    expected = [0.004 * i / 5 for i in range(5)] + [0.004] * 5
+    np.testing.assert_allclose(rates(schedule | {"warmup_steps": 5}), expected, rtol=1e-5)
+    expected = [0.04 * i / 4 for i in range(5)] + [0.004] * 5
+    np.testing.assert_allclose(rates(schedule | {"warmup_steps": 4}), expected, rtol=1e-5)
+
+
 def test_the_rate_of_a_staircase_falls_at_its_step():
     every = 320_292  # GoogLeNet's; a division by it is inexact
     schedule = {"name": "exponential", "learning_rate": 1.0, "factor": 0.5, "staircase": True}

@@ -222,6 +222,27 @@ def test_schedules_that_cannot_be_used(folder, section, message):
         ("data.source", "own_parts.py:count_of_classes", "has class names 3; they must be strings"),
         ("data.source", "own_parts.py:two_names", "label 2 of example 2 in 'train' of .* 0 to 1"),
         ("loss.name", "own_parts.py:mean_loss", "it must return one number for each example"),
+        (
+            "data.source",
+            "own_parts.py:misspelled_source",
+            "py, line 125: NameError: name 'opne_mine'",
+        ),
+        ("loss.name", "own_parts.py:misspelled_loss", "py, line 129: AttributeError: .* men"),
+        (
+            "data.augment",
+            "(('own_parts.py:misspelled_step', 1),)",
+            "py, line 133: KeyError: 'imge'",
+        ),
+        (
+            "optimizer.name",
+            "own_parts.py:misspelled_optimizer",
+            "py, line 137: AttributeError: .* 'sgdd'",
+        ),
+        (
+            "schedule.name",
+            "own_parts.py:misspelled_schedule",
+            "py, line 141: NameError: name 'stp'",
+        ),
         ("model.name", "own_parts.py:WithoutTrain", "cannot be called with .images, train=False"),
         ("model.name", "own_parts.py:Maps", r"returned float32\[1,32,32,10\] for images "),
         ("model.name", "own_parts.py:Pair", r"returned an object of type tuple .* float32\[1,10\]"),

@@ -327,3 +327,21 @@ def test_a_run_of_other_classes_is_not_resumed(root, tmp_path):
     text = r"trained on other classes: .* was 'bee' and is 'wasp'"
     with pytest.raises(ValueError, match=text):
         list(train(config, tmp_path / "run", resume=True))
+
+
+def test_classes_without_a_training_example_are_told(tmp_path, capsys):
+    root = photos.write_folder(
+        tmp_path / "set",
+        {"train": {"ant": 8, "bee": 8, "cow": 8}, "val": {"ant": 2, "cow": 2}},
+        40,
+        40,
+    )
+    config = small_config()
+    config.data.source, config.data.train_split = f"folder:{root}", "train[:60%]"
+    config.data.test_split = "train[60%:]"
+    config.data.image_size = config.data.eval_size = config.data.eval_resize = 32
+    preflight.check(build_experiment(TrackedConfig(config)))
+    assert "note: 1 of 3 classes have no training example: cow;" in capsys.readouterr().err
+    config.data.train_split = "train"
+    preflight.check(build_experiment(TrackedConfig(config)))
+    assert "no training example" not in capsys.readouterr().err

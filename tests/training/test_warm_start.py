@@ -11,7 +11,7 @@ from jaxcnn.training.config import set_duration, validate
 from jaxcnn.training.config.files import read_config
 from jaxcnn.training.output.trained import load_run
 from jaxcnn.training.state import TrainState
-from jaxcnn.training.warm_start import with_layers
+from jaxcnn.training.warm_start import open_weights, with_layers
 from jaxcnn.weights import Preprocessing, save
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +100,7 @@ def test_some_layers_of_another_network(tmp_path):
     save(path, "vgg_a", stored, **VGG)
     fresh = deep.init(jax.random.key(2), images)
     state = TrainState(step=0, params=fresh["params"], batch_stats={}, opt_state=(), ema=None)
-    begun = with_layers(state, str(path), only).params
+    begun = with_layers(state, open_weights(str(path)), only).params
     of_a = {"block1/conv1", "block2/conv1", "block3/conv1", "block3/conv2", "fc6", "fc7", "fc8"}
     leaves = jax.tree_util.tree_leaves_with_path(begun)
     taken = set()
@@ -114,9 +114,9 @@ def test_some_layers_of_another_network(tmp_path):
         taken |= {layer} & of_a
     assert taken == of_a and len(leaves) == 2 * 16
     with pytest.raises(ValueError, match=r"weights_only is 'conv9'; no layer has such a path"):
-        with_layers(state, str(path), "conv9")
+        with_layers(state, open_weights(str(path)), "conv9")
     with pytest.raises(ValueError, match=r"block1/conv2/bias is not in .*vgg_a"):
-        with_layers(state, str(path), "block1/conv2")
+        with_layers(state, open_weights(str(path)), "block1/conv2")
 
 
 def test_weights_for_images_of_another_scale_are_told(weights, tmp_path, capfd):
@@ -126,7 +126,7 @@ def test_weights_for_images_of_another_scale_are_told(weights, tmp_path, capfd):
     save(path, "lenet5_modern", variables, preprocessing=how)
     state = TrainState(step=0, params=variables["params"], batch_stats={}, opt_state=(), ema=None)
     for std, told in ((0.3, True), (0.004, False)):
-        with_layers(state, str(path), "conv1", (std,))
+        with_layers(state, open_weights(str(path)), "conv1", (std,))
         assert ("was trained on images divided by" in capfd.readouterr().err) == told
 
 
@@ -151,5 +151,5 @@ def test_the_optimizer_begins_with_the_weights_of_the_warm_start(weights, tmp_pa
 def test_the_names_of_layers_are_a_regular_expression_by_itself(weights):
     """With flags, which may only be at its beginning."""
     state = TrainState(0, {"conv1": {"kernel": jnp.zeros((5, 5, 1, 6))}}, {}, ())
-    found = with_layers(state, str(weights[0]), "(?i)CONV1")
+    found = with_layers(state, open_weights(str(weights[0])), "(?i)CONV1")
     assert np.abs(found.params["conv1"]["kernel"]).max() > 0

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from jaxcnn._checks import near_or_all, note_once, shown
-from jaxcnn._objects import check_call, is_address, load_object
+from jaxcnn._objects import check_call, is_address, load_object, mistakes_in_call
 from jaxcnn.data.augment.color import color_jitter, lighting
 from jaxcnn.data.augment.erasing import cutout, random_erasing
 from jaxcnn.data.augment.policies import autoaugment, randaugment, trivial_augment
@@ -151,7 +151,8 @@ def _custom_step(name: str, amount: Any) -> Callable[..., Array]:
     check_call(subject, function, "key", "image", *([] if amount is None else ["amount"]))
 
     def step(key: Array, image: Array, amount: Any) -> Array:
-        changed = function(key, image, *([] if amount is None else [amount]))
+        with mistakes_in_call(subject, function):
+            changed = function(key, image, *([] if amount is None else [amount]))
         same_shape = getattr(changed, "shape", None) == image.shape
         if not same_shape or changed.dtype not in (jnp.uint8, jnp.float32):
             like = ",".join(map(str, image.shape))

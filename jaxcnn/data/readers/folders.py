@@ -8,6 +8,7 @@ ignored. For bounding boxes, see `annotations`.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import posixpath
@@ -17,14 +18,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcnn._checks import near
+from jaxcnn._checks import near, note_once
 from jaxcnn._files import any_path, files_below, is_local, read_at
 from jaxcnn.data.decode import check_bytes, read_file
 from jaxcnn.data.readers.annotations import Find, find_boxes
 from jaxcnn.data.sets import FileShard
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-PARTS = ("train", "val", "validation", "test")
+EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_OTHER_PHOTOS = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw")
+PARTS = ("train", "val", "valid", "validation", "test")
 WORDNET = re.compile(r"n\d{8}")  # ids of ImageNet's classes
 Where = tuple[Any, ...]  # name of a file and where it is
 
@@ -112,10 +114,13 @@ def make_part(
         name=name_of,
         boxes=(lambda i: find(path.name, *file(i))) if find else None,
         listing=lambda start, stop: (f"{classes[k]}/{w[0]}" for k, w in places[start:stop]),
+        labels=lambda start, stop: [k for k, _ in places[start:stop]],
     )
 
 
-def list_images(folder: str | os.PathLike) -> list[str]:
+def list_images(
+    folder: str | os.PathLike, others: collections.Counter[str] | None = None
+) -> list[str]:
     """Lists the images in a directory and its subdirectories.
 
     Hidden files and directories are ignored. A directory that is also reached by a link is listed
@@ -124,6 +129,7 @@ def list_images(folder: str | os.PathLike) -> list[str]:
 
     Args:
       folder: the directory.
+      others: counts photos that cannot be read, by extension; not in a bucket.
 
     Returns:
       Sorted names, relative to the directory.
@@ -148,6 +154,8 @@ def list_images(folder: str | os.PathLike) -> list[str]:
                 (links if entry.is_symlink() else pending).append(name)
             elif is_image(entry.name) and (broken or entry.is_file()):
                 images.append(name)
+            elif others is not None and name.lower().endswith(_OTHER_PHOTOS):
+                others[os.path.splitext(name)[1].lower()] += not entry.name.startswith(".")
     return sorted(images)
 
 
@@ -185,12 +193,17 @@ def list_classes(path: Path) -> tuple[dict[str, list[Where]], Callable[[Where], 
             return (folder / where[0]).read_bytes()
 
         return by_class, read
+    others: collections.Counter[str] = collections.Counter()
     with os.scandir(path) as entries:
         for folder in entries:
             if _is_broken_link(folder):
                 raise ValueError(f"{folder.path} is a link to something that does not exist")
             if folder.is_dir() and not folder.name.startswith("."):
-                by_class[folder.name] = [(name, folder.path) for name in list_images(folder.path)]
+                names = list_images(folder.path, others)
+                by_class[folder.name] = [(name, folder.path) for name in names]
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()) if count)
+        note_once(f"{path} has files that are left out ({kinds}); convert them to JPEG or PNG")
     return by_class, lambda where: read_file(Path(where[1], where[0]))
 
 

@@ -124,7 +124,7 @@ def check_options(model: str, options: Any) -> None:
         if name not in types:
             name = RENAMED_OPTIONS.get(name, name)
         if name not in types or name in ("parent", "name"):
-            hint = near_or_all(name, sorted(set(types) - {"parent", "name"}))
+            hint = near_or_all(name, sorted({*types} - {"parent", "name", *FIXED_OPTIONS}))
             raise ValueError(f"unknown option {name!r} of model {model!r}{hint}")
         right = _OPTION_TYPES.get(types[name])
         if right and (not isinstance(value, right) or (type(value) is bool and bool not in right)):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxcnn._objects import mistakes_in
 from jaxcnn.reporting.report import Report
 from jaxcnn.runtime.stop import StopSignals
 from jaxcnn.training.config import validate
@@ -94,7 +95,15 @@ def read_ensemble(spec: str) -> Ensemble:
     path, argument = split_spec(spec)
     if argument not in ("", "smoke"):
         raise ValueError(f"ensemble argument {argument!r} is unknown; it must be 'smoke'")
-    return load_function(path, "get_ensemble")()
+    get_ensemble = load_function(path, "get_ensemble")
+    with mistakes_in(path):
+        ensemble = get_ensemble()
+    if not isinstance(ensemble, Ensemble):
+        raise ValueError(
+            f"get_ensemble() of {path} returned {type(ensemble).__name__}; it must return a "
+            "jaxcnn.training.Ensemble"
+        )
+    return ensemble
 
 
 def ensemble_configs(spec: str, overrides: Sequence[str] = ()) -> list[Any]:

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._checks import shown
+from jaxcnn._checks import note, shown
 from jaxcnn._objects import mistakes_in_network
-from jaxcnn.data.sets import Dataset
+from jaxcnn.data.sets import Dataset, ImageFileDataset
 from jaxcnn.layers import without_axis
 from jaxcnn.ops import BatchNorm
 from jaxcnn.training.build import Experiment
@@ -37,12 +37,20 @@ def check(experiment: Experiment) -> None:
         if isinstance(split, Dataset):
             _check_images(split.images[:_EXAMPLES], f"the {name} split's images")
             _check_labels(split.labels, classes, f"the {name} split's labels")
-    if isinstance(experiment.train_set, Dataset):
-        present = np.unique(experiment.train_set.labels)
-        if len(present) == 1 < classes:
+    labels = _labels(experiment.train_set)
+    if labels is not None:
+        present = np.unique(labels)
+        if len(present) == 1 < classes and isinstance(experiment.train_set, Dataset):
             raise ValueError(
-                f"all {len(experiment.train_set):,} training examples are of class {present[0]}; "
+                f"all {len(labels):,} training examples are of class {present[0]}; "
                 "if the dataset is sorted by class, choose another slice of it"
+            )
+        if missing := sorted(set(range(classes)) - set(present.tolist())):
+            names = [str(experiment.train_set.class_names[k]) for k in missing[:3]]
+            note(
+                f"{len(missing)} of {classes} classes have no training example: "
+                f"{', '.join(names)}{', ...' * (len(missing) > 3)}; if the dataset is sorted by "
+                "class, choose other slices of it"
             )
     batch = loaders.first_slots(experiment, min(_EXAMPLES, experiment.calendar.batch_size))
     _check_images(batch["image"], "the first batch's images")
@@ -54,6 +62,14 @@ def check(experiment: Experiment) -> None:
     _check_labels(batch["label"], classes, "the first batch's labels")
     _check_prepared(np.asarray(experiment.preprocess(batch, None)["image"]), experiment)
     check_network(experiment)
+
+
+def _labels(split: Dataset | ImageFileDataset) -> np.ndarray | None:
+    """The labels of a split, if they are known without reading its files."""
+    if isinstance(split, Dataset):
+        return split.labels
+    labels = split.part.labels
+    return None if labels is None else np.asarray(labels(split.start, split.stop))
 
 
 def check_network(experiment: Experiment) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 
 from jaxcnn import layers
 from jaxcnn._checks import one_line, one_of, shown
-from jaxcnn._objects import check_call, is_address, load_object
+from jaxcnn._objects import check_call, is_address, load_object, mistakes_in_call
 from jaxcnn.data import boxes as geometry
 from jaxcnn.metrics import localization, take_label
 from jaxcnn.models import lenet
@@ -127,7 +128,10 @@ def make_loss(
     check_call(f"loss {name!r}", function, "logits", "labels", **options)
     loss = functools.partial(function, **options)
     logits = jax.ShapeDtypeStruct((2, num_classes), jnp.float32)
-    out: Any = jax.eval_shape(loss, logits, jax.ShapeDtypeStruct((2,), jnp.int32))
+    labels = jax.ShapeDtypeStruct((2,), jnp.int32)
+    own = mistakes_in_call(f"loss {name!r}", function) if is_address(name) else nullcontext()
+    with own:
+        out: Any = jax.eval_shape(loss, logits, labels)
     if getattr(out, "shape", None) != (2,) or not jnp.issubdtype(out.dtype, jnp.floating):
         raise ValueError(
             f"loss {name!r} returned {shown(out)} for logits float32[2,{num_classes}]; it must "

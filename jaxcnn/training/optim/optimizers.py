@@ -30,7 +30,7 @@ import jax
 import optax
 
 from jaxcnn._checks import one_of, require
-from jaxcnn._objects import check_call, is_address, load_object, parameters
+from jaxcnn._objects import check_call, is_address, load_object, mistakes_in_call, parameters
 from jaxcnn.training.optim import RESERVED_FIELDS
 from jaxcnn.training.optim.rules import RULES
 from jaxcnn.training.optim.schedules import (
@@ -142,14 +142,16 @@ def _custom_transform(
         transform = custom
     else:
         check_call(what, custom, **arguments, **options)
-        transform = custom(**arguments, **options)
+        with mistakes_in_call(what, custom):
+            transform = custom(**arguments, **options)
     if not isinstance(transform, optax.GradientTransformation):
         raise ValueError(
             f"{what} returned an object of type {type(transform).__name__}; it must return an "
             "optax.GradientTransformation"
         )
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
-    updates, _ = jax.eval_shape(lambda p: transform.update(p, transform.init(p), p), shapes)
+    with mistakes_in_call(what, transform.update):
+        updates, _ = jax.eval_shape(lambda p: transform.update(p, transform.init(p), p), shapes)
     actual, expected = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (updates, shapes))
     if actual != expected:
         raise ValueError(f"{what} returned updates that do not have the shapes of the parameters")

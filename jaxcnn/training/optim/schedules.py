@@ -37,7 +37,7 @@ import optax
 from optax import contrib
 
 from jaxcnn._checks import near_or_all, one_of, require, shown
-from jaxcnn._objects import check_call, is_address, load_object, parameters
+from jaxcnn._objects import check_call, is_address, load_object, mistakes_in_call, parameters
 
 Config = Mapping[str, Any]
 Schedule = Callable[[Any], jax.Array]
@@ -96,7 +96,7 @@ def make_schedule(
     warmup_steps = steps_of("warmup", 0)
     require(0 <= warmup_steps <= total_steps, "warm-up in steps", warmup_steps, "within the run")
     if name == "step":
-        main = _step(schedule, peak, steps_of("boundaries", None), total_steps)
+        main = _step(schedule, peak, _boundaries(steps_of), total_steps)
     elif name == "exponential":
         main = _exponential(schedule, peak, steps_of("every", None))
     elif name in ("cosine", "polynomial"):
@@ -120,6 +120,8 @@ def make_schedule(
     if name == "exponential":  # decays from the first step on
         done = warmup_steps / steps_of("every", None)
         end *= _factor(schedule) ** (math.floor(done) if schedule.get("staircase") else done)
+    if name == "step":  # the warm-up may end after a boundary
+        end *= _factor(schedule) ** sum(b <= warmup_steps for b in _boundaries(steps_of))
     slope = (end - start) / warmup_steps if kind == "linear" else 0.0
 
     def warmed(step):
@@ -141,20 +143,27 @@ def _custom_schedule(schedule: Config, total_steps: int, steps_per_epoch: float)
     options = {name: facts[name] for name in parameters(function) if name in facts}
     options |= {field: value for field, value in schedule.items() if field != "name"}
     check_call(what, function, **options)
-    rate = function(**options)
+    with mistakes_in_call(what, function):
+        rate = function(**options)
     if not callable(rate):
         raise ValueError(f"{what} returned {shown(rate)}; it must return a function of the step")
-    out: Any = jax.eval_shape(rate, jax.ShapeDtypeStruct((), jnp.int32))
+    with mistakes_in_call(what, rate):
+        out: Any = jax.eval_shape(rate, jax.ShapeDtypeStruct((), jnp.int32))
     if getattr(out, "shape", None) != ():
         raise ValueError(f"{what} returned {shown(out)} for a step; the rate must be one number")
     return rate
 
 
-def _step(schedule: Config, peak: float, boundaries: Any, total_steps: int) -> Schedule:
-    factor = _factor(schedule)
+def _boundaries(steps_of: Callable[[str, Any], Any]) -> tuple[int, ...]:
+    """The steps at which the schedule "step" falls."""
+    boundaries = steps_of("boundaries", None)
     if boundaries is None:
         raise ValueError("schedule 'step' needs boundaries_steps, _epochs, _examples or _percent")
-    boundaries = (boundaries,) if isinstance(boundaries, int) else boundaries
+    return (boundaries,) if isinstance(boundaries, int) else tuple(boundaries)
+
+
+def _step(schedule: Config, peak: float, boundaries: tuple[int, ...], total_steps: int) -> Schedule:
+    factor = _factor(schedule)
     require(
         list(boundaries) == sorted(set(boundaries)) and all(b > 0 for b in boundaries),
         "schedule boundaries in steps",

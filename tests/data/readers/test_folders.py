@@ -94,6 +94,22 @@ def test_hidden_files_and_what_is_no_file_are_left_out(root, tmp_path):
     assert contents(a) == contents(b) and len(a) == 5
 
 
+def test_photos_of_other_types_are_told_and_jfif_is_jpeg(root, capsys):
+    folder = root / "train" / "ant"
+    for name in ("a.HEIC", "b.heic", "c.avif", ".d.heic", "notes.txt"):
+        (folder / name).write_bytes(b"")
+    (folder / "000.jpg").rename(folder / "000.jfif")
+    train = open_encoded(f"folder:{root}", "train")
+    assert len(train) == 5 and train.name(0).endswith("000.jfif")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"note: {root}/train has files that are left out (1 .avif, 2 .heic)")
+
+
+def test_a_split_may_be_named_valid(root):
+    (root / "val").rename(root / "valid")
+    assert len(open_encoded(f"folder:{root}", "test")) == 3
+
+
 def test_links_to_images_count_in_folders_and_tars(root, tmp_path):
     ant = root / "train" / "ant"
     (ant / "hard.jpg").hardlink_to(ant / "000.jpg")
