@@ -19,7 +19,7 @@ from jaxcnn.data.augment import pipeline
 from jaxcnn.data.crops import Window
 
 Array = jax.Array
-MOST = 16  # maximum number of boxes per image, for datasets of image files
+MOST = 64  # boxes per image that are kept, the largest ones, of datasets of image files
 
 # Augmentations that do not move pixels.
 _STATIONARY = ("color_jitter", "lighting", "cutout", "random_erasing")

@@ -9,6 +9,7 @@ pixels, and in proportion for other inputs.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -43,7 +44,7 @@ def grid(image: np.ndarray, size: int) -> np.ndarray:
     return _crops(image, places, size)
 
 
-def squares(image: np.ndarray, size: int) -> np.ndarray:
+def squares(image: np.ndarray, size: int, interpolation: str = "bilinear") -> np.ndarray:
     """Crops GoogLeNet's views of one scale, without mirror images.
 
     The views are the corners and the center of the left, central and right square (top, central and
@@ -52,6 +53,7 @@ def squares(image: np.ndarray, size: int) -> np.ndarray:
     Args:
       image: u8[...,H,W,C].
       size: of the network's input.
+      interpolation: "bilinear" or "bicubic", of the resized squares.
 
     Returns:
       u8[...,18,size,size,C].
@@ -62,7 +64,7 @@ def squares(image: np.ndarray, size: int) -> np.ndarray:
     for at in (0, round(spare / 2), spare):
         top, left = (at, 0) if height > width else (0, at)
         square = image[..., top : top + side, left : left + side, :]
-        views += [corners(square, size), whole(resize(square, (size, size)), size)]
+        views += [corners(square, size), whole(resize(square, (size, size), interpolation), size)]
     return np.concatenate(views, -4)
 
 
@@ -203,9 +205,11 @@ def all_views(
     """
     scaled = [round(s * size / 224) for s in protocol.scales] or [math.floor(size / crop)]
     sides = protocol.sides or scaled
-    scales = []
+    views_of, scales = protocol.views, []
+    if views_of is squares:
+        views_of = functools.partial(squares, interpolation=interpolation)
     for side in sides:
-        views = protocol.views(shorter_side(image, side, interpolation), size)
+        views = views_of(shorter_side(image, side, interpolation), size)
         scales.append(mirrored(views) if protocol.mirror else views)
     return scales
 

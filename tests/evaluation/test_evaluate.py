@@ -72,6 +72,13 @@ def test_places_of_crops():
         protocols.center(image, 7)
 
 
+def test_the_squares_are_resized_as_the_image():
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    (views, *_) = protocols.all_views(image, protocols.PROTOCOLS["144crop"], 32, 0.875, "bicubic")
+    resized = protocols.shorter_side(image, 37, "bicubic")  # 256 * 32 / 224
+    assert np.array_equal(views[5], protocols.resize(resized[:, :37], (32, 32), "bicubic"))
+
+
 @pytest.mark.parametrize(
     ("name", "counts"),
     [

@@ -103,7 +103,7 @@ def test_photos_arrive_with_their_boxes(folder):
     crop = crops.training_crop("inception", 32)
     training = streaming.Training(dataset, 0, 8, 32, crop, BadRecords(2))
     batch = streaming.make_batch(training, 0)
-    assert batch["box"].shape == (8, 16, 4)
+    assert batch["box"].shape == (8, 64, 4)
     seen = 0
     for image, box in zip(batch["image"], batch["box"][:, 0]):
         rows, columns = (np.flatnonzero((image[..., 0] > 127).any(axis)) for axis in (1, 0))
