@@ -144,4 +144,5 @@ def test_blocks_of_a_subclass_may_use_the_options_of_bottlenecks():
         """Uses `groups`."""
 
     model = jaxcnn.create_model("resnet18", block=Grouped, groups=2, width=4, blocks=(1, 1))
+    assert model.groups == 2
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

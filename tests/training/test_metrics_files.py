@@ -122,6 +122,7 @@ def test_names_that_are_not_utf8_or_hold_markup_are_drawn(tmp_path):
     names = [b"chat\xe9".decode("utf-8", "surrogateescape"), "$x"]
     for predicted in (labels, 1 - labels):
         samples.plot_predictions(images, labels, predicted, names, tmp_path / "p.png")
+        assert Image.open(tmp_path / "p.png").convert("L").getextrema() == (0, 255)
 
 
 def test_events_that_cannot_be_written_are_an_error(tmp_path):
