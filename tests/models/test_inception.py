@@ -243,9 +243,7 @@ def unreached(model, size, endpoints):
 @pytest.mark.parametrize(
     "name, size, options",
     [
-        pytest.param("googlenet", 32, {}, marks=pytest.mark.slow),
         ("se_bn_inception", 32, {}),
-        pytest.param("inception_v3", 75, {}, marks=pytest.mark.slow),
         ("inception_resnet_v2", 75, {"blocks": (1, 1, 1), "aux_heads": True}),
     ],
 )

@@ -157,13 +157,6 @@ def test_every_run_can_be_built_within_every_budget(name, tmp_path):
     plan.check(plan.make_jobs(study, steps=20), tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", STUDIES)
-def test_every_run_can_be_built_at_every_length(name, tmp_path):
-    for steps in (100, 213, 360, 700):
-        plan.check(plan.make_jobs(load_study(name), steps=steps), tmp_path)
-
-
 def test_durations_scale_with_the_length():
     """400 of 64,000 steps are 5 of 800; the user's own are of the run that they are given for."""
     study = load_study("residual_vs_plain")

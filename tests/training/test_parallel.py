@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import CLASSES, SHAPE, Tiny, begin, draw_set, noisy, sgd, train
+from tiny import CLASSES, SHAPE, Tiny, begin, draw_set, noisy, train
 
 import jaxcnn
 from jaxcnn import metrics
-from jaxcnn.training import parallel, state, step
+from jaxcnn.training import parallel, step
 from jaxcnn.training.input.preprocess import gather
 
 # Sums over 1, 2, 4 or 8 shares differ in their last bits only; at a rate of 0.01 five steps do not
@@ -369,23 +369,3 @@ def test_devices_draw_different_dropout(mode):
     start, now = one_step(Dropped(), mode, 2, batch)
     reached = np.any(now.params["fc"]["kernel"] != start.params["fc"]["kernel"], axis=-1)
     assert 0.65 < reached.mean() < 0.85  # 1/2 if both devices dropped the same
-
-
-@pytest.mark.slow
-def test_a_network_of_the_registry_under_both_wrappings():
-    rng = np.random.default_rng(0)
-    images = rng.standard_normal((4, 32, 32, 3)).astype(np.float32)
-    batch = {"image": images, "label": np.int32([1, 2, 3, 4])}
-    after = {}
-    for mode, devices in (("jit", 1), ("shard_map", 2), ("pmap", 2)):
-        axis = parallel.batch_norm_axis(mode, "global")
-        model = jaxcnn.create_model("resnet20_cifar", axis_name=axis)
-        mesh = parallel.make_mesh(devices)
-        optimizer = sgd(None, rate=1e-3)
-        start = state.create_state(model, optimizer, jax.random.key(0), (1, 32, 32, 3))
-        one = step.make_train_step(model, optimizer, axis_name=parallel.axis_name(mode))
-        run = parallel.parallelize(one, mode, mesh)
-        placed = parallel.place_state(start, mesh), parallel.place_batch(batch, mesh)
-        after[mode] = jax.device_get(run(*placed, jax.random.key(1))[0])
-    for mode in ("shard_map", "pmap"):
-        chex.assert_trees_all_close(after[mode], after["jit"], rtol=1e-4, atol=1e-5)
