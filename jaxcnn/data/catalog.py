@@ -244,6 +244,8 @@ def open_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
         raise ValueError(f"{name!r} {_STREAMED}")
     if name not in SOURCES:
         hint = near(name, (*SOURCES, *_registered))
+        if os.path.isdir(name):
+            hint = f"; a folder of images is folder:{name}"
         raise ValueError(f"unknown data source {name!r}{hint or _KINDS_AND_NAMES}")
     if data_dir is None:
         raise ValueError(f"{name!r} needs data_dir, the folder that has the files")

@@ -112,6 +112,8 @@ def write(
     suffix = _suffix(path)
     if not has_folder(path):
         raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} to")
+    if suffix == ".pth":
+        _torch(path)  # before a draft is begun
     with writable(path) as draft:
         _WRITERS[suffix](draft, arrays, dict(metadata or {}))
 

@@ -195,6 +195,13 @@ def test_sets_that_there_are_not(name, message):
         catalog.load(name, "train")
 
 
+def test_a_folder_is_named_with_its_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ValueError, match="'photos'; a folder of images is folder:photos"):
+        catalog.load("photos", "train")
+
+
 def test_the_split_error_names_the_set():
     with pytest.raises(ValueError, match=r"unknown split 'validation'.*\('digits'\)"):
         catalog.load("digits", "validation")

@@ -64,7 +64,7 @@ def test_pth_without_torch_says_what_to_do(tmp_path):
     path.write_bytes(b"\x80\x02")  # of a pickle, as before PyTorch 1.6
     for act in (lambda: files.read(path), lambda: files.write(path, ARRAYS)):
         with pytest.raises(
-            ValueError, match=r"needs torch, which is not installed.*jaxcnn convert"
+            ValueError, match=f"^{path} needs torch, which is not installed.*jaxcnn convert"
         ):
             act()
     assert path.read_bytes() == b"\x80\x02"
