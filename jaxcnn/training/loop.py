@@ -335,6 +335,8 @@ class Run:
                 compiled |= train_step.compile(self.state, self._prefetched, self.key)
             self._compiled = compiled
         yield self._report("compiled", compiled)
+        if self._evaluation_is_due():
+            yield from self._evaluate()
         self.clock.begin_steps()
 
     def finished(self) -> bool:
@@ -372,7 +374,13 @@ class Run:
         if text := self._loader.notice():
             yield self._notice(text)
         if self.calendar.evaluates(last):
-            yield from self._evaluate()
+            try:
+                yield from self._evaluate()
+            except (ValueError, OSError):  # such as a test image that cannot be read
+                if self._evaluation_is_due() and distributed.count() == 1:
+                    self._newest.save(self.state, last, self._sums)
+                    self._newest.wait()
+                raise
         if self.calendar.saves(last):
             with self.clock.on(timing.CHECKPOINTS):
                 self._files.flush()
@@ -431,6 +439,11 @@ class Run:
             self._sums["log"] = {}
             self._files.write("train", last, self.calendar.epoch(last), row)
             yield self._report("train", row, last)
+
+    def _evaluation_is_due(self) -> bool:
+        """Whether the state is one that is evaluated and has not been, because that failed."""
+        due = self.calendar.evaluates(self.step) and self.step not in self._files.scores
+        return due and bool(self._sums["eval"])
 
     def _evaluate(self) -> Iterator[Report]:
         """Evaluates, writes a row, updates a plateau schedule, and saves a new best checkpoint."""

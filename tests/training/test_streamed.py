@@ -329,6 +329,22 @@ def test_a_run_of_other_classes_is_not_resumed(root, tmp_path):
         list(train(config, tmp_path / "run", resume=True))
 
 
+def test_a_test_image_that_cannot_be_read_loses_no_step(root, finished, tmp_path):
+    """The run ends with a checkpoint; with the file replaced, it goes on with that evaluation."""
+    shutil.copytree(root, tmp_path / "set")
+    bad = tmp_path / "set" / "val" / "bee" / "003.jpg"
+    good = bad.read_bytes()
+    bad.write_bytes(good[:50])
+    config = config_of(f"folder:{tmp_path / 'set'}")
+    with pytest.raises(ValueError, match=r"bee/003\.jpg"):
+        run(config, tmp_path / "run")
+    assert last_checkpoint(tmp_path / "run")[0] == 4
+    bad.write_bytes(good)
+    reports = run(config, tmp_path / "run", resume=True)
+    assert [r.step for r in reports if r.kind == "eval"][0] == 4
+    assert_same_run(tmp_path / "run", finished[0])
+
+
 def test_classes_without_a_training_example_are_told(tmp_path, capsys):
     root = photos.write_folder(
         tmp_path / "set",
