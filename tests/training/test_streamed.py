@@ -341,7 +341,7 @@ def test_a_test_image_that_cannot_be_read_loses_no_step(root, finished, tmp_path
     assert last_checkpoint(tmp_path / "run")[0] == 4
     bad.write_bytes(good)
     reports = run(config, tmp_path / "run", resume=True)
-    assert [r.step for r in reports if r.kind == "eval"][0] == 4
+    assert next(r.step for r in reports if r.kind == "eval") == 4
     assert_same_run(tmp_path / "run", finished[0])
 
 
