@@ -3,7 +3,7 @@
 from jaxcnn.training.config import default_config, set_duration
 
 # Networks that pool behind BatchNorm, with image sizes at which the first version of the package
-# lost gradients there (`lost_gradients.py`; at 64 it lost none).
+# lost gradients there (`first_step.py`; at 64 it lost none).
 NARROW = {
     "vgg_a_bn": (
         96,
@@ -33,7 +33,7 @@ def get_config(arg=None):
         config.optimizer.rates = ((r"fc/.*", 1.0), (r"(?!fc/).*", 0.1))
     config.schedule = {"name": "one_cycle", "learning_rate": 0.02 if few else 0.1}
     config.train.batch_size = 32 if few else 64
-    epochs = 30.0 if few else 20.0 if recipe == "pretrain" else 10.0
+    epochs = 10.0 if recipe in NARROW else 20.0
     set_duration(config.train, "length", epochs=epochs)
     set_duration(config.eval, "every", epochs=1.0 if few else epochs / 10)
     config.eval.batch_size = 70 if few else 100

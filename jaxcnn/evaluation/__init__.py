@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from jaxcnn._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from jaxcnn.data.imagenet_names import imagenet_names
     from jaxcnn.evaluation import (
         ensembles,
         evaluate,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from jaxcnn.evaluation.predict import (
         Prediction,
         default_names,
-        imagenet_names,
         predict_files,
         preprocess,
         read_image,
