@@ -29,7 +29,7 @@ def small_photos(found: dict) -> str:
         "Test errors in percent after the last epoch. `vgg_a_bn` and `resnet18`, which are narrow, "
         "train for 10 epochs on ten classes of Tiny ImageNet (5,000 photos, resized from 64 to 96 "
         "and 80 pixels), `pretrain`, a ResNet-18, for 20 epochs on the same photos of 64 pixels, "
-        "and `scratch` and `finetuned` for 20 epochs on cats and dogs (560 photos)."
+        "and `scratch` and `finetuned` for 12 epochs on cats and dogs (560 photos)."
     )
     return f"{text}\n\n{table(['recipe', 'commit', 'mean', 'seeds'], lines, (0, 1, 3))}"
 

@@ -7,10 +7,11 @@
     python train.py --config=configs/finetune.py:smoke                  # five steps, random weights
 
 ResNet-50 with torchvision's weights, or another network (`model.name=vgg16
-model.weights=vgg16.tv_in1k`) whose classifier is named `fc` or `fc8`. The classifier is new and trains at the given learning rate.
-The backbone trains at a tenth of it or, with `frozen`, not at all, although its BatchNorm
-statistics are still updated. SGD with momentum 0.9, batch size 64, 20 epochs, a learning rate of
-0.02 with one epoch of warm-up and cosine decay; all of these are this project's choice.
+model.weights=vgg16.tv_in1k`) whose classifier is named `fc` or `fc8`. The classifier is new and
+trains at the given learning rate. The backbone trains at a tenth of it or, with `frozen`, not at
+all, although its BatchNorm statistics are still updated. SGD with momentum 0.9, batch size 64, 20
+epochs, a learning rate of 0.02 with one epoch of warm-up and cosine decay; all of these are this
+project's choice.
 
 Images are 224 pixels wide. To train and evaluate at another size, set `data.image_size` and
 `data.eval_size` to it, and `data.eval_resize` to none.

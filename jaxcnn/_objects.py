@@ -211,7 +211,9 @@ def _raise_mistake(error: Exception | SystemExit, path: Path) -> NoReturn:
 
 def _last_line(frames: traceback.StackSummary, file: str | None) -> str:
     """Names the innermost line of a file in a traceback; "" if there is none."""
-    lines = [frame.lineno for frame in frames if frame.filename == file]
+    if file is None:
+        return ""
+    lines = [f.lineno for f in frames if os.path.abspath(f.filename) == os.path.abspath(file)]
     return f"{file}, line {lines[-1]}" if lines else ""
 
 

@@ -83,11 +83,11 @@ def run(args: argparse.Namespace) -> int:
     explain = any_path(args.explain) if args.explain else None
     if explain and explain.exists() and not explain.is_dir():
         raise ValueError(f"--explain is {args.explain}, which is not a directory")
-    if explain:
-        explain.mkdir(parents=True, exist_ok=True)
     has_boxes = localization.has_box_head(model)
     if args.draw and not has_boxes:
         raise ValueError("--draw is for networks with a box head; this one has none")
+    if explain:
+        explain.mkdir(parents=True, exist_ok=True)
     bad = []
 
     def on_bad(path, error):

@@ -383,7 +383,7 @@ def open_encoded(
     Args:
       source: of one of `jaxcnn.data.kinds`, or a custom source, see `jaxcnn.data.catalog`.
       split: "train", "test" or another split, or a slice such as "train[:90%]". If there is no
-        "test", it stands for "val" or "validation".
+        "test", it stands for "val", "valid" or "validation".
       data_dir: directory to which PATH is relative. For "tfds:...", the directory of the prepared
         datasets. It can be a URL such as "gs://bucket/data", whose files are copied when they are
         first needed.

@@ -18,7 +18,7 @@ from jaxcnn.data.preprocessing import Preprocessing
 from jaxcnn.data.readers.imagenet import wordnet_id
 from jaxcnn.evaluation import protocols
 from jaxcnn.evaluation.inference import TestSet, Variables
-from jaxcnn.models.registry import create_model, list_aliases, list_models
+from jaxcnn.models.registry import create_model
 from jaxcnn.training.output.checkpoints import first_difference
 from jaxcnn.training.output.records import MANIFEST, read_manifest
 from jaxcnn.training.state import abstract_variables
@@ -186,11 +186,6 @@ def open_entry(what: str, checkpoint: str = "best", model: str | None = None) ->
     from jaxcnn.weights import loading, pretrained
 
     published = None if model is None else pretrained.WEIGHTS.get(model)
-    if what.isidentifier() and not path.exists() and what not in (*list_models(), *list_aliases()):
-        raise ValueError(
-            f"{what!r} is neither a run nor weights: there is no directory or file of this name, "
-            "and the name of published weights has a tag, as in resnet50.tv_in1k"
-        )
     opened = loading.open_weights(what, published.model if published else model)
     if published:
         opened = opened._replace(preprocessing=published.preprocessing)

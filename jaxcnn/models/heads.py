@@ -47,7 +47,7 @@ def with_box_head(network: type[layers.Network]) -> type[layers.Network]:
             one_of("box_head", self.box_head, BOX_HEADS)
             if self.num_classes and self.wants_endpoints():
                 width = BOX_HEADS[self.box_head](self.num_classes)
-                boxes = nn.Dense(width, dtype=self.dtype, name="box_fc")(features)
+                boxes = layers.classifier(width, self.dtype, name="box_fc")(features)
                 self.endpoint("box", layers.as_output(boxes))
             return super().logits(features, name, **dense_options)
 

@@ -196,6 +196,7 @@ class Run:
         self._files = MetricsFiles(
             directory,
             after=self.step if resume else None,
+            evaluated=not self._evaluation_is_due(),
             write=distributed.is_first(),
             check=self._check_lock,
         )
@@ -337,6 +338,8 @@ class Run:
         yield self._report("compiled", compiled)
         if self._evaluation_is_due():
             yield from self._evaluate()
+            self._newest.delete_after(self.step - 1)  # it was saved before the evaluation
+            self._save_newest()
         self.clock.begin_steps()
 
     def finished(self) -> bool:
@@ -376,15 +379,18 @@ class Run:
         if self.calendar.evaluates(last):
             try:
                 yield from self._evaluate()
-            except (ValueError, OSError):  # such as a test image that cannot be read
+            except Exception:  # such as a test image that cannot be read
                 if self._evaluation_is_due() and distributed.count() == 1:
-                    self._newest.save(self.state, last, self._sums)
-                    self._newest.wait()
+                    with contextlib.suppress(Exception):
+                        self._save_newest()
+                        self._newest.wait()
+                        yield self._notice(
+                            f"the evaluation failed; step {last} is saved, and --resume repeats it"
+                        )
                 raise
         if self.calendar.saves(last):
             with self.clock.on(timing.CHECKPOINTS):
-                self._files.flush()
-                self._newest.save(self.state, last, self._sums)
+                self._save_newest()
             yield self._report("checkpoint", {"best": False})
 
     def end(self) -> Iterator[Report]:
@@ -392,8 +398,7 @@ class Run:
         yield from self._log_late_metrics()
         self.clock.take_steps(self.calendar.batch_size)
         with self.clock.on(timing.CHECKPOINTS):
-            self._files.flush()
-            self._newest.save(self.state, self.step, self._sums)
+            self._save_newest()
             self._newest.wait()
             self._best.wait()
         if self.step < self.calendar.total_steps:
@@ -441,9 +446,12 @@ class Run:
             yield self._report("train", row, last)
 
     def _evaluation_is_due(self) -> bool:
-        """Whether the state is one that is evaluated and has not been, because that failed."""
-        due = self.calendar.evaluates(self.step) and self.step not in self._files.scores
-        return due and bool(self._sums["eval"])
+        """Whether the state is to be evaluated and has not been, because the evaluation failed."""
+        return self.calendar.evaluates(self.step) and bool(self._sums["eval"])
+
+    def _save_newest(self) -> None:
+        self._files.flush()
+        self._newest.save(self.state, self.step, self._sums)
 
     def _evaluate(self) -> Iterator[Report]:
         """Evaluates, writes a row, updates a plateau schedule, and saves a new best checkpoint."""

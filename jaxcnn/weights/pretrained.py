@@ -227,7 +227,8 @@ def find(name: str) -> Weights:
     known = [*WEIGHTS, *SHIPPED, *elsewhere.FILES]
     raise ValueError(
         f"unknown weights {name!r}; a name is an architecture and a tag, as in resnet50.tv_in1k, "
-        f"and a path ends in .safetensors, .npz or .pth{near(name, known)}"
+        "a file ends in .safetensors, .npz or .pth, and there is no directory of a run of this "
+        f"name{near(name, known)}"
     )
 
 

@@ -138,10 +138,10 @@ def test_ensemble_goes_on_and_members_stand_alone(trained, capsys):
         ("return [1]", "returned list; it must return a jaxcnn.training.Ensemble"),
     ],
 )
-def test_mistakes_in_the_file_are_one_line(tmp_path, capsys, text, message):
-    path = tmp_path / "entry.py"
-    path.write_text(f"def get_ensemble():\n    {text}\n")
-    assert main(["train", str(path), "--workdir", str(tmp_path / "x")]) == 2
+def test_mistakes_in_the_file_are_one_line(tmp_path, monkeypatch, capsys, text, message):
+    monkeypatch.chdir(tmp_path)
+    Path("entry.py").write_text(f"def get_ensemble():\n    {text}\n")
+    assert main(["train", "entry.py", "--workdir", str(tmp_path / "x")]) == 2
     error = capsys.readouterr().err
     assert message in error and error.strip().count("\n") == 0
 

@@ -225,23 +225,23 @@ def test_schedules_that_cannot_be_used(folder, section, message):
         (
             "data.source",
             "own_parts.py:misspelled_source",
-            "py, line 125: NameError: name 'opne_mine'",
+            r"py, line \d+: NameError: name 'opne_mine'",
         ),
-        ("loss.name", "own_parts.py:misspelled_loss", "py, line 129: AttributeError: .* men"),
+        ("loss.name", "own_parts.py:misspelled_loss", r"py, line \d+: AttributeError: .* men"),
         (
             "data.augment",
             "(('own_parts.py:misspelled_step', 1),)",
-            "py, line 133: KeyError: 'imge'",
+            r"py, line \d+: KeyError: 'imge'",
         ),
         (
             "optimizer.name",
             "own_parts.py:misspelled_optimizer",
-            "py, line 137: AttributeError: .* 'sgdd'",
+            r"py, line \d+: AttributeError: .* 'sgdd'",
         ),
         (
             "schedule.name",
             "own_parts.py:misspelled_schedule",
-            "py, line 141: NameError: name 'stp'",
+            r"py, line \d+: NameError: name 'stp'",
         ),
         ("model.name", "own_parts.py:WithoutTrain", "cannot be called with .images, train=False"),
         ("model.name", "own_parts.py:Maps", r"returned float32\[1,32,32,10\] for images "),

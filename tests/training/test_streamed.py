@@ -329,19 +329,26 @@ def test_a_run_of_other_classes_is_not_resumed(root, tmp_path):
         list(train(config, tmp_path / "run", resume=True))
 
 
-def test_a_test_image_that_cannot_be_read_loses_no_step(root, finished, tmp_path):
+@pytest.mark.parametrize("step", [4, 7])
+def test_a_test_image_that_cannot_be_read_loses_no_step(root, finished, tmp_path, step):
     """The run ends with a checkpoint; with the file replaced, it goes on with that evaluation."""
     shutil.copytree(root, tmp_path / "set")
     bad = tmp_path / "set" / "val" / "bee" / "003.jpg"
     good = bad.read_bytes()
-    bad.write_bytes(good[:50])
     config = config_of(f"folder:{tmp_path / 'set'}")
+    reports = []
     with pytest.raises(ValueError, match=r"bee/003\.jpg"):
-        run(config, tmp_path / "run")
-    assert last_checkpoint(tmp_path / "run")[0] == 4
+        for report in train(config, tmp_path / "run"):
+            reports.append(report)
+            if report.kind == "step" and report.step == step - 2:
+                bad.write_bytes(good[:50])
+    assert f"step {step} is saved, and --resume repeats it" in notices(reports)[-1]
+    assert last_checkpoint(tmp_path / "run")[0] == step
     bad.write_bytes(good)
+    with train(config, tmp_path / "run", resume=True) as reports:  # and is left at once
+        next(report for report in reports if report.kind == "eval")
     reports = run(config, tmp_path / "run", resume=True)
-    assert next(r.step for r in reports if r.kind == "eval") == 4
+    assert next(r.step for r in reports if r.kind == "eval") == step
     assert_same_run(tmp_path / "run", finished[0])
 
 

@@ -195,6 +195,31 @@ def test_caffe_with_a_power_before_the_first_layer(tmp_path):
     assert_same_normalization(how, 0.5, [-0.5 * mean - 3 for mean in (30, 20, 10)])
 
 
+def test_caffe_images_without_a_mean_are_not_given_one(tmp_path):
+    """Two layers normalize them, or learned statistics are those of pixels."""
+    net, _ = resnet(first=numbers_after_a_mean)
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(caffe(net))
+    how = loading.open_weights(path, "resnet50", options=RESNET).preprocessing
+    assert_same_normalization(how, 1 / 58.8, -127.5 / 58.8)
+    net, _ = resnet(first=lambda net: net.norm("data"))
+    net.records[0].arrays["mean"] = np.float32([104, 117, 123])
+    path.write_bytes(caffe(net))
+    how = loading.open_weights(path, "resnet50", options=RESNET).preprocessing
+    a = net.records[0].arrays
+    std = np.sqrt(a["var"] + 1e-5) / a["scale"]
+    wanted = (a["mean"] - a["bias"] * std) / 255
+    np.testing.assert_allclose(how.mean, wanted[::-1], rtol=1e-4)
+
+
+def test_factors_that_are_not_positive_are_refused(tmp_path):
+    net, _ = resnet(first=lambda net: net.scaled("data", 0.0, 1.0))
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(caffe(net))
+    with pytest.raises(ValueError, match="multiplies images by numbers that are not above 0"):
+        loading.open_weights(path, "resnet50", options=RESNET)
+
+
 def test_caffe_statistics_of_the_images_are_in_the_order_of_the_file(tmp_path):
     net, _ = resnet(first=lambda net: net.norm("data"))
     path = tmp_path / "net.caffemodel"

@@ -154,9 +154,13 @@ def list_images(
                 (links if entry.is_symlink() else pending).append(name)
             elif is_image(entry.name) and (broken or entry.is_file()):
                 images.append(name)
-            elif others is not None and name.lower().endswith(_OTHER_PHOTOS):
-                others[os.path.splitext(name)[1].lower()] += not entry.name.startswith(".")
+            elif others is not None and _is_other_photo(entry.name):
+                others[os.path.splitext(name)[1].lower()] += 1
     return sorted(images)
+
+
+def _is_other_photo(name: str) -> bool:
+    return name.lower().endswith(_OTHER_PHOTOS) and not name.startswith(".")
 
 
 def _is_broken_link(entry: os.DirEntry) -> bool:
@@ -202,7 +206,7 @@ def list_classes(path: Path) -> tuple[dict[str, list[Where]], Callable[[Where], 
                 names = list_images(folder.path, others)
                 by_class[folder.name] = [(name, folder.path) for name in names]
     if others:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()) if count)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
         note_once(f"{path} has files that are left out ({kinds}); convert them to JPEG or PNG")
     return by_class, lambda where: read_file(Path(where[1], where[0]))
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn._checks import note, shown
+from jaxcnn._checks import note_once, shown
 from jaxcnn._objects import mistakes_in_network
 from jaxcnn.data.sets import Dataset, ImageFileDataset
 from jaxcnn.layers import without_axis
@@ -47,10 +47,10 @@ def check(experiment: Experiment) -> None:
             )
         if missing := sorted(set(range(classes)) - set(present.tolist())):
             names = [str(experiment.train_set.class_names[k]) for k in missing[:3]]
-            note(
+            note_once(
                 f"{len(missing)} of {classes} classes have no training example: "
-                f"{', '.join(names)}{', ...' * (len(missing) > 3)}; if the dataset is sorted by "
-                "class, choose other slices of it"
+                f"{', '.join(names)}{', ...' * (len(missing) > 3)}; the examples of a folder are "
+                "sorted by class, so split the photos into folders train and val"
             )
     batch = loaders.first_slots(experiment, min(_EXAMPLES, experiment.calendar.batch_size))
     _check_images(batch["image"], "the first batch's images")

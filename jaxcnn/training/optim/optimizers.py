@@ -150,7 +150,7 @@ def _custom_transform(
             "optax.GradientTransformation"
         )
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
-    with mistakes_in_call(what, transform.update):
+    with mistakes_in_call(what, custom if callable(custom) else transform.update):
         updates, _ = jax.eval_shape(lambda p: transform.update(p, transform.init(p), p), shapes)
     actual, expected = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (updates, shapes))
     if actual != expected:

@@ -21,8 +21,8 @@
 
 All but `one_cycle` and custom functions support a warm-up of
 `warmup_steps|_epochs|_examples|_percent`: "linear" `warmup` from `warmup_from` (0.0) to the rate
-(before an exponential decay, to the decayed rate), or "constant" `warmup` at `warmup_from`, which
-must be above 0 then.
+(with "exponential" and "step", to the rate that it has decayed to by then), or "constant" `warmup`
+at `warmup_from`, which must be above 0 then.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _custom_schedule(schedule: Config, total_steps: int, steps_per_epoch: float)
         rate = function(**options)
     if not callable(rate):
         raise ValueError(f"{what} returned {shown(rate)}; it must return a function of the step")
-    with mistakes_in_call(what, rate):
+    with mistakes_in_call(what, function):
         out: Any = jax.eval_shape(rate, jax.ShapeDtypeStruct((), jnp.int32))
     if getattr(out, "shape", None) != ():
         raise ValueError(f"{what} returned {shown(out)} for a step; the rate must be one number")

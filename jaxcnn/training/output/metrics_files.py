@@ -57,6 +57,7 @@ class MetricsFiles:
       workdir: directory of the files.
       after: None for a new run. For a resumed run, its step: later rows and damaged lines are
         dropped, so that the files end up identical to those of an uninterrupted run.
+      evaluated: False if a resumed run repeats the evaluation of its step.
       write: False in a process that only needs the scores.
       check: raises OSError if another process has taken over the directory, whose files are then
         left alone.
@@ -71,10 +72,13 @@ class MetricsFiles:
         workdir: Path,
         after: int | None = None,
         *,
+        evaluated: bool = True,
         write: bool = True,
         check: Callable[[], None] = lambda: None,
     ):
         kept = [] if after is None else [r for r in read_rows(workdir) if r["step"] <= after]
+        if not evaluated:
+            kept = [row for row in kept if (row["kind"], row["step"]) != ("eval", after)]
         self.scores = {row["step"]: score(row) for row in kept if row["kind"] == "eval"}
         self.last: Mapping[str, Any] = kept[-1] if kept else {}
         self._write, self._check = write, check

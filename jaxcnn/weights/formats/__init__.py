@@ -129,7 +129,9 @@ def read(
     family = registry.model_info(model).family
     kind = images or preparation.usual(found.format, family, fitted.before)
     mean, scale = (found.mean, found.scale) if isinstance(found, Graph) else (None, 1.0)
-    if found.format == "Caffe" and family != "vgg":
+    if found.format == "Caffe" and preparation.takes_pixels(fitted.before):
+        mean = mean or (0.0, 0.0, 0.0)
+    elif found.format == "Caffe" and family != "vgg":
         mean = mean or preparation.CAFFE_MEAN
     prepare = preparation.preprocessing(kind, shape[0], mean, scale, shape[2])
     if shape[2] != 3 and kind not in preparation.SAME_FOR_ALL:

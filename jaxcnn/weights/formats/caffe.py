@@ -174,7 +174,7 @@ def _pooling(layer: Any, x: Node) -> Node:
 def _power(layer: Any, x: Node) -> Node:
     """(shift + scale * x) ** power; only of images, elsewhere it is the factor of a residual."""
     param = layer.power_param
-    if x.kind != "input":
+    if x.kind != "input" and not (x.kind == "norm" and x.inputs[0].kind == "input"):
         return x
     if param.HasField("power") and param.power != 1:
         raise ValueError(f"layer {layer.name!r} has the power {param.power:g}; only 1 is supported")

@@ -227,7 +227,7 @@ class _Step:
             return Value(self.by_constant(x), last)
         if self.kind == "Transpose":
             moved = {(0, 2, 3, 1): True, (0, 3, 1, 2): False}
-            return Value(x, moved.get(self.ints("perm", ()), last))
+            return Value(x, moved.get(self.ints("perm", ()), last), first.zeros)
         if self.kind == "Pad":
             return Value(x, last, more_zeros(first.zeros, self.zeros(last)))
         if len(self.given) == 1:
@@ -255,7 +255,11 @@ class _Step:
         if auto is not None and auto.s == b"SAME_UPPER":
             padding = None
         if auto is not None and auto.s == b"SAME_LOWER":
-            raise ValueError(f"{self.kind} {self.name!r} has auto_pad SAME_LOWER")
+            if stride != (1, 1) or not all(size % 2 for size in sizes):
+                raise ValueError(
+                    f"{self.kind} {self.name!r} has auto_pad SAME_LOWER, which is not supported"
+                )
+            padding = None
         ceil = bool(self.number("ceil_mode", 0))
         window = Window(tuple(sizes), stride, padding, ceil, self.ints("dilations", (1, 1)))
         return window.padded(*self.given[0].zeros)
@@ -277,7 +281,8 @@ class _Step:
             if self.number("transA", 0):
                 raise ValueError(f"Gemm {self.name!r} has transA, which is not supported")
             kernel = kernel.T if self.number("transB", 0) else kernel
-            arrays["kernel"] = kernel * self.number("alpha", 1.0)
+            alpha = self.number("alpha", 1.0)
+            arrays["kernel"] = kernel if alpha == 1 else kernel * alpha
             bias = self.array(2)
             if bias is not None:
                 arrays["bias"] = bias.ravel() * self.number("beta", 1.0)

@@ -68,10 +68,9 @@ def usual(format: str, family: str, first: Node | None = None) -> str:
     Args:
       format: name of the framework.
       family: of the network.
-      first: the normalization with which the file begins. Unless its statistics were learned, it
-        takes images as they are: pixels in [0,1] or, judging by its values, in [0,255].
+      first: the normalization with which the file begins, see `takes_pixels`.
     """
-    if first is not None and first.facts.get("affine") and format != "Caffe":
+    if first is not None and format != "Caffe" and takes_pixels(first):
         mean, std = _statistics(first)
         return "raw" if max(np.abs(mean).max(), std.max()) > 2 else "unit"
     if format == "Caffe" or (format == "Keras" and family in ("vgg", "resnet")):
@@ -80,6 +79,20 @@ def usual(format: str, family: str, first: Node | None = None) -> str:
         return "mean"
     of_tensorflow = format in ("Keras", "TF-Slim") or "inception" in family
     return "tf" if of_tensorflow else "torch"
+
+
+def takes_pixels(first: Node | None) -> bool:
+    """Whether the normalization with which a file begins takes images as they are.
+
+    So does one with fixed numbers, for pixels in [0,1] or in [0,255], and one with learned
+    statistics whose mean is that of pixels in [0,255].
+
+    Args:
+      first: the normalization, if there is one.
+    """
+    if first is None:
+        return False
+    return bool(first.facts.get("affine")) or np.abs(_statistics(first)[0]).max() > 10
 
 
 def gray(model: str, size: int, channels: int) -> Preprocessing:
@@ -115,8 +128,8 @@ def with_first_layer(prepare: Preprocessing, node: Node, bgr: bool = False) -> P
       ValueError: the normalization changes the sign of a channel or has a factor of 0.
     """
     of_file = _statistics(node)
-    if not np.all(of_file[1] > 0):
-        raise ValueError(f"layer {node.name!r} divides the images by {of_file[1].tolist()}")
+    if not (np.all(of_file[1] > 0) and np.isfinite(of_file).all()):
+        raise ValueError(f"layer {node.name!r} multiplies images by numbers that are not above 0")
     center, spread = (values[::-1] if bgr else values for values in of_file)
     mean = np.asarray(prepare.mean) + center * np.asarray(prepare.std)
     std = np.asarray(prepare.std) * spread
