@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.weights.formats import protobuf
-from jaxcnn.weights.formats.graph import Graph, Node, Window, affine, joined, outputs_of
+from jaxcnn.weights.formats.graph import (
+    Graph,
+    Node,
+    Window,
+    affine,
+    joined,
+    outputs_of,
+    reads_images,
+)
 
 # The fields of caffe.proto that are needed. The values of a blob are a packed list of floats.
 _SCHEMA = """
@@ -174,7 +182,7 @@ def _pooling(layer: Any, x: Node) -> Node:
 def _power(layer: Any, x: Node) -> Node:
     """(shift + scale * x) ** power; only of images, elsewhere it is the factor of a residual."""
     param = layer.power_param
-    if x.kind != "input" and not (x.kind == "norm" and x.inputs[0].kind == "input"):
+    if x.kind != "input" and not reads_images(x):
         return x
     if param.HasField("power") and param.power != 1:
         raise ValueError(f"layer {layer.name!r} has the power {param.power:g}; only 1 is supported")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jaxcnn.models import registry
 from jaxcnn.weights import layout
 from jaxcnn.weights.formats import keras_names, pairing, slim, values, windows
-from jaxcnn.weights.formats.graph import LAYERS, Graph, Layers, Node, ordered
+from jaxcnn.weights.formats.graph import LAYERS, Graph, Layers, Node, ordered, reads_images
 from jaxcnn.weights.formats.traced import trace
 
 # Fields that change what a network computes but not its weights, with their values.
@@ -189,9 +189,7 @@ def _fit(
     ends = [main, *heads] if len(ours) == len(heads) + 1 else [main]
     ends[0] = _without_head(name, main, ours[0], classes)
     own, given = ordered(ours[: len(ends)]), ordered(ends)
-    before = (
-        given[0] if pairing.reads_images(given[0]) and not pairing.reads_images(own[0]) else None
-    )
+    before = given[0] if reads_images(given[0]) and not reads_images(own[0]) else None
     pairs = pairing.pair(name, own, given[1:] if before else given)
     windows.compare(name, pairs, own, given)
     epsilon = {**fields, **taken}.get("bn_epsilon", 0.0)

@@ -253,6 +253,11 @@ class Layers(NamedTuple):
     size: int | None = None
 
 
+def reads_images(node: Node) -> bool:
+    """Returns whether a layer normalizes the images."""
+    return node.kind == "norm" and node.inputs[0].kind == "input"
+
+
 def affine(node: Node, scale: Any, bias: Any, name: str) -> Node:
     """Multiplies a layer's channels and adds to them.
 

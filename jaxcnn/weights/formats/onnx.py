@@ -24,6 +24,7 @@ from jaxcnn.weights.formats.graph import (
     joined,
     more_zeros,
     outputs_of,
+    reads_images,
 )
 
 _SCHEMA = """
@@ -323,7 +324,7 @@ class _Step:
             raise ValueError(
                 f"{self.kind} {self.name!r} has {constant.size} values for {x.channels} channels"
             )
-        of_images = x.kind == "input" or (x.kind == "norm" and x.inputs[0].kind == "input")
+        of_images = x.kind == "input" or reads_images(x)
         if constant.size == 1 and not of_images and not (x.kind == "norm" and adds):
             return x  # the factor of a residual
         return affine(x, 1.0 if adds else constant, constant if adds else 0.0, self.name)

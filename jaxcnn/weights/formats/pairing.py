@@ -42,11 +42,6 @@ def pair(name: str, own: Sequence[Node], given: Sequence[Node]) -> list[tuple[No
     return pairs
 
 
-def reads_images(node: Node) -> bool:
-    """Returns whether a layer normalizes the images."""
-    return node.kind == "norm" and node.inputs[0].kind == "input"
-
-
 def is_same(own: Node, given: Node) -> bool:
     """Returns whether layers of a network and of a file are of the same kind and shape."""
     if "norm" in (own.kind, given.kind):
